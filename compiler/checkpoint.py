@@ -1,0 +1,113 @@
+"""Opening a checkpoint: a local directory or a hub id."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+from transformers import AutoConfig, PreTrainedConfig
+
+from precast.compiler.errors import CheckpointError
+
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin", "*/config.json",
+           "*/*.safetensors", "*/pytorch_model.bin")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A directory with ``config.json``, weights and usually a tokenizer."""
+
+    name: str
+    """As the user gave it."""
+    path: Path
+    """Of the transformer itself; in a sentence-transformers directory a folder of its own, maybe."""
+    root: Path
+    """Of ``modules.json`` where there is one."""
+    config: PreTrainedConfig
+
+    def read_json(self, name: str) -> Any:
+        """A JSON file of the root, None where it does not exist."""
+        return read_json(self.root / name)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file, None where it does not exist.
+
+    Raises:
+        CheckpointError: the file is no JSON.
+    """
+    if not path.is_file():
+        return None
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"{path.name} of the checkpoint is no JSON: {error}") from error
+
+
+def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
+    """Find ``model`` on disk, else fetch it from the Hugging Face hub.
+
+    Raises:
+        CheckpointError: no such directory or hub id, or one without a usable ``config.json``.
+    """
+    root = Path(model)
+    if not root.is_dir():
+        root = _download(model, revision)
+    path = _transformer_folder(root)
+    if not (path / "config.json").is_file():
+        raise CheckpointError(f"{model} holds no config.json; expected a Hugging Face checkpoint")
+    try:
+        config = AutoConfig.from_pretrained(path, local_files_only=True)
+    except (ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"transformers cannot read the configuration of {model}: {error}") from error
+    return Checkpoint(name=model, path=path, root=root, config=config)
+
+
+def _download(model: str, revision: str | None) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+
+    try:
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(_WANTED)))
+    except (HFValidationError, OSError, ValueError) as error:
+        raise CheckpointError(
+            f"{model!r} is no directory here and could not be fetched from the hub: {error}"
+        ) from error
+
+
+def _transformer_folder(root: Path) -> Path:
+    for module in read_json(root / "modules.json") or []:
+        if str(module.get("type", "")).endswith(".Transformer"):
+            return root / module.get("path", "")
+    return root
+
+
+def read_weights(folder: Path) -> dict[str, Tensor]:
+    """Every tensor of a checkpoint folder, sharded or not, safetensors before pickles.
+
+    Raises:
+        CheckpointError: no weights, or a shard is missing or broken.
+    """
+    for stem, read in (("model.safetensors", load_file), ("pytorch_model.bin", _read_pickle)):
+        index = read_json(folder / f"{stem}.index.json")
+        shards = sorted(set(index["weight_map"].values())) if index else [stem]
+        if not index and not (folder / stem).is_file():
+            continue
+        tensors: dict[str, Tensor] = {}
+        for shard in shards:
+            try:
+                tensors |= read(folder / shard)
+            except Exception as error:  # each reader has errors of its own; all mean the same
+                raise CheckpointError(f"the weights file {shard} cannot be read: {error}") from error
+        return tensors
+    raise CheckpointError(f"no model.safetensors or pytorch_model.bin (or their index) in {folder}")
+
+
+def _read_pickle(path: Path) -> dict[str, Tensor]:
+    loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return dict(loaded)

@@ -1,0 +1,66 @@
+"""What a family file provides, and the helpers with which it names weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from precast.compiler.families.config import ConfigReader
+from precast.compiler.model.spec import Classifier, Embeddings, Stack
+
+WeightNames = Mapping[str, tuple[str, ...]]
+"""Parameter of ours: the source weights that make it, joined along their first dimension."""
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A model without the head of a task."""
+
+    hidden_size: int
+    embeddings: Embeddings
+    encoder: Stack
+
+
+@dataclass(frozen=True)
+class Head:
+    """A classification head, and where its weights come from."""
+
+    classifier: Classifier
+    weights: WeightNames
+
+
+@dataclass(frozen=True)
+class Family:
+    """One architecture: how its configuration and its weights become ours."""
+
+    name: str
+    model_types: tuple[str, ...]
+    prefix: str
+    """What full-model checkpoints put before the backbone's weight names, without the dot."""
+    backbone: Callable[[ConfigReader], Backbone]
+    weights: Callable[[Backbone], WeightNames]
+    sequence_head: Callable[[ConfigReader], Head] | None = None
+    token_head: Callable[[ConfigReader], Head] | None = None
+    dropped: tuple[str, ...] = ()
+    """Patterns (fnmatch) of source weights that may go unused; the manifest lists those that did."""
+
+
+def linear(target: str, *sources: str) -> dict[str, tuple[str, ...]]:
+    """A linear layer's weight and bias; several sources are stacked (query, key, value)."""
+    return {
+        f"{target}.{part}": tuple(f"{source}.{part}" for source in sources) for part in ("weight", "bias")
+    }
+
+
+def norm(target: str, source: str) -> dict[str, tuple[str, ...]]:
+    """A norm's weight and, where it has one, bias."""
+    return linear(target, source)
+
+
+def table(target: str, source: str) -> dict[str, tuple[str, ...]]:
+    """An embedding table."""
+    return {f"{target}.weight": (f"{source}.weight",)}
+
+
+def num_labels(config: ConfigReader) -> int:
+    return int(config.source.num_labels)

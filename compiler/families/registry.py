@@ -1,0 +1,21 @@
+"""Every family that precast knows, by HF's ``model_type``."""
+
+from __future__ import annotations
+
+from precast.compiler.errors import UnsupportedModelError
+from precast.compiler.families import bert
+from precast.compiler.families.family import Family
+
+FAMILIES: tuple[Family, ...] = (bert.FAMILY,)
+
+
+def family_of(model_type: str) -> Family:
+    """Raises UnsupportedModelError: no family has this ``model_type``."""
+    for family in FAMILIES:
+        if model_type in family.model_types:
+            return family
+    known = sorted(name for family in FAMILIES for name in family.model_types)
+    raise UnsupportedModelError(
+        f"no family compiles model_type {model_type!r}; known are {', '.join(known)}. "
+        f"CONTRIBUTING.md says how to add one"
+    )

@@ -1,0 +1,1 @@
+"""From a traced graph to a file that the runtime replays. One file a backend."""

@@ -1,0 +1,93 @@
+"""The ``reference`` backend: the traced operators as a portable program, no compiler involved."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import fx
+from torch.export import ExportedProgram
+from torch.export.graph_signature import InputKind
+
+from precast.compiler.errors import LoweringError
+from precast.graphs.program import PYTHON_OPS, Call, Program
+
+_PYTHON_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in PYTHON_OPS.items()}
+_DROPPED = {
+    torch.ops.aten._assert_scalar.default,
+    torch.ops.aten._assert_async.msg,
+    torch.ops.aten._assert_tensor_metadata.default,
+    torch.ops.aten.sym_constrain_range_for_size.default,
+}
+"""Checks that tracing adds; the runtime holds every input against the signature instead."""
+
+
+def to_program(exported: ExportedProgram) -> Program:
+    """The calls of ``exported`` as data; weights by the names of the module that was traced.
+
+    Raises:
+        LoweringError: it calls something that a program cannot name.
+    """
+    inputs, weights = [], {}
+    for spec in exported.graph_signature.input_specs:
+        if spec.kind is InputKind.USER_INPUT:
+            inputs.append(spec.arg.name)
+        elif spec.target is not None:
+            weights[spec.arg.name] = spec.target
+    calls = [_call(node) for node in exported.graph.nodes if _is_live_call(node)]
+    outputs = tuple(spec.arg.name for spec in exported.graph_signature.output_specs)
+    used = {node.name for node in exported.graph.nodes if node.op == "placeholder" and node.users}
+    return Program(
+        inputs=tuple(inputs),
+        weights={name: source for name, source in weights.items() if name in used},
+        calls=tuple(calls),
+        outputs=outputs,
+    )
+
+
+def _is_live_call(node: fx.Node) -> bool:
+    if node.op != "call_function":
+        return False
+    if node.target in _DROPPED:
+        return False
+    return bool(node.users)
+
+
+def _call(node: fx.Node) -> Call:
+    return Call(
+        name=node.name,
+        op=_op_name(node.target),
+        args=[_encode(value) for value in node.args],
+        kwargs={key: _encode(value) for key, value in node.kwargs.items()},
+    )
+
+
+def _op_name(target: Any) -> str:
+    if isinstance(target, torch._ops.OpOverload):
+        return str(target)
+    if target in _PYTHON_NAMES:
+        return f"python.{_PYTHON_NAMES[target]}"
+    raise LoweringError(f"the reference backend has no name for {target}; add it to graphs/program.py")
+
+
+def _encode(value: Any) -> Any:
+    if isinstance(value, fx.Node):
+        return {"ref": value.name}
+    if isinstance(value, (list, tuple)):
+        return [_encode(item) for item in value]
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else {"float": str(value)}
+    for kind, expected in (
+        ("dtype", torch.dtype),
+        ("layout", torch.layout),
+        ("memory_format", torch.memory_format),
+    ):
+        if isinstance(value, expected):
+            return {kind: str(value).removeprefix("torch.")}
+    if isinstance(value, torch.device):
+        return {"device": str(value)}
+    raise LoweringError(f"the reference backend cannot store a {type(value).__name__}: {value}")

@@ -1,0 +1,1 @@
+"""Traceable modules, built from a ModelSpec and from nothing else."""

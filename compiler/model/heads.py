@@ -1,0 +1,103 @@
+"""What follows the hidden states: classification heads and sentence embeddings, on packed rows."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from precast.compiler.model import spec
+from precast.compiler.model.layers import ACTIVATIONS, Norm
+from precast.compiler.model.layout import PackedLayout
+
+
+class Dense(nn.Module):
+    def __init__(self, dense: spec.Dense) -> None:
+        super().__init__()
+        self.linear = nn.Linear(dense.in_size, dense.out_size, bias=dense.bias)
+        self.activation = ACTIVATIONS[dense.activation]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.linear(x))
+
+
+class Classifier(nn.Module):
+    """Logits, fp32: ``[B, labels]``, or ``[T, labels]`` where every token is judged."""
+
+    def __init__(self, hidden: int, classifier: spec.Classifier) -> None:
+        super().__init__()
+        self.spec = classifier
+        self.dense = Dense(classifier.dense) if classifier.dense else None
+        width = classifier.dense.out_size if classifier.dense else hidden
+        self.norm = Norm(width, classifier.norm) if classifier.norm else None
+        self.out = nn.Linear(width, classifier.labels, bias=classifier.bias)
+
+    def forward(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
+        x = self._picked(x, input_ids, layout)
+        if self.dense is not None:
+            x = self.dense(x)
+        if self.norm is not None:
+            x = self.norm(x)
+        return self.out(x).float()
+
+    def _picked(self, x: Tensor, input_ids: Tensor, layout: PackedLayout) -> Tensor:
+        if self.spec.pick is None:
+            return x
+        if self.spec.pick == "first":
+            return x[layout.first]
+        if self.spec.pick == "mean":
+            return pool("mean", x, layout, None).to(x.dtype)
+        if self.spec.padding_idx is None:
+            return x[layout.last]
+        # HF: the rightmost token that is not padding; the first one where all are.
+        told = (layout.padded(input_ids) != self.spec.padding_idx) & layout.live
+        chosen = (layout.keys * told).argmax(dim=-1)
+        return x[(layout.starts + chosen).clamp(max=x.shape[0] - 1)]
+
+
+class Embedder(nn.Module):
+    """Sentence embeddings, fp32 ``[B, size]``: the modules of a sentence-transformers directory."""
+
+    def __init__(self, embedder: spec.Embedder) -> None:
+        super().__init__()
+        self.spec = embedder
+        self.dense = nn.ModuleList(Dense(dense) for dense in embedder.dense)
+
+    def forward(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
+        pooled = torch.cat([pool(mode, x, layout, skip) for mode in self.spec.pooling], dim=-1)
+        for dense in self.dense:
+            pooled = dense(pooled.to(dense.linear.weight.dtype)).float()
+        return F.normalize(pooled, dim=-1) if self.spec.normalize else pooled
+
+
+def pool(mode: str, x: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
+    """One vector a sequence, as sentence-transformers' ``Pooling`` defines the modes.
+
+    Args:
+        mode: one of ``spec.POOLING_MODES``.
+        x: ``[T, hidden]``.
+        layout: of the batch.
+        skip: ``[B]`` leading tokens (a prompt's) that are left out, or None.
+
+    Returns:
+        fp32 ``[B, hidden]``; a sequence of length zero gives finite numbers that nobody reads.
+    """
+    live, first = layout.live, layout.first
+    if skip is not None:
+        live = live & (layout.keys[None, :] >= skip[:, None])
+        within = torch.where(skip < layout.lengths, skip, 0)
+        first = (layout.starts + within).clamp(max=x.shape[0] - 1)
+    if mode == "cls":
+        return x[first].float()
+    if mode == "lasttoken":
+        return x[layout.last].float()
+    rows = layout.padded(x).float()
+    if mode == "max":
+        lowest = torch.finfo(torch.float32).min
+        return rows.masked_fill(~live[..., None], lowest).amax(dim=1)
+    weight = live.float()
+    if mode == "weightedmean":
+        weight = weight * (layout.keys + 1).float()
+    total = (rows * weight[..., None]).sum(dim=1)
+    share = weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
+    return total / (share.sqrt() if mode == "mean_sqrt_len_tokens" else share)

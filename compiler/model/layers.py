@@ -1,0 +1,176 @@
+"""The parts of a transformer layer. Every module is built from a spec and runs on packed rows ``[T, ...]``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from precast.compiler.kernels.packed_attention import packed_attention
+from precast.compiler.model import spec
+from precast.compiler.model.layout import PackedLayout
+
+ACTIVATIONS: dict[spec.Activation, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),
+    "relu": F.relu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "identity": lambda x: x,
+}
+
+
+class Norm(nn.Module):
+    """LayerNorm or RMSNorm over the last dimension, statistics in fp32."""
+
+    def __init__(self, size: int, norm: spec.Norm) -> None:
+        super().__init__()
+        self.norm = norm
+        self.weight = nn.Parameter(torch.ones(size))
+        self.bias = nn.Parameter(torch.zeros(size)) if norm.kind == "layer" and norm.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.norm.kind == "layer":
+            return F.layer_norm(x, self.weight.shape, self.weight, self.bias, self.norm.eps)
+        wide = x.float()
+        scaled = wide * torch.rsqrt(wide.pow(2).mean(-1, keepdim=True) + self.norm.eps)
+        return (scaled * (self.weight.float() + self.norm.weight_offset)).to(x.dtype)
+
+
+class RotaryTable(nn.Module):
+    """cos and sin of every token's position, computed in fp32 (HF's half-split form)."""
+
+    def __init__(self, rotary: spec.Rotary) -> None:
+        super().__init__()
+        self.scaling = rotary.scaling
+        self.inv_freq: Tensor
+        self.register_buffer("inv_freq", torch.tensor(rotary.inv_freq, dtype=torch.float32))
+
+    def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
+        """``position`` ``[T]`` to two fp32 tensors ``[T, 1, head_dim / 2]``."""
+        angle = position.to(torch.float32)[:, None, None] * self.inv_freq
+        return angle.cos() * self.scaling, angle.sin() * self.scaling
+
+
+def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn ``[T, heads, head_dim]`` by its positions; the two halves of a head form the pairs."""
+    cos, sin = table
+    first, second = x.float().chunk(2, dim=-1)
+    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+
+
+class RelativeBias(nn.Module):
+    """T5's relative position bias.
+
+    The bucket of each distance is tabulated once, with the very expression of HF's
+    ``_relative_position_bucket``: a fused logarithm may differ in its last bit and move a distance
+    that lies on the edge of a bucket. Beyond ``max_distance`` the bucket no longer changes.
+    """
+
+    def __init__(self, heads: int, bias: spec.RelativeBias) -> None:
+        super().__init__()
+        self.reach = bias.max_distance
+        self.weight = nn.Parameter(torch.zeros(bias.rows, heads))
+        self.bucket_of: Tensor
+        self.register_buffer("bucket_of", relative_buckets(bias))
+
+    def forward(self, layout: PackedLayout) -> Tensor:
+        """``[1, heads, S, S]``."""
+        distance = layout.keys[None, :] - layout.keys[:, None]
+        bucket = self.bucket_of[distance.clamp(-self.reach, self.reach) + self.reach]
+        return F.embedding(bucket, self.weight).permute(2, 0, 1)[None]
+
+
+def relative_buckets(bias: spec.RelativeBias) -> Tensor:
+    """Bucket of every distance ``-max_distance .. max_distance`` (key minus query), int64."""
+    distance = torch.arange(-bias.max_distance, bias.max_distance + 1)
+    buckets = bias.buckets
+    first = torch.zeros_like(distance)
+    if bias.bidirectional:
+        buckets //= 2
+        first = (distance > 0).to(torch.int64) * buckets
+        distance = distance.abs()
+    else:
+        distance = -torch.clamp(distance, max=0)
+    exact = buckets // 2
+    ratio = torch.log(distance.float() / exact) / math.log(bias.max_distance / exact)
+    large = (exact + (ratio.clamp(min=0) * (buckets - exact)).to(torch.int64)).clamp(max=buckets - 1)
+    return first + torch.where(distance < exact, distance, large)
+
+
+class Attention(nn.Module):
+    def __init__(self, hidden: int, attention: spec.Attention) -> None:
+        super().__init__()
+        self.spec = attention
+        heads = attention.heads + 2 * attention.kv_heads
+        inner = attention.heads * attention.head_dim
+        self.qkv = nn.Linear(hidden, heads * attention.head_dim, bias=attention.qkv_bias)
+        self.out = nn.Linear(inner, hidden, bias=attention.out_bias)
+        qk_norm = attention.qk_norm
+        self.q_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
+        self.k_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
+        own_bias = attention.relative_bias
+        self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
+
+    def forward(
+        self, x: Tensor, layout: PackedLayout, mask: Tensor, table: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        s = self.spec
+        rows = self.qkv(x).view(x.shape[0], -1, s.head_dim)
+        q, k, v = rows.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
+        if self.q_norm is not None and self.k_norm is not None:
+            q, k = self.q_norm(q), self.k_norm(k)
+        if table is not None:
+            q, k = rotate(q, table), rotate(k, table)
+        return self.out(packed_attention(q, k, v, layout, mask, s.scale))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, hidden: int, feed_forward: spec.FeedForward) -> None:
+        super().__init__()
+        self.gated = feed_forward.gated
+        self.activation = ACTIVATIONS[feed_forward.activation]
+        width = feed_forward.size * (2 if feed_forward.gated else 1)
+        self.up = nn.Linear(hidden, width, bias=feed_forward.bias)
+        self.down = nn.Linear(feed_forward.size, hidden, bias=feed_forward.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        wide = self.up(x)
+        if self.gated:
+            gate, linear = wide.chunk(2, dim=-1)
+            return self.down(self.activation(gate) * linear)
+        return self.down(self.activation(wide))
+
+
+class Layer(nn.Module):
+    """One layer; where its norms stand is data (``spec.Layer.placement``)."""
+
+    def __init__(self, hidden: int, layer: spec.Layer) -> None:
+        super().__init__()
+        self.placement = layer.placement
+        self.attention = Attention(hidden, layer.attention)
+        self.attention_norm = Norm(hidden, layer.norm) if layer.attention_norm else nn.Identity()
+        self.feed_forward = FeedForward(hidden, layer.feed_forward)
+        self.feed_forward_norm = Norm(hidden, layer.norm)
+        if layer.placement == "sandwich":
+            self.attention_out_norm = Norm(hidden, layer.norm)
+            self.feed_forward_out_norm = Norm(hidden, layer.norm)
+
+    def forward(
+        self, x: Tensor, layout: PackedLayout, mask: Tensor, table: tuple[Tensor, Tensor] | None
+    ) -> Tensor:
+        attend = partial(self.attention, layout=layout, mask=mask, table=table)
+        if self.placement == "post":
+            x = self.attention_norm(x + attend(x))
+            return self.feed_forward_norm(x + self.feed_forward(x))
+        if self.placement == "pre":
+            x = x + attend(self.attention_norm(x))
+            return x + self.feed_forward(self.feed_forward_norm(x))
+        x = x + self.attention_out_norm(attend(self.attention_norm(x)))
+        return x + self.feed_forward_out_norm(self.feed_forward(self.feed_forward_norm(x)))

@@ -1,0 +1,92 @@
+"""Embeddings and the stack of layers: token ids in, hidden states out."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from precast.compiler.kernels.packed_attention import attention_mask
+from precast.compiler.model import spec
+from precast.compiler.model.layers import Layer, Norm, RelativeBias, RotaryTable
+from precast.compiler.model.layout import PackedLayout
+
+
+class Embeddings(nn.Module):
+    """Token, token-type and position embeddings, summed, normed, projected."""
+
+    def __init__(self, hidden: int, embeddings: spec.Embeddings) -> None:
+        super().__init__()
+        self.spec = embeddings
+        size, positions = embeddings.size, embeddings.positions
+        self.tokens = nn.Embedding(embeddings.vocab_size, size)
+        self.token_types = nn.Embedding(embeddings.token_types, size) if embeddings.token_types else None
+        self.positions = nn.Embedding(positions.size, size) if positions else None
+        self.norm = Norm(size, embeddings.norm) if embeddings.norm else None
+        self.projection = nn.Linear(size, hidden) if embeddings.projected else None
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None, layout: PackedLayout) -> Tensor:
+        x = self.tokens(input_ids)
+        if self.spec.scale != 1.0:
+            x = x * self.spec.scale
+        if self.token_types is not None:
+            types = self.token_types.weight[0] if token_type_ids is None else self.token_types(token_type_ids)
+            x = x + types
+        if self.positions is not None and self.spec.positions is not None:
+            x = x + self.positions(self._position_ids(input_ids, layout, self.spec.positions))
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.projection is None else self.projection(x)
+
+    @staticmethod
+    def _position_ids(input_ids: Tensor, layout: PackedLayout, positions: spec.Positions) -> Tensor:
+        padding_idx = positions.padding_idx
+        if padding_idx is None:
+            return layout.position.clamp(max=positions.size - 1)
+        # HF's create_position_ids_from_input_ids: count tokens that are not padding, up to this one.
+        counts = (input_ids != padding_idx).long()
+        upto = counts.cumsum(0)
+        before = (upto - counts)[layout.first][layout.sequence]
+        return ((upto - before) * counts + padding_idx).clamp(max=positions.size - 1)
+
+
+class Stack(nn.Module):
+    """Layers one after another. Masks and rotary tables are built once for each kind that occurs."""
+
+    def __init__(self, hidden: int, stack: spec.Stack) -> None:
+        super().__init__()
+        self.spec = stack
+        owners = sorted(set(stack.parameters_of))
+        self.layers = nn.ModuleDict({str(i): Layer(hidden, stack.layers[i]) for i in owners})
+        heads = stack.layers[0].attention.heads
+        self.relative_bias = RelativeBias(heads, stack.relative_bias) if stack.relative_bias else None
+        self.final_norm = Norm(hidden, stack.final_norm) if stack.final_norm else None
+        kinds = dict.fromkeys(layer.attention.rotary for layer in stack.layers)
+        self._rotary_kinds = [kind for kind in kinds if kind is not None]
+        self.rotary = nn.ModuleList(RotaryTable(kind) for kind in self._rotary_kinds)
+
+    def forward(self, x: Tensor, layout: PackedLayout) -> Tensor:
+        tables = {
+            kind: table(layout.position)
+            for kind, table in zip(self._rotary_kinds, self.rotary, strict=True)
+        }
+        shared = None if self.relative_bias is None else self.relative_bias(layout)
+        masks: dict[spec.Window, Tensor] = {}
+        for described, owner in zip(self.spec.layers, self.spec.parameters_of, strict=True):
+            layer = self.layers[str(owner)]
+            window = described.attention.window
+            own_bias = layer.attention.relative_bias
+            if own_bias is not None:
+                mask = attention_mask(layout.visible(window), own_bias(layout), x.dtype)
+            else:
+                if window not in masks:
+                    masks[window] = attention_mask(layout.visible(window), shared, x.dtype)
+                mask = masks[window]
+            rotary = described.attention.rotary
+            x = layer(x, layout, mask, tables[rotary] if rotary is not None else None)
+        return x if self.final_norm is None else self.final_norm(x)
+
+
+def position_limit(embeddings: spec.Embeddings) -> int | None:
+    """Tokens that the learned positions allow; None where positions have no table."""
+    return embeddings.positions.max_length if embeddings.positions else None
+
+

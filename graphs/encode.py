@@ -1,0 +1,81 @@
+"""The ``encode`` graph: what every encoder takes and gives, for each task."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from precast.graphs.ladder import Ladder
+from precast.graphs.signature import Axis, Buffer, Signature
+
+Task = Literal["embed", "classify", "rerank", "token-classify", "hidden"]
+
+TOKENS = "tokens"
+SEQUENCES = "sequences"
+LENGTH = "length"
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest request, batch and packed batch that an artifact serves."""
+
+    max_length: int
+    """Tokens of one input."""
+    max_tokens: int
+    """Tokens of a packed batch."""
+    max_batch: int
+    """Inputs of a packed batch."""
+
+    def ladder(self) -> Ladder:
+        return Ladder.doubling(TOKENS, self.max_tokens)
+
+
+@dataclass(frozen=True)
+class EncodeOutput:
+    """The one tensor that ``encode`` answers with."""
+
+    name: Literal["embedding", "logits", "hidden"]
+    size: int
+    per_token: bool
+
+
+def encode_output(task: Task, size: int) -> EncodeOutput:
+    """Which tensor a task answers with; ``size`` is its last dimension."""
+    if task == "embed":
+        return EncodeOutput("embedding", size, per_token=False)
+    if task in ("classify", "rerank"):
+        return EncodeOutput("logits", size, per_token=False)
+    if task == "token-classify":
+        return EncodeOutput("logits", size, per_token=True)
+    return EncodeOutput("hidden", size, per_token=True)
+
+
+def encode_signature(
+    limits: Limits, output: EncodeOutput, *, token_types: bool, prompt_lengths: bool
+) -> Signature:
+    """Named buffers of a packed batch.
+
+    ``input_ids`` and ``token_type_ids`` are ``[tokens]``: the inputs one after another, then spare
+    tokens. ``cu_seqlens`` is ``[sequences + 1]``: where each input starts and, last, where the last
+    one ends; a spare sequence starts where it ends. ``prompt_lengths`` is ``[sequences]``: leading
+    tokens that pooling leaves out. ``key_positions`` is ``0 .. length - 1`` for the longest input:
+    the plain-torch attention of a CPU needs that size as a dimension.
+    """
+    inputs = [Buffer("input_ids", "int32", (TOKENS,))]
+    if token_types:
+        inputs.append(Buffer("token_type_ids", "int32", (TOKENS,)))
+    inputs.append(Buffer("cu_seqlens", "int32", (f"{SEQUENCES}+1",)))
+    inputs.append(Buffer("key_positions", "int32", (LENGTH,)))
+    if prompt_lengths:
+        inputs.append(Buffer("prompt_lengths", "int32", (SEQUENCES,)))
+    rows = TOKENS if output.per_token else SEQUENCES
+    return Signature(
+        graph="encode",
+        axes=(
+            Axis(TOKENS, 2, max(2, limits.max_tokens)),
+            Axis(SEQUENCES, 2, max(2, limits.max_batch)),
+            Axis(LENGTH, 2, max(2, limits.max_length)),
+        ),
+        inputs=tuple(inputs),
+        outputs=(Buffer(output.name, "float32", (rows, output.size)),),
+    )

@@ -1,0 +1,17 @@
+"""The root of every error that precast raises on purpose."""
+
+
+class PrecastError(Exception):
+    """Says what was expected, what was found and what to do."""
+
+
+class SignatureError(PrecastError):
+    """A tensor does not fit the buffer it was meant for."""
+
+
+class LadderError(PrecastError):
+    """A size has no bucket."""
+
+
+class ProgramError(PrecastError):
+    """A portable program cannot be written, read or run."""

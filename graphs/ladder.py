@@ -1,0 +1,55 @@
+"""A ladder: the sizes at which a graph is replayed."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+
+from precast.graphs.errors import LadderError
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """Buckets of one axis, strictly ascending.
+
+    A packed batch of ``n`` tokens runs at the smallest bucket that holds ``n``. A backend that
+    runs every size equally well (a direct call on a CPU) uses the top alone, as its limit.
+    """
+
+    axis: str
+    buckets: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        ascending = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
+        if not self.buckets or self.buckets[0] < 1 or not ascending:
+            raise LadderError(
+                f"the ladder of {self.axis} must hold positive sizes in strictly ascending order, "
+                f"found {self.buckets}"
+            )
+
+    @classmethod
+    def doubling(cls, axis: str, top: int, first: int = 16) -> Ladder:
+        """``first``, twice that, and so on; the last bucket is exactly ``top``."""
+        buckets = []
+        size = first
+        while size < top:
+            buckets.append(size)
+            size *= 2
+        return cls(axis, (*buckets, top))
+
+    @property
+    def top(self) -> int:
+        return self.buckets[-1]
+
+    def bucket_for(self, size: int) -> int:
+        """The smallest bucket that holds ``size``.
+
+        Raises:
+            LadderError: ``size`` is above the top bucket.
+        """
+        if size > self.top:
+            raise LadderError(
+                f"{size} {self.axis} do not fit the top bucket of {self.top}; "
+                f"send less at once, or compile with a larger top"
+            )
+        return self.buckets[bisect_left(self.buckets, size)]

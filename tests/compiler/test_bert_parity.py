@@ -1,0 +1,64 @@
+"""BERT through the reference backend answers as Hugging Face does."""
+
+from __future__ import annotations
+
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel
+
+from tests.support.models import assert_close, hf_answers, reference_answers, save
+
+VOCAB = 61
+
+
+@st.composite
+def configs(draw: st.DrawFn) -> BertConfig:
+    heads = draw(st.sampled_from([1, 2, 3]))
+    return BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=heads * draw(st.sampled_from([4, 7, 16])),
+        num_attention_heads=heads,
+        num_hidden_layers=draw(st.integers(1, 3)),
+        intermediate_size=draw(st.sampled_from([5, 32])),
+        max_position_embeddings=draw(st.sampled_from([33, 64])),
+        type_vocab_size=draw(st.integers(1, 3)),
+        hidden_act=draw(st.sampled_from(["gelu", "relu", "gelu_new"])),
+        layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5])),
+        num_labels=draw(st.integers(1, 4)),
+    )
+
+
+def batches() -> st.SearchStrategy[list[list[int]]]:
+    """Ragged batches: one token, both sides of the smallest buckets, mixed lengths."""
+    lengths = st.one_of(st.sampled_from([1, 2, 15, 16, 17, 31, 32, 33]), st.integers(1, 33))
+    ids = st.integers(0, VOCAB - 1)
+    one = lengths.flatmap(lambda n: st.lists(ids, min_size=n, max_size=n))
+    return st.lists(one, min_size=1, max_size=5)
+
+
+@settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs(), batch=batches(), seed=st.integers(0, 99))
+def test_hidden_states(config: BertConfig, batch: list[list[int]], seed: int) -> None:
+    torch.manual_seed(seed)
+    model = BertModel(config)
+    path = save(model)
+    assert_close(reference_answers(path, "hidden", batch), hf_answers(model, batch, "last_hidden_state"))
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs(), batch=batches(), seed=st.integers(0, 99))
+def test_sequence_logits(config: BertConfig, batch: list[list[int]], seed: int) -> None:
+    torch.manual_seed(seed)
+    model = BertForSequenceClassification(config)
+    path = save(model)
+    assert_close(reference_answers(path, "classify", batch), hf_answers(model, batch, "logits"))
+
+
+@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(config=configs(), batch=batches(), seed=st.integers(0, 99))
+def test_token_logits(config: BertConfig, batch: list[list[int]], seed: int) -> None:
+    torch.manual_seed(seed)
+    model = BertForTokenClassification(config)
+    path = save(model)
+    assert_close(reference_answers(path, "token-classify", batch), hf_answers(model, batch, "logits"))

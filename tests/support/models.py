@@ -1,0 +1,81 @@
+"""Tiny Hugging Face models, and what they answer: the oracle of the tests."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import PreTrainedModel
+
+from precast.compiler.build import build
+from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.lowering.reference import to_program
+from precast.compiler.lowering.trace import trace
+from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.program import Program, ProgramRunner
+
+Ids = Sequence[int]
+
+
+def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
+    """Write ``model`` as a checkpoint; every parameter gets a value that is worth comparing.
+
+    Fresh norms are ones and fresh biases zeros, which would hide a norm or bias that is not applied.
+    """
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    target = folder or Path(tempfile.mkdtemp(prefix="precast-test-"))
+    model.eval().save_pretrained(target)
+    return target
+
+
+def packed(sequences: Sequence[Ids], spare_tokens: int = 1, spare_sequences: int = 1) -> dict[str, torch.Tensor]:
+    """The static buffers of a batch, every input that an encode graph can have."""
+    ids = [token for sequence in sequences for token in sequence] + [0] * spare_tokens
+    ends = torch.tensor([0] + [len(s) for s in sequences] + [0] * spare_sequences).cumsum(0)
+    longest = max(2, max(len(s) for s in sequences))
+    return {
+        "input_ids": torch.tensor(ids, dtype=torch.int32),
+        "token_type_ids": torch.zeros(len(ids), dtype=torch.int32),
+        "cu_seqlens": ends.to(torch.int32),
+        "key_positions": torch.arange(longest, dtype=torch.int32),
+        "prompt_lengths": torch.zeros(len(ends) - 1, dtype=torch.int32),
+    }
+
+
+def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
+    """What the ``reference`` backend answers: checkpoint, trace, portable program, its JSON, a replay."""
+    built = build(open_checkpoint(str(checkpoint)), task)
+    limits = Limits(max_length=256, max_tokens=2048, max_batch=64)
+    output = encode_output(task, built.spec.output_size)
+    token_types = built.spec.embeddings.token_types > 0
+    signature = encode_signature(limits, output, token_types=token_types, prompt_lengths=False)
+    program = Program.from_json(to_program(trace(built.module, signature)).to_json())
+    run = ProgramRunner(program, built.module.state_dict())
+    (answer,) = run(packed(sequences))
+    if not output.per_token:
+        return list(answer[: len(sequences)])
+    return list(answer[: sum(map(len, sequences))].split([len(s) for s in sequences]))
+
+
+def hf_answers(model: PreTrainedModel, sequences: Sequence[Ids], output: str) -> list[torch.Tensor]:
+    """What Hugging Face answers to each sequence alone; ``output`` is a field of its result."""
+    with torch.no_grad():
+        return [model(torch.tensor([list(s)]))[output][0] for s in sequences]
+
+
+def assert_close(
+    found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float = 1e-4
+) -> None:
+    """Largest difference within ``tolerance`` of the largest expected magnitude (at least 1)."""
+    assert len(found) == len(expected)
+    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
+        assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} is not {tuple(theirs.shape)}"
+        limit = tolerance * max(1.0, theirs.abs().max().item())
+        worst = (ours.float() - theirs.float()).abs().max().item()
+        assert worst <= limit, f"item {index}: differs by {worst}, allowed {limit}"
