@@ -16,7 +16,7 @@ from precast.compiler.families.registry import family_of
 from precast.compiler.model.encode import Encode
 from precast.compiler.model.spec import Embedder, ModelSpec
 from precast.compiler.sentence_transformers import is_cross_encoder, read_modules
-from precast.compiler.weights import canonical, map_weights
+from precast.compiler.weights import canonical, map_weights, with_tied
 from precast.graphs.encode import Task
 
 
@@ -40,7 +40,9 @@ def choose_task(checkpoint: Checkpoint) -> Task:
     return "embed" if read_modules(checkpoint) is not None else "hidden"
 
 
-def build(checkpoint: Checkpoint, task: Task | Literal["auto"], pooling: tuple[str, ...] | None = None) -> BuiltModel:
+def build(
+    checkpoint: Checkpoint, task: Task | Literal["auto"], pooling: tuple[str, ...] | None = None
+) -> BuiltModel:
     """Read configuration and weights into a module.
 
     Args:
@@ -56,7 +58,7 @@ def build(checkpoint: Checkpoint, task: Task | Literal["auto"], pooling: tuple[s
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
     names: dict[str, tuple[str, ...]] = dict(family.weights(backbone))
-    source = canonical(read_weights(checkpoint.path), family.prefix)
+    source = with_tied(canonical(read_weights(checkpoint.path), family.prefix), family.tied)
     head: Embedder | None = None
     classifier = None
     if chosen == "embed":
@@ -83,9 +85,7 @@ def _filled(spec: ModelSpec, names: WeightNames, source: dict[str, Tensor], fami
     return BuiltModel(spec, module, mapped.dropped)
 
 
-def _embedder(
-    checkpoint: Checkpoint, pooling: tuple[str, ...] | None
-) -> tuple[Embedder, dict[str, Tensor]]:
+def _embedder(checkpoint: Checkpoint, pooling: tuple[str, ...] | None) -> tuple[Embedder, dict[str, Tensor]]:
     modules = read_modules(checkpoint)
     if modules is None:
         return Embedder(pooling or ("mean",)), {}

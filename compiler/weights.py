@@ -33,8 +33,16 @@ def canonical(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
                 name = name.removesuffix(old) + new
         renamed[name] = tensor
     if len(renamed) != len(source):
-        raise UnusedWeightError(f"the checkpoint holds the same weight with and without the prefix {prefix!r}")
+        raise UnusedWeightError(
+            f"the checkpoint holds the same weight with and without the prefix {prefix!r}"
+        )
     return renamed
+
+
+def with_tied(source: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
+    """``source`` with the weights of ``Family.tied`` under the names that the family reads."""
+    names = {stored: name for name, stored in tied.items() if name not in source and stored in source}
+    return {names.get(name, name): tensor for name, tensor in source.items()}
 
 
 def map_weights(

@@ -79,7 +79,9 @@ class Program:
                 outputs=tuple(map(str, data["outputs"])),
             )
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise ProgramError(f"this is no portable program: {error!r}; compile the artifact again") from error
+            raise ProgramError(
+                f"this is no portable program: {error!r}; compile the artifact again"
+            ) from error
 
 
 class ProgramRunner:
@@ -205,7 +207,9 @@ def _last_uses(program: Program) -> Sequence[list[str]]:
     kept = {*program.outputs, *program.weights}
     dead: list[list[str]] = []
     for call in reversed(program.calls):
-        last = dict.fromkeys(name for name in [*_refs([call.args, call.kwargs]), call.name] if name not in kept)
+        last = dict.fromkeys(
+            name for name in [*_refs([call.args, call.kwargs]), call.name] if name not in kept
+        )
         kept.update(last)
         dead.append(list(last))
     return dead[::-1]

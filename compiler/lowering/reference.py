@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
-from torch import fx
+from torch import fx, nn
 from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind
 
 from precast.compiler.errors import LoweringError
+from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.trace import trace
 from precast.graphs.program import PYTHON_OPS, Call, Program
+from precast.graphs.signature import Signature
 
 _PYTHON_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in PYTHON_OPS.items()}
 _DROPPED = {
@@ -22,6 +26,18 @@ _DROPPED = {
     torch.ops.aten.sym_constrain_range_for_size.default,
 }
 """Checks that tracing adds; the runtime holds every input against the signature instead."""
+
+
+def reference() -> Backend:
+    """Portable, slow, and free of every compiler: the second opinion when numbers differ."""
+    return Backend("reference", ".json", {}, False, _lower)
+
+
+def _lower(module: nn.Module, signature: Signature, folder: Path) -> Lowered:
+    program = to_program(trace(module, signature))
+    path = folder / "graph.json"
+    path.write_text(program.to_json(), "utf-8")
+    return Lowered(path, "bound", tuple(sorted(set(program.weights.values()))))
 
 
 def to_program(exported: ExportedProgram) -> Program:

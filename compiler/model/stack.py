@@ -65,8 +65,7 @@ class Stack(nn.Module):
 
     def forward(self, x: Tensor, layout: PackedLayout) -> Tensor:
         tables = {
-            kind: table(layout.position)
-            for kind, table in zip(self._rotary_kinds, self.rotary, strict=True)
+            kind: table(layout.position) for kind, table in zip(self._rotary_kinds, self.rotary, strict=True)
         }
         shared = None if self.relative_bias is None else self.relative_bias(layout)
         masks: dict[spec.Window, Tensor] = {}
@@ -88,5 +87,3 @@ class Stack(nn.Module):
 def position_limit(embeddings: spec.Embeddings) -> int | None:
     """Tokens that the learned positions allow; None where positions have no table."""
     return embeddings.positions.max_length if embeddings.positions else None
-
-

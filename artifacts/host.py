@@ -1,0 +1,40 @@
+"""What this machine is, as far as compiled graphs care."""
+
+from __future__ import annotations
+
+import platform
+import re
+from functools import cache
+from pathlib import Path
+
+import torch
+
+# Instruction sets that a C++ compiler may use with -march=native; flags of the system are left out.
+_INSTRUCTIONS = re.compile(
+    r"^(sse|ssse|avx|amx|fma|f16c|bmi|abm|adx|aes|vaes|sha_ni|gfni|movbe|popcnt|lzcnt|vpclmulqdq|"
+    r"pclmulqdq|asimd|sve|i8mm|bf16|fphp|neon)"
+)
+
+
+def torch_release() -> str:
+    """The version of torch without its build tag: ``2.13.0``."""
+    return torch.__version__.split("+")[0]
+
+
+def architecture() -> str:
+    """``x86_64``, ``aarch64``, ..."""
+    return platform.machine()
+
+
+@cache
+def instruction_sets() -> frozenset[str]:
+    """Instruction sets of this processor by Linux' names; empty where the system does not tell."""
+    try:
+        text = Path("/proc/cpuinfo").read_text("utf-8", "replace")
+    except OSError:
+        return frozenset()
+    for line in text.splitlines():
+        key, _, value = line.partition(":")
+        if key.strip() in ("flags", "Features"):
+            return frozenset(flag for flag in value.split() if _INSTRUCTIONS.match(flag))
+    return frozenset()

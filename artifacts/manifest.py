@@ -1,0 +1,202 @@
+"""The manifest, format version 1. Strict: an unknown key or a value of another type is an error."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
+from precast.graphs.encode import Limits, Task
+from precast.graphs.errors import PrecastError
+from precast.graphs.ladder import Ladder
+from precast.graphs.signature import Signature
+
+FORMAT_VERSION = 1
+MANIFEST_NAME = "manifest.json"
+
+_PATH = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}(/[a-z0-9_][a-z0-9_.-]{0,99})?")
+_SHA256 = r"^[0-9a-f]{64}$"
+
+Sha256 = Annotated[str, Field(pattern=_SHA256)]
+Size = Annotated[int, Field(ge=0)]
+
+
+class Part(BaseModel):
+    """The common strictness of every object in a manifest."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class ModelInfo(Part):
+    name: str
+    """The checkpoint as it was named when compiling."""
+    family: str
+    task: Task
+    parameters: Size
+    vocab_size: Annotated[int, Field(gt=0)]
+    hidden_size: Annotated[int, Field(gt=0)]
+
+
+class BuildInfo(Part):
+    precast: str
+    torch: str
+    backend: Literal["inductor", "reference"]
+    device: str
+    dtype: Literal["fp32", "bf16"]
+    architecture: str
+    instruction_sets: tuple[str, ...]
+    """Empty where the graphs hold no machine code."""
+    options: dict[str, bool | int | str]
+
+
+class GraphInfo(Part):
+    file: str
+    signature: Signature
+    ladder: Ladder
+    weights: Literal["bound", "prepacked"]
+    """``bound``: by name from the weights file. ``prepacked``: inside the graph, laid out for it."""
+    constants: tuple[str, ...]
+    """Tensors of the weights file that this graph binds."""
+    prepacked_bytes: Size
+
+
+class TokenizationInfo(Part):
+    file: str | None
+    """None: the checkpoint has no tokenizer and only token ids are taken."""
+    token_types: bool
+    """Whether the tokenizer's token types reach the model (they are zero otherwise)."""
+    truncation_side: Literal["left", "right"]
+    """Where an over-long input is cut by default."""
+    empty_id: int
+    """The one token that stands for a text without tokens."""
+    special_ids: tuple[int, ...]
+    """Tokens that the tokenizer adds around a text; pooling without a prompt needs to know them."""
+
+
+class EmbedInfo(Part):
+    kind: Literal["embed"] = "embed"
+    size: Annotated[int, Field(gt=0)]
+    pooling: tuple[str, ...]
+    include_prompt: bool
+    normalize: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity: str
+
+
+class ClassifyInfo(Part):
+    kind: Literal["classify"] = "classify"
+    labels: tuple[str, ...]
+    activation: Literal["softmax", "sigmoid", "identity"]
+    """Logits to scores in ``classify``: the rule of HF's text-classification pipeline."""
+    score_activation: Literal["sigmoid", "identity"]
+    """Logits to scores in ``predict`` and ``rank``: the rule of sentence-transformers' CrossEncoder."""
+
+
+class HiddenInfo(Part):
+    kind: Literal["hidden"] = "hidden"
+    size: Annotated[int, Field(gt=0)]
+
+
+class ParityInfo(Part):
+    oracle: str
+    inputs: Size
+    tokens: Size
+    max_abs_error: float
+    max_relative_error: float
+    min_cosine: float
+    allowed_relative_error: float
+    allowed_cosine: float
+
+
+class FileInfo(Part):
+    sha256: Sha256
+    bytes: Size
+
+
+class Manifest(Part):
+    format_version: Literal[1]
+    model: ModelInfo
+    build: BuildInfo
+    limits: Limits
+    graphs: Annotated[dict[str, GraphInfo], Field(min_length=1, max_length=64)]
+    weights: str | None
+    """The weights file; None where every graph carries its own."""
+    tokenization: TokenizationInfo
+    answer: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo, Field(discriminator="kind")]
+    parity: ParityInfo | None
+    notes: tuple[str, ...]
+    files: Annotated[dict[str, FileInfo], Field(max_length=256)]
+
+    @field_validator("files")
+    @classmethod
+    def _paths_stay_inside(cls, files: dict[str, FileInfo]) -> dict[str, FileInfo]:
+        for path in files:
+            if not _PATH.fullmatch(path) or ".." in path or path == MANIFEST_NAME:
+                raise UnsafePathError(
+                    f"the manifest names the file {path!r}; expected a plain name, at most one folder deep"
+                )
+        return files
+
+    def named_files(self) -> set[str]:
+        """Every file that some part of the manifest refers to."""
+        named = {graph.file for graph in self.graphs.values()}
+        return named | {name for name in (self.weights, self.tokenization.file) if name is not None}
+
+    def to_json(self) -> str:
+        """Readable JSON with the digest of the rest as its last key."""
+        data = self.model_dump(mode="json")
+        return json.dumps({**data, "digest": _digest(data)}, indent=2, ensure_ascii=False) + "\n"
+
+
+def parse_manifest(text: str) -> Manifest:
+    """Read a manifest.
+
+    Raises:
+        FormatVersionError: another version.
+        UnsafePathError: a listed path leaves the artifact.
+        ManifestError: no JSON, a repeated key, a schema violation, or a digest that does not match.
+    """
+    try:
+        data = json.loads(text, object_pairs_hook=_without_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ManifestError(f"the manifest is no JSON ({error}); compile the artifact again") from error
+    if not isinstance(data, dict):
+        raise ManifestError("the manifest is no JSON object; compile the artifact again")
+    version = data.get("format_version")
+    if version != FORMAT_VERSION or isinstance(version, bool):
+        raise FormatVersionError(
+            f"the artifact has format version {version!r}, this runtime reads {FORMAT_VERSION}; "
+            f"compile it again with this version of precast"
+        )
+    digest = data.pop("digest", None)
+    if digest != _digest(data):
+        raise ManifestError("the manifest was changed after it was written; compile the artifact again")
+    try:
+        manifest = Manifest.model_validate_json(json.dumps(data))
+    except UnsafePathError:
+        raise
+    except (ValidationError, PrecastError) as error:
+        raise ManifestError(f"the manifest does not follow format version 1: {error}") from error
+    if manifest.named_files() != set(manifest.files):
+        raise ManifestError(
+            f"the manifest refers to {sorted(manifest.named_files())} but lists {sorted(manifest.files)}"
+        )
+    return manifest
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError("a key is repeated")
+    return data
+
+
+def _digest(data: dict[str, Any]) -> str:
+    """SHA-256 of the canonical JSON: keys sorted, no spaces."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,142 @@
+"""Opening an artifact: everything is checked before anything in it is loaded."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from precast.artifacts import host
+from precast.artifacts.errors import (
+    ArchitectureError,
+    DeviceError,
+    FileHashError,
+    FileSizeError,
+    InstructionSetError,
+    MissingFileError,
+    NotAnArtifactError,
+    OversizedError,
+    TorchVersionError,
+    UnexpectedFileError,
+    UnsafePathError,
+)
+from precast.artifacts.manifest import MANIFEST_NAME, BuildInfo, FileInfo, Manifest, parse_manifest
+from precast.artifacts.writer import file_info
+
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_ENTRIES = 512
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of an artifact; no other file is looked at.
+
+    Raises:
+        NotAnArtifactError, OversizedError, UnsafePathError, FormatVersionError, ManifestError.
+    """
+    path = folder / MANIFEST_NAME
+    if not folder.is_dir() or not os.path.lexists(path):
+        raise NotAnArtifactError(
+            f"{folder} is no artifact: expected a directory with {MANIFEST_NAME}; make one with "
+            f"`precast compile MODEL -o {folder}`"
+        )
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise UnsafePathError(f"{path} is no plain file; copy the artifact again without links")
+    if status.st_size > MAX_MANIFEST_BYTES:
+        raise OversizedError(f"{path} has {status.st_size} bytes, at most {MAX_MANIFEST_BYTES} are read")
+    return parse_manifest(path.read_text("utf-8", "surrogateescape"))
+
+
+def open_artifact(folder: Path) -> Manifest:
+    """Read the manifest, hold the build against this machine, and check every file.
+
+    Raises:
+        ArtifactError: one of its kinds; see ``artifacts.errors``.
+    """
+    manifest = read_manifest(folder)
+    check_build(manifest.build)
+    check_files(folder, manifest)
+    return manifest
+
+
+def check_build(build: BuildInfo) -> None:
+    """Whether graphs built so can run here. A ``reference`` artifact runs anywhere."""
+    if build.device != "cpu":
+        raise DeviceError(f"built for {build.device}, this runtime serves cpu; {_again('--device cpu')}")
+    if build.backend == "reference":
+        return
+    if build.architecture != host.architecture():
+        raise ArchitectureError(
+            f"built for {build.architecture}, this machine is {host.architecture()}; {_again()}"
+        )
+    lacking = sorted(set(build.instruction_sets) - host.instruction_sets())
+    if lacking:
+        raise InstructionSetError(
+            f"built with instruction sets that this processor lacks: {', '.join(lacking)}; {_again()}"
+        )
+    if build.torch != host.torch_release():
+        raise TorchVersionError(
+            f"built with torch {build.torch}, found {host.torch_release()}; "
+            f"`pip install torch=={build.torch}`, or {_again()}"
+        )
+
+
+def _again(extra: str = "") -> str:
+    return f"compile it on this machine: `precast compile MODEL -o OUT {extra}`".replace(" `", "`")
+
+
+def check_files(folder: Path, manifest: Manifest) -> None:
+    """Every listed file is there, plain and unchanged, and there are no others.
+
+    Raises:
+        OversizedError, UnsafePathError, UnexpectedFileError, MissingFileError, FileSizeError, FileHashError.
+    """
+    found = _plain_files(folder)
+    extra = sorted(set(found) - set(manifest.files) - {MANIFEST_NAME})
+    if extra:
+        raise UnexpectedFileError(f"{folder} holds files that its manifest does not list: {extra[:5]}")
+    missing = sorted(set(manifest.files) - set(found))
+    if missing:
+        raise MissingFileError(f"{folder} lacks {missing[:5]}; copy or compile the artifact again")
+    for name, info in manifest.files.items():
+        if found[name] != info.bytes:
+            raise FileSizeError(
+                f"{name} has {found[name]} bytes, expected {info.bytes}; copy or compile the artifact again"
+            )
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        # hashlib lets go of the interpreter lock: files are read side by side.
+        list(threads.map(_hash_checker(folder), manifest.files.items()))
+
+
+def _hash_checker(folder: Path) -> Callable[[tuple[str, FileInfo]], None]:
+    def check(item: tuple[str, FileInfo]) -> None:
+        name, expected = item
+        found = file_info(folder / name)
+        if found != expected:
+            raise FileHashError(
+                f"{name} has SHA-256 {found.sha256}, expected {expected.sha256}: it was changed after it "
+                f"was written; copy or compile the artifact again"
+            )
+
+    return check
+
+
+def _plain_files(folder: Path) -> dict[str, int]:
+    """Sizes of all files by their path within ``folder``; links and devices are refused."""
+    sizes: dict[str, int] = {}
+    pending = [folder]
+    while pending:
+        for path in sorted(pending.pop().iterdir()):
+            status = path.lstat()
+            name = path.relative_to(folder).as_posix()
+            if stat.S_ISDIR(status.st_mode):
+                pending.append(path)
+            elif stat.S_ISREG(status.st_mode):
+                sizes[name] = status.st_size
+            else:
+                raise UnsafePathError(f"{name} is a link or no plain file; copy the artifact without links")
+            if len(sizes) + len(pending) > MAX_ENTRIES:
+                raise OversizedError(f"{folder} holds more than {MAX_ENTRIES} entries")
+    return sizes

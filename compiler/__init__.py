@@ -1,0 +1,69 @@
+"""Checkpoint to artifact: everything that happens ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from precast.artifacts.manifest import Manifest
+from precast.compiler.options import CompileOptions
+from precast.graphs.encode import Task
+
+__all__ = ["compile"]
+
+
+def compile(  # noqa: A001 - the word of the trade; it is reached as precast.compile
+    model: str | Path,
+    output: str | Path,
+    *,
+    task: Task | Literal["auto"] = "auto",
+    device: str = "cpu",
+    dtype: str = "fp32",
+    backend: str = "inductor",
+    max_length: int | None = None,
+    max_tokens: int | None = None,
+    max_batch: int = 512,
+    pooling: str | Sequence[str] | None = None,
+    revision: str | None = None,
+    prepack: bool = True,
+    autotune: bool | None = None,
+    verify: bool = True,
+    overwrite: bool = False,
+) -> Manifest:
+    """Compile a Hugging Face checkpoint to an artifact.
+
+    Args:
+        model: a local directory or a hub id.
+        output: directory of the artifact.
+        task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, or ``auto`` to read
+            it from the checkpoint.
+        device: ``cpu``.
+        dtype: ``fp32`` or ``bf16``; what weights are stored and computed in.
+        backend: ``inductor``, or ``reference``: portable and slow.
+        max_length: tokens of one input; the checkpoint's own limit where left out.
+        max_tokens: tokens of a packed batch.
+        max_batch: inputs of a packed batch.
+        pooling: for ``embed``, a mode or several that replace the checkpoint's.
+        revision: of a hub id.
+        prepack: lay weights out for this processor and keep them in the graph (``inductor`` only).
+        autotune: search for the fastest matrix multiplications; None where the processor gains by it.
+        verify: compare with Hugging Face before the artifact is put in place.
+        overwrite: replace what is at ``output``.
+
+    Returns:
+        The manifest that was written.
+
+    Raises:
+        CompileError: the checkpoint cannot be compiled as asked; its subclasses say why.
+        ArtifactExistsError: there is something at ``output``.
+    """
+    from precast.compiler.pipeline import run
+
+    modes = (pooling,) if isinstance(pooling, str) else tuple(pooling) if pooling else None
+    options = CompileOptions(
+        model=str(model), output=Path(output), task=task, device=device, dtype=dtype, backend=backend,
+        max_length=max_length, max_tokens=max_tokens, max_batch=max_batch, pooling=modes,
+        revision=revision, prepack=prepack, autotune=autotune, verify=verify, overwrite=overwrite,
+    )  # fmt: skip
+    return run(options).manifest

@@ -1,0 +1,115 @@
+"""Lowered graphs, kept by what they were made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from precast.artifacts import host
+from precast.artifacts.writer import file_info
+from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.model.spec import ModelSpec
+from precast.graphs.signature import Signature
+
+_SOURCES = ("graphs", "compiler/model", "compiler/kernels", "compiler/lowering")
+
+
+def cache_folder() -> Path:
+    """``$PRECAST_CACHE``, else ``precast`` in the user's cache folder."""
+    named = os.environ.get("PRECAST_CACHE")
+    if named:
+        return Path(named)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "precast"
+
+
+def cached_lower(
+    backend: Backend, spec: ModelSpec, module: nn.Module, signature: Signature, dtype: str
+) -> tuple[Lowered, bool]:
+    """Lower ``module``, or take what an earlier call with the same content made.
+
+    Returns:
+        The lowered graph inside the cache, and whether it was there already.
+    """
+    folder = cache_folder() / "graphs" / cache_key(backend, spec, module, signature, dtype)
+    found = _read(folder)
+    if found is not None:
+        return found, True
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
+    try:
+        lowered = backend.lower(module, signature, work)
+        _describe(work, lowered)
+        # Another process may have been as fast; its folder holds the same.
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return Lowered(folder / lowered.path.name, lowered.weights, lowered.constants), False
+
+
+def cache_key(backend: Backend, spec: ModelSpec, module: nn.Module, signature: Signature, dtype: str) -> str:
+    """SHA-256 over everything that the lowered file depends on, our own source code included."""
+    content = {
+        "backend": backend.name,
+        "settings": backend.settings,
+        "spec": asdict(spec),
+        "signature": asdict(signature),
+        "dtype": dtype,
+        "torch": torch.__version__,
+        "machine": [host.architecture(), sorted(host.instruction_sets())],
+        "source": _source_digest(),
+        "weights": weights_digest(module.state_dict().items()) if backend.carries_weights else None,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
+    """SHA-256 over names, dtypes, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+@cache
+def _source_digest() -> str:
+    root = Path(__file__).resolve().parent.parent
+    digest = hashlib.sha256()
+    for folder in _SOURCES:
+        for path in sorted((root / folder).rglob("*.py")):
+            digest.update(path.relative_to(root).as_posix().encode())
+            digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _describe(folder: Path, lowered: Lowered) -> None:
+    facts = {
+        "file": lowered.path.name,
+        "weights": lowered.weights,
+        "constants": lowered.constants,
+        "sha256": file_info(lowered.path).sha256,
+    }
+    (folder / "lowered.json").write_text(json.dumps(facts), "utf-8")
+
+
+def _read(folder: Path) -> Lowered | None:
+    """A cached graph; None if there is none or it was damaged."""
+    try:
+        facts = json.loads((folder / "lowered.json").read_text("utf-8"))
+        path = folder / facts["file"]
+        if file_info(path).sha256 != facts["sha256"]:
+            return None
+        return Lowered(path, facts["weights"], tuple(facts["constants"]))
+    except (OSError, ValueError, KeyError):
+        return None

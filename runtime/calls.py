@@ -1,0 +1,257 @@
+"""The tasks as calls: which inputs go to the graph, and what its answers become.
+
+A call is the same whether it is waited for or awaited; ``Encoder`` and ``AsyncEncoder`` run it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, Manifest
+from precast.runtime.errors import InputTypeError, OptionError, TaskError
+from precast.runtime.inputs import is_pair, split
+from precast.runtime.outputs import (
+    Activation,
+    EncoderOutput,
+    activate,
+    truncate_and_normalize,
+)
+from precast.runtime.tokenization import Truncate
+
+Answer = EncoderOutput | Exception
+
+
+@dataclass(frozen=True)
+class Call:
+    """Inputs, how to read them, and what to make of their answers (in the same order)."""
+
+    inputs: list[Any]
+    finish: Callable[[Sequence[Answer]], Any]
+    truncate: Truncate = True
+    prompt: str = ""
+    pairs: bool = True
+    return_exceptions: bool = False
+
+    def result(self, answers: Sequence[Answer]) -> Any:
+        """What the caller gets: the first error, unless errors were asked for as results."""
+        if not self.return_exceptions:
+            for answer in answers:
+                if isinstance(answer, Exception):
+                    raise answer
+        return self.finish(answers)
+
+
+def encode_call(
+    manifest: Manifest,
+    inputs: Any,
+    *,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    truncate: Truncate = True,
+    return_exceptions: bool = False,
+) -> Call:
+    items, single = split(inputs, pairs=True)
+    return Call(
+        items,
+        finish=lambda answers: answers[0] if single else list(answers),
+        truncate=_truncate(truncate),
+        prompt=_prompt(manifest, prompt_name, prompt),
+        return_exceptions=return_exceptions,
+    )
+
+
+def embed_call(
+    manifest: Manifest,
+    inputs: Any,
+    *,
+    prompt_name: str | None = None,
+    prompt: str | None = None,
+    normalize_embeddings: bool = False,
+    truncate_dim: int | None = None,
+    truncate: Truncate = True,
+    return_exceptions: bool = False,
+) -> Call:
+    info = manifest.answer
+    if not isinstance(info, EmbedInfo):
+        raise TaskError(
+            f"embed needs an artifact compiled with --task embed, this one is {manifest.model.task}"
+        )
+    items, single = split(inputs, pairs=False)
+    empty = np.empty((0, info.size), dtype=np.float32)
+    # Refuse a bad truncate_dim before anything is computed.
+    size = truncate_and_normalize(empty, truncate_dim, False).shape[1]
+
+    def finish(answers: Sequence[Answer]) -> Any:
+        if any(isinstance(answer, Exception) for answer in answers):
+            rows: list[Any] = [
+                answer
+                if isinstance(answer, Exception)
+                else truncate_and_normalize(_embedding(answer), truncate_dim, normalize_embeddings)
+                for answer in answers
+            ]
+            return rows[0] if single else rows
+        stacked = np.empty((len(answers), info.size), dtype=np.float32)
+        for row, answer in zip(stacked, answers, strict=True):
+            row[:] = _embedding(answer)
+        result = truncate_and_normalize(stacked, truncate_dim, normalize_embeddings)
+        return result[0] if single else result.reshape(len(answers), size)
+
+    return Call(
+        items,
+        finish,
+        truncate=_truncate(truncate),
+        prompt=_prompt(manifest, prompt_name, prompt),
+        pairs=False,
+        return_exceptions=return_exceptions,
+    )
+
+
+def classify_call(
+    manifest: Manifest,
+    inputs: Any,
+    *,
+    top_k: int | None = 1,
+    function_to_apply: str | None = None,
+    truncate: Truncate = True,
+    return_exceptions: bool = False,
+) -> Call:
+    info = _classifier(manifest, "classify")
+    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
+        raise OptionError(f"top_k must be a positive number or None, found {top_k!r}")
+    activation = _activation(function_to_apply, info.activation)
+    items, single = split(inputs, pairs=True)
+
+    def labelled(answer: Answer) -> Any:
+        if isinstance(answer, Exception):
+            return answer
+        scores = activate(_logits(answer), activation)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        found = [{"label": info.labels[place], "score": float(scores[place])} for place in order]
+        return found[0] if top_k == 1 else found
+
+    def finish(answers: Sequence[Answer]) -> Any:
+        results = [labelled(answer) for answer in answers]
+        return results[0] if single else results
+
+    return Call(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
+
+
+def predict_call(
+    manifest: Manifest,
+    inputs: Any,
+    *,
+    apply_softmax: bool = False,
+    truncate: Truncate = True,
+    return_exceptions: bool = False,
+) -> Call:
+    info = _classifier(manifest, "predict")
+    single = is_pair(inputs)
+    items = [inputs] if single else split(inputs, pairs=False)[0]
+    for place, item in enumerate(items):
+        if not is_pair(item):
+            raise InputTypeError(f"expected a pair of texts, found {type(item).__name__}").at(place)
+
+    def score(answer: Answer) -> Any:
+        if isinstance(answer, Exception):
+            return answer
+        scores = activate(_logits(answer), info.score_activation)
+        if apply_softmax and len(scores) > 1:
+            scores = activate(scores, "softmax")
+        return scores[0] if len(scores) == 1 else scores
+
+    def finish(answers: Sequence[Answer]) -> Any:
+        results = [score(answer) for answer in answers]
+        if single:
+            return results[0]
+        if any(isinstance(result, Exception) for result in results):
+            return results
+        shape = (len(results),) if len(info.labels) == 1 else (len(results), len(info.labels))
+        return np.asarray(results, dtype=np.float32).reshape(shape)
+
+    return Call(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
+
+
+def rank_call(
+    manifest: Manifest,
+    query: str,
+    documents: Sequence[str],
+    *,
+    top_k: int | None = None,
+    return_documents: bool = False,
+    truncate: Truncate = True,
+) -> Call:
+    info = _classifier(manifest, "rank")
+    if len(info.labels) != 1:
+        raise TaskError(f"rank needs a model with one label, this one has {len(info.labels)}; use predict")
+    if not isinstance(query, str):
+        raise InputTypeError(f"expected a text as the query, found {type(query).__name__}")
+    if isinstance(documents, str):
+        raise InputTypeError("expected a list of texts as documents, found one text")
+    texts = list(documents)
+    scored = predict_call(manifest, [(query, text) for text in texts], truncate=truncate)
+
+    def finish(answers: Sequence[Answer]) -> list[dict[str, Any]]:
+        scores = scored.finish(answers)
+        order = np.argsort(-scores, kind="stable")[:top_k]
+        ranked: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]
+        if return_documents:
+            for entry in ranked:
+                entry["text"] = texts[entry["corpus_id"]]
+        return ranked
+
+    return Call(scored.inputs, finish, scored.truncate)
+
+
+def _classifier(manifest: Manifest, method: str) -> ClassifyInfo:
+    info, task = manifest.answer, manifest.model.task
+    if not isinstance(info, ClassifyInfo) or task == "token-classify":
+        raise TaskError(
+            f"{method} needs an artifact compiled with --task classify or rerank, this one is {task}"
+            + ("; encode gives the logits of each token" if task == "token-classify" else "")
+        )
+    return info
+
+
+def _activation(function_to_apply: str | None, default: Activation) -> Activation:
+    names: dict[str, Activation] = {"softmax": "softmax", "sigmoid": "sigmoid", "none": "identity"}
+    if function_to_apply is None:
+        return default
+    if function_to_apply not in names:
+        raise OptionError(f"function_to_apply must be one of {sorted(names)}, found {function_to_apply!r}")
+    return names[function_to_apply]
+
+
+def _truncate(truncate: Truncate) -> Truncate:
+    if isinstance(truncate, bool) or truncate in ("left", "right"):
+        return truncate
+    raise OptionError(f"truncate must be True, False, 'left' or 'right', found {truncate!r}")
+
+
+def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> str:
+    """sentence-transformers' rule: a prompt given, else one named, else the default one."""
+    info = manifest.answer
+    prompts = info.prompts if isinstance(info, EmbedInfo) else {}
+    if prompt is not None:
+        if not isinstance(prompt, str):
+            raise OptionError(f"prompt must be a text, found {type(prompt).__name__}")
+        return prompt
+    if prompt_name is None:
+        default = info.default_prompt_name if isinstance(info, EmbedInfo) else None
+        return prompts.get(default, "") if default else ""
+    if prompt_name not in prompts:
+        raise OptionError(f"prompt_name {prompt_name!r} is not known; the artifact has {sorted(prompts)}")
+    return prompts[prompt_name]
+
+
+def _embedding(answer: Answer) -> np.ndarray:
+    assert isinstance(answer, EncoderOutput) and answer.embedding is not None
+    return answer.embedding
+
+
+def _logits(answer: EncoderOutput) -> np.ndarray:
+    assert answer.logits is not None
+    return answer.logits

@@ -1,0 +1,197 @@
+"""``Encoder``: the engine of an encoder artifact."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from precast.artifacts.manifest import EmbedInfo, Manifest
+from precast.runtime import calls
+from precast.runtime.calls import Answer, Call
+from precast.runtime.errors import InputError, TaskError
+from precast.runtime.inputs import Item, parse
+from precast.runtime.outputs import EncoderOutput, similarity
+from precast.runtime.tokenization import TextTokenizer, Tokens, Truncate
+from precast.runtime.worker import Request, Stats, Worker
+
+if TYPE_CHECKING:
+    from precast.runtime.aio import AsyncEncoder
+
+_CHUNK = 128
+"""Texts tokenized at once: the next chunk is tokenized while the one before is computed."""
+
+
+class Encoder:
+    """Answers for one encoder artifact; made by ``precast.load``. Safe to use from many threads.
+
+    Every method takes one input or a list: a text, token ids, or (where two texts make sense) a pair
+    of texts. One input gives one answer, a list gives a list in the same order, an empty list an empty
+    result. Arrays handed out are copies. With ``return_exceptions`` an input that cannot be answered
+    leaves its error in its place; without it the first such error is raised and names the input.
+    """
+
+    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, worker: Worker) -> None:
+        self.manifest = manifest
+        self._tokenizer = tokenizer
+        self._worker = worker
+        # An engine that is dropped, or alive when the interpreter ends, must stop its thread: one that is
+        # inside a graph at that moment would take the process down.
+        self._finalizer = weakref.finalize(self, worker.close)
+
+    def encode(self, inputs: Any, **options: Any) -> Any:
+        """The task's own answer for each input.
+
+        Args:
+            inputs: see the class.
+            **options: ``prompt_name``, ``prompt``, ``truncate`` (True, False, "left", "right"),
+                ``return_exceptions``.
+
+        Returns:
+            EncoderOutput, or a list of them.
+        """
+        return self._wait(calls.encode_call(self.manifest, inputs, **options))
+
+    def embed(self, inputs: Any, **options: Any) -> Any:
+        """Sentence embeddings.
+
+        Args:
+            inputs: texts or token ids.
+            **options: those of ``encode``, and ``normalize_embeddings``, ``truncate_dim``.
+
+        Returns:
+            fp32 ``[n, size]``; ``[size]`` for one input; a list where ``return_exceptions`` left one.
+
+        Raises:
+            TaskError: the artifact was compiled for another task.
+            InputError: an input cannot be answered.
+        """
+        return self._wait(calls.embed_call(self.manifest, inputs, **options))
+
+    def classify(self, inputs: Any, **options: Any) -> Any:
+        """Labels and scores, as HF's text-classification pipeline gives them.
+
+        Args:
+            inputs: texts, pairs or token ids.
+            **options: ``top_k`` (1; None for all), ``function_to_apply`` ("softmax", "sigmoid",
+                "none"; the model's own where left out), ``truncate``, ``return_exceptions``.
+
+        Returns:
+            For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
+        """
+        return self._wait(calls.classify_call(self.manifest, inputs, **options))
+
+    def predict(self, inputs: Any, **options: Any) -> Any:
+        """Scores of pairs of texts, as sentence-transformers' ``CrossEncoder.predict``.
+
+        Args:
+            inputs: pairs of texts.
+            **options: ``apply_softmax`` (for several labels), ``truncate``, ``return_exceptions``.
+
+        Returns:
+            fp32 ``[n]``, or ``[n, labels]`` for several labels.
+        """
+        return self._wait(calls.predict_call(self.manifest, inputs, **options))
+
+    def rank(self, query: str, documents: Sequence[str], **options: Any) -> list[dict[str, Any]]:
+        """Documents by their score for ``query``, best first, as ``CrossEncoder.rank``.
+
+        Args:
+            query: a text.
+            documents: texts.
+            **options: ``top_k`` (all), ``return_documents``, ``truncate``.
+
+        Returns:
+            ``{"corpus_id", "score"}`` each, and ``"text"`` where documents are asked for.
+        """
+        ranked: list[dict[str, Any]] = self._wait(calls.rank_call(self.manifest, query, documents, **options))
+        return ranked
+
+    def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        """Every embedding of ``a`` against every one of ``b``, by the checkpoint's own measure."""
+        info = self.manifest.answer
+        if not isinstance(info, EmbedInfo):
+            raise TaskError("similarity needs an artifact compiled with --task embed")
+        return similarity(info.similarity, a, b)
+
+    def submit(self, value: Any, *, truncate: Truncate = True, prompt: str = "") -> Future[EncoderOutput]:
+        """Queue one input and return at once.
+
+        Raises:
+            InputError: the input cannot be answered.
+            QueueFullError: too many requests wait; try again later.
+        """
+        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], truncate, prompt)
+        if isinstance(tokens, InputError):
+            raise tokens
+        request = Request(tokens)
+        self._worker.offer(request)
+        return request.future
+
+    def aio(self) -> AsyncEncoder:
+        """The same engine for asyncio."""
+        from precast.runtime.aio import AsyncEncoder
+
+        return AsyncEncoder(self)
+
+    def stats(self) -> Stats:
+        """Requests, batches and tokens answered so far; requests waiting and failed."""
+        return self._worker.stats()
+
+    def close(self) -> None:
+        """Fail what waits, end the thread, let go of the graph. May be called again."""
+        self._finalizer()
+
+    def __enter__(self) -> Encoder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _wait(self, call: Call) -> Any:
+        answers: list[Answer] = []
+        for future in self.start(call):
+            error = future.exception()
+            answers.append(error if isinstance(error, Exception) else future.result())
+        return call.result(answers)
+
+    def start(self, call: Call) -> list[Future[EncoderOutput]]:
+        """Tokenize and queue every input of ``call``; a bad one has failed already."""
+        futures: list[Future[EncoderOutput]] = [Future() for _ in call.inputs]
+        items: list[tuple[int, Item]] = []
+        for place, value in enumerate(call.inputs):
+            try:
+                items.append((place, parse(value, pairs=call.pairs)))
+            except InputError as error:
+                futures[place].set_exception(error.at(place))
+        for chunk in _chunks(items):
+            encoded = self._tokenizer.encode([item for _, item in chunk], call.truncate, call.prompt)
+            requests = []
+            for (place, _), tokens in zip(chunk, encoded, strict=True):
+                if isinstance(tokens, Tokens):
+                    requests.append(Request(tokens, futures[place]))
+                else:
+                    futures[place].set_exception(tokens.at(place))
+            self._worker.add(requests)
+        return futures
+
+
+def _chunks(items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
+    """Long inputs first, so that a batch holds like lengths and the last batches are short ones."""
+    if len(items) > _CHUNK:
+        items = sorted(items, key=lambda item: _extent(item[1]), reverse=True)
+    for start in range(0, len(items), _CHUNK):
+        yield items[start : start + _CHUNK]
+
+
+def _extent(item: Item) -> int:
+    """Roughly how many tokens: a token is about four characters."""
+    if isinstance(item, str):
+        return len(item) // 4
+    return sum(map(len, item)) // 4 if isinstance(item, tuple) else len(item)

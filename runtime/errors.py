@@ -1,0 +1,64 @@
+"""What can go wrong between a request and its answer."""
+
+from __future__ import annotations
+
+from precast.graphs.errors import PrecastError
+
+
+class RuntimeFault(PrecastError):
+    """The root of all below."""
+
+
+class InputError(RuntimeFault):
+    """One input cannot be answered; the others of its call can. ``index`` is its place in the call."""
+
+    index: int | None = None
+
+    def at(self, index: int) -> InputError:
+        """This error, naming the input that it belongs to."""
+        self.index = index
+        return self
+
+    def __str__(self) -> str:
+        message = super().__str__()
+        return message if self.index is None else f"input {self.index}: {message}"
+
+
+class InputTypeError(InputError, TypeError):
+    """Not a text, a pair of texts or a list of token ids."""
+
+
+class TokenIdError(InputError, ValueError):
+    """A token id is outside the vocabulary."""
+
+
+class InputTooLongError(InputError, ValueError):
+    """More tokens or characters than the artifact takes, and no leave to truncate."""
+
+
+class EmptyInputError(InputError, ValueError):
+    """A list of token ids without a token."""
+
+
+class TokenizationError(InputError, ValueError):
+    """The tokenizer cannot read a text, or there is no tokenizer."""
+
+
+class OptionError(RuntimeFault, ValueError):
+    """An option of a call has a value that it cannot have."""
+
+
+class TaskError(RuntimeFault):
+    """The artifact was compiled for another task."""
+
+
+class QueueFullError(RuntimeFault):
+    """More requests are waiting than the engine was told to hold."""
+
+
+class EngineClosedError(RuntimeFault):
+    """The engine was closed before it could answer."""
+
+
+class GraphError(RuntimeFault):
+    """A graph could not be loaded, bound or run."""

@@ -1,0 +1,31 @@
+"""Static input buffers: allocated once at a graph's largest sizes, filled in place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precast.graphs.signature import Signature
+
+
+class StaticBuffers:
+    """One tensor for each input of ``signature``, and a numpy view of the same memory to write through.
+
+    All inputs of an ``encode`` graph have one dimension, so a smaller batch is the front of a buffer.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        largest = {axis.name: axis.maximum for axis in signature.axes}
+        self._inputs = signature.inputs
+        self._tensors = {
+            buffer.name: torch.zeros(buffer.sizes(largest), dtype=buffer.torch_dtype)
+            for buffer in signature.inputs
+        }
+        self.arrays: dict[str, np.ndarray] = {name: t.numpy() for name, t in self._tensors.items()}
+
+    def front(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
+        """Each buffer up to ``sizes``, in the order of the signature, without a copy."""
+        return {buffer.name: self._tensors[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}

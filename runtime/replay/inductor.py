@@ -1,0 +1,146 @@
+"""A graph that AOTInductor compiled, called through the C interface of its shared library.
+
+torch's own Python runners do the same but hold the interpreter lock while the graph runs, so that
+nothing could be tokenized meanwhile; ctypes lets go of it. A plain ``.so`` is loaded in place, where a
+``.pt2`` would be unpacked into a temporary folder first. The interface is declared in torch's
+``torch/csrc/inductor/aoti_runtime/interface.h``.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import weakref
+from collections.abc import Mapping
+from pathlib import Path
+
+from torch import Tensor
+from torch._C import _aoti
+
+from precast.graphs.signature import Signature
+from precast.runtime.errors import GraphError
+
+_Handle = ctypes.c_void_p
+_PREFIX = "AOTInductorModelContainer"
+
+_new_capsule = ctypes.pythonapi.PyCapsule_New
+_new_capsule.restype = ctypes.py_object
+_new_capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
+_capsule_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_capsule_pointer.restype = ctypes.c_void_p
+_capsule_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+class _Constant(ctypes.Structure):
+    _fields_ = [("name", ctypes.c_char_p), ("tensor", _Handle)]
+
+
+class InductorGraph:
+    """A compiled graph with its weights bound.
+
+    Args:
+        path: the shared library. It runs code as soon as it is loaded: check its hash before.
+        signature: its inputs and outputs, in call order.
+        weights: tensors to bind by name without a copy; exactly those that the graph lacks. None for a
+            graph that carries its own.
+
+    Raises:
+        GraphError: the library cannot be loaded, or its inputs, outputs or weights are not as stated.
+    """
+
+    def __init__(self, path: Path, signature: Signature, weights: Mapping[str, Tensor] | None) -> None:
+        try:
+            self._library = ctypes.CDLL(str(path.resolve()))
+        except OSError as error:
+            raise GraphError(f"{path.name} cannot be loaded: {error}; compile the artifact again") from error
+        self._names = [buffer.name for buffer in signature.inputs]
+        self._outputs = len(signature.outputs)
+        self._container = _Handle()
+        self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None)
+        self._finalizer = weakref.finalize(self, self._library[f"{_PREFIX}Delete"], self._container)
+        counts = (self._count("GetNumInputs"), self._count("GetNumOutputs"))
+        if counts != (len(self._names), self._outputs):
+            raise GraphError(
+                f"{path.name} has {counts[0]} inputs and {counts[1]} outputs, its manifest says "
+                f"{len(self._names)} and {self._outputs}; compile the artifact again"
+            )
+        self._weights = dict(weights or {})  # the graph holds bare pointers into these
+        if weights is not None:
+            self._bind()
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        handles = _aoti.unsafe_alloc_void_ptrs_from_tensors([inputs[name] for name in self._names])
+        given = (_Handle * len(handles))(*[_capsule_pointer(handle, None) for handle in handles])
+        taken = (_Handle * self._outputs)()
+        self._call(
+            "Run",
+            self._container,
+            given,
+            ctypes.c_size_t(len(given)),
+            taken,
+            ctypes.c_size_t(self._outputs),
+            None,
+            None,
+        )
+        return [
+            _aoti.alloc_tensor_by_stealing_from_void_ptr(_new_capsule(handle, None, None)) for handle in taken
+        ]
+
+    def _bind(self) -> None:
+        """Bind every constant by name. A graph that runs with one unbound ends the process."""
+        wanted = self._constant_names()
+        if wanted.keys() != self._weights.keys():
+            raise GraphError(
+                f"the graph binds other weights than the manifest names: "
+                f"{sorted(wanted.keys() ^ self._weights.keys())[:5]}; compile the artifact again"
+            )
+        handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(list(self._weights.values()))
+        entries = (_Constant * len(handles))(
+            *[
+                _Constant(wanted[name], _capsule_pointer(handle, None))
+                for name, handle in zip(self._weights, handles, strict=True)
+            ]
+        )
+        self._call(
+            "UpdateUserManagedConstantBufferPairs",
+            self._container,
+            entries,
+            ctypes.c_size_t(len(entries)),
+            ctypes.c_bool(False),
+            ctypes.c_bool(True),
+        )
+
+    def _constant_names(self) -> dict[str, bytes]:
+        """The name that a weight had in the traced module: its name inside the graph."""
+        names: dict[str, bytes] = {}
+        for index in range(self._count("GetNumConstants")):
+            inner, outer = ctypes.c_char_p(), ctypes.c_char_p()
+            at = ctypes.c_size_t(index)
+            self._call("GetConstantName", self._container, at, ctypes.byref(inner))
+            self._call("GetConstantOriginalFQN", self._container, at, ctypes.byref(outer))
+            names[(outer.value or b"").decode()] = inner.value or b""
+        return names
+
+    def _count(self, function: str) -> int:
+        number = ctypes.c_size_t()
+        self._call(function, self._container, ctypes.byref(number))
+        return int(number.value)
+
+    def _call(self, function: str, *arguments: object) -> None:
+        try:
+            code = self._library[f"{_PREFIX}{function}"](*arguments)
+        except AttributeError as error:
+            raise GraphError(
+                f"the compiled graph has no function {function}: it was built with a torch that is too old "
+                f"(2.11 is the oldest); compile the artifact again"
+            ) from error
+        if code != 0:
+            raise GraphError(f"the compiled graph failed in {function}: {self._last_error()}")
+
+    def _last_error(self) -> str:
+        try:
+            read = self._library["AOTInductorGetLastError"]
+        except AttributeError:
+            return "see standard error"
+        message = ctypes.c_char_p()
+        read(ctypes.byref(message))
+        return (message.value or b"no message").decode(errors="replace").splitlines()[0]

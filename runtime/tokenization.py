@@ -1,0 +1,199 @@
+"""Texts to token ids, exactly as the checkpoint's own tokenizer does it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+
+from precast.artifacts.manifest import TokenizationInfo
+from precast.runtime.errors import InputError, InputTooLongError, TokenIdError, TokenizationError
+from precast.runtime.inputs import Item
+
+Truncate = bool | Literal["left", "right"]
+Text = str | tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One input, ready for a graph: checked ids, token types or None, and whether it was cut."""
+
+    ids: np.ndarray
+    """int32 ``[n]``, n >= 1."""
+    types: np.ndarray | None
+    truncated: bool = False
+    prompt_length: int = 0
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+
+class TextTokenizer:
+    """A tokenizer and the limits that its artifact was compiled with. Safe to use from many threads.
+
+    Args:
+        serialized: the content of ``tokenizer.json``, or None where the checkpoint had no tokenizer.
+        info: from the manifest.
+        vocab_size: ids must be below it.
+        max_length: tokens of one input.
+        max_characters: characters of one text. Tokenizing takes time in proportion to the text even
+            where nearly all of it is cut off afterwards.
+    """
+
+    def __init__(
+        self,
+        serialized: str | None,
+        info: TokenizationInfo,
+        *,
+        vocab_size: int,
+        max_length: int,
+        max_characters: int,
+    ) -> None:
+        self._serialized = serialized
+        self._info = info
+        self._vocab_size = vocab_size
+        self._max_length = max_length
+        self._max_characters = max_characters
+        self._by_side: dict[str | None, Tokenizer] = {}
+        self._prompt_lengths: dict[str, int] = {}
+        self._lock = threading.Lock()
+
+    def warm(self) -> None:
+        """Parse the tokenizer now and not with the first text."""
+        if self._serialized is not None:
+            self._tokenizer(self._side(True))
+
+    def encode(
+        self, items: Sequence[Item], truncate: Truncate, prompt: str = ""
+    ) -> list[Tokens | InputError]:
+        """Tokens of each item, or the error that it alone has.
+
+        Args:
+            items: texts, pairs and ids, mixed.
+            truncate: True cuts at the tokenizer's own side, ``"left"`` or ``"right"`` there; False makes
+                an over-long input an error.
+            prompt: put before every text.
+        """
+        answers: list[Tokens | InputError | None] = [None] * len(items)
+        texts: list[Text] = []
+        places: list[int] = []
+        for place, item in enumerate(items):
+            try:
+                if isinstance(item, np.ndarray):
+                    answers[place] = self._from_ids(item, truncate)
+                else:
+                    texts.append(self._checked(item, prompt))
+                    places.append(place)
+            except InputError as error:
+                answers[place] = error
+        prompt_length = self._prompt_length(prompt) if prompt and texts else 0
+        for place, encoding in zip(places, self._encodings(texts, self._side(truncate)), strict=True):
+            answers[place] = self._from_encoding(encoding, truncate, prompt_length)
+        return [answer for answer in answers if answer is not None]
+
+    def _side(self, truncate: Truncate) -> str | None:
+        if truncate is False:
+            return None
+        return self._info.truncation_side if truncate is True else truncate
+
+    def _tokenizer(self, side: str | None) -> Tokenizer:
+        """One tokenizer for each way to cut: truncation is a state of the object, and calls overlap."""
+        with self._lock:
+            if side not in self._by_side:
+                if self._serialized is None:
+                    raise TokenizationError(
+                        "the artifact has no tokenizer because its checkpoint had none; pass token ids"
+                    )
+                tokenizer = Tokenizer.from_str(self._serialized)
+                if side is not None:
+                    tokenizer.enable_truncation(self._max_length, direction=side)
+                self._by_side[side] = tokenizer
+            return self._by_side[side]
+
+    def _checked(self, text: Text, prompt: str) -> Text:
+        parts = (text,) if isinstance(text, str) else text
+        length = sum(map(len, parts))
+        if length > self._max_characters:
+            raise InputTooLongError(
+                f"{length} characters, at most {self._max_characters} are tokenized; "
+                f"pass a shorter text, or load with a larger max_characters"
+            )
+        return prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
+
+    def _encodings(self, texts: Sequence[Text], side: str | None) -> list[Encoding | InputError]:
+        if not texts:
+            return []
+        try:
+            tokenizer = self._tokenizer(side)
+        except InputError as error:
+            return [error] * len(texts)
+        try:
+            return list(tokenizer.encode_batch_fast(list(texts)))
+        except BaseException as error:  # a Rust panic is no Exception
+            _reraise_unless_tokenizers(error)
+            if len(texts) == 1:
+                return [TokenizationError(f"the tokenizer cannot read the text: {error}")]
+            return [self._encodings([text], side)[0] for text in texts]
+
+    def _from_encoding(
+        self, encoding: Encoding | InputError, truncate: Truncate, prompt_length: int
+    ) -> Tokens | InputError:
+        if isinstance(encoding, InputError):
+            return encoding
+        ids = np.asarray(encoding.ids, dtype=np.int64)
+        if ids.size == 0:
+            ids = np.asarray([self._info.empty_id], dtype=np.int64)
+        try:
+            self._check_ids(ids)
+        except InputError as error:
+            return error
+        if ids.size > self._max_length:
+            return self._too_long(ids.size)
+        types = np.asarray(encoding.type_ids, dtype=np.int32) if self._info.token_types else None
+        if types is not None and types.size != ids.size:
+            types = np.zeros(ids.size, dtype=np.int32)
+        return Tokens(ids.astype(np.int32), types, bool(encoding.overflowing), prompt_length)
+
+    def _from_ids(self, ids: np.ndarray, truncate: Truncate) -> Tokens:
+        self._check_ids(ids)
+        if ids.size <= self._max_length:
+            return Tokens(ids.astype(np.int32), None)
+        side = self._side(truncate)
+        if side is None:
+            raise self._too_long(ids.size)
+        cut = ids[: self._max_length] if side == "right" else ids[-self._max_length :]
+        return Tokens(cut.astype(np.int32), None, truncated=True)
+
+    def _check_ids(self, ids: np.ndarray) -> None:
+        """An id outside the vocabulary would read foreign memory or end the process."""
+        low, high = int(ids.min()), int(ids.max())
+        if low < 0 or high >= self._vocab_size:
+            wrong = low if low < 0 else high
+            raise TokenIdError(
+                f"token id {wrong} is outside the vocabulary, expected 0 to {self._vocab_size - 1}"
+            )
+
+    def _too_long(self, length: int) -> InputTooLongError:
+        return InputTooLongError(
+            f"{length} tokens, the artifact takes {self._max_length}; pass truncate=True, "
+            f"or compile with a larger --max-length"
+        )
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""
+        if prompt not in self._prompt_lengths:
+            (encoding,) = self._encodings([prompt], None)
+            ids = [] if isinstance(encoding, InputError) else encoding.ids
+            special = bool(ids) and ids[-1] in self._info.special_ids
+            self._prompt_lengths[prompt] = len(ids) - special
+        return self._prompt_lengths[prompt]
+
+
+def _reraise_unless_tokenizers(error: BaseException) -> None:
+    """Let interrupts through; keep a panic of the Rust library, which derives from BaseException."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error
