@@ -1,1 +1,1 @@
-"""The artifact on disk: its manifest, its writer and its reader. ``SPEC.md`` beside this file is normative."""
+"""The artifact on disk: manifest, writer, reader. ``SPEC.md`` beside this file is normative."""

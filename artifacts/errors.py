@@ -59,6 +59,14 @@ class TorchVersionError(ArtifactError):
     """Built with another torch; compiled graphs call its internals."""
 
 
+class UnreadableError(ArtifactError):
+    """A file of the artifact cannot be read: no permission, a failing disk, or it vanished meanwhile."""
+
+
+class TokenizerFileError(ArtifactError):
+    """The tokenizer file is not one that the tokenizers library reads."""
+
+
 class WeightsError(ArtifactError):
     """The weights file is malformed, or its tensors are not those that the graphs bind."""
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
+from collections import Counter
+from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -37,7 +40,8 @@ class ModelInfo(Part):
     family: str
     task: Task
     parameters: Size
-    vocab_size: Annotated[int, Field(gt=0)]
+    vocab_size: Annotated[int, Field(gt=0, lt=1 << 31)]
+    """Token ids reach the graphs as 32-bit numbers."""
     hidden_size: Annotated[int, Field(gt=0)]
 
 
@@ -90,7 +94,7 @@ class EmbedInfo(Part):
 
 class ClassifyInfo(Part):
     kind: Literal["classify"] = "classify"
-    labels: tuple[str, ...]
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
     activation: Literal["softmax", "sigmoid", "identity"]
     """Logits to scores in ``classify``: the rule of HF's text-classification pipeline."""
     score_activation: Literal["sigmoid", "identity"]
@@ -138,7 +142,8 @@ class Manifest(Part):
         for path in files:
             if not _PATH.fullmatch(path) or ".." in path or path == MANIFEST_NAME:
                 raise UnsafePathError(
-                    f"the manifest names the file {path!r}; expected a plain name, at most one folder deep"
+                    f"the manifest names the file {shortened(path)}; expected a plain name, at most one "
+                    f"folder deep"
                 )
         return files
 
@@ -162,38 +167,75 @@ def parse_manifest(text: str) -> Manifest:
         ManifestError: no JSON, a repeated key, a schema violation, or a digest that does not match.
     """
     try:
-        data = json.loads(text, object_pairs_hook=_without_repeats)
-    except (ValueError, RecursionError) as error:
+        return _parse(text)
+    except RecursionError as error:
+        # Which of the steps meets it first depends on how deep the caller stands itself.
+        raise ManifestError("the manifest is nested too deep; compile the artifact again") from error
+
+
+def _parse(text: str) -> Manifest:
+    try:
+        data = json.loads(
+            text, object_pairs_hook=_without_repeats, parse_float=_finite, parse_constant=_finite
+        )
+    except ValueError as error:
         raise ManifestError(f"the manifest is no JSON ({error}); compile the artifact again") from error
     if not isinstance(data, dict):
-        raise ManifestError("the manifest is no JSON object; compile the artifact again")
+        raise ManifestError(
+            f"the manifest is no JSON object but a {type(data).__name__}; compile the artifact again"
+        )
     version = data.get("format_version")
-    if version != FORMAT_VERSION or isinstance(version, bool):
+    if version != FORMAT_VERSION or type(version) is not int:
         raise FormatVersionError(
-            f"the artifact has format version {version!r}, this runtime reads {FORMAT_VERSION}; "
+            f"the artifact has format version {shortened(version)}, this runtime reads {FORMAT_VERSION}; "
             f"compile it again with this version of precast"
         )
     digest = data.pop("digest", None)
     if digest != _digest(data):
-        raise ManifestError("the manifest was changed after it was written; compile the artifact again")
+        raise ManifestError(
+            f"the manifest was changed after it was written: its digest is {shortened(digest)}, "
+            f"its content gives {_digest(data)}; copy or compile the artifact again"
+        )
     try:
         manifest = Manifest.model_validate_json(json.dumps(data))
     except UnsafePathError:
         raise
     except (ValidationError, PrecastError) as error:
-        raise ManifestError(f"the manifest does not follow format version 1: {error}") from error
+        raise ManifestError(f"the manifest does not follow format version 1: {_reason(error)}") from error
     if manifest.named_files() != set(manifest.files):
         raise ManifestError(
-            f"the manifest refers to {sorted(manifest.named_files())} but lists {sorted(manifest.files)}"
+            f"the manifest refers to {sorted(manifest.named_files())[:5]} "
+            f"but lists {sorted(manifest.files)[:5]}"
         )
     return manifest
+
+
+def _reason(error: Exception) -> str:
+    """The first violations; a large manifest has room for thousands."""
+    if not isinstance(error, ValidationError):
+        return str(error)
+    found = error.errors(include_url=False, include_context=False)
+    shown = [
+        f"{'.'.join(map(str, one['loc'])) or 'manifest'}: {one['msg']}, found {shortened(one['input'])}"
+        for one in found[:3]
+    ]
+    return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     data = dict(pairs)
     if len(data) != len(pairs):
-        raise ValueError("a key is repeated")
+        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
+        raise ValueError(f"a key is repeated: {shortened(repeated)}")
     return data
+
+
+def _finite(text: str) -> float:
+    """A number that JSON knows: Python would also read ``NaN``, and 1e999 as infinity."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"{text[:20]} is no finite number")
+    return number
 
 
 def _digest(data: dict[str, Any]) -> str:

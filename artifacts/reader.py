@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 from precast.artifacts import host
@@ -20,6 +22,7 @@ from precast.artifacts.errors import (
     OversizedError,
     TorchVersionError,
     UnexpectedFileError,
+    UnreadableError,
     UnsafePathError,
 )
 from precast.artifacts.manifest import MANIFEST_NAME, BuildInfo, FileInfo, Manifest, parse_manifest
@@ -33,20 +36,23 @@ def read_manifest(folder: Path) -> Manifest:
     """The manifest of an artifact; no other file is looked at.
 
     Raises:
-        NotAnArtifactError, OversizedError, UnsafePathError, FormatVersionError, ManifestError.
+        NotAnArtifactError, OversizedError, UnsafePathError, UnreadableError, FormatVersionError,
+        ManifestError.
     """
     path = folder / MANIFEST_NAME
-    if not folder.is_dir() or not os.path.lexists(path):
-        raise NotAnArtifactError(
-            f"{folder} is no artifact: expected a directory with {MANIFEST_NAME}; make one with "
-            f"`precast compile MODEL -o {folder}`"
-        )
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnsafePathError(f"{path} is no plain file; copy the artifact again without links")
-    if status.st_size > MAX_MANIFEST_BYTES:
-        raise OversizedError(f"{path} has {status.st_size} bytes, at most {MAX_MANIFEST_BYTES} are read")
-    return parse_manifest(path.read_text("utf-8", "surrogateescape"))
+    with _readable(folder):
+        if not folder.is_dir() or not os.path.lexists(path):
+            raise NotAnArtifactError(
+                f"{folder} is no artifact: expected a directory with {MANIFEST_NAME}; make one with "
+                f"`precast compile MODEL -o {folder}`"
+            )
+        status = path.lstat()
+        if not stat.S_ISREG(status.st_mode):
+            raise UnsafePathError(f"{path} is no plain file; copy the artifact again without links")
+        if status.st_size > MAX_MANIFEST_BYTES:
+            raise OversizedError(f"{path} has {status.st_size} bytes, at most {MAX_MANIFEST_BYTES} are read")
+        text = path.read_text("utf-8", "surrogateescape")
+    return parse_manifest(text)
 
 
 def open_artifact(folder: Path) -> Manifest:
@@ -91,9 +97,11 @@ def check_files(folder: Path, manifest: Manifest) -> None:
     """Every listed file is there, plain and unchanged, and there are no others.
 
     Raises:
-        OversizedError, UnsafePathError, UnexpectedFileError, MissingFileError, FileSizeError, FileHashError.
+        OversizedError, UnsafePathError, UnexpectedFileError, MissingFileError, FileSizeError, FileHashError,
+        UnreadableError.
     """
-    found = _plain_files(folder)
+    with _readable(folder):
+        found = _plain_files(folder)
     extra = sorted(set(found) - set(manifest.files) - {MANIFEST_NAME})
     if extra:
         raise UnexpectedFileError(f"{folder} holds files that its manifest does not list: {extra[:5]}")
@@ -105,7 +113,7 @@ def check_files(folder: Path, manifest: Manifest) -> None:
             raise FileSizeError(
                 f"{name} has {found[name]} bytes, expected {info.bytes}; copy or compile the artifact again"
             )
-    with ThreadPoolExecutor(max_workers=4) as threads:
+    with _readable(folder), ThreadPoolExecutor(max_workers=4) as threads:
         # hashlib lets go of the interpreter lock: files are read side by side.
         list(threads.map(_hash_checker(folder), manifest.files.items()))
 
@@ -124,19 +132,34 @@ def _hash_checker(folder: Path) -> Callable[[tuple[str, FileInfo]], None]:
 
 
 def _plain_files(folder: Path) -> dict[str, int]:
-    """Sizes of all files by their path within ``folder``; links and devices are refused."""
+    """Sizes of all files by their path within ``folder``; links, devices and deep folders are refused."""
     sizes: dict[str, int] = {}
-    pending = [folder]
+    pending, seen = [folder], 0
     while pending:
-        for path in sorted(pending.pop().iterdir()):
-            status = path.lstat()
-            name = path.relative_to(folder).as_posix()
-            if stat.S_ISDIR(status.st_mode):
-                pending.append(path)
-            elif stat.S_ISREG(status.st_mode):
+        place = pending.pop()
+        with os.scandir(place) as listing:
+            entries = sorted(islice(listing, MAX_ENTRIES - seen + 1), key=lambda entry: entry.name)
+        seen += len(entries)
+        if seen > MAX_ENTRIES:
+            raise OversizedError(f"{folder} holds more than {MAX_ENTRIES} entries")
+        for entry in entries:
+            status = entry.stat(follow_symlinks=False)
+            name = entry.name if place == folder else f"{place.name}/{entry.name}"
+            if stat.S_ISREG(status.st_mode):
                 sizes[name] = status.st_size
+            elif not stat.S_ISDIR(status.st_mode):
+                raise UnsafePathError(f"{name!r} is a link or no plain file; copy the artifact without links")
+            elif place != folder:
+                raise UnexpectedFileError(f"{name!r} is a folder in a folder, an artifact has one level")
             else:
-                raise UnsafePathError(f"{name} is a link or no plain file; copy the artifact without links")
-            if len(sizes) + len(pending) > MAX_ENTRIES:
-                raise OversizedError(f"{folder} holds more than {MAX_ENTRIES} entries")
+                pending.append(place / entry.name)
     return sizes
+
+
+@contextmanager
+def _readable(folder: Path) -> Iterator[None]:
+    """Permissions, failing disks and files that vanish meanwhile, as an error of ours."""
+    try:
+        yield
+    except OSError as error:
+        raise UnreadableError(f"{folder} cannot be read: {error}; copy the artifact again") from error

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, Literal
+
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, HiddenInfo
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.model.spec import Classifier, Embedder, ModelSpec
@@ -23,7 +25,7 @@ def describe_answer(
             similarity=settings.similarity,
         )
     if isinstance(spec.head, Classifier):
-        names = checkpoint.config.id2label or {}
+        names: dict[Any, str] = dict(checkpoint.config.id2label or {})
         labels = spec.head.labels
         return ClassifyInfo(
             labels=tuple(str(names.get(index, f"LABEL_{index}")) for index in range(labels)),
@@ -33,7 +35,7 @@ def describe_answer(
     return HiddenInfo(size=spec.output_size)
 
 
-def _pipeline_activation(problem_type: str | None, labels: int) -> str:
+def _pipeline_activation(problem_type: str | None, labels: int) -> Literal["softmax", "sigmoid", "identity"]:
     """The rule of transformers' TextClassificationPipeline."""
     if problem_type == "regression":
         return "identity"

@@ -36,6 +36,10 @@ def choose_limits(
         length = min([DEFAULT_MAX_LENGTH, *(found for found in stated if found)])
     if reach is not None and length > reach:
         raise CompileError(f"max_length {length} is beyond the {reach} positions of this model")
+    if tokenizer is not None and length <= tokenizer.added_tokens:
+        raise CompileError(
+            f"max_length {length} has no room for a text: the tokenizer adds {tokenizer.added_tokens} tokens"
+        )
     tokens = options.max_tokens or max(DEFAULT_MAX_TOKENS, length)
     if tokens < length:
         raise CompileError(f"max_tokens {tokens} does not hold one input of max_length {length}")

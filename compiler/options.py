@@ -22,8 +22,8 @@ class CompileOptions:
     output: Path
     task: Task | Literal["auto"] = "auto"
     device: str = "cpu"
-    dtype: str = "fp32"
-    backend: str = "inductor"
+    dtype: Literal["fp32", "bf16"] = "fp32"
+    backend: Literal["inductor", "reference"] = "inductor"
     max_length: int | None = None
     max_tokens: int | None = None
     max_batch: int = 512

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -74,7 +75,7 @@ class Oracle:
         return F.normalize(pooled, dim=0) if self._head.normalize else pooled
 
 
-def _model_class(checkpoint: Checkpoint, task: Task) -> type[PreTrainedModel]:
+def _model_class(checkpoint: Checkpoint, task: Task) -> Any:
     if task in ("classify", "rerank"):
         return AutoModelForSequenceClassification
     if task == "token-classify":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -148,7 +148,7 @@ def is_cross_encoder(checkpoint: Checkpoint) -> bool:
     )
 
 
-def score_activation(checkpoint: Checkpoint, labels: int) -> str:
+def score_activation(checkpoint: Checkpoint, labels: int) -> Literal["sigmoid", "identity"]:
     """``CrossEncoder``'s rule: the activation that the checkpoint names, else sigmoid for one label.
 
     Raises:
@@ -164,6 +164,8 @@ def score_activation(checkpoint: Checkpoint, labels: int) -> str:
     if named is None:
         return "sigmoid" if labels == 1 else "identity"
     name = str(named).rsplit(".", 1)[-1]
-    if name not in ("Sigmoid", "Identity"):
-        raise UnsupportedConfigError(f"score activation {named!r}: expected Sigmoid or Identity")
-    return name.lower()
+    if name == "Sigmoid":
+        return "sigmoid"
+    if name == "Identity":
+        return "identity"
+    raise UnsupportedConfigError(f"score activation {named!r}: expected Sigmoid or Identity")

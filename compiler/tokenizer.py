@@ -26,6 +26,8 @@ class TokenizerFacts:
     truncation_side: Literal["left", "right"]
     max_length: int | None
     special_ids: tuple[int, ...]
+    added_tokens: int
+    """Special tokens that it puts around every text."""
     empty_id: int
 
 
@@ -63,9 +65,10 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool) -> TokenizerFact
     return TokenizerFacts(
         serialized=backend.to_str(),
         gives_token_types="token_type_ids" in tokenizer.model_input_names,
-        truncation_side=tokenizer.truncation_side,
+        truncation_side="left" if tokenizer.truncation_side == "left" else "right",
         max_length=int(limit) if limit and limit < _UNLIMITED else None,
         special_ids=tuple(sorted(tokenizer.all_special_ids)),
+        added_tokens=backend.num_special_tokens_to_add(False),
         empty_id=_empty_id(tokenizer),
     )
 

@@ -86,7 +86,7 @@ def _joined(name: str, parameter: Tensor, parts: list[Tensor]) -> Tensor:
         raise WeightValueError(f"{name}: its parts {[tuple(p.shape) for p in parts]} do not join") from error
     if joined.shape != parameter.shape:
         raise WeightValueError(
-            f"{name}: expected shape {tuple(parameter.shape)} by the configuration, found {tuple(joined.shape)}"
+            f"{name}: the configuration asks for shape {tuple(parameter.shape)}, found {tuple(joined.shape)}"
         )
     if not torch.isfinite(joined).all():
         raise WeightValueError(f"{name}: the checkpoint's weights hold NaN or infinity")

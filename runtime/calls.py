@@ -13,7 +13,7 @@ import numpy as np
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, Manifest
 from precast.runtime.errors import InputTypeError, OptionError, TaskError
-from precast.runtime.inputs import is_pair, split
+from precast.runtime.inputs import as_list, is_pair, split
 from precast.runtime.outputs import (
     Activation,
     EncoderOutput,
@@ -34,6 +34,7 @@ class Call:
     truncate: Truncate = True
     prompt: str = ""
     pairs: bool = True
+    only_pairs: bool = False
     return_exceptions: bool = False
 
     def result(self, answers: Sequence[Answer]) -> Any:
@@ -120,8 +121,7 @@ def classify_call(
     return_exceptions: bool = False,
 ) -> Call:
     info = _classifier(manifest, "classify")
-    if top_k is not None and (not isinstance(top_k, int) or top_k < 1):
-        raise OptionError(f"top_k must be a positive number or None, found {top_k!r}")
+    _check_top_k(top_k)
     activation = _activation(function_to_apply, info.activation)
     items, single = split(inputs, pairs=True)
 
@@ -149,11 +149,7 @@ def predict_call(
     return_exceptions: bool = False,
 ) -> Call:
     info = _classifier(manifest, "predict")
-    single = is_pair(inputs)
-    items = [inputs] if single else split(inputs, pairs=False)[0]
-    for place, item in enumerate(items):
-        if not is_pair(item):
-            raise InputTypeError(f"expected a pair of texts, found {type(item).__name__}").at(place)
+    items, single = ([inputs], True) if is_pair(inputs) else split(inputs, pairs=False)
 
     def score(answer: Answer) -> Any:
         if isinstance(answer, Exception):
@@ -172,7 +168,7 @@ def predict_call(
         shape = (len(results),) if len(info.labels) == 1 else (len(results), len(info.labels))
         return np.asarray(results, dtype=np.float32).reshape(shape)
 
-    return Call(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
+    return Call(items, finish, _truncate(truncate), only_pairs=True, return_exceptions=return_exceptions)
 
 
 def rank_call(
@@ -189,9 +185,11 @@ def rank_call(
         raise TaskError(f"rank needs a model with one label, this one has {len(info.labels)}; use predict")
     if not isinstance(query, str):
         raise InputTypeError(f"expected a text as the query, found {type(query).__name__}")
-    if isinstance(documents, str):
-        raise InputTypeError("expected a list of texts as documents, found one text")
-    texts = list(documents)
+    _check_top_k(top_k)
+    texts = as_list(documents, "a list of texts as documents")
+    for place, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise InputTypeError(f"expected a text as a document, found {type(text).__name__}").at(place)
     scored = predict_call(manifest, [(query, text) for text in texts], truncate=truncate)
 
     def finish(answers: Sequence[Answer]) -> list[dict[str, Any]]:
@@ -220,13 +218,18 @@ def _activation(function_to_apply: str | None, default: Activation) -> Activatio
     names: dict[str, Activation] = {"softmax": "softmax", "sigmoid": "sigmoid", "none": "identity"}
     if function_to_apply is None:
         return default
-    if function_to_apply not in names:
+    if not isinstance(function_to_apply, str) or function_to_apply not in names:
         raise OptionError(f"function_to_apply must be one of {sorted(names)}, found {function_to_apply!r}")
     return names[function_to_apply]
 
 
+def _check_top_k(top_k: int | None) -> None:
+    if top_k is not None and (isinstance(top_k, bool) or not isinstance(top_k, int) or top_k < 1):
+        raise OptionError(f"top_k must be a positive number or None, found {top_k!r}")
+
+
 def _truncate(truncate: Truncate) -> Truncate:
-    if isinstance(truncate, bool) or truncate in ("left", "right"):
+    if isinstance(truncate, bool) or (isinstance(truncate, str) and truncate in ("left", "right")):
         return truncate
     raise OptionError(f"truncate must be True, False, 'left' or 'right', found {truncate!r}")
 
@@ -242,7 +245,7 @@ def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> 
     if prompt_name is None:
         default = info.default_prompt_name if isinstance(info, EmbedInfo) else None
         return prompts.get(default, "") if default else ""
-    if prompt_name not in prompts:
+    if not isinstance(prompt_name, str) or prompt_name not in prompts:
         raise OptionError(f"prompt_name {prompt_name!r} is not known; the artifact has {sorted(prompts)}")
     return prompts[prompt_name]
 

@@ -14,7 +14,7 @@ from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.runtime import calls
 from precast.runtime.calls import Answer, Call
 from precast.runtime.errors import InputError, TaskError
-from precast.runtime.inputs import Item, parse
+from precast.runtime.inputs import Item, parse, parse_pair
 from precast.runtime.outputs import EncoderOutput, similarity
 from precast.runtime.tokenization import TextTokenizer, Tokens, Truncate
 from precast.runtime.worker import Request, Stats, Worker
@@ -123,9 +123,11 @@ class Encoder:
 
         Raises:
             InputError: the input cannot be answered.
+            OptionError: an option has a value that it cannot have.
             QueueFullError: too many requests wait; try again later.
         """
-        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], truncate, prompt)
+        checked = calls.encode_call(self.manifest, (), truncate=truncate, prompt=prompt)
+        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], checked.truncate, checked.prompt)
         if isinstance(tokens, InputError):
             raise tokens
         request = Request(tokens)
@@ -167,7 +169,8 @@ class Encoder:
         items: list[tuple[int, Item]] = []
         for place, value in enumerate(call.inputs):
             try:
-                items.append((place, parse(value, pairs=call.pairs)))
+                item = parse_pair(value) if call.only_pairs else parse(value, pairs=call.pairs)
+                items.append((place, item))
             except InputError as error:
                 futures[place].set_exception(error.at(place))
         for chunk in _chunks(items):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -43,13 +42,23 @@ def split(inputs: Any, *, pairs: bool) -> tuple[list[Any], bool]:
         or (pairs and isinstance(inputs, tuple) and is_pair(inputs))
     ):
         return [inputs], True
-    if isinstance(inputs, (np.ndarray, torch.Tensor)):
-        return list(inputs), False
-    if isinstance(inputs, Sequence) and not isinstance(inputs, (bytes, bytearray)):
-        return list(inputs), False
-    if hasattr(inputs, "__iter__") and not isinstance(inputs, (bytes, bytearray, dict, set, frozenset)):
-        return list(inputs), False
-    raise InputTypeError(f"expected a text, token ids or a list of these, found {type(inputs).__name__}")
+    return as_list(inputs, "a text, token ids or a list of these"), False
+
+
+def as_list(values: Any, expected: str) -> list[Any]:
+    """Anything that has an order and several items.
+
+    Raises:
+        InputTypeError: it has not; arrays without a dimension and classes only look as if they had.
+    """
+    if not isinstance(values, (str, bytes, bytearray, dict, set, frozenset)):
+        try:
+            items = iter(values)
+        except TypeError:  # a class, or an array without a dimension
+            pass
+        else:
+            return list(items)
+    raise InputTypeError(f"expected {expected}, found {_describe(values)}")
 
 
 def parse(value: Any, *, pairs: bool) -> Item:
@@ -71,18 +80,32 @@ def parse(value: Any, *, pairs: bool) -> Item:
     raise InputTypeError(f"expected {kinds}, found {_describe(value)}")
 
 
+def parse_pair(value: Any) -> Item:
+    """One pair of texts, checked.
+
+    Raises:
+        InputTypeError: anything else.
+    """
+    if not is_pair(value):
+        raise InputTypeError(f"expected a pair of texts, found {_describe(value)}")
+    return (value[0], value[1])
+
+
 def _ids(value: Any) -> np.ndarray:
-    if isinstance(value, torch.Tensor):
-        value = value.detach().cpu().numpy()
     try:
-        array = np.asarray(value)
-        if array.size == 0:
-            raise EmptyInputError("an array of token ids needs at least one token")
-        if array.dtype.kind not in "iu":
-            raise InputTypeError(f"token ids must be integers, found an array of {array.dtype}")
-        return array.astype(np.int64, casting="same_kind" if array.dtype.kind == "i" else "unsafe")
-    except OverflowError as error:
-        raise TokenIdError("a token id does not fit 64 bits") from error
+        array = np.asarray(value.detach().cpu() if isinstance(value, torch.Tensor) else value)
+    except (TypeError, RuntimeError) as error:  # bfloat16, sparse, meta and the like
+        raise InputTypeError(f"token ids must be integers, found {_describe(value)}") from error
+    if array.size == 0:
+        raise EmptyInputError("an array of token ids needs at least one token")
+    # numpy turns integers beyond 64 bits into objects or floats.
+    if isinstance(value, (list, tuple)) and array.dtype.kind not in "iu":
+        raise TokenIdError(f"token id {max(value, key=abs)} does not fit 64 bits")
+    if array.dtype.kind not in "iu":
+        raise InputTypeError(f"token ids must be integers, found an array of {array.dtype}")
+    if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
+        raise TokenIdError(f"token id {array.max()} does not fit 64 bits")
+    return array.astype(np.int64)
 
 
 def _describe(value: Any) -> str:

@@ -3,25 +3,39 @@
 from __future__ import annotations
 
 from pathlib import Path
+from reprlib import repr as shortened
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from precast.artifacts.errors import ManifestError, WeightsError
-from precast.artifacts.manifest import EmbedInfo, GraphInfo, Manifest
+from precast.artifacts.errors import ManifestError, TokenizerFileError, WeightsError
+from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GraphInfo, HiddenInfo, Manifest
 from precast.artifacts.reader import open_artifact
 from precast.artifacts.weights import read_weights
-from precast.graphs.encode import encode_output, encode_signature
+from precast.graphs.encode import TOKENS, EncodeOutput, encode_output, encode_signature
+from precast.graphs.errors import ProgramError
 from precast.graphs.program import Program, ProgramRunner
 from precast.runtime.encoder import Encoder
 from precast.runtime.errors import OptionError
 from precast.runtime.replay.direct import DirectReplay, Graph
 from precast.runtime.replay.inductor import InductorGraph
-from precast.runtime.tokenization import TextTokenizer
+from precast.runtime.replay.interface import Replay
+from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Worker
 
 BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU: enough to keep the matrix units busy, few enough for the caches."""
+MAX_THREADS = 1024
+"""The process ends where the system refuses to start a kernel's thread."""
+
+_ANSWERS = {
+    "embed": EmbedInfo,
+    "classify": ClassifyInfo,
+    "rerank": ClassifyInfo,
+    "token-classify": ClassifyInfo,
+    "hidden": HiddenInfo,
+}
 
 
 def load(
@@ -43,7 +57,7 @@ def load(
 
     Raises:
         ArtifactError: the artifact is damaged or was built for another machine; its subclasses say how.
-        GraphError: a graph cannot be loaded.
+        ProgramError, GraphError: a graph cannot be loaded, or fails on its first batch.
         OptionError: an option is out of range.
     """
     folder = Path(path)
@@ -72,8 +86,9 @@ def start_engine(
     for name, value in options.items():
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise OptionError(f"{name} must be a positive number, found {value!r}")
-    limits, graph = manifest.limits, _encode_graph(manifest)
-    weights = read_weights(folder / manifest.weights) if manifest.weights else {}
+    if num_threads is not None and num_threads > MAX_THREADS:
+        raise OptionError(f"num_threads must be at most {MAX_THREADS}, found {num_threads}")
+    limits = manifest.limits
     tokenizer = TextTokenizer(
         _tokenizer_json(folder, manifest),
         manifest.tokenization,
@@ -81,34 +96,60 @@ def start_engine(
         max_length=limits.max_length,
         max_characters=max_characters,
     )
+    tokenizer.warm()
     worker = Worker(
-        DirectReplay(graph.signature, _open_graph(folder, manifest, graph, weights)),
-        encode_output(manifest.model.task, int(graph.signature.outputs[0].shape[-1])),
+        open_replay(folder, manifest),
+        _output_of(manifest),
         limits,
         batch_tokens=min(batch_tokens or BATCH_TOKENS, limits.max_tokens),
         max_waiting=max_waiting,
         num_threads=num_threads or torch.get_num_threads(),
+        probe=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
     )
-    tokenizer.warm()
     return Encoder(manifest, tokenizer, worker)
+
+
+def open_replay(folder: Path, manifest: Manifest) -> Replay:
+    """The ``encode`` graph with its weights bound and its buffers allocated."""
+    graph = _encode_graph(manifest)
+    weights = read_weights(folder / manifest.weights) if manifest.weights else {}
+    return DirectReplay(graph.signature, _open_graph(folder, manifest, graph, weights))
+
+
+def _output_of(manifest: Manifest) -> EncodeOutput:
+    """The graph's output, by what the manifest says of the answers."""
+    task, answer = manifest.model.task, manifest.answer
+    if not isinstance(answer, _ANSWERS[task]):
+        raise ManifestError(
+            f"the manifest describes answers of kind {answer.kind}, which the task {task} does not give; "
+            f"compile the artifact again"
+        )
+    return encode_output(task, len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size)
 
 
 def _encode_graph(manifest: Manifest) -> GraphInfo:
     """The ``encode`` graph, if it takes and gives what this runtime packs and reads."""
     graph = manifest.graphs.get("encode")
     if graph is None:
-        raise ManifestError(f"expected a graph named encode, found {sorted(manifest.graphs)}")
+        raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
     signature, answer = graph.signature, manifest.answer
     names = {buffer.name for buffer in signature.inputs}
     expected = encode_signature(
         manifest.limits,
-        encode_output(manifest.model.task, int(signature.outputs[0].shape[-1])),
+        _output_of(manifest),
         token_types="token_type_ids" in names,
         prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
     )
-    if signature != expected:
+    for part in ("graph", "axes", "inputs", "outputs"):
+        if getattr(signature, part) != getattr(expected, part):
+            raise ManifestError(
+                f"the {part} of graph encode are {getattr(signature, part)}, this runtime fills "
+                f"{getattr(expected, part)}; compile the artifact again"
+            )
+    if graph.ladder.axis != TOKENS or graph.ladder.top != manifest.limits.max_tokens:
         raise ManifestError(
-            "the signature of graph encode is not one that this runtime fills; compile the artifact again"
+            f"the ladder of graph encode ends at {graph.ladder.top} {graph.ladder.axis}, its limits at "
+            f"{manifest.limits.max_tokens} {TOKENS}; compile the artifact again"
         )
     return graph
 
@@ -121,9 +162,22 @@ def _open_graph(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dic
     path = folder / graph.file
     if manifest.build.backend == "inductor":
         return InductorGraph(path, graph.signature, None if graph.weights == "prepacked" else bound)
-    return ProgramRunner(Program.from_json(path.read_text("utf-8")), bound)
+    try:
+        program = Program.from_json(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"{graph.file} is no text: {error}; compile the artifact again") from error
+    taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
+    if taken != given:
+        raise ProgramError(
+            f"{graph.file} takes {sorted(taken)[:9]}, its signature names {sorted(given)}; "
+            f"compile the artifact again"
+        )
+    return ProgramRunner(program, bound)
 
 
 def _tokenizer_json(folder: Path, manifest: Manifest) -> str | None:
     name = manifest.tokenization.file
-    return None if name is None else (folder / name).read_text("utf-8")
+    try:
+        return None if name is None else (folder / name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerFileError(f"{name} is no text: {error}; compile the artifact again") from error

@@ -53,7 +53,8 @@ def truncate_and_normalize(
     """
     size = embeddings.shape[-1]
     if truncate_dim is not None:
-        if not isinstance(truncate_dim, int) or not 1 <= truncate_dim <= size:
+        whole = isinstance(truncate_dim, int) and not isinstance(truncate_dim, bool)
+        if not whole or not 1 <= truncate_dim <= size:
             raise OptionError(f"truncate_dim must be between 1 and {size}, found {truncate_dim!r}")
         embeddings = embeddings[..., :truncate_dim]
     if normalize_embeddings:

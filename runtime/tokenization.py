@@ -10,12 +10,16 @@ from typing import Literal
 import numpy as np
 from tokenizers import Encoding, Tokenizer
 
+from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import TokenizationInfo
 from precast.runtime.errors import InputError, InputTooLongError, TokenIdError, TokenizationError
 from precast.runtime.inputs import Item
 
 Truncate = bool | Literal["left", "right"]
 Text = str | tuple[str, str]
+
+MAX_TOKEN_TYPE = 1
+"""A model whose token types are read has two of them at least: those of a pair."""
 
 
 @dataclass(frozen=True)
@@ -108,14 +112,28 @@ class TextTokenizer:
                     raise TokenizationError(
                         "the artifact has no tokenizer because its checkpoint had none; pass token ids"
                     )
-                tokenizer = Tokenizer.from_str(self._serialized)
+                tokenizer = self._parsed(self._serialized)
                 if side is not None:
                     tokenizer.enable_truncation(self._max_length, direction=side)
                 self._by_side[side] = tokenizer
             return self._by_side[side]
 
+    @staticmethod
+    def _parsed(serialized: str) -> Tokenizer:
+        """A tokenizer that neither cuts nor pads by itself: its file could ask for any number of tokens."""
+        try:
+            tokenizer = Tokenizer.from_str(serialized)
+            tokenizer.no_truncation()
+            tokenizer.no_padding()
+        except BaseException as error:  # a Rust panic is no Exception
+            _reraise_unless_tokenizers(error)
+            raise TokenizerFileError(
+                f"the tokenizer cannot be read: {error}; compile the artifact again"
+            ) from error
+        return tokenizer
+
     def _checked(self, text: Text, prompt: str) -> Text:
-        parts = (text,) if isinstance(text, str) else text
+        parts = (prompt, text) if isinstance(text, str) else (prompt, *text)
         length = sum(map(len, parts))
         if length > self._max_characters:
             raise InputTooLongError(
@@ -130,7 +148,8 @@ class TextTokenizer:
         try:
             tokenizer = self._tokenizer(side)
         except InputError as error:
-            return [error] * len(texts)
+            # One for each text: an error carries the place of its input.
+            return [type(error)(*error.args) for _ in texts]
         try:
             return list(tokenizer.encode_batch_fast(list(texts)))
         except BaseException as error:  # a Rust panic is no Exception
@@ -153,9 +172,13 @@ class TextTokenizer:
             return error
         if ids.size > self._max_length:
             return self._too_long(ids.size)
-        types = np.asarray(encoding.type_ids, dtype=np.int32) if self._info.token_types else None
+        types = np.asarray(encoding.type_ids, dtype=np.int64) if self._info.token_types else None
         if types is not None and types.size != ids.size:
-            types = np.zeros(ids.size, dtype=np.int32)
+            types = np.zeros(ids.size, dtype=np.int64)
+        if types is not None and int(types.max()) > MAX_TOKEN_TYPE:
+            return TokenizationError(
+                f"the tokenizer gives token type {types.max()}, at most {MAX_TOKEN_TYPE} is known"
+            )
         return Tokens(ids.astype(np.int32), types, bool(encoding.overflowing), prompt_length)
 
     def _from_ids(self, ids: np.ndarray, truncate: Truncate) -> Tokens:

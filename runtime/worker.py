@@ -52,6 +52,11 @@ class Worker:
         batch_tokens: tokens of a batch.
         max_waiting: requests that may wait; ``offer`` refuses more.
         num_threads: of the graph's kernels.
+        probe: answered before any request and by nobody read. It tells at once whether the graph runs and
+            gives what it promised, and pays for what its kernels set up at their first call.
+
+    Raises:
+        GraphError: the probe could not be answered.
     """
 
     WINDOW = 8
@@ -65,6 +70,7 @@ class Worker:
         batch_tokens: int,
         max_waiting: int,
         num_threads: int,
+        probe: Tokens | None = None,
     ) -> None:
         self._replay = replay
         self._output = output
@@ -76,8 +82,11 @@ class Worker:
         self._changed = threading.Condition()
         self._closed = False
         self._stats = Stats()
+        self._probe = probe
+        self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="precast-worker", daemon=True)
         self._thread.start()
+        self._ready.result()
 
     def add(self, requests: Sequence[Request]) -> None:
         """Queue requests; waits while the queue is full.
@@ -131,7 +140,17 @@ class Worker:
         self._changed.notify_all()
 
     def _serve(self) -> None:
-        torch.set_num_threads(self._num_threads)
+        try:
+            torch.set_num_threads(self._num_threads)
+            if self._probe is not None:
+                self._answers([self._probe])
+        except Exception as error:
+            self._replay.close()
+            self._ready.set_exception(
+                GraphError(f"the graph fails on its first batch: {error}; compile the artifact again")
+            )
+            return
+        self._ready.set_result(None)
         while window := self._next_window():
             lengths = [len(request.tokens) for request in window]
             for places in cut(lengths, self._batch_tokens, self._limits.max_batch):

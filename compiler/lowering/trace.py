@@ -34,19 +34,19 @@ def trace(module: nn.Module, signature: Signature) -> ExportedProgram:
     Raises:
         LoweringError: the module cannot be traced for all sizes.
     """
-    dims: dict[str, Dim] = {}
-    for buffer in signature.inputs:
-        for dim in buffer.shape:
-            if isinstance(dim, str) and dim not in dims:
-                name, extra = split_dim(dim)
-                axis = signature.axis(name)
-                dims[dim] = Dim(dim.replace("+", "_"), min=axis.minimum + extra, max=axis.maximum + extra)
     # An axis that has room for its minimum alone is a constant.
+    roots = {
+        axis.name: Dim(axis.name, min=axis.minimum, max=axis.maximum)
+        for axis in signature.axes
+        if axis.minimum < axis.maximum
+    }
     shapes = {
         buffer.name: {
-            at: dims[dim]
+            at: roots[name] + extra if extra else roots[name]
             for at, dim in enumerate(buffer.shape)
-            if isinstance(dim, str) and dims[dim].min < dims[dim].max
+            if isinstance(dim, str)
+            for name, extra in [split_dim(dim)]
+            if name in roots
         }
         for buffer in signature.inputs
     }

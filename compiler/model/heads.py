@@ -66,7 +66,7 @@ class Embedder(nn.Module):
     def forward(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
         pooled = torch.cat([pool(mode, x, layout, skip) for mode in self.spec.pooling], dim=-1)
         for dense in self.dense:
-            pooled = dense(pooled.to(dense.linear.weight.dtype)).float()
+            pooled = dense(pooled.to(x.dtype)).float()
         return F.normalize(pooled, dim=-1) if self.spec.normalize else pooled
 
 

@@ -1,4 +1,4 @@
-"""The parts of a transformer layer. Every module is built from a spec and runs on packed rows ``[T, ...]``."""
+"""The parts of a transformer layer, each built from a spec, on packed rows ``[T, ...]``."""
 
 from __future__ import annotations
 

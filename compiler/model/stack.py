@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 from precast.compiler.kernels.packed_attention import attention_mask
@@ -70,7 +72,7 @@ class Stack(nn.Module):
         shared = None if self.relative_bias is None else self.relative_bias(layout)
         masks: dict[spec.Window, Tensor] = {}
         for described, owner in zip(self.spec.layers, self.spec.parameters_of, strict=True):
-            layer = self.layers[str(owner)]
+            layer = cast(Layer, self.layers[str(owner)])
             window = described.attention.window
             own_bias = layer.attention.relative_bias
             if own_bias is not None:

@@ -28,7 +28,9 @@ class DirectReplay:
             raise RuntimeError("this replay was closed")
         inputs = self.buffers.front(sizes)
         self.signature.check(inputs, sizes)
-        return self._graph(inputs)
+        outputs = self._graph(inputs)
+        self.signature.check_outputs(outputs, sizes)
+        return outputs
 
     def close(self) -> None:
         self._graph = None

@@ -87,16 +87,22 @@ class InductorGraph:
 
     def _bind(self) -> None:
         """Bind every constant by name. A graph that runs with one unbound ends the process."""
-        wanted = self._constant_names()
+        wanted = self._constants()
         if wanted.keys() != self._weights.keys():
             raise GraphError(
                 f"the graph binds other weights than the manifest names: "
                 f"{sorted(wanted.keys() ^ self._weights.keys())[:5]}; compile the artifact again"
             )
+        for name, (_, size) in wanted.items():
+            if self._weights[name].nbytes != size:
+                raise GraphError(
+                    f"the graph binds {size} bytes as {name}, the weights file holds "
+                    f"{self._weights[name].nbytes}; compile the artifact again"
+                )
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(list(self._weights.values()))
         entries = (_Constant * len(handles))(
             *[
-                _Constant(wanted[name], _capsule_pointer(handle, None))
+                _Constant(wanted[name][0], _capsule_pointer(handle, None))
                 for name, handle in zip(self._weights, handles, strict=True)
             ]
         )
@@ -109,16 +115,17 @@ class InductorGraph:
             ctypes.c_bool(True),
         )
 
-    def _constant_names(self) -> dict[str, bytes]:
-        """The name that a weight had in the traced module: its name inside the graph."""
-        names: dict[str, bytes] = {}
+    def _constants(self) -> dict[str, tuple[bytes, int]]:
+        """The name that a weight had in the traced module: its name inside the graph, and its bytes."""
+        found: dict[str, tuple[bytes, int]] = {}
         for index in range(self._count("GetNumConstants")):
-            inner, outer = ctypes.c_char_p(), ctypes.c_char_p()
+            inner, outer, size = ctypes.c_char_p(), ctypes.c_char_p(), ctypes.c_size_t()
             at = ctypes.c_size_t(index)
             self._call("GetConstantName", self._container, at, ctypes.byref(inner))
             self._call("GetConstantOriginalFQN", self._container, at, ctypes.byref(outer))
-            names[(outer.value or b"").decode()] = inner.value or b""
-        return names
+            self._call("GetConstantDataSize", self._container, at, ctypes.byref(size))
+            found[(outer.value or b"").decode()] = (inner.value or b"", int(size.value))
+        return found
 
     def _count(self, function: str) -> int:
         number = ctypes.c_size_t()

@@ -1,0 +1,129 @@
+"""One drawn model for each kind of graph through AOTInductor, and the ways to store weights.
+
+Drawn once and for good (``derandomize``): each compiles for some ten seconds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from transformers import (
+    BertConfig,
+    BertForTokenClassification,
+    ModernBertConfig,
+    ModernBertModel,
+    PreTrainedModel,
+    Qwen3Config,
+    Qwen3ForSequenceClassification,
+    T5Config,
+    T5EncoderModel,
+)
+
+import precast
+from precast.graphs.encode import Task
+from precast.runtime import Encoder
+from tests.support.models import hf_answers, save
+from tests.support.strategies import batches
+
+VOCAB = 61
+ONCE = settings(
+    max_examples=1, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+)
+
+
+def compiled(model: PreTrainedModel, task: Task, **options: object) -> Encoder:
+    """``model`` through the whole pipeline, parity check included, loaded."""
+    folder = Path(tempfile.mkdtemp(prefix="precast-test-"))
+    precast.compile(save(model, folder / "model"), folder / "a.precast", task=task, **options)  # type: ignore[arg-type]
+    return precast.load(folder / "a.precast")
+
+
+def assert_agree(
+    engine: Encoder, model: PreTrainedModel, batch: list[list[int]], field: str, output: str
+) -> None:
+    expected = hf_answers(model, batch, output)
+    for found, theirs in zip(engine.encode(batch), expected, strict=True):
+        np.testing.assert_allclose(getattr(found, field), theirs.numpy(), atol=1e-4, rtol=1e-4)
+
+
+@ONCE
+@given(
+    hidden=st.sampled_from([24, 36]),
+    depth=st.integers(2, 4),
+    window=st.sampled_from([4, 8]),
+    batch=batches(VOCAB, 40),
+)
+def test_hidden_states_with_windows_and_rotary_positions(
+    hidden: int, depth: int, window: int, batch: list[list[int]]
+) -> None:
+    torch.manual_seed(0)
+    config = ModernBertConfig(
+        vocab_size=VOCAB, hidden_size=hidden, num_attention_heads=3, num_hidden_layers=depth,
+        intermediate_size=20, local_attention=window, max_position_embeddings=64,
+        pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
+    )  # fmt: skip
+    model = ModernBertModel(config)
+    with compiled(model, "hidden") as engine:
+        assert_agree(engine, model, batch, "hidden", "last_hidden_state")
+
+
+@ONCE
+@given(d_kv=st.sampled_from([5, 8]), gated=st.booleans(), batch=batches(VOCAB, 40))
+def test_embeddings_with_a_relative_bias_and_bound_weights(
+    d_kv: int, gated: bool, batch: list[list[int]]
+) -> None:
+    torch.manual_seed(0)
+    projection = "gated-gelu" if gated else "relu"
+    config = T5Config(
+        vocab_size=VOCAB,
+        d_model=24,
+        d_kv=d_kv,
+        d_ff=32,
+        num_layers=2,
+        num_heads=3,
+        feed_forward_proj=projection,
+    )
+    model = T5EncoderModel(config)
+    with compiled(model, "embed", prepack=False) as engine:
+        assert engine.manifest.graphs["encode"].weights == "bound"
+        expected = [hidden.mean(0).numpy() for hidden in hf_answers(model, batch, "last_hidden_state")]
+        np.testing.assert_allclose(engine.embed(batch), np.stack(expected), atol=1e-4, rtol=1e-4)
+
+
+@ONCE
+@given(groups=st.sampled_from([1, 2]), batch=batches(VOCAB, 40))
+def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) -> None:
+    torch.manual_seed(0)
+    config = Qwen3Config(
+        vocab_size=VOCAB, hidden_size=24, intermediate_size=32, num_hidden_layers=2, num_attention_heads=4,
+        num_key_value_heads=4 // groups, head_dim=6, max_position_embeddings=64, num_labels=3, pad_token_id=0,
+    )  # fmt: skip
+    model = Qwen3ForSequenceClassification(config)
+    with compiled(model, "classify") as engine:
+        assert_agree(engine, model, batch, "logits", "logits")
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_token_logits_in_both_dtypes(dtype: str) -> None:
+    torch.manual_seed(0)
+    config = BertConfig(
+        vocab_size=VOCAB,
+        hidden_size=32,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        intermediate_size=48,
+        num_labels=5,
+    )
+    model = BertForTokenClassification(config)
+    with compiled(model, "token-classify", dtype=dtype) as engine:
+        assert engine.manifest.build.dtype == dtype
+        batch = [[3, 4, 5], [7], list(range(60))]
+        found = [output.logits for output in engine.encode(batch)]
+        for ours, theirs in zip(found, hf_answers(model, batch, "logits"), strict=True):
+            np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 if dtype == "fp32" else 0.1)

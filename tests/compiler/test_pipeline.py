@@ -1,0 +1,184 @@
+"""The pipeline: tasks and limits chosen, graphs cached, parity enforced, checkpoints of every kind read."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BertForMaskedLM
+
+import precast
+from precast.artifacts.manifest import Manifest
+from precast.compiler import oracle, pipeline
+from precast.compiler.errors import (
+    CheckpointError,
+    CompileError,
+    ParityError,
+    UnsupportedModelError,
+    WeightValueError,
+)
+from precast.compiler.options import CompileOptions
+from precast.graphs.encode import Task
+from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
+from tests.support.models import save
+
+
+def compile_tiny(checkpoint: Path, out: Path, **options: object) -> Manifest:
+    return precast.compile(checkpoint, out, backend="reference", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_the_task_is_read_from_the_checkpoint(tiny: TinyModels, tmp_path: Path, task: Task) -> None:
+    assert compile_tiny(tiny[task].checkpoint, tmp_path / "a").model.task == task
+
+
+def test_a_second_compile_takes_the_graph_from_the_cache(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
+
+    def run(name: str, **options: object) -> bool:
+        given = CompileOptions(
+            str(tiny["embed"].checkpoint),
+            tmp_path / name,
+            backend="reference",
+            **options,  # type: ignore[arg-type]
+        )
+        return pipeline.run(given).from_cache
+
+    assert not run("first") and run("second")
+    assert not run("another length", max_length=16)
+    assert not run("another dtype", dtype="bf16")
+    for path in (tmp_path / "cache").rglob("graph.json"):
+        path.write_text("{}", "utf-8")
+    assert not run("damaged"), "a damaged entry must be made again"
+    assert (tmp_path / "first" / "manifest.json").read_bytes() == (
+        tmp_path / "second" / "manifest.json"
+    ).read_bytes()
+
+
+def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path: Path) -> None:
+    checkpoint = tiny["hidden"].checkpoint
+    assert compile_tiny(checkpoint, tmp_path / "a").limits.max_length == 32  # the tokenizer's
+    longer = compile_tiny(checkpoint, tmp_path / "b", max_length=64, max_tokens=70, max_batch=3)
+    assert (longer.limits.max_length, longer.limits.max_tokens, longer.limits.max_batch) == (64, 70, 3)
+    assert longer.graphs["encode"].ladder.buckets == (16, 32, 64, 70)
+    with pytest.raises(CompileError, match="beyond the 64 positions"):
+        compile_tiny(checkpoint, tmp_path / "c", max_length=65)
+    with pytest.raises(CompileError, match="no room for a text: the tokenizer adds 2"):
+        compile_tiny(checkpoint, tmp_path / "c", max_length=2)
+    with pytest.raises(CompileError, match="max_tokens 8 does not hold"):
+        compile_tiny(checkpoint, tmp_path / "c", max_tokens=8)
+
+
+@pytest.mark.parametrize("limits", [{"max_length": 3}, {"max_batch": 1}, {"max_length": 3, "max_tokens": 3}])
+def test_the_smallest_limits_still_serve(tiny: TinyModels, tmp_path: Path, limits: dict[str, int]) -> None:
+    compile_tiny(tiny["embed"].checkpoint, tmp_path / "a", **limits)
+    with precast.load(tmp_path / "a") as small, precast.load(tiny["embed"].artifact) as engine:
+        np.testing.assert_allclose(small.embed([[7], [9], [11]]), engine.embed([[7], [9], [11]]), atol=1e-5)
+
+
+def test_an_artifact_that_disagrees_is_not_written(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    true_answer = oracle.Oracle._answer
+    monkeypatch.setattr(oracle.Oracle, "_answer", lambda self, ids: true_answer(self, ids) + 0.01)
+    with pytest.raises(ParityError, match="does not answer as transformers"):
+        compile_tiny(tiny["hidden"].checkpoint, tmp_path / "a")
+    assert not list(tmp_path.iterdir())
+    compile_tiny(tiny["hidden"].checkpoint, tmp_path / "a", verify=False)
+
+
+def test_bf16_is_checked_too(tiny: TinyModels, tmp_path: Path) -> None:
+    manifest = compile_tiny(tiny["embed"].checkpoint, tmp_path / "a", dtype="bf16")
+    assert manifest.parity is not None and manifest.parity.min_cosine >= 0.999
+    stored = load_file(tmp_path / "a" / "weights.safetensors")
+    assert {tensor.dtype for name, tensor in stored.items() if name.endswith("weight")} == {torch.bfloat16}
+
+
+def test_pooling_may_be_replaced(tiny: TinyModels, tmp_path: Path) -> None:
+    manifest = compile_tiny(tiny["embed"].checkpoint, tmp_path / "a", pooling="cls")
+    assert manifest.answer.kind == "embed" and manifest.answer.pooling == ("cls",)
+
+
+def test_a_checkpoint_without_a_tokenizer_takes_ids(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("embed", tmp_path / "model", tokenizer=False)
+    artifact = tiny_artifact(checkpoint, tmp_path / "a")
+    with precast.load(artifact) as engine:
+        assert engine.embed([[5, 6]]).shape == (1, 16)
+        with pytest.raises(precast.runtime.errors.TokenizationError, match="pass token ids"):
+            engine.embed("the cat")
+        assert any("no tokenizer" in note for note in engine.manifest.notes)
+
+
+def test_left_out_weights_are_named(tmp_path: Path) -> None:
+    save(BertForMaskedLM(tiny_config()), tmp_path / "model")
+    manifest = compile_tiny(tmp_path / "model", tmp_path / "a", task="hidden")
+    assert any("cls.predictions" in note for note in manifest.notes)
+
+
+def test_shards_and_pickles_are_read(tiny: TinyModels, tmp_path: Path) -> None:
+    source = tiny["hidden"].checkpoint
+    expected = compile_tiny(source, tmp_path / "whole").files["weights.safetensors"]
+    weights = load_file(source / "model.safetensors")
+    names = sorted(weights)
+    for kind in ("shards", "pickle"):
+        folder = tmp_path / kind
+        shutil.copytree(source, folder)
+        (folder / "model.safetensors").unlink()
+        if kind == "pickle":
+            torch.save(weights, folder / "pytorch_model.bin")
+        else:
+            parts = {"a.safetensors": names[::2], "b.safetensors": names[1::2]}
+            for file, part in parts.items():
+                save_file({name: weights[name] for name in part}, folder / file)
+            where = {name: file for file, part in parts.items() for name in part}
+            (folder / "model.safetensors.index.json").write_text(
+                json.dumps({"metadata": {}, "weight_map": where}), "utf-8"
+            )
+        assert compile_tiny(folder, tmp_path / f"{kind}-a").files["weights.safetensors"] == expected
+    (tmp_path / "shards" / "b.safetensors").unlink()
+    with pytest.raises(CheckpointError, match="b.safetensors"):
+        compile_tiny(tmp_path / "shards", tmp_path / "c")
+
+
+def test_weights_that_are_not_finite_are_named(tiny: TinyModels, tmp_path: Path) -> None:
+    shutil.copytree(tiny["hidden"].checkpoint, tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    weights["embeddings.word_embeddings.weight"][3, 3] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(WeightValueError, match="embeddings.tokens.weight.*NaN"):
+        compile_tiny(tmp_path / "model", tmp_path / "a")
+
+
+def test_what_is_no_checkpoint_is_refused(tiny: TinyModels, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match="no config.json"):
+        compile_tiny(tmp_path / "empty", tmp_path / "a")
+    (tmp_path / "empty" / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
+    with pytest.raises(UnsupportedModelError, match="gpt2.*known are.*bert"):
+        compile_tiny(tmp_path / "empty", tmp_path / "a")
+    (tmp_path / "empty" / "config.json").write_text("{", "utf-8")
+    with pytest.raises(CheckpointError):
+        compile_tiny(tmp_path / "empty", tmp_path / "a")
+
+
+def test_a_hub_id_is_fetched(tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def download(name: str, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((name, revision))
+        if name != "somebody/tiny":
+            raise OSError("no such repository")
+        return str(tiny["embed"].checkpoint)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", download)
+    manifest = precast.compile("somebody/tiny", tmp_path / "a", backend="reference", revision="v2")
+    assert asked == [("somebody/tiny", "v2")] and manifest.model.name == "somebody/tiny"
+    with pytest.raises(CheckpointError, match="no directory here and could not be fetched"):
+        precast.compile("somebody/else", tmp_path / "b", backend="reference")

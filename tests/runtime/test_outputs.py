@@ -1,0 +1,58 @@
+"""Scores, truncation and similarity on their own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+
+from precast.runtime.errors import OptionError
+from precast.runtime.outputs import activate, similarity, truncate_and_normalize
+
+FLOATS = st.floats(-80, 80, width=32)
+MATRICES = arrays(np.float32, (3, 5), elements=FLOATS)
+
+
+@given(logits=MATRICES)
+def test_activations_are_torchs(logits: np.ndarray) -> None:
+    tensor = torch.from_numpy(logits)
+    np.testing.assert_allclose(activate(logits, "softmax"), tensor.softmax(-1), atol=1e-6)
+    np.testing.assert_allclose(activate(logits, "sigmoid"), tensor.sigmoid(), atol=1e-6)
+    assert activate(logits, "identity") is logits
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("extreme", [-1e30, 1e30, 0.0])
+def test_extreme_logits_give_finite_scores_without_a_warning(extreme: float) -> None:
+    logits = np.array([extreme, 0.0], dtype=np.float32)
+    for activation in ("softmax", "sigmoid"):
+        assert np.isfinite(activate(logits, activation)).all()  # type: ignore[arg-type]
+
+
+@given(rows=MATRICES, size=st.integers(1, 5))
+def test_truncation_comes_before_normalization(rows: np.ndarray, size: int) -> None:
+    expected = torch.nn.functional.normalize(torch.from_numpy(rows)[:, :size], dim=-1)
+    np.testing.assert_allclose(truncate_and_normalize(rows, size, True), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [0, 6, -1, 2.0, "3"])
+def test_an_impossible_truncate_dim_is_refused(size: object) -> None:
+    with pytest.raises(OptionError, match="truncate_dim"):
+        truncate_and_normalize(np.zeros((2, 5), np.float32), size, False)  # type: ignore[arg-type]
+
+
+@given(a=MATRICES, b=MATRICES)
+def test_similarities_are_torchs(a: np.ndarray, b: np.ndarray) -> None:
+    left, right = torch.from_numpy(a), torch.from_numpy(b)
+    unit = torch.nn.functional.normalize
+    np.testing.assert_allclose(similarity("cosine", a, b), unit(left) @ unit(right).T, atol=1e-5)
+    np.testing.assert_allclose(similarity("dot", a, b), left @ right.T, rtol=1e-4, atol=1e-2)
+    np.testing.assert_allclose(
+        similarity("manhattan", a, b), -torch.cdist(left, right, p=1), rtol=1e-4, atol=1e-3
+    )
+    np.testing.assert_allclose(similarity("euclidean", a, b), -torch.cdist(left, right), rtol=1e-3, atol=0.05)
+    with pytest.raises(OptionError, match="similarity"):
+        similarity("other", a, b)

@@ -1,0 +1,187 @@
+"""Tiny artifacts of every task, made in well under a second each by the reference backend."""
+
+from __future__ import annotations
+
+import json
+import string
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    BertConfig,
+    BertForSequenceClassification,
+    BertForTokenClassification,
+    BertModel,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+)
+
+import precast
+from precast.graphs.encode import Task
+from tests.support.models import save
+
+TASKS: tuple[Task, ...] = ("embed", "classify", "rerank", "token-classify", "hidden")
+
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+WORDS = ("the", "cat", "sat", ".")
+VOCABULARY = (*SPECIAL, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *WORDS)
+"""61 tokens: a lower-case word is spelled letter by letter, a digit is unknown."""
+
+MAX_LENGTH = 32
+MAX_TOKENS = 128
+MAX_BATCH = 8
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A Hugging Face checkpoint and the artifact that was compiled from it."""
+
+    checkpoint: Path
+    artifact: Path
+
+
+class TinyModels:
+    """One ``Tiny`` a task, each made when it is first asked for. Read only: copy before you spoil one."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._made: dict[str, Tiny] = {}
+
+    def __getitem__(self, task: Task) -> Tiny:
+        if task not in self._made:
+            checkpoint = tiny_checkpoint(task, self._folder / f"{task}-checkpoint")
+            artifact = tiny_artifact(checkpoint, self._folder / f"{task}.precast")
+            self._made[task] = Tiny(checkpoint, artifact)
+        return self._made[task]
+
+
+def tiny_tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
+    """A WordPiece tokenizer over ``VOCABULARY`` with BERT's pairs and token types."""
+    vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL},
+    )
+
+
+def tiny_config(*, layers: int = 1, hidden: int = 16, labels: int = 3, **changes: Any) -> BertConfig:
+    """BERT's shape in the smallest size that still has several heads."""
+    settings: dict[str, Any] = {
+        "vocab_size": len(VOCABULARY),
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "num_attention_heads": 2,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": 2 * MAX_LENGTH,
+        "num_labels": labels,
+        "initializer_range": 0.4,
+    }
+    return BertConfig(**{**settings, **changes})
+
+
+def tiny_model(task: Task, config: BertConfig | None = None, *, seed: int = 0) -> PreTrainedModel:
+    """A random BERT with the head of ``task``."""
+    chosen = config or tiny_config(labels=1 if task == "rerank" else 3)
+    torch.manual_seed(seed)
+    if task in ("classify", "rerank"):
+        return BertForSequenceClassification(chosen)
+    if task == "token-classify":
+        return BertForTokenClassification(chosen)
+    return BertModel(chosen)
+
+
+def tiny_checkpoint(
+    task: Task,
+    folder: Path,
+    *,
+    config: BertConfig | None = None,
+    tokenizer: bool = True,
+    seed: int = 0,
+    prompts: Mapping[str, str] | None = None,
+    pooling: Sequence[str] = ("mean",),
+    include_prompt: bool = True,
+    normalize: bool = True,
+) -> Path:
+    """Write a checkpoint of ``task``; for ``embed`` a sentence-transformers directory.
+
+    Args:
+        task: picks the head and what lies beside the weights.
+        folder: where to write.
+        config: of the model.
+        tokenizer: whether to write one.
+        seed: of the weights.
+        prompts: for ``embed``, texts by their names.
+        pooling: for ``embed``, sentence-transformers' mode names.
+        include_prompt: for ``embed``, whether pooling reads the prompt's tokens.
+        normalize: for ``embed``, whether a Normalize module comes last.
+    """
+    save(tiny_model(task, config, seed=seed), folder)
+    if tokenizer:
+        tiny_tokenizer().save_pretrained(folder)
+    if task == "embed":
+        _write_modules(folder, pooling, include_prompt, normalize)
+        _write_json(
+            folder / "config_sentence_transformers.json",
+            {"prompts": dict(prompts or {}), "default_prompt_name": None, "similarity_fn_name": "cosine"},
+        )
+    if task == "rerank":
+        _write_json(folder / "config_sentence_transformers.json", {"model_type": "CrossEncoder"})
+    return folder
+
+
+def tiny_artifact(checkpoint: Path, output: Path, **options: Any) -> Path:
+    """Compile with the reference backend and small limits; ``options`` replace any of these."""
+    settings: dict[str, Any] = {
+        "backend": "reference",
+        "max_length": MAX_LENGTH,
+        "max_tokens": MAX_TOKENS,
+        "max_batch": MAX_BATCH,
+    }
+    precast.compile(checkpoint, output, **{**settings, **options})
+    return output
+
+
+def _write_modules(folder: Path, pooling: Sequence[str], include_prompt: bool, normalize: bool) -> None:
+    kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalize
+    places = ["", "1_Pooling", "2_Normalize"]
+    _write_json(
+        folder / "modules.json",
+        [
+            {"idx": at, "name": str(at), "path": places[at], "type": f"sentence_transformers.models.{kind}"}
+            for at, kind in enumerate(kinds)
+        ],
+    )
+    size = json.loads((folder / "config.json").read_text("utf-8"))["hidden_size"]
+    modes = {
+        "cls": "pooling_mode_cls_token",
+        "mean": "pooling_mode_mean_tokens",
+        "max": "pooling_mode_max_tokens",
+        "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+        "weightedmean": "pooling_mode_weightedmean_tokens",
+        "lasttoken": "pooling_mode_lasttoken",
+    }
+    flags = {flag: mode in pooling for mode, flag in modes.items()}
+    _write_json(
+        folder / "1_Pooling" / "config.json",
+        {"word_embedding_dimension": size, **flags, "include_prompt": include_prompt},
+    )
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": MAX_LENGTH, "do_lower_case": False})
+
+
+def _write_json(path: Path, content: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2), "utf-8")

@@ -1,0 +1,41 @@
+"""Results on disk."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from precast.tools.bench.machine import machine, versions
+
+FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+
+
+def write_result(name: str, content: dict[str, Any]) -> Path:
+    """Write ``benchmarks/results/NAME.json`` with the machine and the versions beside the figures."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    path = FOLDER / f"{name}.json"
+    data = {"benchmark": name, "machine": machine(), "versions": versions(*_PACKAGES), **content}
+    path.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    return path
+
+
+def read_result(name: str) -> dict[str, Any] | None:
+    path = FOLDER / f"{name}.json"
+    if not path.is_file():
+        return None
+    data: dict[str, Any] = json.loads(path.read_text("utf-8"))
+    return data
+
+
+def summary(seconds: Sequence[float]) -> dict[str, float]:
+    """Median and the quartiles around it, in milliseconds."""
+    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    return {
+        "median_ms": round(middle * 1e3, 3),
+        "lower_quartile_ms": round(low * 1e3, 3),
+        "upper_quartile_ms": round(high * 1e3, 3),
+    }

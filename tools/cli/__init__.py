@@ -1,0 +1,1 @@
+"""``precast compile | inspect | verify | embed | classify | rank``."""

@@ -1,0 +1,40 @@
+"""The commands, put together."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+import precast
+from precast.tools.cli.answer import classify_command, embed_command, rank_command
+from precast.tools.cli.compile import compile_command, verify_command
+from precast.tools.cli.show import inspect_command
+
+app = typer.Typer(
+    name="precast",
+    help="Cast Hugging Face encoders ahead of time; replay them in a minimal runtime.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command("compile")(compile_command)
+app.command("inspect")(inspect_command)
+app.command("verify")(verify_command)
+app.command("embed")(embed_command)
+app.command("classify")(classify_command)
+app.command("rank")(rank_command)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(precast.__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version.")
+    ] = False,
+) -> None:
+    pass

@@ -1,0 +1,125 @@
+"""``precast compile`` and ``precast verify``: the commands that need transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.text import Text
+
+from precast.tools.cli.console import err, errors_as_exit, out, print_json
+from precast.tools.cli.show import parity_line
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+
+
+def compile_command(
+    model: Annotated[str, typer.Argument(help="A local directory or a hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the artifact.")],
+    task: Annotated[
+        str, typer.Option(help="auto, embed, classify, rerank, token-classify or hidden.")
+    ] = "auto",
+    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
+    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    backend: Annotated[str, typer.Option(help="inductor, or reference: portable and slow.")] = "inductor",
+    max_length: Annotated[int | None, typer.Option(help="Tokens of one input.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.")] = None,
+    max_batch: Annotated[int, typer.Option(help="Inputs of a packed batch.")] = 512,
+    pooling: Annotated[
+        list[str] | None, typer.Option(help="Pooling for embed, in place of the checkpoint's; repeatable.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="Of a hub id.")] = None,
+    prepack: Annotated[
+        bool, typer.Option("--prepack/--no-prepack", help="Lay weights out for this CPU, in the graph.")
+    ] = True,
+    autotune: Annotated[
+        bool | None,
+        typer.Option("--autotune/--no-autotune", help="Search for the fastest matrix multiplications."),
+    ] = None,
+    verify: Annotated[
+        bool, typer.Option("--verify/--no-verify", help="Compare with Hugging Face before publishing.")
+    ] = True,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Compile a Hugging Face checkpoint to an artifact."""
+    with errors_as_exit(as_json):
+        from precast.compiler.options import CompileOptions
+        from precast.compiler.pipeline import run
+
+        options = CompileOptions(
+            model=model, output=output, task=cast(Any, task), device=device, dtype=cast(Any, dtype),
+            backend=cast(Any, backend),
+            max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
+            pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
+            autotune=autotune, verify=verify, overwrite=overwrite,
+        )  # fmt: skip
+        with _steps() as report:
+            result = run(options, report)
+    if as_json:
+        print_json(
+            {
+                "artifact": str(output),
+                "seconds": result.seconds,
+                "from_cache": result.from_cache,
+                "parity": result.manifest.parity.model_dump() if result.manifest.parity else None,
+                "notes": result.manifest.notes,
+            }
+        )
+        return
+    for note in result.manifest.notes:
+        err.print(f"note: {note}", style="dim", markup=False, soft_wrap=True)
+    said = f"{output}: task {result.manifest.model.task}, {parity_line(result.manifest)}"
+    out.print(said, highlight=False, soft_wrap=True)
+
+
+def verify_command(
+    artifact: Annotated[Path, typer.Argument(help="Directory of the artifact.")],
+    against: Annotated[str, typer.Option(help="The checkpoint that it was compiled from.")],
+    as_json: Json = False,
+) -> None:
+    """Load an artifact and compare its answers with Hugging Face's."""
+    with errors_as_exit(as_json):
+        import precast
+        from precast.compiler.build import build
+        from precast.compiler.checkpoint import open_checkpoint
+        from precast.compiler.parity import check_parity
+
+        with precast.load(artifact) as engine:
+            checkpoint = open_checkpoint(against)
+            info = engine.manifest.answer
+            pooling = info.pooling if info.kind == "embed" else None
+            spec = build(checkpoint, engine.manifest.model.task, pooling).spec
+            parity = check_parity(engine, checkpoint, spec)
+            manifest = engine.manifest.model_copy(update={"parity": parity})
+    if as_json:
+        print_json(parity.model_dump())
+    else:
+        out.print(f"{artifact}: {parity_line(manifest)}", highlight=False, soft_wrap=True)
+
+
+class _Seconds(ProgressColumn):
+    """Elapsed seconds to a tenth; rich's own column rounds most steps to zero."""
+
+    def render(self, task: Task) -> Text:
+        elapsed = task.finished_time if task.finished else task.elapsed
+        return Text(f"{elapsed or 0:6.1f} s", style="cyan")
+
+
+@contextmanager
+def _steps() -> Iterator[Any]:
+    """A line for each step, with the time it took."""
+    columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), _Seconds())
+    with Progress(*columns, console=err) as progress:
+
+        @contextmanager
+        def report(name: str) -> Iterator[None]:
+            task = progress.add_task(name, total=1)
+            yield
+            progress.update(task, completed=1)
+
+        yield report

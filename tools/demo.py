@@ -1,0 +1,100 @@
+"""``make demo``: a real model compiled ahead of time, loaded, answering as Hugging Face does.
+
+Ends with a status other than 0 if an answer is not what Hugging Face gives.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import precast
+from precast.tools.bench.minilm import checkpoint
+from precast.tools.bench.throughput import Contender, hugging_face
+from precast.tools.cli.compile import compile_command
+
+console = Console()
+LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
+ROUNDS = 9
+SENTENCES = [
+    "The cat sleeps on the warm windowsill.",
+    "A kitten is dozing in the sun.",
+    "Interest rates were raised by the central bank.",
+    "The bank of the river was flooded after the storm.",
+    "Monetary policy tightened again this quarter.",
+    "How do I reset the password of my account?",
+    "I forgot my login and cannot sign in any more.",
+]
+
+
+def main() -> None:
+    folder = Path("build/demo")
+    console.rule("[bold]1. compile all-MiniLM-L6-v2 ahead of time")
+    artifacts = {dtype: folder / f"minilm-{dtype}.precast" for dtype in LEAST_COSINE}
+    for dtype, path in artifacts.items():
+        console.print(f"precast compile all-MiniLM-L6-v2 -o {path} --dtype {dtype}", style="bold cyan")
+        compile_command(str(checkpoint()), path, dtype=dtype, overwrite=True)
+    console.rule("[bold]2. load and embed")
+    engines = {}
+    for dtype, path in artifacts.items():
+        started = time.perf_counter()
+        engines[dtype] = precast.load(path)
+        console.print(f"precast.load({str(path)!r})  {time.perf_counter() - started:.2f} s", highlight=False)
+    embeddings = engines["bf16"].embed(SENTENCES)
+    console.print(_similarity_table(engines["bf16"].similarity(embeddings, embeddings)))
+    console.rule("[bold]3. parity and time, beside Hugging Face in the same run")
+    wrong = _compare({dtype: engine.embed for dtype, engine in engines.items()})
+    for engine in engines.values():
+        engine.close()
+    if wrong:
+        sys.exit(f"PARITY FAILED for {', '.join(wrong)}")
+    console.print("[bold green]every answer agrees with Hugging Face's")
+
+
+def _similarity_table(similarity: np.ndarray) -> Table:
+    table = Table("", *(str(n) for n in range(1, len(SENTENCES) + 1)), title="cosine similarity, bf16")
+    for number, (text, row) in enumerate(zip(SENTENCES, similarity, strict=True), 1):
+        cells = [f"[bold green]{v:.2f}[/]" if 0.4 <= v < 0.999 else f"{v:.2f}" for v in row]
+        table.add_row(f"{number}  {text}", *cells)
+    return table
+
+
+def _compare(ours: dict[str, Contender]) -> list[str]:
+    """Print parity and time of every contender; return the dtypes whose answers are off."""
+    contenders: dict[str, Contender] = {
+        "HF eager fp32": hugging_face(torch.float32),
+        "HF eager bf16": hugging_face(torch.bfloat16),
+        **{f"precast {dtype}": embed for dtype, embed in ours.items()},
+    }
+    batch = SENTENCES * 4
+    expected = contenders["HF eager fp32"](batch)
+    cosine = {name: float((embed(batch) * expected).sum(-1).min()) for name, embed in contenders.items()}
+    seconds: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(ROUNDS):
+        for name, embed in contenders.items():
+            started = time.perf_counter()
+            embed(batch)
+            seconds[name].append(time.perf_counter() - started)
+    median = {name: sorted(taken)[ROUNDS // 2] for name, taken in seconds.items()}
+    table = Table("", f"{len(batch)} sentences", "against HF fp32", "least cosine to HF fp32", "")
+    wrong = []
+    for name, value in cosine.items():
+        dtype = name.split()[-1]
+        ok = value >= LEAST_COSINE[dtype]
+        if name.startswith("precast") and not ok:
+            wrong.append(dtype)
+        verdict = "" if name.startswith("HF") else ("[green]agrees" if ok else "[red]DIFFERS")
+        speed = f"{median['HF eager fp32'] / median[name]:.2f}×"
+        table.add_row(name, f"{median[name] * 1e3:.1f} ms", speed, f"{value:.6f}", verdict)
+    console.print(table)
+    return wrong
+
+
+if __name__ == "__main__":
+    main()
