@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+import torch
 
 from tests.support.artifacts import TinyModels
+
+# Tiny models gain nothing from a second thread and lose much waiting for it.
+torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -70,7 +70,7 @@ class ConfigReader:
 
     def activation(self, name: str) -> Activation:
         """The activation named by config value ``name``."""
-        found = getattr(self, name)
+        found = self.__getattr__(name)  # DistilBERT's is called ``activation``, as this method is
         if found not in ACTIVATIONS:
             raise UnsupportedConfigError(
                 f"{self.source.model_type}: {name}={found!r} is not supported, only {sorted(ACTIVATIONS)}"
@@ -83,7 +83,7 @@ class ConfigReader:
         default = type(self.source)()
         unread = {
             field.name: getattr(self.source, field.name, None)
-            for field in fields(self.source)  # type: ignore[arg-type]
+            for field in fields(self.source)
             if field.name not in generic | self._read | _TRAINING_ONLY
             and "dropout" not in field.name
             and "dropout" not in self.source.attribute_map.get(field.name, "")

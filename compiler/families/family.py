@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.model.spec import Classifier, Embeddings, Stack
@@ -43,6 +43,9 @@ class Family:
     token_head: Callable[[ConfigReader], Head] | None = None
     dropped: tuple[str, ...] = ()
     """Patterns (fnmatch) of source weights that may go unused; the manifest lists those that did."""
+    tied: Mapping[str, str] = field(default_factory=dict)
+    """Source weight: the one that is read in its place where a checkpoint lacks it. Which of two tied
+    weights a checkpoint stores differs."""
 
 
 def linear(target: str, *sources: str) -> dict[str, tuple[str, ...]]:
@@ -63,4 +66,4 @@ def table(target: str, source: str) -> dict[str, tuple[str, ...]]:
 
 
 def num_labels(config: ConfigReader) -> int:
-    return int(config.source.num_labels)
+    return int(config.source.num_labels or 0)

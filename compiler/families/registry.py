@@ -3,10 +3,36 @@
 from __future__ import annotations
 
 from precast.compiler.errors import UnsupportedModelError
-from precast.compiler.families import bert
+from precast.compiler.families import (
+    albert,
+    bert,
+    distilbert,
+    electra,
+    gemma3,
+    llama,
+    mistral,
+    modernbert,
+    mpnet,
+    qwen3,
+    roberta,
+    t5,
+)
 from precast.compiler.families.family import Family
 
-FAMILIES: tuple[Family, ...] = (bert.FAMILY,)
+FAMILIES: tuple[Family, ...] = (
+    bert.FAMILY,
+    roberta.FAMILY,
+    distilbert.FAMILY,
+    mpnet.FAMILY,
+    electra.FAMILY,
+    albert.FAMILY,
+    modernbert.FAMILY,
+    t5.FAMILY,
+    llama.FAMILY,
+    mistral.FAMILY,
+    qwen3.FAMILY,
+    gemma3.FAMILY,
+)
 
 
 def family_of(model_type: str) -> Family:

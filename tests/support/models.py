@@ -34,7 +34,9 @@ def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
     return target
 
 
-def packed(sequences: Sequence[Ids], spare_tokens: int = 1, spare_sequences: int = 1) -> dict[str, torch.Tensor]:
+def packed(
+    sequences: Sequence[Ids], spare_tokens: int = 1, spare_sequences: int = 1
+) -> dict[str, torch.Tensor]:
     """The static buffers of a batch, every input that an encode graph can have."""
     ids = [token for sequence in sequences for token in sequence] + [0] * spare_tokens
     ends = torch.tensor([0] + [len(s) for s in sequences] + [0] * spare_sequences).cumsum(0)
