@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
-from torch import Tensor
 
 from precast.compiler.checkpoint import Checkpoint, read_weights
 from precast.compiler.errors import UnsupportedModelError
@@ -14,15 +13,24 @@ from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Family, Head, WeightNames
 from precast.compiler.families.registry import family_of
 from precast.compiler.model.encode import Encode
-from precast.compiler.model.spec import Embedder, ModelSpec
+from precast.compiler.model.spec import Classifier, Embedder, ModelSpec
 from precast.compiler.sentence_transformers import is_cross_encoder, read_modules
 from precast.compiler.weights import canonical, map_weights, with_tied
 from precast.graphs.encode import Task
 
 
 @dataclass(frozen=True)
+class Description:
+    """A model as its configuration describes it, before any weight was read."""
+
+    spec: ModelSpec
+    family: Family
+    names: WeightNames
+
+
+@dataclass(frozen=True)
 class BuiltModel:
-    """A module in fp32 with the checkpoint's weights."""
+    """A module with the checkpoint's weights."""
 
     spec: ModelSpec
     module: Encode
@@ -40,10 +48,10 @@ def choose_task(checkpoint: Checkpoint) -> Task:
     return "embed" if read_modules(checkpoint) is not None else "hidden"
 
 
-def build(
+def describe_model(
     checkpoint: Checkpoint, task: Task | Literal["auto"], pooling: tuple[str, ...] | None = None
-) -> BuiltModel:
-    """Read configuration and weights into a module.
+) -> Description:
+    """Read the configuration.
 
     Args:
         checkpoint: opened.
@@ -51,48 +59,45 @@ def build(
         pooling: for ``embed``, modes that replace the checkpoint's own; ``mean`` where it has none.
 
     Raises:
-        CompileError: any kind; see ``compiler.errors``.
+        UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
     """
     chosen = choose_task(checkpoint) if task == "auto" else task
     family = family_of(checkpoint.config.model_type)
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
     names: dict[str, tuple[str, ...]] = dict(family.weights(backbone))
-    source = with_tied(canonical(read_weights(checkpoint.path), family.prefix), family.tied)
-    head: Embedder | None = None
-    classifier = None
+    head: Embedder | Classifier | None = None
     if chosen == "embed":
-        head, extra = _embedder(checkpoint, pooling)
-        source |= extra
-        names |= {name: (name,) for name in extra}
+        modules = read_modules(checkpoint)
+        head = modules.embedder if modules else Embedder(("mean",))
+        head = replace(head, pooling=pooling) if pooling else head
+        names |= {name: (name,) for name in modules.weights} if modules else {}
     elif chosen != "hidden":
         found = _classification_head(family, reader, chosen)
-        classifier = found.classifier
+        head = found.classifier
         names |= found.weights
     reader.finish()
-    spec = ModelSpec(
-        family.name, chosen, backbone.hidden_size, backbone.embeddings, backbone.encoder, head or classifier
-    )
-    return _filled(spec, names, source, family)
+    parts = (backbone.hidden_size, backbone.embeddings, backbone.encoder)
+    return Description(ModelSpec(family.name, chosen, *parts, head), family, names)
 
 
-def _filled(spec: ModelSpec, names: WeightNames, source: dict[str, Tensor], family: Family) -> BuiltModel:
-    module = Encode(spec).eval().requires_grad_(False)
-    mapped = map_weights(module, names, source, family.dropped)
-    with torch.no_grad():
-        for name, parameter in module.named_parameters():
-            parameter.copy_(mapped.parameters[name])
-    return BuiltModel(spec, module, mapped.dropped)
+def fill(checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype) -> BuiltModel:
+    """Read the weights into a module; parameters get ``dtype``, tables that positions need stay as they are.
 
-
-def _embedder(checkpoint: Checkpoint, pooling: tuple[str, ...] | None) -> tuple[Embedder, dict[str, Tensor]]:
-    modules = read_modules(checkpoint)
-    if modules is None:
-        return Embedder(pooling or ("mean",)), {}
-    if pooling is None:
-        return modules.embedder, modules.weights
-    own = modules.embedder
-    return Embedder(pooling, own.include_prompt, own.dense, own.normalize), modules.weights
+    Raises:
+        CheckpointError: the weights cannot be read.
+        UnsetParameterError, UnusedWeightError, WeightValueError: they are not the model's.
+    """
+    family, spec = described.family, described.spec
+    source = with_tied(canonical(read_weights(checkpoint.path), family.prefix), family.tied)
+    modules = read_modules(checkpoint) if spec.task == "embed" else None
+    source |= modules.weights if modules else {}
+    with torch.device("meta"):  # nothing is initialised only to be overwritten
+        module = Encode(spec, max_length).eval()
+    mapped = map_weights(module, described.names, source, family.dropped)
+    parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
+    module.load_state_dict(parameters, strict=False, assign=True)
+    return BuiltModel(spec, module.requires_grad_(False), mapped.dropped)
 
 
 def _classification_head(family: Family, reader: ConfigReader, task: Task) -> Head:

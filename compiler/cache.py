@@ -13,12 +13,12 @@ from functools import cache
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from precast.artifacts import host
 from precast.artifacts.writer import file_info
+from precast.compiler.build import BuiltModel
 from precast.compiler.lowering.backend import Backend, Lowered
-from precast.compiler.model.spec import ModelSpec
 from precast.graphs.signature import Signature
 
 _SOURCES = ("graphs", "compiler/model", "compiler/kernels", "compiler/lowering")
@@ -33,21 +33,21 @@ def cache_folder() -> Path:
 
 
 def cached_lower(
-    backend: Backend, spec: ModelSpec, module: nn.Module, signature: Signature, dtype: str
+    backend: Backend, built: BuiltModel, signature: Signature, dtype: str
 ) -> tuple[Lowered, bool]:
-    """Lower ``module``, or take what an earlier call with the same content made.
+    """Lower a module, or take what an earlier call with the same content made.
 
     Returns:
         The lowered graph inside the cache, and whether it was there already.
     """
-    folder = cache_folder() / "graphs" / cache_key(backend, spec, module, signature, dtype)
+    folder = cache_folder() / "graphs" / cache_key(backend, built, signature, dtype)
     found = _read(folder)
     if found is not None:
         return found, True
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        lowered = backend.lower(module, signature, work)
+        lowered = backend.lower(built.module, signature, work)
         _describe(work, lowered)
         # Another process may have been as fast; its folder holds the same.
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,18 +57,18 @@ def cached_lower(
     return Lowered(folder / lowered.path.name, lowered.weights, lowered.constants), False
 
 
-def cache_key(backend: Backend, spec: ModelSpec, module: nn.Module, signature: Signature, dtype: str) -> str:
+def cache_key(backend: Backend, built: BuiltModel, signature: Signature, dtype: str) -> str:
     """SHA-256 over everything that the lowered file depends on, our own source code included."""
     content = {
         "backend": backend.name,
         "settings": backend.settings,
-        "spec": asdict(spec),
+        "spec": asdict(built.spec),
         "signature": asdict(signature),
         "dtype": dtype,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
         "source": _source_digest(),
-        "weights": weights_digest(module.state_dict().items()) if backend.carries_weights else None,
+        "weights": weights_digest(built.module.state_dict().items()) if backend.carries_weights else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -24,7 +24,7 @@ from precast.artifacts.manifest import (
 )
 from precast.artifacts.writer import folder_info, publish, staging
 from precast.compiler.answers import describe_answer
-from precast.compiler.build import BuiltModel, build
+from precast.compiler.build import BuiltModel, describe_model, fill
 from precast.compiler.cache import cached_lower
 from precast.compiler.checkpoint import Checkpoint, open_checkpoint
 from precast.compiler.limits import choose_limits
@@ -69,11 +69,12 @@ def open_model(work: Work) -> None:
 
 def read_model(work: Work) -> None:
     options = work.options
-    work.built = build(work.checkpoint, options.task, options.pooling)
+    described = describe_model(work.checkpoint, options.task, options.pooling)
+    spec = described.spec
+    work.limits = choose_limits(options, spec, work.checkpoint, work.settings, work.tokenizer)
+    work.built = fill(work.checkpoint, described, work.limits.max_length, options.torch_dtype)
     if work.built.dropped:
         work.notes.append(f"not used by this task: {', '.join(work.built.dropped)}")
-    work.limits = choose_limits(options, work.built.spec, work.checkpoint, work.settings, work.tokenizer)
-    spec = work.built.spec
     info = describe_answer(spec, work.checkpoint, work.settings)
     work.signature = encode_signature(
         work.limits,
@@ -84,18 +85,13 @@ def read_model(work: Work) -> None:
 
 
 def lower_graphs(work: Work) -> None:
-    """Cast the parameters (never the tables that positions are computed from) and compile."""
-    options, module = work.options, work.built.module
-    for parameter in module.parameters():
-        parameter.data = parameter.data.to(options.torch_dtype)
+    options = work.options
     work.backend = (
         reference()
         if options.backend == "reference"
         else inductor_cpu(prepack=options.prepack, autotune=options.autotune, dtype=options.dtype)
     )
-    work.lowered, work.from_cache = cached_lower(
-        work.backend, work.built.spec, module, work.signature, options.dtype
-    )
+    work.lowered, work.from_cache = cached_lower(work.backend, work.built, work.signature, options.dtype)
 
 
 def write_files(work: Work) -> None:

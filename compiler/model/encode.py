@@ -11,10 +11,16 @@ from precast.compiler.model.stack import Embeddings, Stack
 
 
 class Encode(nn.Module):
-    """Takes the named buffers of ``graphs.encode.encode_signature`` and gives its one output."""
+    """Takes the named buffers of ``graphs.encode.encode_signature`` and gives its one output.
 
-    def __init__(self, model: spec.ModelSpec) -> None:
+    Args:
+        model: what it is.
+        max_length: tokens of the longest input that it will be traced for.
+    """
+
+    def __init__(self, model: spec.ModelSpec, max_length: int) -> None:
         super().__init__()
+        self.max_length = max_length
         self.embeddings = Embeddings(model.hidden_size, model.embeddings)
         self.encoder = Stack(model.hidden_size, model.encoder)
         self.head: nn.Module | None = None
@@ -31,7 +37,7 @@ class Encode(nn.Module):
         token_type_ids: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
     ) -> Tensor:
-        layout = PackedLayout(input_ids.shape[0], cu_seqlens, key_positions)
+        layout = PackedLayout(input_ids.shape[0], cu_seqlens, key_positions, self.max_length)
         hidden = self.encoder(self.embeddings(input_ids, token_type_ids, layout), layout)
         if self.head is None:
             return hidden.float()

@@ -50,7 +50,7 @@ class RotaryTable(nn.Module):
         super().__init__()
         self.scaling = rotary.scaling
         self.inv_freq: Tensor
-        self.register_buffer("inv_freq", torch.tensor(rotary.inv_freq, dtype=torch.float32))
+        self.register_buffer("inv_freq", torch.tensor(rotary.inv_freq, device="cpu"))
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
         """``position`` ``[T]`` to two fp32 tensors ``[T, 1, head_dim / 2]``."""
@@ -89,7 +89,7 @@ class RelativeBias(nn.Module):
 
 def relative_buckets(bias: spec.RelativeBias) -> Tensor:
     """Bucket of every distance ``-max_distance .. max_distance`` (key minus query), int64."""
-    distance = torch.arange(-bias.max_distance, bias.max_distance + 1)
+    distance = torch.arange(-bias.max_distance, bias.max_distance + 1, device="cpu")
     buckets = bias.buckets
     first = torch.zeros_like(distance)
     if bias.bidirectional:

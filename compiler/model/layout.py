@@ -18,9 +18,11 @@ class PackedLayout:
         tokens: ``T``.
         cu_seqlens: int32 ``[B + 1]``.
         key_positions: int32 ``[S]``, ``0 .. S - 1``.
+        max_length: the largest ``S`` that the graph is traced for.
     """
 
-    def __init__(self, tokens: int, cu_seqlens: Tensor, key_positions: Tensor) -> None:
+    def __init__(self, tokens: int, cu_seqlens: Tensor, key_positions: Tensor, max_length: int) -> None:
+        self.max_length = max_length
         offsets = cu_seqlens.to(torch.int64)
         keys = key_positions.to(torch.int64)
         token = torch.arange(tokens, device=cu_seqlens.device)
@@ -41,6 +43,11 @@ class PackedLayout:
     def padded(self, packed: Tensor) -> Tensor:
         """``[T, ...]`` to ``[B, S, ...]``; rows beyond a sequence's end repeat other tokens."""
         return packed[self.padded_from]
+
+    def padded_heads(self, packed: Tensor, heads: int) -> Tensor:
+        """``[T, h, size]`` to ``[B, heads, S, size]``, in one pass; each of ``h`` serves ``heads / h``."""
+        of_head = torch.arange(heads, device=packed.device) // (heads // packed.shape[1])
+        return packed[self.padded_from[:, None, :], of_head[None, :, None]]
 
     def packed(self, padded: Tensor) -> Tensor:
         """``[B, S, ...]`` back to ``[T, ...]``."""

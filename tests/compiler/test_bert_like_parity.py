@@ -18,11 +18,10 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from precast.compiler.build import build
-from precast.compiler.checkpoint import open_checkpoint, read_weights
+from precast.compiler.checkpoint import read_weights
 from precast.compiler.errors import UnsupportedConfigError
 from precast.graphs.encode import Task
-from tests.support.models import assert_close, hf_answers, reference_answers, save
+from tests.support.models import assert_close, build, hf_answers, reference_answers, save
 from tests.support.strategies import batches
 
 VOCAB = 61
@@ -139,7 +138,7 @@ def test_a_masked_language_model_gives_its_hidden_states(model_type: str, tmp_pa
     backbone = getattr(model, model.base_model_prefix)
     assert_close(reference_answers(path, "hidden", batch), hf_answers(backbone, batch, "last_hidden_state"))
     head = {name for name in read_weights(path) if not name.startswith(f"{model.base_model_prefix}.")}
-    assert head and set(build(open_checkpoint(str(path)), "hidden").dropped) == head
+    assert head and set(build(path, "hidden").dropped) == head
 
 
 def test_mpnet_distances_beyond_the_last_bucket(tmp_path: Path) -> None:
@@ -163,7 +162,7 @@ def test_albert_layers_share_parameters_as_in_hf(
         if type(module).__name__ == "AlbertLayer":
             module.register_forward_hook(lambda *_, name=name: used.append(name))
     hf_answers(model, [[1, 2]], "last_hidden_state")
-    stack = build(open_checkpoint(str(save(model, tmp_path))), "hidden").spec.encoder
+    stack = build(save(model, tmp_path), "hidden").spec.encoder
     assert [used.index(name) for name in used] == list(stack.parameters_of)
     assert len(set(stack.parameters_of)) == groups * inner
 
@@ -186,4 +185,4 @@ def test_an_unsupported_value_is_refused_by_name(
 ) -> None:
     tiny(model_type, **{name: value}).save_pretrained(tmp_path)
     with pytest.raises(UnsupportedConfigError, match=f"{model_type}: {name}={value!r} is not supported"):
-        build(open_checkpoint(str(tmp_path)), "hidden")
+        build(tmp_path, "hidden")

@@ -27,7 +27,7 @@ def configs(draw: st.DrawFn) -> BertConfig:
         hidden_act=draw(st.sampled_from(["gelu", "relu", "gelu_new"])),
         layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5, 0.1])),
         initializer_range=0.3,  # at the default of 0.02 a wrong scale would hide inside the tolerance
-        num_labels=draw(st.integers(1, 4)),  # type: ignore[call-arg]
+        num_labels=draw(st.integers(1, 4)),
     )
 
 

@@ -50,10 +50,8 @@ from transformers import (
     UMT5ForTokenClassification,
 )
 
-from precast.compiler.build import build
-from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
-from tests.support.models import assert_close, hf_answers, reference_answers, save
+from tests.support.models import assert_close, build, hf_answers, reference_answers, save
 from tests.support.strategies import Batch, batches
 
 VOCAB = 61
@@ -311,7 +309,7 @@ def test_a_language_model_serves_as_an_encoder(family: str, data: st.DataObject,
 def test_the_encoder_of_a_full_t5(kind: str, data: st.DataObject, batch: Batch) -> None:
     model = T5_CLASSES[kind][3](data.draw(CONFIGS[kind]))
     path = save(model)
-    dropped = build(open_checkpoint(str(path)), "hidden").dropped
+    dropped = build(path, "hidden").dropped
     assert dropped and all(name.startswith(("decoder.", "lm_head.", "shared.")) for name in dropped)
     assert_close(
         reference_answers(path, "hidden", batch), hf_answers(model.encoder, batch, "last_hidden_state")
@@ -355,7 +353,7 @@ def test_old_rotary_buffers_are_dropped(tmp_path: Path, family: str) -> None:
     tensors = load_file(path / "model.safetensors")
     buffer = "model.layers.1.self_attn.rotary_emb.inv_freq"
     save_file(tensors | {buffer: torch.ones(2)}, path / "model.safetensors", metadata={"format": "pt"})
-    built = build(open_checkpoint(str(path)), "hidden")
+    built = build(path, "hidden")
     assert built.dropped == (buffer.removeprefix("model."), "lm_head.weight")
 
 
@@ -394,7 +392,7 @@ def test_what_no_module_does_is_refused_by_name(tmp_path: Path, named: str, conf
     config.save_pretrained(tmp_path)
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(UnsupportedConfigError) as raised:
-        build(open_checkpoint(str(tmp_path)), "classify" if "classifier" in named else "hidden")
+        build(tmp_path, "classify" if "classifier" in named else "hidden")
     assert named in str(raised.value)
 
 
@@ -405,4 +403,4 @@ def test_a_task_without_a_head_is_refused(tmp_path: Path, config: PreTrainedConf
     config.save_pretrained(tmp_path)
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(UnsupportedModelError, match=task):
-        build(open_checkpoint(str(tmp_path)), task)
+        build(tmp_path, task)

@@ -46,7 +46,7 @@ def sentence_transformer(folder: Path, pooling: Pooling, *rest: torch.nn.Module)
 
 @pytest.mark.parametrize("mode", [*MODES, ("cls", "max", "mean")], ids=str)
 def test_every_pooling(tmp_path: Path, mode: str | tuple[str, ...]) -> None:
-    theirs = sentence_transformer(tmp_path, Pooling(24, mode))  # type: ignore[arg-type]
+    theirs = sentence_transformer(tmp_path, Pooling(24, mode))
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
     with precast.load(tmp_path / "a") as ours:
         assert ours.manifest.model.task == "embed"
@@ -73,7 +73,7 @@ def test_dense_normalize_prompts_truncation_and_similarity(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("mode", MODES)
 def test_pooling_without_the_prompt(tmp_path: Path, mode: str) -> None:
-    theirs = sentence_transformer(tmp_path, Pooling(24, mode, include_prompt=False))  # type: ignore[arg-type]
+    theirs = sentence_transformer(tmp_path, Pooling(24, mode, include_prompt=False))
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
     with precast.load(tmp_path / "a") as ours:
         for prompt_name in ("query", "passage"):

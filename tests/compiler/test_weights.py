@@ -11,10 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from precast.compiler.build import BuiltModel, build
-from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.build import BuiltModel
 from precast.compiler.errors import CompileError, UnsetParameterError, UnusedWeightError, WeightValueError
-from tests.support.models import save
+from tests.support.models import build, save
 
 Weights = dict[str, Tensor]
 
@@ -40,7 +39,7 @@ def built(checkpoint: Path, change: Callable[[Weights], Weights]) -> BuiltModel:
     """The model of ``checkpoint`` after its weights went through ``change``."""
     file = checkpoint / "model.safetensors"
     save_file({name: tensor.clone() for name, tensor in change(load_file(file)).items()}, file)
-    return build(open_checkpoint(str(checkpoint)), "hidden")
+    return build(checkpoint, "hidden")
 
 
 def without(name: str) -> Callable[[Weights], Weights]:

@@ -28,7 +28,7 @@ LABELS = {0: "small", 1: "big", 2: "red"}
 def config(**options: object) -> BertConfig:
     torch.manual_seed(5)
     sizes = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 32}
-    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **sizes, **options)  # type: ignore[arg-type]
+    return BertConfig(vocab_size=len(VOCABULARY), max_position_embeddings=64, **sizes, **options)
 
 
 @pytest.fixture(scope="module")
@@ -157,13 +157,15 @@ def test_submit_and_asyncio_answer_the_same(engine: Encoder) -> None:
     expected = engine.embed(TEXTS)
     futures = [engine.submit(value) for value in TEXTS]
     for future, row in zip(futures, expected, strict=True):
-        np.testing.assert_allclose(future.result().embedding, row, atol=1e-6)
+        found = future.result().embedding
+        assert found is not None
+        np.testing.assert_allclose(found, row, atol=1e-6)
 
     async def ask() -> list[np.ndarray]:
         return list(await asyncio.gather(*(engine.aio().embed(value) for value in TEXTS)))
 
-    for found, row in zip(asyncio.run(ask()), expected, strict=True):
-        np.testing.assert_allclose(found, row, atol=1e-6)
+    for answer, row in zip(asyncio.run(ask()), expected, strict=True):
+        np.testing.assert_allclose(answer, row, atol=1e-6)
 
 
 def test_a_long_list_keeps_its_order(engine: Encoder) -> None:

@@ -21,7 +21,16 @@ from transformers import (
 )
 
 import precast
-from precast.graphs.encode import Task
+from precast.artifacts.manifest import (
+    BuildInfo,
+    FileInfo,
+    GraphInfo,
+    HiddenInfo,
+    Manifest,
+    ModelInfo,
+    TokenizationInfo,
+)
+from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from tests.support.models import save
 
 TASKS: tuple[Task, ...] = ("embed", "classify", "rerank", "token-classify", "hidden")
@@ -153,6 +162,39 @@ def tiny_artifact(checkpoint: Path, output: Path, **options: Any) -> Path:
     }
     precast.compile(checkpoint, output, **{**settings, **options})
     return output
+
+
+def example_manifest() -> Manifest:
+    """A fixed manifest, of files that are nowhere."""
+    limit = Limits(8, 32, 4)
+    signature = encode_signature(limit, encode_output("hidden", 16), token_types=True, prompt_lengths=False)
+    return Manifest(
+        format_version=1,
+        model=ModelInfo(
+            name="tiny", family="bert", task="hidden", parameters=10, vocab_size=61, hidden_size=16
+        ),
+        build=BuildInfo(
+            precast="0.1.0", torch="2.13.0", backend="reference", device="cpu", dtype="fp32",
+            architecture="x86_64", instruction_sets=("avx2",), options={"prepack": True, "level": 1},
+        ),
+        limits=limit,
+        graphs={
+            "encode": GraphInfo(
+                file="graphs/encode.json", signature=signature, ladder=limit.ladder(), weights="bound",
+                constants=("a", "b"), prepacked_bytes=0,
+            )
+        },
+        weights="weights.safetensors",
+        tokenization=TokenizationInfo(
+            file=None, token_types=False, truncation_side="right", empty_id=0, special_ids=(0, 2)
+        ),
+        answer=HiddenInfo(size=16),
+        parity=None,
+        notes=("a note",),
+        files={
+            name: FileInfo(sha256="0" * 64, bytes=5) for name in ("graphs/encode.json", "weights.safetensors")
+        },
+    )  # fmt: skip
 
 
 def _write_modules(folder: Path, pooling: Sequence[str], include_prompt: bool, normalize: bool) -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from precast.compiler.build import build
+from precast.compiler.build import BuiltModel, describe_model, fill
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
@@ -17,6 +17,7 @@ from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.program import Program, ProgramRunner
 
 Ids = Sequence[int]
+MAX_LENGTH = 256
 
 
 def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
@@ -50,10 +51,16 @@ def packed(
     }
 
 
+def build(checkpoint: Path, task: Task) -> BuiltModel:
+    """A checkpoint as a traceable module in fp32."""
+    opened = open_checkpoint(str(checkpoint))
+    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32)
+
+
 def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
     """What the ``reference`` backend answers: checkpoint, trace, portable program, its JSON, a replay."""
-    built = build(open_checkpoint(str(checkpoint)), task)
-    limits = Limits(max_length=256, max_tokens=2048, max_batch=64)
+    limits = Limits(max_length=MAX_LENGTH, max_tokens=2048, max_batch=64)
+    built = build(checkpoint, task)
     output = encode_output(task, built.spec.output_size)
     token_types = built.spec.embeddings.token_types > 0
     signature = encode_signature(limits, output, token_types=token_types, prompt_lengths=False)

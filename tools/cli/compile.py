@@ -85,7 +85,7 @@ def verify_command(
     """Load an artifact and compare its answers with Hugging Face's."""
     with errors_as_exit(as_json):
         import precast
-        from precast.compiler.build import build
+        from precast.compiler.build import describe_model
         from precast.compiler.checkpoint import open_checkpoint
         from precast.compiler.parity import check_parity
 
@@ -93,7 +93,7 @@ def verify_command(
             checkpoint = open_checkpoint(against)
             info = engine.manifest.answer
             pooling = info.pooling if info.kind == "embed" else None
-            spec = build(checkpoint, engine.manifest.model.task, pooling).spec
+            spec = describe_model(checkpoint, engine.manifest.model.task, pooling).spec
             parity = check_parity(engine, checkpoint, spec)
             manifest = engine.manifest.model_copy(update={"parity": parity})
     if as_json:

@@ -49,7 +49,8 @@ def _facts(manifest: Manifest) -> Table:
     model, build, limits = manifest.model, manifest.build, manifest.limits
     table = Table(show_header=False, box=None, padding=(0, 2))
     rows = {
-        "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, vocabulary {model.vocab_size:,})",
+        "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, "
+        f"vocabulary {model.vocab_size:,})",
         "task": f"{model.task}  {_answer(manifest)}",
         "built for": f"{build.device}, {build.architecture}, {build.dtype}, backend {build.backend}",
         "built with": f"precast {build.precast}, torch {build.torch}, {_options(manifest)}",

@@ -1,0 +1,72 @@
+"""Both forms of packed attention against attention written out for each sequence alone."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precast.compiler.kernels.packed_attention import LONGEST_SCORES, attention_mask, packed_attention
+from precast.compiler.model.layout import PackedLayout
+from precast.compiler.model.spec import Window
+
+SIDES = st.one_of(st.none(), st.integers(0, 5))
+
+
+def plain(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, bias: torch.Tensor, scale: float
+) -> torch.Tensor:
+    """One sequence: ``q`` ``[n, heads, size]``, ``k`` and ``v`` with fewer heads, ``bias`` ``[heads, n, n]``."""
+    count, heads, _ = q.shape
+    k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
+    distance = torch.arange(count)[None, :] - torch.arange(count)[:, None]
+    left, right = window
+    hidden = torch.zeros(count, count, dtype=torch.bool)
+    if left is not None:
+        hidden |= distance < -left
+    if right is not None:
+        hidden |= distance > right
+    scores = torch.einsum("qhd,khd->hqk", q, k) * scale + bias
+    weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
+    return torch.einsum("hqk,khd->qhd", weights, v).flatten(1)
+
+
+@pytest.mark.parametrize("max_length", [LONGEST_SCORES, LONGEST_SCORES + 1], ids=["scores", "blocked"])
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 9), min_size=1, max_size=5),
+    spare=st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 4)),
+    heads=st.sampled_from([(1, 1), (4, 2), (3, 1), (6, 6)]),
+    size=st.sampled_from([1, 5, 16]),
+    window=st.tuples(SIDES, SIDES),
+    biased=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_against_each_sequence_alone(
+    max_length: int,
+    lengths: list[int],
+    spare: tuple[int, int, int],
+    heads: tuple[int, int],
+    size: int,
+    window: Window,
+    biased: bool,
+    seed: int,
+) -> None:
+    torch.manual_seed(seed)
+    spare_tokens, spare_sequences, longer = spare
+    tokens, longest = sum(lengths) + spare_tokens, max(lengths) + longer
+    q, k, v = (torch.randn(tokens, h, size) for h in (heads[0], heads[1], heads[1]))
+    ends = torch.tensor([0, *lengths, *[0] * spare_sequences]).cumsum(0).int()
+    layout = PackedLayout(tokens, ends, torch.arange(longest, dtype=torch.int32), max_length)
+    bias = torch.randn(heads[0], longest, longest)
+    mask = attention_mask(layout.visible(window), bias[None] if biased else None, q.dtype)
+    found = packed_attention(q, k, v, layout, mask, size**-0.5)
+    assert torch.isfinite(found).all()
+    at = 0
+    for n in lengths:
+        part = slice(at, at + n)
+        own = bias[:, :n, :n] if biased else torch.zeros(heads[0], n, n)
+        expected = plain(q[part], k[part], v[part], window, own, size**-0.5)
+        torch.testing.assert_close(found[part], expected, atol=1e-5, rtol=1e-5)
+        at += n
