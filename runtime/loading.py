@@ -24,7 +24,7 @@ from precast.runtime.replay.interface import Replay
 from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Worker
 
-BATCH_TOKENS = 2048
+BATCH_TOKENS = 1024
 """Tokens of a batch on a CPU: enough to keep the matrix units busy, few enough for the caches."""
 MAX_THREADS = 1024
 """The process ends where the system refuses to start a kernel's thread."""

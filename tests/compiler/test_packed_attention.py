@@ -17,7 +17,7 @@ SIDES = st.one_of(st.none(), st.integers(0, 5))
 def plain(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """One sequence: ``q`` ``[n, heads, size]``, ``k`` and ``v`` with fewer heads, ``bias`` ``[heads, n, n]``."""
+    """One sequence: ``q`` ``[n, heads, size]``, ``k``, ``v`` with fewer heads, ``bias`` ``[heads, n, n]``."""
     count, heads, _ = q.shape
     k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
     distance = torch.arange(count)[None, :] - torch.arange(count)[:, None]
