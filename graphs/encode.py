@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from precast.graphs.errors import LimitsError
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Axis, Buffer, Signature
 
@@ -13,6 +14,11 @@ Task = Literal["embed", "classify", "rerank", "token-classify", "hidden"]
 TOKENS = "tokens"
 SEQUENCES = "sequences"
 LENGTH = "length"
+
+MAX_TOKENS = 1 << 24
+"""Of a packed batch. Static buffers are allocated at their largest sizes when an artifact is loaded, and
+positions are 32-bit numbers."""
+MAX_BATCH = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -25,6 +31,13 @@ class Limits:
     """Tokens of a packed batch."""
     max_batch: int
     """Inputs of a packed batch."""
+
+    def __post_init__(self) -> None:
+        if not 0 < self.max_length <= self.max_tokens <= MAX_TOKENS or not 0 < self.max_batch <= MAX_BATCH:
+            raise LimitsError(
+                f"limits need 0 < max_length <= max_tokens <= {MAX_TOKENS} and "
+                f"0 < max_batch <= {MAX_BATCH}, found {self}"
+            )
 
     def ladder(self) -> Ladder:
         return Ladder.doubling(TOKENS, self.max_tokens)

@@ -13,5 +13,9 @@ class LadderError(PrecastError):
     """A size has no bucket."""
 
 
+class LimitsError(PrecastError):
+    """Limits that contradict each other, or that no machine could serve."""
+
+
 class ProgramError(PrecastError):
     """A portable program cannot be written, read or run."""

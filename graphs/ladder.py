@@ -29,7 +29,13 @@ class Ladder:
 
     @classmethod
     def doubling(cls, axis: str, top: int, first: int = 16) -> Ladder:
-        """``first``, twice that, and so on; the last bucket is exactly ``top``."""
+        """``first``, twice that, and so on; the last bucket is exactly ``top``.
+
+        Raises:
+            LadderError: ``first`` or ``top`` is not positive.
+        """
+        if first < 1:
+            raise LadderError(f"the first bucket of {axis} must be positive, found {first}")
         buckets = []
         size = first
         while size < top:

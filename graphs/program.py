@@ -38,8 +38,20 @@ PYTHON_OPS: Mapping[str, Callable[..., Any]] = {
 }
 """Arithmetic on sizes, and taking one of several results."""
 
-# Reads a file named by the program: the one side effect that a schema does not show.
+# Reads a file named by the program: a side effect that its schema does not show.
 _FORBIDDEN_OPS = frozenset({"aten.from_file.default"})
+
+_SIZE_OPS = frozenset({"aten.sym_size.int", "aten.sym_numel.default"})
+"""What may be called although it gives no tensor."""
+
+_MAX_DEPTH = 8
+"""Lists within lists. Traced calls need three; reading a value calls itself once a level."""
+
+_LITERALS: Mapping[str, type] = {
+    "dtype": torch.dtype,
+    "layout": torch.layout,
+    "memory_format": torch.memory_format,
+}
 
 
 @dataclass(frozen=True)
@@ -71,17 +83,62 @@ class Program:
     def from_json(cls, text: str) -> Program:
         """Raises ProgramError: the text is no program."""
         try:
-            data = json.loads(text)
-            return cls(
-                inputs=tuple(map(str, data["inputs"])),
-                weights={str(key): str(value) for key, value in data["weights"].items()},
-                calls=tuple(Call(**call) for call in data["calls"]),
-                outputs=tuple(map(str, data["outputs"])),
+            data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+            if not isinstance(data, dict):
+                raise TypeError(f"expected an object, found {type(data).__name__}")
+            program = cls(
+                inputs=_names("inputs", data.pop("inputs")),
+                weights=_checked("weights", data.pop("weights"), dict),
+                calls=tuple(_call(call) for call in _checked("calls", data.pop("calls"), list)),
+                outputs=_names("outputs", data.pop("outputs")),
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            _names("weights", list(program.weights.values()))
+            if data:
+                raise ValueError(f"unknown keys {sorted(data)[:5]}")
+            return program
+        except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProgramError(
                 f"this is no portable program: {error!r}; compile the artifact again"
             ) from error
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    data = dict(pairs)
+    if len(data) != len(pairs):
+        raise ValueError(f"a key is repeated in {[key for key, _ in pairs][:5]}")
+    return data
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _checked(what: str, value: Any, kind: type) -> Any:
+    if not isinstance(value, kind):
+        raise TypeError(f"{what}: expected {kind.__name__}, found {type(value).__name__}")
+    return value
+
+
+def _names(what: str, values: Any) -> tuple[str, ...]:
+    return tuple(_checked(what, value, str) for value in _checked(what, values, list))
+
+
+def _call(data: Any) -> Call:
+    call = Call(**_checked("a call", data, dict))
+    _checked("the name of a call", call.name, str)
+    _checked("the operator of a call", call.op, str)
+    _check_depth(_checked("args", call.args, list), _MAX_DEPTH)
+    _check_depth(_checked("kwargs", call.kwargs, dict), _MAX_DEPTH)
+    return call
+
+
+def _check_depth(value: Any, left: int) -> None:
+    """Everything after this walks a value by calling itself."""
+    if isinstance(value, (list, dict)):
+        if left == 0:
+            raise ValueError(f"a value is nested more than {_MAX_DEPTH} deep")
+        for item in value.values() if isinstance(value, dict) else value:
+            _check_depth(item, left - 1)
 
 
 class ProgramRunner:
@@ -123,21 +180,38 @@ def resolve_op(name: str) -> Callable[..., Any]:
     """``"aten.linear.default"`` or ``"python.mul"`` as a callable.
 
     Raises:
-        ProgramError: no such operator, or one that writes to its arguments.
+        ProgramError: no such operator, or one that does more than compute tensors or sizes.
     """
     space, _, rest = name.partition(".")
     if space == "python" and rest in PYTHON_OPS:
         return PYTHON_OPS[rest]
     packet, _, overload = rest.partition(".")
     found = None
-    if space == "aten" and name not in _FORBIDDEN_OPS and packet.isidentifier() and overload.isidentifier():
+    if space == "aten" and packet.isidentifier() and overload.isidentifier():
         found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
-    if found is None or found._schema.is_mutable:
+    if not isinstance(found, torch._ops.OpOverload) or not _only_computes(name, found):
         raise ProgramError(
-            f"operator {name!r} is not one that a program may call in torch {torch.__version__}; "
+            f"operator {name[:80]!r} is not one that a program may call in torch {torch.__version__}; "
             f"compile the artifact again with this torch"
         )
     return found
+
+
+def _only_computes(name: str, op: torch._ops.OpOverload) -> bool:
+    """Whether ``op`` gives tensors or sizes and does nothing else.
+
+    ``torch.ops.aten`` also reaches TorchScript's own operators, which the dispatcher does not know:
+    ``aten.set_grad_enabled`` and ``aten.manual_seed`` change the process, ``aten.save`` names a file. An
+    underscore marks internals that trust their arguments.
+    """
+    private = name.startswith("aten._") and not name.startswith("aten.__")
+    return (
+        name not in _FORBIDDEN_OPS
+        and not private
+        and not op._schema.is_mutable
+        and torch._C._dispatch_has_kernel(op.name())
+        and (name in _SIZE_OPS or any("Tensor" in str(given.type) for given in op._schema.returns))
+    )
 
 
 @dataclass(frozen=True)
@@ -151,15 +225,19 @@ def _decode(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     ((kind, content),) = value.items()
+    if not isinstance(content, str):
+        raise ProgramError(f"a program holds a {kind[:80]!r} that is no text but {str(content)[:80]}")
     if kind == "ref":
         return _Ref(content)
     if kind == "float":
         return float(content)
     if kind == "device":
         return torch.device(content)
-    if kind in ("dtype", "layout", "memory_format"):
-        return getattr(torch, content)
-    raise ProgramError(f"a program holds a value of unknown kind {kind!r}")
+    # Only what torch holds already: asking it for another name may import a part of it.
+    found = vars(torch).get(content) if kind in _LITERALS else None
+    if found is None or not isinstance(found, _LITERALS[kind]):
+        raise ProgramError(f"a program holds a value of unknown kind: {kind[:80]!r} of {content[:80]!r}")
+    return found
 
 
 def _decode_all(values: Any) -> Any:
@@ -183,8 +261,8 @@ def _fill(values: Any, known: Mapping[str, Any]) -> Any:
 
 def _refs(value: Any) -> list[str]:
     if isinstance(value, dict):
-        if set(value) == {"ref"}:
-            return [str(value["ref"])]
+        if set(value) == {"ref"} and isinstance(value["ref"], str):
+            return [value["ref"]]
         return [name for item in value.values() for name in _refs(item)]
     if isinstance(value, list):
         return [name for item in value for name in _refs(item)]
@@ -193,10 +271,14 @@ def _refs(value: Any) -> list[str]:
 
 def _check_names(program: Program) -> None:
     known = {*program.inputs, *program.weights}
+    if len(known) != len(program.inputs) + len(program.weights):
+        raise ProgramError(f"the program defines a name twice among {sorted(known)[:5]}")
     for call in program.calls:
-        unknown = [name for name in _refs([call.args, call.kwargs]) if name not in known]
+        unknown = [name for name in _refs([call.args, *call.kwargs.values()]) if name not in known]
         if unknown:
-            raise ProgramError(f"call {call.name} uses {unknown} before it is defined")
+            raise ProgramError(f"call {call.name!r} uses {unknown[:5]} before it is defined")
+        if call.name in known:
+            raise ProgramError(f"call {call.name!r} defines a name that is defined already")
         known.add(call.name)
     if not known.issuperset(program.outputs):
         raise ProgramError(f"the program has no result for {sorted(set(program.outputs) - known)}")
@@ -208,7 +290,7 @@ def _last_uses(program: Program) -> Sequence[list[str]]:
     dead: list[list[str]] = []
     for call in reversed(program.calls):
         last = dict.fromkeys(
-            name for name in [*_refs([call.args, call.kwargs]), call.name] if name not in kept
+            name for name in [*_refs([call.args, *call.kwargs.values()]), call.name] if name not in kept
         )
         kept.update(last)
         dead.append(list(last))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -76,6 +76,8 @@ class Signature:
             for dim in buffer.shape:
                 if isinstance(dim, str) and split_dim(dim)[0] not in {axis.name for axis in self.axes}:
                     raise SignatureError(f"graph {self.graph}: {buffer.name} uses an unknown axis {dim!r}")
+                if isinstance(dim, int) and dim < 1:
+                    raise SignatureError(f"graph {self.graph}: {buffer.name} has a dimension of {dim}")
 
     def axis(self, name: str) -> Axis:
         for axis in self.axes:
@@ -87,9 +89,13 @@ class Signature:
         """Hold every input against its buffer: compiled graphs check nothing themselves.
 
         Raises:
-            SignatureError: a size out of an axis' limits, or a tensor of another shape, dtype,
-                layout or alignment.
+            SignatureError: a size or a tensor is missing, a size out of an axis' limits, or a tensor of
+                another shape, dtype, layout or alignment.
         """
+        missing = [axis.name for axis in self.axes if axis.name not in axes]
+        missing += [buffer.name for buffer in self.inputs if buffer.name not in tensors]
+        if missing:
+            raise SignatureError(f"graph {self.graph}: {missing} are missing")
         for axis in self.axes:
             if not axis.minimum <= axes[axis.name] <= axis.maximum:
                 raise SignatureError(
@@ -99,10 +105,27 @@ class Signature:
         for buffer in self.inputs:
             _check_tensor(self.graph, buffer, tensors[buffer.name], buffer.sizes(axes))
 
+    def check_outputs(self, tensors: Sequence[torch.Tensor], axes: Mapping[str, int]) -> None:
+        """Hold what a graph gave against what it promised: its numbers are cut apart by these shapes.
+
+        Raises:
+            SignatureError: another number of tensors, or one of another shape or dtype.
+        """
+        expected = [(buffer.sizes(axes), buffer.torch_dtype) for buffer in self.outputs]
+        found = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
+        if found != expected:
+            raise SignatureError(f"graph {self.graph}: expected the results {expected}, found {found}")
+
 
 def split_dim(dim: str) -> tuple[str, int]:
-    """``"sequences+1"`` is ``("sequences", 1)``."""
-    name, _, extra = dim.partition("+")
+    """``"sequences+1"`` is ``("sequences", 1)``.
+
+    Raises:
+        SignatureError: what follows the plus is no number.
+    """
+    name, plus, extra = dim.partition("+")
+    if plus and not (extra.isascii() and extra.isdigit() and len(extra) < 10):
+        raise SignatureError(f"a dimension is an axis, or an axis plus a number, found {dim!r}")
     return name, int(extra or 0)
 
 

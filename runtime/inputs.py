@@ -100,7 +100,8 @@ def _ids(value: Any) -> np.ndarray:
         raise EmptyInputError("an array of token ids needs at least one token")
     # numpy turns integers beyond 64 bits into objects or floats.
     if isinstance(value, (list, tuple)) and array.dtype.kind not in "iu":
-        raise TokenIdError(f"token id {max(value, key=abs)} does not fit 64 bits")
+        # The number itself may be too long to be written down.
+        raise TokenIdError(f"a token id of {int(max(value, key=abs)).bit_length()} bits does not fit 64 bits")
     if array.dtype.kind not in "iu":
         raise InputTypeError(f"token ids must be integers, found an array of {array.dtype}")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:

@@ -112,19 +112,17 @@ class TextTokenizer:
                     raise TokenizationError(
                         "the artifact has no tokenizer because its checkpoint had none; pass token ids"
                     )
-                tokenizer = self._parsed(self._serialized)
-                if side is not None:
-                    tokenizer.enable_truncation(self._max_length, direction=side)
-                self._by_side[side] = tokenizer
+                self._by_side[side] = self._parsed(self._serialized, side)
             return self._by_side[side]
 
-    @staticmethod
-    def _parsed(serialized: str) -> Tokenizer:
-        """A tokenizer that neither cuts nor pads by itself: its file could ask for any number of tokens."""
+    def _parsed(self, serialized: str, side: str | None) -> Tokenizer:
+        """A tokenizer that cuts at ``side`` and never pads, whatever numbers its file asks for."""
         try:
             tokenizer = Tokenizer.from_str(serialized)
             tokenizer.no_truncation()
             tokenizer.no_padding()
+            if side is not None:
+                tokenizer.enable_truncation(self._max_length, direction=side)
         except BaseException as error:  # a Rust panic is no Exception
             _reraise_unless_tokenizers(error)
             raise TokenizerFileError(

@@ -86,7 +86,11 @@ class Worker:
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name="precast-worker", daemon=True)
         self._thread.start()
-        self._ready.result()
+        try:
+            self._ready.result()
+        except GraphError:
+            self._thread.join()
+            raise
 
     def add(self, requests: Sequence[Request]) -> None:
         """Queue requests; waits while the queue is full.

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import torch
 
-from tests.support.artifacts import TinyModels
+from tests.support.artifacts import TinyModels, tiny_artifact
 
 # Tiny models gain nothing from a second thread and lose much waiting for it.
 torch.set_num_threads(1)
@@ -18,6 +20,8 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Compiled graphs of the tests stay out of the user's own cache."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PRECAST_CACHE", str(tmp_path_factory.mktemp("precast-cache")))
+        # What tests write outside tmp_path goes where pytest cleans up.
+        patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("tempdir")))
         yield
 
 
@@ -25,3 +29,12 @@ def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> TinyModels:
     """``tiny[task].artifact`` and ``tiny[task].checkpoint``; do not change what lies there."""
     return TinyModels(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="session")
+def compiled(tiny: TinyModels, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``tiny["classify"]`` by the ``inductor`` backend, its weights bound by name; made once (10 s)."""
+    if shutil.which("g++") is None:
+        pytest.skip("compiling needs g++")
+    output = tmp_path_factory.mktemp("compiled") / "classify.precast"
+    return tiny_artifact(tiny["classify"].checkpoint, output, backend="inductor", prepack=False)

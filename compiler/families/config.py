@@ -48,6 +48,10 @@ class ConfigReader:
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
+        if getattr(config, "is_heterogeneous", False):
+            raise UnsupportedConfigError(
+                f"{config.model_type}: per_layer_config is not supported; all layers share their values"
+            )
         self.source = config
         self._read: set[str] = set()
 
@@ -89,6 +93,9 @@ class ConfigReader:
             and "dropout" not in self.source.attribute_map.get(field.name, "")
             and getattr(self.source, field.name, None) != getattr(default, field.name, None)
         }
+        # A field of no class, yet HF's attention heeds it where a configuration carries it.
+        if "is_causal" not in self._read and getattr(self.source, "is_causal", None):
+            unread["is_causal"] = True
         if unread:
             raise UnsupportedConfigError(
                 f"{self.source.model_type}: the configuration sets {unread}, which no module of this family "

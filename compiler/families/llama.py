@@ -24,6 +24,7 @@ DROPPED = ("lm_head.*", "score.*", "rotary_emb.inv_freq", "layers.*.self_attn.ro
 
 def is_causal(config: ConfigReader) -> bool:
     """``is_causal: false`` in ``config.json`` is how HF makes an encoder of a decoder model."""
+    config.ignore("is_causal")  # read here, where null is not the same as absent
     found = getattr(config.source, "is_causal", True)
     if not isinstance(found, bool):
         # HF's mask and its attention kernel read null differently.

@@ -21,6 +21,8 @@ from precast.runtime.errors import GraphError
 
 _Handle = ctypes.c_void_p
 _PREFIX = "AOTInductorModelContainer"
+_PADDED = 64
+"""A graph states the bytes of its weights rounded up to a multiple of this."""
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
@@ -64,7 +66,9 @@ class InductorGraph:
                 f"{len(self._names)} and {self._outputs}; compile the artifact again"
             )
         self._weights = dict(weights or {})  # the graph holds bare pointers into these
-        if weights is not None:
+        if weights is None:
+            self._check_carried(path.name)
+        else:
             self._bind()
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
@@ -85,6 +89,23 @@ class InductorGraph:
             _aoti.alloc_tensor_by_stealing_from_void_ptr(_new_capsule(handle, None, None)) for handle in taken
         ]
 
+    def _check_carried(self, name: str) -> None:
+        """Whether the weights lie inside the library. A graph that runs without them ends the process."""
+        needed = sum(size for _, size in self._constants().values())
+        try:
+            ends = [
+                ctypes.addressof(ctypes.c_uint8.in_dll(self._library, f"_binary_constants_bin_{end}"))
+                for end in ("start", "end")
+            ]
+        except ValueError:  # a linker that keeps these names to itself
+            return
+        # Weights too large for the section lie behind the library; two numbers say where.
+        if ends[1] - ends[0] < min(needed, 16):
+            raise GraphError(
+                f"{name} needs {needed} bytes of weights, carries none, and its manifest binds none; "
+                f"compile the artifact again"
+            )
+
     def _bind(self) -> None:
         """Bind every constant by name. A graph that runs with one unbound ends the process."""
         wanted = self._constants()
@@ -94,10 +115,11 @@ class InductorGraph:
                 f"{sorted(wanted.keys() ^ self._weights.keys())[:5]}; compile the artifact again"
             )
         for name, (_, size) in wanted.items():
-            if self._weights[name].nbytes != size:
+            found = self._weights[name].nbytes
+            if not found <= size < found + _PADDED:
                 raise GraphError(
-                    f"the graph binds {size} bytes as {name}, the weights file holds "
-                    f"{self._weights[name].nbytes}; compile the artifact again"
+                    f"the graph binds {size} bytes as {name}, the weights file holds {found}; "
+                    f"compile the artifact again"
                 )
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(list(self._weights.values()))
         entries = (_Constant * len(handles))(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from transformers import BertConfig, BertModel
 
 from precast.compiler.build import BuiltModel
 from precast.compiler.errors import CompileError, UnsetParameterError, UnusedWeightError, WeightValueError
+from tests.support.artifacts import tiny_config
 from tests.support.models import build, save
 
 Weights = dict[str, Tensor]
@@ -116,3 +118,13 @@ def test_norms_may_have_their_first_names(checkpoint: Path) -> None:
     plain = built(checkpoint, lambda weights: weights)
     old = built(checkpoint, lambda weights: {aged(name): tensor for name, tensor in weights.items()})
     assert same_parameters(plain, old)
+
+
+@pytest.mark.parametrize("stray", [{"is_causal": True}, {"per_layer_config": {"0": {"hidden_act": "relu"}}}])
+def test_values_outside_any_class_are_refused_by_name(tmp_path: Path, stray: dict[str, object]) -> None:
+    """HF heeds them wherever a configuration carries them."""
+    folder = save(BertModel(tiny_config()), tmp_path)
+    config = json.loads((folder / "config.json").read_text("utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | stray), "utf-8")
+    with pytest.raises(CompileError, match=next(iter(stray))):
+        build(folder, "hidden")

@@ -1,0 +1,108 @@
+"""Compiled graphs: what is checked before native code that checks nothing is called."""
+
+from __future__ import annotations
+
+import _ctypes
+from pathlib import Path
+
+import pytest
+
+from precast.artifacts.errors import WeightsError
+from precast.graphs.errors import ProgramError
+from precast.runtime.errors import GraphError
+from tests.attacks.spoil import (
+    WEIGHTS,
+    Attack,
+    Json,
+    assert_refused,
+    change,
+    content,
+    copy_of,
+    edit,
+    tensors,
+)
+
+LIBRARY = "graphs/encode.so"
+TABLE = "embeddings.tokens.weight"
+SIGNATURE = "graphs.encode.signature"
+
+
+def shrunk(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
+    """The token table with one row less: the graph would read what lies behind it."""
+    names = sorted(header, key=lambda name: header[name]["data_offsets"][0])
+    rest, at = b"", 0
+    for name in names:
+        start, end = header[name]["data_offsets"]
+        if name == TABLE:
+            rows, width = header[name]["shape"]
+            header[name]["shape"], end = [rows - 1, width], end - width * 4
+        rest += data[start:end]
+        header[name]["data_offsets"] = [at, at + end - start]
+        at += end - start
+    return header, rest
+
+
+def halved(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
+    """Another dtype of the same shape."""
+    start, end = header[TABLE]["data_offsets"]
+    middle = (start + end) // 2
+    header[TABLE] |= {"dtype": "BF16", "data_offsets": [start, middle]}
+    header["rest"] = {"dtype": "U8", "shape": [end - middle], "data_offsets": [middle, end]}
+    return header, data
+
+
+def without_weights(folder: Path) -> None:
+    (folder / WEIGHTS).unlink()
+    edit(lambda data: (data.update(weights=None), data["files"].pop(WEIGHTS)))(folder)
+
+
+def foreign_library() -> bytes:
+    """A shared library that loads and is no graph."""
+    return Path(_ctypes.__file__).read_bytes()
+
+
+ATTACKS = {
+    "a text as library": Attack(content(LIBRARY, b"#!/bin/sh\n"), GraphError, "encode.so cannot be loaded"),
+    "an empty library": Attack(content(LIBRARY, b""), GraphError, "encode.so cannot be loaded"),
+    "the start of a library": Attack(
+        content(LIBRARY, lambda old: old[:40]), GraphError, "encode.so cannot be loaded"
+    ),
+    "another library": Attack(
+        content(LIBRARY, lambda _: foreign_library()), GraphError, "no function CreateWithDevice"
+    ),
+    "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "no text"),
+    "an input less": Attack(
+        edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop(1)),
+        GraphError,
+        "has 4 inputs.*3 and 1",
+    ),
+    "an output of another size": Attack(
+        edit(
+            lambda d: (
+                d["answer"].update(labels=["a", "b", "c", "d"]),
+                d["graphs"]["encode"]["signature"]["outputs"][0]["shape"].__setitem__(1, 4),
+            )
+        ),
+        GraphError,
+        "first batch.*expected the results",
+    ),
+    "a weight less": Attack(
+        edit(lambda d: d["graphs"]["encode"]["constants"].remove(TABLE)), GraphError, f"binds other.*{TABLE}"
+    ),
+    "a weight more": Attack(
+        edit(lambda d: d["graphs"]["encode"]["constants"].append("more")), WeightsError, "lacks.*more"
+    ),
+    "weights that it shall carry": Attack(
+        change("graphs.encode.weights", "prepacked"), GraphError, r"encode.so needs \d+ bytes.*carries none"
+    ),
+    "no weights file": Attack(without_weights, WeightsError, f"lacks.*{TABLE}"),
+    "a table with a row less": Attack(tensors(shrunk), GraphError, f"3904 bytes as {TABLE}.*3840"),
+    "a table of another dtype": Attack(tensors(halved), GraphError, f"3904 bytes as {TABLE}.*1952"),
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_refused(name: str, compiled: Path, tmp_path: Path) -> None:
+    spoilt = copy_of(compiled, tmp_path)
+    ATTACKS[name].spoil(spoilt)
+    assert_refused(spoilt, ATTACKS[name], compiled)

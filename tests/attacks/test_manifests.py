@@ -1,0 +1,400 @@
+"""Manifests that lie, most of them signed again so that the digest fits."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import precast
+from precast.artifacts import host
+from precast.artifacts.errors import (
+    ArchitectureError,
+    DeviceError,
+    FileHashError,
+    FileSizeError,
+    FormatVersionError,
+    InstructionSetError,
+    ManifestError,
+    MissingFileError,
+    TorchVersionError,
+    UnexpectedFileError,
+    UnsafePathError,
+    WeightsError,
+)
+from precast.graphs.encode import MAX_BATCH, MAX_TOKENS
+from precast.graphs.errors import PrecastError, ProgramError
+from precast.runtime.errors import GraphError
+from tests.attacks.spoil import (
+    GRAPH,
+    MANIFEST,
+    WEIGHTS,
+    Attack,
+    Json,
+    Spoil,
+    assert_refused,
+    assert_serves,
+    change,
+    copy_of,
+    edit,
+    read,
+    sign_only,
+)
+from tests.support.artifacts import TinyModels
+
+FORMAT = "does not follow format version 1"
+GRAPHS = "graphs.encode"
+SIGNATURE = f"{GRAPHS}.signature"
+HUGE = 10**12
+
+
+def text(content: str | bytes) -> Spoil:
+    data = content.encode() if isinstance(content, str) else content
+    return lambda folder: (folder / MANIFEST).write_bytes(data)
+
+
+def within(old: str, new: str) -> Spoil:
+    """Replace text of the manifest as it lies on disk, without signing."""
+
+    def spoil(folder: Path) -> None:
+        before = (folder / MANIFEST).read_text("utf-8")
+        assert old in before
+        (folder / MANIFEST).write_text(before.replace(old, new, 1), "utf-8")
+
+    return spoil
+
+
+def nested(depth: int) -> str:
+    return "[" * depth + "]" * depth
+
+
+def of_graph(**facts: Json) -> Spoil:
+    """Change what ``files`` says of the graph."""
+    return edit(lambda data: data["files"][GRAPH].update(facts))
+
+
+def listed_as(path: str) -> Spoil:
+    """List the graph under another path."""
+
+    def alter(data: Json) -> None:
+        data["files"][path] = data["files"].pop(GRAPH)
+        data["graphs"]["encode"]["file"] = path
+
+    return edit(alter)
+
+
+def one_graph_more(folder: Path) -> None:
+    """Two graphs, the second of them without its file."""
+    data = read(folder)
+    data["graphs"]["more"] = {**data["graphs"]["encode"], "file": "graphs/gone.json"}
+    data["files"]["graphs/gone.json"] = data["files"][GRAPH]
+    sign_only(folder, data)
+
+
+def weights_as_graph(folder: Path) -> None:
+    data = read(folder)
+    data["graphs"]["encode"]["file"] = WEIGHTS
+    del data["files"][GRAPH]
+    (folder / GRAPH).unlink()
+    sign_only(folder, data)
+
+
+def limits(length: int, tokens: int, batch: int) -> Spoil:
+    """Other limits, and a signature and a ladder that say the same."""
+
+    def alter(data: Json) -> None:
+        data["limits"] = {"max_length": length, "max_tokens": tokens, "max_batch": batch}
+        graph = data["graphs"]["encode"]
+        for axis, most in zip(graph["signature"]["axes"], (tokens, batch, length), strict=True):
+            axis["maximum"] = max(2, most)
+        graph["ladder"]["buckets"] = [tokens]
+
+    return edit(alter)
+
+
+def as_inductor(**build: Json) -> Spoil:
+    """Only compiled graphs depend on the machine: a portable program runs anywhere."""
+    return edit(lambda data: data["build"].update({"backend": "inductor", **build}))
+
+
+UNREADABLE = {
+    "empty": Attack(text(""), ManifestError, "no JSON"),
+    "no text": Attack(text(b"\xff\xfe\x00\x80"), ManifestError, "no JSON"),
+    "no JSON": Attack(text("format_version = 1"), ManifestError, "no JSON"),
+    "a list": Attack(text("[1]"), ManifestError, "list"),
+    "null": Attack(text("null"), ManifestError, "NoneType"),
+    "a text": Attack(text('"manifest"'), ManifestError, "str"),
+    "nested 100 deep": Attack(text(nested(100)), ManifestError, "list"),
+    "nested 100,000 deep": Attack(text(nested(100_000)), ManifestError, "nested"),
+    "a number of a million digits": Attack(text("9" * 10**6), ManifestError, "no JSON"),
+    "a byte order mark": Attack(text(b"\xef\xbb\xbf{}"), ManifestError, "no JSON"),
+    "a repeated key": Attack(within("{", '{"format_version": 1,'), ManifestError, "format_version"),
+    "a repeated key within": Attack(within('"build": {', '"build": {"torch": "1",'), ManifestError, "torch"),
+    "NaN": Attack(within('"hidden_size": 16', '"hidden_size": NaN'), ManifestError, "NaN"),
+    "infinity": Attack(within('"hidden_size": 16', '"hidden_size": 1e999'), ManifestError, "1e999"),
+    "changed and not signed": Attack(within('"fp32"', '"bf16"'), ManifestError, "digest is '[0-9a-f]"),
+    "no digest": Attack(edit(lambda d: d.pop("digest"), signed=False), ManifestError, "digest is None"),
+    "another digest": Attack(
+        edit(lambda d: d.update(digest="0" * 64), signed=False), ManifestError, "digest is '000"
+    ),
+    "a digest that is no text": Attack(
+        edit(lambda d: d.update(digest={"a": [1]}), signed=False), ManifestError, "digest is {"
+    ),
+    "only a version": Attack(text('{"format_version": 1}'), ManifestError, "digest is None"),
+}
+
+VERSIONS = {
+    f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, says)
+    for value, says in (
+        (0, "version 0,"), (2, "version 2,"), ("1", "version '1',"), (True, "version True,"),
+        (1.0, r"version 1\.0,"), (None, "version None,"), ([1], r"version \[1\],"), ("1" * 10**6, "111"),
+    )
+}  # fmt: skip
+
+SCHEMA = {
+    "an unknown key": Attack(edit(lambda d: d.update(comment="hi")), ManifestError, f"{FORMAT}: comment"),
+    "an unknown key within": Attack(change("build.cuda", "12.4"), ManifestError, r"build\.cuda"),
+    "an unknown key of an axis": Attack(change(f"{SIGNATURE}.axes.0.step", 2), ManifestError, "step"),
+    "a key less": Attack(edit(lambda d: d.pop("answer")), ManifestError, "answer"),
+    "a list of keys": Attack(change("model", ["name"]), ManifestError, "model.*'name'"),
+    "a number as text": Attack(change("model.vocab_size", "61"), ManifestError, "vocab_size.*'61'"),
+    "true as a number": Attack(change("model.parameters", True), ManifestError, "parameters.*True"),
+    "a number as true": Attack(change("tokenization.token_types", 1), ManifestError, "token_types.*1"),
+    "a fraction as a number": Attack(change("limits.max_batch", 8.5), ManifestError, r"max_batch.*8\.5"),
+    "a whole fraction": Attack(change("limits.max_batch", 8.0), ManifestError, r"max_batch.*8\.0"),
+    "a negative count": Attack(change("model.parameters", -1), ManifestError, "parameters.*-1"),
+    "no vocabulary": Attack(change("model.vocab_size", 0), ManifestError, "vocab_size.*0"),
+    "a vocabulary beyond 32 bits": Attack(change("model.vocab_size", 2**31), ManifestError, "vocab_size"),
+    "an unknown task": Attack(change("model.task", "generate"), ManifestError, "task.*generate"),
+    "an unknown backend": Attack(change("build.backend", "onnx"), ManifestError, "backend.*onnx"),
+    "an unknown answer": Attack(change("answer.kind", "audio"), ManifestError, "answer.*audio"),
+    "an unknown dtype": Attack(change("build.dtype", "int4"), ManifestError, "dtype.*int4"),
+    "no graphs": Attack(change("graphs", {}), ManifestError, "graphs"),
+    "65 graphs": Attack(
+        edit(lambda d: d["graphs"].update({f"g{i}": d["graphs"]["encode"] for i in range(65)})),
+        ManifestError,
+        "graphs",
+    ),
+    "257 files": Attack(
+        edit(lambda d: d["files"].update({f"f{i}": d["files"][GRAPH] for i in range(257)})),
+        ManifestError,
+        "files",
+    ),
+    "ten thousand mistakes": Attack(
+        change("notes", list(range(10_000))), ManifestError, "notes.0.*and 9997 more"
+    ),
+    "text that UTF-8 lacks": Attack(change("model.name", "\udcff"), ManifestError, "manifest"),
+    "a value nested 150 deep": Attack(change("model.name", json.loads(nested(150))), ManifestError, "name"),
+    "a value nested 700 deep": Attack(
+        change("model.name", json.loads(nested(700))), ManifestError, "recursion|nested"
+    ),
+}
+
+PATHS = {
+    f"the path {path!r:.20}": Attack(listed_as(path), UnsafePathError, "names the file")
+    for path in (
+        "../x", "..", ".", "/etc/passwd", "graphs/../../x", "a/b/c", "graphs//x", "graphs/", "", "c:\\x",
+        "a\0b", "a\n", "~root", "graphs/..", "a/.b", "über.json", "A.json", "a" * 200, MANIFEST, "a\\b",
+    )
+}  # fmt: skip
+
+FILES = {
+    "a size of -1": Attack(of_graph(bytes=-1), ManifestError, "bytes.*-1"),
+    "another size": Attack(of_graph(bytes=1), FileSizeError, "expected 1;"),
+    "a size beyond any disk": Attack(of_graph(bytes=10**30), FileSizeError, "expected 10000"),
+    "another hash": Attack(of_graph(sha256="0" * 64), FileHashError, f"{GRAPH}.*expected 000"),
+    "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
+    "a file that is not there": Attack(one_graph_more, MissingFileError, "gone"),
+    "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
+    "a file that is not listed": Attack(change(f"{GRAPHS}.file", "gone"), ManifestError, "gone.*but lists"),
+    "a file that nothing needs": Attack(change("weights", None), ManifestError, "but lists"),
+    "weights as a graph": Attack(weights_as_graph, ProgramError, f"{WEIGHTS} is no text"),
+}
+
+MACHINE = {
+    "cuda": Attack(change("build.device", "cuda"), DeviceError, "built for cuda.*--device cpu"),
+    "no device": Attack(change("build.device", ""), DeviceError, "precast compile"),
+    "another architecture": Attack(
+        as_inductor(architecture="riscv64"), ArchitectureError, f"riscv64.*{host.architecture()}"
+    ),
+    "another instruction set": Attack(
+        as_inductor(instruction_sets=["avx1024"]), InstructionSetError, "avx1024"
+    ),
+    "an older torch": Attack(as_inductor(torch="1.13.1"), TorchVersionError, r"torch==1\.13\.1"),
+    "another build tag": Attack(
+        as_inductor(torch=host.torch_release() + "+cu126"), TorchVersionError, "found " + host.torch_release()
+    ),
+    "a program as a library": Attack(as_inductor(), GraphError, "encode.json cannot be loaded"),
+}
+
+CONTRADICTIONS = {
+    "no encode graph": Attack(
+        edit(lambda d: d["graphs"].update(decode=d["graphs"].pop("encode"))), ManifestError, "decode"
+    ),
+    "another graph's name": Attack(change(f"{SIGNATURE}.graph", "decode"), ManifestError, "decode"),
+    "another buffer": Attack(change(f"{SIGNATURE}.inputs.0.name", "ids"), ManifestError, "inputs.*'ids'"),
+    "a buffer more": Attack(
+        edit(
+            lambda d: d["graphs"]["encode"]["signature"]["inputs"].append(
+                {"name": "more", "dtype": "int32", "shape": ["tokens"]}
+            )
+        ),
+        ManifestError,
+        "more",
+    ),
+    "a buffer less": Attack(
+        edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop()), ManifestError, "inputs"
+    ),
+    "a buffer twice": Attack(
+        change(f"{SIGNATURE}.inputs.0.name", "cu_seqlens"), ManifestError, "cu_seqlens.*repeat|repeat"
+    ),
+    "another dtype": Attack(change(f"{SIGNATURE}.inputs.0.dtype", "int64"), ManifestError, "int64"),
+    "an unknown dtype of a buffer": Attack(
+        change(f"{SIGNATURE}.inputs.0.dtype", "float8"), ManifestError, "float8"
+    ),
+    "another rank": Attack(change(f"{SIGNATURE}.inputs.0.shape", ["tokens", 1]), ManifestError, "inputs"),
+    "no rank": Attack(change(f"{SIGNATURE}.inputs.0.shape", []), ManifestError, "inputs"),
+    "a negative dimension": Attack(change(f"{SIGNATURE}.outputs.0.shape.1", -16), ManifestError, "-16"),
+    "an unknown axis": Attack(change(f"{SIGNATURE}.inputs.0.shape", ["rows"]), ManifestError, "rows"),
+    "an axis plus a word": Attack(
+        change(f"{SIGNATURE}.inputs.0.shape", ["tokens+x"]), ManifestError, r"tokens\+x"
+    ),
+    "an axis plus a million": Attack(
+        change(f"{SIGNATURE}.inputs.0.shape", ["tokens+1000000"]), ManifestError, r"tokens\+1000000"
+    ),
+    "no outputs": Attack(change(f"{SIGNATURE}.outputs", []), ManifestError, "outputs"),
+    "an output without a shape": Attack(change(f"{SIGNATURE}.outputs.0.shape", []), ManifestError, "outputs"),
+    "an output of another size": Attack(
+        change(f"{SIGNATURE}.outputs.0.shape.1", 17), ManifestError, "outputs.*17.*16"
+    ),
+    "an output of a named size": Attack(
+        change(f"{SIGNATURE}.outputs.0.shape.1", "tokens"), ManifestError, "outputs"
+    ),
+    "inverted limits of an axis": Attack(
+        change(f"{SIGNATURE}.axes.0.minimum", 500), ManifestError, "500 and 128"
+    ),
+    "an axis from nothing": Attack(change(f"{SIGNATURE}.axes.0.minimum", 0), ManifestError, "0 and 128"),
+    "a gigantic axis": Attack(change(f"{SIGNATURE}.axes.0.maximum", HUGE), ManifestError, str(HUGE)),
+    "no axes": Attack(change(f"{SIGNATURE}.axes", []), ManifestError, "unknown axis"),
+    "a descending ladder": Attack(change(f"{GRAPHS}.ladder.buckets", [32, 16]), ManifestError, "32, 16"),
+    "a level ladder": Attack(change(f"{GRAPHS}.ladder.buckets", [128, 128]), ManifestError, "128, 128"),
+    "an empty ladder": Attack(change(f"{GRAPHS}.ladder.buckets", []), ManifestError, "ladder"),
+    "a ladder from nothing": Attack(change(f"{GRAPHS}.ladder.buckets", [0, 128]), ManifestError, "0, 128"),
+    "a ladder of another axis": Attack(change(f"{GRAPHS}.ladder.axis", "rows"), ManifestError, "rows"),
+    "a ladder that ends elsewhere": Attack(change(f"{GRAPHS}.ladder.buckets", [64]), ManifestError, "64"),
+    "limits beside the signature": Attack(change("limits.max_batch", 9), ManifestError, "axes.*8.*9"),
+    "a gigantic length": Attack(limits(HUGE, HUGE, 8), ManifestError, str(HUGE)),
+    "a gigantic length alone": Attack(change("limits.max_length", HUGE), ManifestError, str(HUGE)),
+    "a gigantic batch": Attack(limits(32, 128, HUGE), ManifestError, str(HUGE)),
+    "more tokens than fit": Attack(limits(32, MAX_TOKENS + 1, 8), ManifestError, str(MAX_TOKENS)),
+    "more inputs than fit": Attack(limits(32, 128, MAX_BATCH + 1), ManifestError, str(MAX_BATCH)),
+    "an input longer than a batch": Attack(limits(129, 128, 8), ManifestError, "129"),
+    "a batch of nothing": Attack(limits(32, 128, 0), ManifestError, "max_batch=0"),
+    "a negative length": Attack(limits(-1, 128, 8), ManifestError, "max_length=-1"),
+    "labels for an embedding": Attack(
+        change("answer", {"kind": "classify", "labels": ["a"], "activation": "softmax",
+                          "score_activation": "sigmoid"}), ManifestError, "classify.*embed",
+    ),
+    "hidden states for an embedding": Attack(
+        change("answer", {"kind": "hidden", "size": 16}), ManifestError, "hidden.*embed"
+    ),
+    "another task": Attack(change("model.task", "hidden"), ManifestError, "embed.*hidden"),
+    "another embedding size": Attack(change("answer.size", HUGE), ManifestError, f"16.*{HUGE}"),
+    "an embedding of nothing": Attack(change("answer.size", 0), ManifestError, r"size.*0"),
+    "a vocabulary beyond the table": Attack(
+        change("model.vocab_size", 62), GraphError, "first batch.*index out of range"
+    ),
+    "a weight that is not there": Attack(change(f"{GRAPHS}.constants", ["gone"]), WeightsError, "gone"),
+    "a weight less than is needed": Attack(change(f"{GRAPHS}.constants", []), ProgramError, "needs weights"),
+}  # fmt: skip
+
+ATTACKS = {
+    f"{kind}: {name}": attack
+    for kind, table in {
+        "unreadable": UNREADABLE,
+        "version": VERSIONS,
+        "schema": SCHEMA,
+        "path": PATHS,
+        "files": FILES,
+        "machine": MACHINE,
+        "contradiction": CONTRADICTIONS,
+    }.items()
+    for name, attack in table.items()
+}
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
+    good = tiny["embed"].artifact
+    spoilt = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(spoilt)
+    assert_refused(spoilt, ATTACKS[name], good)
+
+
+def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
+    good = tiny["classify"].artifact
+    spoilt = copy_of(good, tmp_path)
+    for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
+        change("answer.labels", labels)(spoilt)
+        assert_refused(spoilt, Attack(change("answer.labels", labels), ManifestError, says), good)
+
+
+def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:
+    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+    build = {"torch": "2.11.0", "architecture": "riscv64", "instruction_sets": ["avx1024"]}
+    edit(lambda data: data["build"].update(build))(spoilt)
+    assert_serves(spoilt)
+
+
+def places(data: Json, way: tuple[str, ...] = ()) -> Iterator[str]:
+    """The way to every value of the manifest that ``change`` can follow."""
+    if way:
+        yield ".".join(way)
+    inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
+    for key, value in inner:
+        if "." not in str(key):
+            yield from places(value, (*way, str(key)))
+
+
+def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
+    """What nobody thought of: no value may raise an untyped error, hang, or take the process down."""
+    good = tiny["classify"].artifact
+    draw = random.Random(0)
+    spoilt = copy_of(good, tmp_path)
+    original = (spoilt / MANIFEST).read_bytes()
+    values = [
+        None,
+        True,
+        -1,
+        0,
+        1,
+        2,
+        3,
+        1.5,
+        2**31,
+        10**30,
+        "",
+        "x",
+        "cpu",
+        "../x",
+        [],
+        [1],
+        ["x"],
+        {},
+        {"a": 1},
+    ]
+    choices = [(place, value) for place in places(json.loads(original)) for value in values]
+    for place, value in draw.sample(choices, 500):
+        (spoilt / MANIFEST).write_bytes(original)
+        change(place, value)(spoilt)
+        try:
+            with precast.load(spoilt) as engine:
+                engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
+        except PrecastError as error:
+            assert str(error), f"{place} = {value!r}"
+        except Exception as error:
+            raise AssertionError(f"{place} = {value!r} gives {error!r}") from error
+    assert_serves(good)
