@@ -111,5 +111,5 @@ def _read(folder: Path) -> Lowered | None:
         if file_info(path).sha256 != facts["sha256"]:
             return None
         return Lowered(path, facts["weights"], tuple(facts["constants"]))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import torch
 from rich.console import Console
 from rich.table import Table
 
 import precast
 from precast.tools.bench.minilm import checkpoint
-from precast.tools.bench.throughput import Contender, hugging_face
+from precast.tools.bench.throughput import makers
+from precast.tools.bench.turns import Turns
 from precast.tools.cli.compile import compile_command
 
 console = Console()
@@ -41,17 +42,16 @@ def main() -> None:
         console.print(f"precast compile all-MiniLM-L6-v2 -o {path} --dtype {dtype}", style="bold cyan")
         compile_command(str(checkpoint()), path, dtype=dtype, overwrite=True)
     console.rule("[bold]2. load and embed")
-    engines = {}
-    for dtype, path in artifacts.items():
+    for path in artifacts.values():
         started = time.perf_counter()
-        engines[dtype] = precast.load(path)
-        console.print(f"precast.load({str(path)!r})  {time.perf_counter() - started:.2f} s", highlight=False)
-    embeddings = engines["bf16"].embed(SENTENCES)
-    console.print(_similarity_table(engines["bf16"].similarity(embeddings, embeddings)))
+        with precast.load(path) as engine:
+            took = time.perf_counter() - started
+            console.print(f"precast.load({str(path)!r})  {took:.2f} s", highlight=False)
+            embeddings = engine.embed(SENTENCES)
+            similarity = engine.similarity(embeddings, embeddings)
+    console.print(_similarity_table(similarity))
     console.rule("[bold]3. parity and time, beside Hugging Face in the same run")
-    wrong = _compare({dtype: engine.embed for dtype, engine in engines.items()})
-    for engine in engines.values():
-        engine.close()
+    wrong = _compare(artifacts)
     if wrong:
         sys.exit(f"PARITY FAILED for {', '.join(wrong)}")
     console.print("[bold green]every answer agrees with Hugging Face's")
@@ -65,22 +65,14 @@ def _similarity_table(similarity: np.ndarray) -> Table:
     return table
 
 
-def _compare(ours: dict[str, Contender]) -> list[str]:
+def _compare(artifacts: Mapping[str, Path]) -> list[str]:
     """Print parity and time of every contender; return the dtypes whose answers are off."""
-    contenders: dict[str, Contender] = {
-        "HF eager fp32": hugging_face(torch.float32),
-        "HF eager bf16": hugging_face(torch.bfloat16),
-        **{f"precast {dtype}": embed for dtype, embed in ours.items()},
-    }
     batch = SENTENCES * 4
-    expected = contenders["HF eager fp32"](batch)
-    cosine = {name: float((embed(batch) * expected).sum(-1).min()) for name, embed in contenders.items()}
-    seconds: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(ROUNDS):
-        for name, embed in contenders.items():
-            started = time.perf_counter()
-            embed(batch)
-            seconds[name].append(time.perf_counter() - started)
+    with Turns(makers(artifacts)) as turns:
+        answers = turns.answers(batch)
+        seconds = turns.seconds(batch, ROUNDS)
+    expected = answers["HF eager fp32"]
+    cosine = {name: float((answer * expected).sum(-1).min()) for name, answer in answers.items()}
     median = {name: sorted(taken)[ROUNDS // 2] for name, taken in seconds.items()}
     table = Table("", f"{len(batch)} sentences", "against HF fp32", "least cosine to HF fp32", "")
     wrong = []

@@ -62,7 +62,7 @@ def _origin(data: dict[str, Any]) -> str:
     machine = data["machine"]
     sets = ", ".join(machine["instruction_sets"])
     return (
-        f"{data['model']}, median of {data['rounds']} interleaved rounds in one run on {machine['cpu']}, "
+        f"{data['model']}, median of {data['rounds']} rounds in turns on {machine['cpu']}, "
         f"{machine['cores']} cores ({sets}), torch {data['versions']['torch']}. Ratios count, not times."
     )
 
