@@ -3,14 +3,39 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Coroutine
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
+from precast.artifacts.manifest import Manifest
 from precast.runtime import calls
 from precast.runtime.calls import Answer, Call
 
 if TYPE_CHECKING:
     from precast.runtime.encoder import Encoder
+
+
+Options = ParamSpec("Options")
+
+
+def _awaiting(
+    make: Callable[Concatenate[Manifest, Options], Call],
+) -> Callable[Concatenate[AsyncEncoder, Options], Coroutine[Any, Any, Any]]:
+    """A method that runs a call and awaits its result; arguments and documentation are the call's."""
+
+    @wraps(make)
+    async def method(self: AsyncEncoder, *args: Options.args, **options: Options.kwargs) -> Any:
+        call = make(self.manifest, *args, **options)
+        futures = await asyncio.to_thread(self.start, call)
+        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        answers: list[Answer] = []
+        for answer in found:
+            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
+                raise answer
+            answers.append(answer)
+        return call.result(answers)
+
+    return method
 
 
 class AsyncEncoder:
@@ -21,31 +46,11 @@ class AsyncEncoder:
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        self._encoder = encoder
+        self.manifest = encoder.manifest
+        self.start = encoder.start
 
-    async def encode(self, inputs: Any, **options: Any) -> Any:
-        return await self._run(calls.encode_call(self._encoder.manifest, inputs, **options))
-
-    async def embed(self, inputs: Any, **options: Any) -> Any:
-        return await self._run(calls.embed_call(self._encoder.manifest, inputs, **options))
-
-    async def classify(self, inputs: Any, **options: Any) -> Any:
-        return await self._run(calls.classify_call(self._encoder.manifest, inputs, **options))
-
-    async def predict(self, inputs: Any, **options: Any) -> Any:
-        return await self._run(calls.predict_call(self._encoder.manifest, inputs, **options))
-
-    async def rank(self, query: str, documents: Sequence[str], **options: Any) -> list[dict[str, Any]]:
-        call = calls.rank_call(self._encoder.manifest, query, documents, **options)
-        ranked: list[dict[str, Any]] = await self._run(call)
-        return ranked
-
-    async def _run(self, call: Call) -> Any:
-        futures = await asyncio.to_thread(self._encoder.start, call)
-        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        answers: list[Answer] = []
-        for answer in found:
-            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
-                raise answer
-            answers.append(answer)
-        return call.result(answers)
+    encode = _awaiting(calls.encode)
+    embed = _awaiting(calls.embed)
+    classify = _awaiting(calls.classify)
+    predict = _awaiting(calls.predict)
+    rank = _awaiting(calls.rank)

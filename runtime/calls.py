@@ -1,6 +1,9 @@
 """The tasks as calls: which inputs go to the graph, and what its answers become.
 
-A call is the same whether it is waited for or awaited; ``Encoder`` and ``AsyncEncoder`` run it.
+These functions are the methods of ``Encoder`` and ``AsyncEncoder``, which only differ in how they wait.
+Common to all: ``truncate`` cuts over-long inputs at the tokenizer's own side (True), at ``"left"`` or
+``"right"``, or makes them an error (False); ``return_exceptions`` leaves the error of an input that cannot
+be answered in its place, where otherwise the first one is raised.
 """
 
 from __future__ import annotations
@@ -46,7 +49,7 @@ class Call:
         return self.finish(answers)
 
 
-def encode_call(
+def encode(
     manifest: Manifest,
     inputs: Any,
     *,
@@ -55,6 +58,19 @@ def encode_call(
     truncate: Truncate = True,
     return_exceptions: bool = False,
 ) -> Call:
+    """The task's own answer for each input.
+
+    Args:
+        manifest: of the artifact.
+        inputs: a text, a pair of texts, token ids, or a list of these.
+        prompt_name: of a prompt that the checkpoint has; put before every text.
+        prompt: a text to put before every text.
+        truncate: see above.
+        return_exceptions: see above.
+
+    Returns:
+        EncoderOutput, or a list of them.
+    """
     items, single = split(inputs, pairs=True)
     return Call(
         items,
@@ -65,7 +81,7 @@ def encode_call(
     )
 
 
-def embed_call(
+def embed(
     manifest: Manifest,
     inputs: Any,
     *,
@@ -76,6 +92,26 @@ def embed_call(
     truncate: Truncate = True,
     return_exceptions: bool = False,
 ) -> Call:
+    """Sentence embeddings.
+
+    Args:
+        manifest: of the artifact.
+        inputs: a text, token ids, or a list of these.
+        prompt_name: of a prompt that the checkpoint has; put before every text.
+        prompt: a text to put before every text.
+        normalize_embeddings: scale to unit length, after truncation.
+        truncate_dim: keep so many dimensions.
+        truncate: see above.
+        return_exceptions: see above.
+
+    Returns:
+        fp32 ``[n, size]``; ``[size]`` for one input; a list where an error stands in it.
+
+    Raises:
+        TaskError: the artifact was compiled for another task.
+        InputError: an input cannot be answered.
+        OptionError: an option has a value that it cannot have.
+    """
     info = manifest.answer
     if not isinstance(info, EmbedInfo):
         raise TaskError(
@@ -111,7 +147,7 @@ def embed_call(
     )
 
 
-def classify_call(
+def classify(
     manifest: Manifest,
     inputs: Any,
     *,
@@ -120,6 +156,22 @@ def classify_call(
     truncate: Truncate = True,
     return_exceptions: bool = False,
 ) -> Call:
+    """Labels and scores, as HF's text-classification pipeline gives them.
+
+    Args:
+        manifest: of the artifact.
+        inputs: a text, a pair of texts, token ids, or a list of these.
+        top_k: best labels of each input; None for all.
+        function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; the model's own where left out.
+        truncate: see above.
+        return_exceptions: see above.
+
+    Returns:
+        For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
+
+    Raises:
+        TaskError, InputError, OptionError: as ``embed``.
+    """
     info = _classifier(manifest, "classify")
     _check_top_k(top_k)
     activation = _activation(function_to_apply, info.activation)
@@ -140,7 +192,7 @@ def classify_call(
     return Call(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
 
 
-def predict_call(
+def predict(
     manifest: Manifest,
     inputs: Any,
     *,
@@ -148,6 +200,21 @@ def predict_call(
     truncate: Truncate = True,
     return_exceptions: bool = False,
 ) -> Call:
+    """Scores of pairs of texts, as sentence-transformers' ``CrossEncoder.predict``.
+
+    Args:
+        manifest: of the artifact.
+        inputs: a pair of texts, or a list of them.
+        apply_softmax: over several labels, after the checkpoint's own activation.
+        truncate: see above.
+        return_exceptions: see above.
+
+    Returns:
+        fp32 ``[n]``, or ``[n, labels]`` for several labels; one row less for one pair.
+
+    Raises:
+        TaskError, InputError, OptionError: as ``embed``.
+    """
     info = _classifier(manifest, "predict")
     items, single = ([inputs], True) if is_pair(inputs) else split(inputs, pairs=False)
 
@@ -171,7 +238,7 @@ def predict_call(
     return Call(items, finish, _truncate(truncate), only_pairs=True, return_exceptions=return_exceptions)
 
 
-def rank_call(
+def rank(
     manifest: Manifest,
     query: str,
     documents: Sequence[str],
@@ -180,6 +247,22 @@ def rank_call(
     return_documents: bool = False,
     truncate: Truncate = True,
 ) -> Call:
+    """Documents by their score for ``query``, best first, as ``CrossEncoder.rank``.
+
+    Args:
+        manifest: of the artifact.
+        query: a text.
+        documents: texts.
+        top_k: how many; None for all.
+        return_documents: whether each result carries its text.
+        truncate: see above.
+
+    Returns:
+        ``{"corpus_id", "score"}`` each, and ``"text"`` where documents are asked for.
+
+    Raises:
+        TaskError, InputError, OptionError: as ``embed``.
+    """
     info = _classifier(manifest, "rank")
     if len(info.labels) != 1:
         raise TaskError(f"rank needs a model with one label, this one has {len(info.labels)}; use predict")
@@ -190,7 +273,7 @@ def rank_call(
     for place, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputTypeError(f"expected a text as a document, found {type(text).__name__}").at(place)
-    scored = predict_call(manifest, [(query, text) for text in texts], truncate=truncate)
+    scored = predict(manifest, [(query, text) for text in texts], truncate=truncate)
 
     def finish(answers: Sequence[Answer]) -> list[dict[str, Any]]:
         scores = scored.finish(answers)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future
+from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from precast.runtime.calls import Answer, Call
 from precast.runtime.errors import InputError, TaskError
 from precast.runtime.inputs import Item, parse, parse_pair
 from precast.runtime.outputs import EncoderOutput, similarity
-from precast.runtime.tokenization import TextTokenizer, Tokens, Truncate
+from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Request, Stats, Worker
 
 if TYPE_CHECKING:
@@ -24,6 +25,26 @@ if TYPE_CHECKING:
 
 _CHUNK = 128
 """Texts tokenized at once: the next chunk is tokenized while the one before is computed."""
+
+
+Options = ParamSpec("Options")
+
+
+def _waiting(
+    make: Callable[Concatenate[Manifest, Options], Call],
+) -> Callable[Concatenate[Encoder, Options], Any]:
+    """A method that runs a call and waits for its result; arguments and documentation are the call's."""
+
+    @wraps(make)
+    def method(self: Encoder, *args: Options.args, **options: Options.kwargs) -> Any:
+        call = make(self.manifest, *args, **options)
+        answers: list[Answer] = []
+        for future in self.start(call):
+            error = future.exception()
+            answers.append(error if isinstance(error, Exception) else future.result())
+        return call.result(answers)
+
+    return method
 
 
 class Encoder:
@@ -43,73 +64,11 @@ class Encoder:
         # inside a graph at that moment would take the process down.
         self._finalizer = weakref.finalize(self, worker.close)
 
-    def encode(self, inputs: Any, **options: Any) -> Any:
-        """The task's own answer for each input.
-
-        Args:
-            inputs: see the class.
-            **options: ``prompt_name``, ``prompt``, ``truncate`` (True, False, "left", "right"),
-                ``return_exceptions``.
-
-        Returns:
-            EncoderOutput, or a list of them.
-        """
-        return self._wait(calls.encode_call(self.manifest, inputs, **options))
-
-    def embed(self, inputs: Any, **options: Any) -> Any:
-        """Sentence embeddings.
-
-        Args:
-            inputs: texts or token ids.
-            **options: those of ``encode``, and ``normalize_embeddings``, ``truncate_dim``.
-
-        Returns:
-            fp32 ``[n, size]``; ``[size]`` for one input; a list where ``return_exceptions`` left one.
-
-        Raises:
-            TaskError: the artifact was compiled for another task.
-            InputError: an input cannot be answered.
-        """
-        return self._wait(calls.embed_call(self.manifest, inputs, **options))
-
-    def classify(self, inputs: Any, **options: Any) -> Any:
-        """Labels and scores, as HF's text-classification pipeline gives them.
-
-        Args:
-            inputs: texts, pairs or token ids.
-            **options: ``top_k`` (1; None for all), ``function_to_apply`` ("softmax", "sigmoid",
-                "none"; the model's own where left out), ``truncate``, ``return_exceptions``.
-
-        Returns:
-            For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
-        """
-        return self._wait(calls.classify_call(self.manifest, inputs, **options))
-
-    def predict(self, inputs: Any, **options: Any) -> Any:
-        """Scores of pairs of texts, as sentence-transformers' ``CrossEncoder.predict``.
-
-        Args:
-            inputs: pairs of texts.
-            **options: ``apply_softmax`` (for several labels), ``truncate``, ``return_exceptions``.
-
-        Returns:
-            fp32 ``[n]``, or ``[n, labels]`` for several labels.
-        """
-        return self._wait(calls.predict_call(self.manifest, inputs, **options))
-
-    def rank(self, query: str, documents: Sequence[str], **options: Any) -> list[dict[str, Any]]:
-        """Documents by their score for ``query``, best first, as ``CrossEncoder.rank``.
-
-        Args:
-            query: a text.
-            documents: texts.
-            **options: ``top_k`` (all), ``return_documents``, ``truncate``.
-
-        Returns:
-            ``{"corpus_id", "score"}`` each, and ``"text"`` where documents are asked for.
-        """
-        ranked: list[dict[str, Any]] = self._wait(calls.rank_call(self.manifest, query, documents, **options))
-        return ranked
+    encode = _waiting(calls.encode)
+    embed = _waiting(calls.embed)
+    classify = _waiting(calls.classify)
+    predict = _waiting(calls.predict)
+    rank = _waiting(calls.rank)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Every embedding of ``a`` against every one of ``b``, by the checkpoint's own measure."""
@@ -118,16 +77,20 @@ class Encoder:
             raise TaskError("similarity needs an artifact compiled with --task embed")
         return similarity(info.similarity, a, b)
 
-    def submit(self, value: Any, *, truncate: Truncate = True, prompt: str = "") -> Future[EncoderOutput]:
+    def submit(self, value: Any, **options: Any) -> Future[EncoderOutput]:
         """Queue one input and return at once.
+
+        Args:
+            value: a text, a pair of texts or token ids.
+            **options: those of ``encode``.
 
         Raises:
             InputError: the input cannot be answered.
             OptionError: an option has a value that it cannot have.
             QueueFullError: too many requests wait; try again later.
         """
-        checked = calls.encode_call(self.manifest, (), truncate=truncate, prompt=prompt)
-        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], checked.truncate, checked.prompt)
+        call = calls.encode(self.manifest, (), **options)
+        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], call.truncate, call.prompt)
         if isinstance(tokens, InputError):
             raise tokens
         request = Request(tokens)
@@ -155,13 +118,6 @@ class Encoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
-
-    def _wait(self, call: Call) -> Any:
-        answers: list[Answer] = []
-        for future in self.start(call):
-            error = future.exception()
-            answers.append(error if isinstance(error, Exception) else future.result())
-        return call.result(answers)
 
     def start(self, call: Call) -> list[Future[EncoderOutput]]:
         """Tokenize and queue every input of ``call``; a bad one has failed already."""

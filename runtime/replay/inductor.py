@@ -8,11 +8,14 @@ nothing could be tokenized meanwhile; ctypes lets go of it. A plain ``.so`` is l
 
 from __future__ import annotations
 
+import _ctypes
 import ctypes
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+import torch
 from torch import Tensor
 from torch._C import _aoti
 
@@ -58,18 +61,21 @@ class InductorGraph:
         self._outputs = len(signature.outputs)
         self._container = _Handle()
         self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None)
-        self._finalizer = weakref.finalize(self, self._library[f"{_PREFIX}Delete"], self._container)
+        self._bound: list[Tensor] = []
+        self._handles: list[Any] = []
+        self._finalizer = weakref.finalize(
+            self, _release, self._library, self._container, self._bound, self._handles
+        )
         counts = (self._count("GetNumInputs"), self._count("GetNumOutputs"))
         if counts != (len(self._names), self._outputs):
             raise GraphError(
                 f"{path.name} has {counts[0]} inputs and {counts[1]} outputs, its manifest says "
                 f"{len(self._names)} and {self._outputs}; compile the artifact again"
             )
-        self._weights = dict(weights or {})  # the graph holds bare pointers into these
         if weights is None:
             self._check_carried(path.name)
         else:
-            self._bind()
+            self._bind(weights)
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors([inputs[name] for name in self._names])
@@ -85,9 +91,7 @@ class InductorGraph:
             None,
             None,
         )
-        return [
-            _aoti.alloc_tensor_by_stealing_from_void_ptr(_new_capsule(handle, None, None)) for handle in taken
-        ]
+        return _taken_over([_new_capsule(handle, None, None) for handle in taken])
 
     def _check_carried(self, name: str) -> None:
         """Whether the weights lie inside the library. A graph that runs without them ends the process."""
@@ -106,26 +110,29 @@ class InductorGraph:
                 f"compile the artifact again"
             )
 
-    def _bind(self) -> None:
+    def _bind(self, weights: Mapping[str, Tensor]) -> None:
         """Bind every constant by name. A graph that runs with one unbound ends the process."""
         wanted = self._constants()
-        if wanted.keys() != self._weights.keys():
+        if wanted.keys() != weights.keys():
             raise GraphError(
                 f"the graph binds other weights than the manifest names: "
-                f"{sorted(wanted.keys() ^ self._weights.keys())[:5]}; compile the artifact again"
+                f"{sorted(wanted.keys() ^ weights.keys())[:5]}; compile the artifact again"
             )
         for name, (_, size) in wanted.items():
-            found = self._weights[name].nbytes
+            found = weights[name].nbytes
             if not found <= size < found + _PADDED:
                 raise GraphError(
                     f"the graph binds {size} bytes as {name}, the weights file holds {found}; "
                     f"compile the artifact again"
                 )
-        handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(list(self._weights.values()))
+        # torch's container takes references to these that it never gives back (2.13): it gets tensors of
+        # our own over the same memory, which can be emptied when the graph goes.
+        self._bound.extend(_over_the_same_memory(tensor) for tensor in weights.values())
+        handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(self._bound)
         entries = (_Constant * len(handles))(
             *[
                 _Constant(wanted[name][0], _capsule_pointer(handle, None))
-                for name, handle in zip(self._weights, handles, strict=True)
+                for name, handle in zip(weights, handles, strict=True)
             ]
         )
         self._call(
@@ -136,6 +143,7 @@ class InductorGraph:
             ctypes.c_bool(False),
             ctypes.c_bool(True),
         )
+        self._handles.extend(handles)
 
     def _constants(self) -> dict[str, tuple[bytes, int]]:
         """The name that a weight had in the traced module: its name inside the graph, and its bytes."""
@@ -173,3 +181,25 @@ class InductorGraph:
         message = ctypes.c_char_p()
         read(ctypes.byref(message))
         return (message.value or b"no message").decode(errors="replace").splitlines()[0]
+
+
+def _taken_over(handles: list[Any]) -> list[Tensor]:
+    """Tensors that own what their handles owned. (torch's function for a single handle leaves it behind.)"""
+    tensors: list[Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(handles)
+    return tensors
+
+
+def _over_the_same_memory(tensor: Tensor) -> Tensor:
+    """Not ``detach``, whose result could not be emptied."""
+    return torch.empty(0, dtype=tensor.dtype).set_(tensor)  # type: ignore[call-overload]
+
+
+def _release(
+    library: ctypes.CDLL, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]
+) -> None:
+    """Delete the graph, let go of the weights it was bound to, take the library out of memory."""
+    library[f"{_PREFIX}Delete"](container)
+    _taken_over(handles)
+    for tensor in bound:
+        tensor.set_()  # type: ignore[call-overload]
+    _ctypes.dlclose(library._handle)

@@ -402,7 +402,7 @@ def test_awaited_requests_fail_alike(engines: dict[str, Encoder]) -> None:
         with pytest.raises(TokenIdError, match="input 1: token id 61"):
             await engine.encode(["a", [VOCAB]])
         with pytest.raises(OptionError):
-            await engine.encode("a", truncate="middle")
+            await engine.encode("a", truncate="middle")  # type: ignore[arg-type]
         good, bad = await engine.encode(["a", b"b"], return_exceptions=True)
         assert type(bad) is InputTypeError and bad.index == 1
         np.testing.assert_array_equal(good.hidden, engines["hidden"].encode("a").hidden)
