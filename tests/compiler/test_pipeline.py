@@ -11,6 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import BertForMaskedLM
+from transformers import pipeline as pipeline_of_transformers
 
 import precast
 from precast.artifacts.manifest import Manifest
@@ -99,6 +100,30 @@ def test_bf16_is_checked_too(tiny: TinyModels, tmp_path: Path) -> None:
     assert manifest.parity is not None and manifest.parity.min_cosine >= 0.999
     stored = load_file(tmp_path / "a" / "weights.safetensors")
     assert {tensor.dtype for name, tensor in stored.items() if name.endswith("weight")} == {torch.bfloat16}
+
+
+@pytest.mark.parametrize(
+    ("problem", "labels"),
+    [
+        (None, 1),
+        (None, 3),
+        ("regression", 1),
+        ("regression", 3),
+        ("single_label_classification", 3),
+        ("multi_label_classification", 1),
+        ("multi_label_classification", 3),
+    ],
+)
+def test_scores_follow_the_problem_type(tmp_path: Path, problem: str | None, labels: int) -> None:
+    config = tiny_config(labels=labels, problem_type=problem)
+    checkpoint = tiny_checkpoint("classify", tmp_path / "model", config=config)
+    theirs = pipeline_of_transformers("text-classification", str(checkpoint), device="cpu")
+    compile_tiny(checkpoint, tmp_path / "a")
+    with precast.load(tmp_path / "a") as engine:
+        found = engine.classify("the cat sat", top_k=None)
+    expected = theirs("the cat sat", top_k=None)
+    assert [entry["label"] for entry in found] == [entry["label"] for entry in expected]
+    assert [e["score"] for e in found] == pytest.approx([e["score"] for e in expected], abs=1e-5)
 
 
 def test_pooling_may_be_replaced(tiny: TinyModels, tmp_path: Path) -> None:
