@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
 from precast.artifacts.manifest import Manifest
+from precast.compiler.errors import CompileError
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
 
@@ -58,6 +60,9 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         CompileError: the checkpoint cannot be compiled as asked; its subclasses say why.
         ArtifactExistsError: there is something at ``output``.
     """
+    missing = [name for name in ("transformers", "huggingface_hub") if find_spec(name) is None]
+    if missing:
+        raise CompileError(f"compiling needs {' and '.join(missing)}: pip install 'precast[compile]'")
     from precast.compiler.pipeline import run
 
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling) if pooling else None

@@ -32,3 +32,15 @@ def test_importing_precast_imports_nothing_heavy() -> None:
 
 def test_importing_the_compiler_package_does_not_import_transformers() -> None:
     assert run("import precast.compiler, sys; print('transformers' in sys.modules)") == "False"
+
+
+def test_compiling_without_transformers_says_what_to_install() -> None:
+    script = (
+        "import sys; sys.modules['transformers'] = None\n"
+        "import importlib.util as u; found = u.find_spec\n"
+        "import precast.compiler as c\n"
+        "c.find_spec = lambda name: None if name == 'transformers' else found(name)\n"
+        "try: c.compile('x', 'y')\n"
+        "except c.CompileError as error: print(error)\n"
+    )
+    assert "pip install 'precast[compile]'" in run(script)
