@@ -12,7 +12,7 @@ from torch import Tensor
 from precast.artifacts.errors import OversizedError, WeightsError
 
 MAX_HEADER_BYTES = 8 << 20
-"""Room for some 60,000 tensors. Parsing grows faster than the header: 60 MB took 10 s and 2 GB."""
+"""Room for some 60,000 tensors. Parsing time and memory grow faster than the header."""
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -115,7 +115,20 @@ def verify(work: Work) -> None:
         return
     with start_engine(work.folder, work.manifest) as engine:
         parity = check_parity(engine, work.checkpoint, work.built.spec)
+    for graph in work.manifest.graphs.values():
+        _renew(work.folder / graph.file)
     work.manifest = describe(work, parity)
+
+
+def _renew(path: Path) -> None:
+    """Make the same file anew.
+
+    The system remembers a library by its inode and by the path at which it was first loaded, which is about
+    to change. One with weights beyond 2 GB reads them from that path when it is loaded again.
+    """
+    copy = path.with_name(f"{path.name}.copy")
+    shutil.copyfile(path, copy)
+    copy.replace(path)
 
 
 def put_in_place(work: Work) -> None:

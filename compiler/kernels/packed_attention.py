@@ -14,8 +14,8 @@ from precast.compiler.model.layout import PackedLayout
 
 LONGEST_SCORES = 1024
 """Up to this length of an input the scores are written out: two batched matrix multiplications with a
-fused softmax between them took a third to a half of the time of PyTorch's blocked CPU kernel at head
-size 32. Beyond it the scores of one input would fill the caches and then the memory."""
+fused softmax between them beat PyTorch's blocked CPU kernel at small head sizes. Beyond it the scores of
+one input would fill the caches and then the memory."""
 
 
 def attention_mask(visible: Tensor, bias: Tensor | None, dtype: torch.dtype) -> Tensor:

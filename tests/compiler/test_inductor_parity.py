@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from transformers import (
     BertConfig,
     BertForTokenClassification,
+    BertModel,
     ModernBertConfig,
     ModernBertModel,
     PreTrainedModel,
@@ -26,8 +27,10 @@ from transformers import (
 )
 
 import precast
+from precast.compiler.lowering import inductor
 from precast.graphs.encode import Task
 from precast.runtime import Encoder
+from tests.support.artifacts import tiny_config
 from tests.support.models import hf_answers, save
 from tests.support.strategies import batches
 
@@ -107,6 +110,20 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
     model = Qwen3ForSequenceClassification(config)
     with compiled(model, "classify") as engine:
         assert_agree(engine, model, batch, "logits", "logits")
+
+
+def test_weights_that_are_mapped_from_behind_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What AOTInductor does with weights beyond 2 GB, asked of a small model; loaded in the same process."""
+    usual = inductor._configuration
+
+    def mapped(prepack: bool, autotune: bool) -> dict[str, object]:
+        return {**usual(prepack, autotune), "aot_inductor.force_mmap_weights": True}
+
+    monkeypatch.setattr(inductor, "_configuration", mapped)
+    torch.manual_seed(0)
+    model = BertModel(tiny_config())
+    with compiled(model, "hidden") as engine:
+        assert_agree(engine, model, [[3, 4, 5], [7]], "hidden", "last_hidden_state")
 
 
 @pytest.mark.parametrize("dtype", ["fp32", "bf16"])
