@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import re
-from collections import Counter
 from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
+from precast.graphs import strict_json
 from precast.graphs.encode import Limits, Task
 from precast.graphs.errors import PrecastError
 from precast.graphs.ladder import Ladder
@@ -175,9 +174,7 @@ def parse_manifest(text: str) -> Manifest:
 
 def _parse(text: str) -> Manifest:
     try:
-        data = json.loads(
-            text, object_pairs_hook=_without_repeats, parse_float=_finite, parse_constant=_finite
-        )
+        data = strict_json.loads(text)
     except ValueError as error:
         raise ManifestError(f"the manifest is no JSON ({error}); compile the artifact again") from error
     if not isinstance(data, dict):
@@ -220,22 +217,6 @@ def _reason(error: Exception) -> str:
         for one in found[:3]
     ]
     return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        repeated = [key for key, count in Counter(key for key, _ in pairs).items() if count > 1]
-        raise ValueError(f"a key is repeated: {shortened(repeated)}")
-    return data
-
-
-def _finite(text: str) -> float:
-    """A number that JSON knows: Python would also read ``NaN``, and 1e999 as infinity."""
-    number = float(text)
-    if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
-    return number
 
 
 def _digest(data: dict[str, Any]) -> str:

@@ -90,7 +90,8 @@ def check_build(build: BuildInfo) -> None:
 
 
 def _again(extra: str = "") -> str:
-    return f"compile it on this machine: `precast compile MODEL -o OUT {extra}`".replace(" `", "`")
+    command = " ".join(("precast compile MODEL -o OUT", extra)).strip()
+    return f"compile it on this machine: `{command}`"
 
 
 def check_files(folder: Path, manifest: Manifest) -> None:

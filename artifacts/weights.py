@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 from safetensors import safe_open
 from torch import Tensor
 
 from precast.artifacts.errors import OversizedError, WeightsError
+from precast.graphs import strict_json
 
 MAX_HEADER_BYTES = 8 << 20
 """Room for some 60,000 tensors. Parsing time and memory grow faster than the header."""
@@ -30,15 +29,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             )
         header = file.read(size)
     try:
-        json.loads(header, object_pairs_hook=_refuse_repeats)
+        strict_json.loads(header)
         with safe_open(path, framework="pt") as opened:
             return {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118 - not a dict
     except Exception as error:  # SafetensorError, no JSON, nested too deep, a dtype unknown to torch
         raise WeightsError(f"{path.name} is no usable safetensors file: {error}") from error
-
-
-def _refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError("a name is listed twice")
-    return data

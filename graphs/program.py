@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from precast.graphs import strict_json
 from precast.graphs.errors import ProgramError
 
 PYTHON_OPS: Mapping[str, Callable[..., Any]] = {
@@ -83,7 +84,7 @@ class Program:
     def from_json(cls, text: str) -> Program:
         """Raises ProgramError: the text is no program."""
         try:
-            data = json.loads(text, object_pairs_hook=_without_repeats, parse_constant=_no_constant)
+            data = strict_json.loads(text)
             if not isinstance(data, dict):
                 raise TypeError(f"expected an object, found {type(data).__name__}")
             program = cls(
@@ -100,17 +101,6 @@ class Program:
             raise ProgramError(
                 f"this is no portable program: {error!r}; compile the artifact again"
             ) from error
-
-
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    data = dict(pairs)
-    if len(data) != len(pairs):
-        raise ValueError(f"a key is repeated in {[key for key, _ in pairs][:5]}")
-    return data
-
-
-def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _checked(what: str, value: Any, kind: type) -> Any:

@@ -16,7 +16,7 @@ import numpy as np
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, Manifest
 from precast.runtime.errors import InputTypeError, OptionError, TaskError
-from precast.runtime.inputs import as_list, is_pair, split
+from precast.runtime.inputs import Item, as_list, is_pair, parse, parse_pair, parse_without_pairs, split
 from precast.runtime.outputs import (
     Activation,
     EncoderOutput,
@@ -36,8 +36,7 @@ class Call:
     finish: Callable[[Sequence[Answer]], Any]
     truncate: Truncate = True
     prompt: str = ""
-    pairs: bool = True
-    only_pairs: bool = False
+    read: Callable[[Any], Item] = parse
     return_exceptions: bool = False
 
     def result(self, answers: Sequence[Answer]) -> Any:
@@ -142,7 +141,7 @@ def embed(
         finish,
         truncate=_truncate(truncate),
         prompt=_prompt(manifest, prompt_name, prompt),
-        pairs=False,
+        read=parse_without_pairs,
         return_exceptions=return_exceptions,
     )
 
@@ -235,7 +234,7 @@ def predict(
         shape = (len(results),) if len(info.labels) == 1 else (len(results), len(info.labels))
         return np.asarray(results, dtype=np.float32).reshape(shape)
 
-    return Call(items, finish, _truncate(truncate), only_pairs=True, return_exceptions=return_exceptions)
+    return Call(items, finish, _truncate(truncate), read=parse_pair, return_exceptions=return_exceptions)
 
 
 def rank(

@@ -15,7 +15,7 @@ from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.runtime import calls
 from precast.runtime.calls import Answer, Call
 from precast.runtime.errors import InputError, TaskError
-from precast.runtime.inputs import Item, parse, parse_pair
+from precast.runtime.inputs import Item
 from precast.runtime.outputs import EncoderOutput, similarity
 from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Request, Stats, Worker
@@ -90,7 +90,7 @@ class Encoder:
             QueueFullError: too many requests wait; try again later.
         """
         call = calls.encode(self.manifest, (), **options)
-        (tokens,) = self._tokenizer.encode([parse(value, pairs=True)], call.truncate, call.prompt)
+        (tokens,) = self._tokenizer.encode([call.read(value)], call.truncate, call.prompt)
         if isinstance(tokens, InputError):
             raise tokens
         request = Request(tokens)
@@ -125,8 +125,7 @@ class Encoder:
         items: list[tuple[int, Item]] = []
         for place, value in enumerate(call.inputs):
             try:
-                item = parse_pair(value) if call.only_pairs else parse(value, pairs=call.pairs)
-                items.append((place, item))
+                items.append((place, call.read(value)))
             except InputError as error:
                 futures[place].set_exception(error.at(place))
         for chunk in _chunks(items):

@@ -61,23 +61,22 @@ def as_list(values: Any, expected: str) -> list[Any]:
     raise InputTypeError(f"expected {expected}, found {_describe(values)}")
 
 
-def parse(value: Any, *, pairs: bool) -> Item:
-    """One input, checked.
+def parse(value: Any) -> Item:
+    """One input, checked: a text, a pair of texts or token ids.
 
     Raises:
         InputTypeError: of no known kind.
         EmptyInputError: token ids without a token.
+        TokenIdError: an id beyond 64 bits.
     """
-    if isinstance(value, str):
-        return value
-    if pairs and is_pair(value):
+    if is_pair(value):
         return (value[0], value[1])
-    if isinstance(value, (list, tuple)) and not value:
-        raise EmptyInputError("a list of token ids needs at least one token")
-    if is_token_ids(value):
-        return _ids(value)
-    kinds = "a text, a pair of texts or token ids" if pairs else "a text or token ids"
-    raise InputTypeError(f"expected {kinds}, found {_describe(value)}")
+    return _text_or_ids(value, "a text, a pair of texts or token ids")
+
+
+def parse_without_pairs(value: Any) -> Item:
+    """As ``parse``, for calls to which a pair means nothing."""
+    return _text_or_ids(value, "a text or token ids")
 
 
 def parse_pair(value: Any) -> Item:
@@ -89,6 +88,16 @@ def parse_pair(value: Any) -> Item:
     if not is_pair(value):
         raise InputTypeError(f"expected a pair of texts, found {_describe(value)}")
     return (value[0], value[1])
+
+
+def _text_or_ids(value: Any, expected: str) -> Item:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, (list, tuple)) and not value:
+        raise EmptyInputError("a list of token ids needs at least one token")
+    if is_token_ids(value):
+        return _ids(value)
+    raise InputTypeError(f"expected {expected}, found {_describe(value)}")
 
 
 def _ids(value: Any) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shortened
 
@@ -38,13 +39,37 @@ _ANSWERS = {
 }
 
 
+@dataclass(frozen=True)
+class EngineOptions:
+    """See ``load``.
+
+    Raises:
+        OptionError: an option is out of range.
+    """
+
+    num_threads: int | None = None
+    batch_tokens: int | None = None
+    max_waiting: int = 65_536
+    max_characters: int = 1_000_000
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise OptionError(f"{name} must be a positive number, found {value!r}")
+        if self.num_threads is not None and self.num_threads > MAX_THREADS:
+            raise OptionError(f"num_threads must be at most {MAX_THREADS}, found {self.num_threads}")
+
+
+DEFAULTS = EngineOptions()
+
+
 def load(
     path: str | Path,
     *,
-    num_threads: int | None = None,
-    batch_tokens: int | None = None,
-    max_waiting: int = 65_536,
-    max_characters: int = 1_000_000,
+    num_threads: int | None = DEFAULTS.num_threads,
+    batch_tokens: int | None = DEFAULTS.batch_tokens,
+    max_waiting: int = DEFAULTS.max_waiting,
+    max_characters: int = DEFAULTS.max_characters,
 ) -> Encoder:
     """Check an artifact, load it and start its engine.
 
@@ -60,50 +85,30 @@ def load(
         ProgramError, GraphError: a graph cannot be loaded, or fails on its first batch.
         OptionError: an option is out of range.
     """
+    options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters)
     folder = Path(path)
-    return start_engine(
-        folder,
-        open_artifact(folder),
-        num_threads=num_threads,
-        batch_tokens=batch_tokens,
-        max_waiting=max_waiting,
-        max_characters=max_characters,
-    )
+    return start_engine(folder, open_artifact(folder), options)
 
 
-def start_engine(
-    folder: Path,
-    manifest: Manifest,
-    *,
-    num_threads: int | None = None,
-    batch_tokens: int | None = None,
-    max_waiting: int = 65_536,
-    max_characters: int = 1_000_000,
-) -> Encoder:
+def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Encoder:
     """The engine of an artifact whose files were checked. The compiler's parity check starts here."""
-    options = {"num_threads": num_threads, "batch_tokens": batch_tokens, "max_waiting": max_waiting,
-               "max_characters": max_characters}  # fmt: skip
-    for name, value in options.items():
-        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-            raise OptionError(f"{name} must be a positive number, found {value!r}")
-    if num_threads is not None and num_threads > MAX_THREADS:
-        raise OptionError(f"num_threads must be at most {MAX_THREADS}, found {num_threads}")
     limits = manifest.limits
     tokenizer = TextTokenizer(
         _tokenizer_json(folder, manifest),
         manifest.tokenization,
         vocab_size=manifest.model.vocab_size,
         max_length=limits.max_length,
-        max_characters=max_characters,
+        max_characters=options.max_characters,
+        measure_prompts=isinstance(manifest.answer, EmbedInfo) and not manifest.answer.include_prompt,
     )
     tokenizer.warm()
     worker = Worker(
         open_replay(folder, manifest),
         _output_of(manifest),
         limits,
-        batch_tokens=min(batch_tokens or BATCH_TOKENS, limits.max_tokens),
-        max_waiting=max_waiting,
-        num_threads=num_threads or torch.get_num_threads(),
+        batch_tokens=min(options.batch_tokens or BATCH_TOKENS, limits.max_tokens),
+        max_waiting=options.max_waiting,
+        num_threads=options.num_threads or torch.get_num_threads(),
         probe=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
     )
     return Encoder(manifest, tokenizer, worker)

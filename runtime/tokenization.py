@@ -46,6 +46,7 @@ class TextTokenizer:
         max_length: tokens of one input.
         max_characters: characters of one text. Tokenizing takes time in proportion to the text even
             where nearly all of it is cut off afterwards.
+        measure_prompts: whether pooling leaves prompts out and so must know how long they are.
     """
 
     def __init__(
@@ -56,14 +57,15 @@ class TextTokenizer:
         vocab_size: int,
         max_length: int,
         max_characters: int,
+        measure_prompts: bool = False,
     ) -> None:
         self._serialized = serialized
         self._info = info
         self._vocab_size = vocab_size
         self._max_length = max_length
         self._max_characters = max_characters
+        self._measure_prompts = measure_prompts
         self._by_side: dict[str | None, Tokenizer] = {}
-        self._prompt_lengths: dict[str, int] = {}
         self._lock = threading.Lock()
 
     def warm(self) -> None:
@@ -94,7 +96,7 @@ class TextTokenizer:
                     places.append(place)
             except InputError as error:
                 answers[place] = error
-        prompt_length = self._prompt_length(prompt) if prompt and texts else 0
+        prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
         for place, encoding in zip(places, self._encodings(texts, self._side(truncate)), strict=True):
             answers[place] = self._from_encoding(encoding, truncate, prompt_length)
         return [answer for answer in answers if answer is not None]
@@ -206,12 +208,9 @@ class TextTokenizer:
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""
-        if prompt not in self._prompt_lengths:
-            (encoding,) = self._encodings([prompt], None)
-            ids = [] if isinstance(encoding, InputError) else encoding.ids
-            special = bool(ids) and ids[-1] in self._info.special_ids
-            self._prompt_lengths[prompt] = len(ids) - special
-        return self._prompt_lengths[prompt]
+        (encoding,) = self._encodings([prompt], None)
+        ids = [] if isinstance(encoding, InputError) else encoding.ids
+        return len(ids) - (bool(ids) and ids[-1] in self._info.special_ids)
 
 
 def _reraise_unless_tokenizers(error: BaseException) -> None:

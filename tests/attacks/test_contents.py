@@ -80,7 +80,7 @@ ATTACKS = {
     ),
     "no tensors": Attack(content(WEIGHTS, file("{}")), WeightsError, "lacks"),
     "a tensor that is a number": Attack(content(WEIGHTS, file('{"a": 1}')), WeightsError, WEIGHTS),
-    "a name twice": Attack(content(WEIGHTS, repeated), WeightsError, "listed twice"),
+    "a name twice": Attack(content(WEIGHTS, repeated), WeightsError, "a key is repeated: .*tokens.weight"),
     "an unknown dtype": Attack(
         content(WEIGHTS, file(json.dumps({"a": {**ONE, "dtype": "F33"}}), b"0000")), WeightsError, "F33"
     ),

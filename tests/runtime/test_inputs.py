@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.runtime.errors import EmptyInputError, InputError, InputTypeError, TokenIdError
-from precast.runtime.inputs import is_token_ids, parse, parse_pair, split
+from precast.runtime.inputs import is_token_ids, parse, parse_pair, parse_without_pairs, split
 
 
 class Text(str):
@@ -68,7 +68,7 @@ def test_many_inputs(value: Any, items: list[Any]) -> None:
 def test_the_rows_of_an_array_are_inputs(rows: Any) -> None:
     items, single = split(rows, pairs=False)
     assert not single
-    assert [np.asarray(parse(item, pairs=False)).tolist() for item in items] == [[0, 1, 2], [3, 4, 5]]
+    assert [np.asarray(parse_without_pairs(item)).tolist() for item in items] == [[0, 1, 2], [3, 4, 5]]
 
 
 @pytest.mark.parametrize(
@@ -93,9 +93,9 @@ def test_an_error_of_a_generator_is_its_own() -> None:
 
 
 def test_texts_and_pairs_are_taken_as_they_are() -> None:
-    assert parse("a", pairs=False) == "a"
-    assert parse(("a", "b"), pairs=True) == ("a", "b")
-    assert parse(["a", "b"], pairs=True) == ("a", "b")
+    assert parse_without_pairs("a") == "a"
+    assert parse(("a", "b")) == ("a", "b")
+    assert parse(["a", "b"]) == ("a", "b")
     assert parse_pair(["a", "b"]) == ("a", "b")
 
 
@@ -117,7 +117,7 @@ IDS: list[Callable[[list[int]], Any]] = [
 def test_token_ids_of_every_kind_are_the_same(ids: list[int], make: Callable[[list[int]], Any]) -> None:
     value = make(ids)
     assert is_token_ids(value)
-    found = parse(value, pairs=True)
+    found = parse(value)
     assert isinstance(found, np.ndarray) and found.dtype == np.int64 and found.ndim == 1
     assert found.tolist() == ids
 
@@ -177,19 +177,19 @@ def test_token_ids_of_every_kind_are_the_same(ids: list[int], make: Callable[[li
 )
 def test_what_is_no_item(value: Any, error: type[InputError] | None) -> None:
     if error is None:
-        assert parse(value, pairs=True) == value
+        assert parse(value) == value
         return
     with pytest.raises(error) as raised:
-        parse(value, pairs=True)
+        parse(value)
     assert type(raised.value) is error and str(raised.value)
 
 
 def test_the_message_says_what_was_expected_and_found() -> None:
     with pytest.raises(InputTypeError, match="a text or token ids, found tuple of .'str'"):
-        parse(("a", "b"), pairs=False)
+        parse_without_pairs(("a", "b"))
     with pytest.raises(InputTypeError, match="pair of texts or token ids, found list of .'int', 'str'"):
-        parse([1, "a"], pairs=True)
+        parse([1, "a"])
     with pytest.raises(InputTypeError, match=r"found ndarray of shape \(1, 2\) and int64"):
-        parse(np.array([[1, 2]]), pairs=True)
+        parse(np.array([[1, 2]]))
     with pytest.raises(TokenIdError, match="of 71 bits"):
-        parse([1, 2**70], pairs=True)
+        parse([1, 2**70])
