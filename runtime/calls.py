@@ -117,24 +117,12 @@ def embed(
             f"embed needs an artifact compiled with --task embed, this one is {manifest.model.task}"
         )
     items, single = split(inputs, pairs=False)
-    empty = np.empty((0, info.size), dtype=np.float32)
-    # Refuse a bad truncate_dim before anything is computed.
-    size = truncate_and_normalize(empty, truncate_dim, False).shape[1]
+    # A bad truncate_dim is refused before anything is computed.
+    truncate_and_normalize(np.empty((0, info.size), dtype=np.float32), truncate_dim, False)
 
     def finish(answers: Sequence[Answer]) -> Any:
-        if any(isinstance(answer, Exception) for answer in answers):
-            rows: list[Any] = [
-                answer
-                if isinstance(answer, Exception)
-                else truncate_and_normalize(_embedding(answer), truncate_dim, normalize_embeddings)
-                for answer in answers
-            ]
-            return rows[0] if single else rows
-        stacked = np.empty((len(answers), info.size), dtype=np.float32)
-        for row, answer in zip(stacked, answers, strict=True):
-            row[:] = _embedding(answer)
-        result = truncate_and_normalize(stacked, truncate_dim, normalize_embeddings)
-        return result[0] if single else result.reshape(len(answers), size)
+        rows = _embeddings(answers, info.size, truncate_dim, normalize_embeddings)
+        return rows[0] if single else rows
 
     return Call(
         items,
@@ -330,6 +318,23 @@ def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> 
     if not isinstance(prompt_name, str) or prompt_name not in prompts:
         raise OptionError(f"prompt_name {prompt_name!r} is not known; the artifact has {sorted(prompts)}")
     return prompts[prompt_name]
+
+
+def _embeddings(
+    answers: Sequence[Answer], size: int, truncate_dim: int | None, normalize: bool
+) -> np.ndarray | list[Any]:
+    """All answers in one array; with an error among them, a list of rows."""
+    if any(isinstance(answer, Exception) for answer in answers):
+        return [
+            answer
+            if isinstance(answer, Exception)
+            else truncate_and_normalize(_embedding(answer), truncate_dim, normalize)
+            for answer in answers
+        ]
+    stacked = np.empty((len(answers), size), dtype=np.float32)
+    for row, answer in zip(stacked, answers, strict=True):
+        row[:] = _embedding(answer)
+    return truncate_and_normalize(stacked, truncate_dim, normalize)
 
 
 def _embedding(answer: Answer) -> np.ndarray:
