@@ -5,7 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test lint bench readme clean
+CUDA_VENV := .venv-cuda
+CUDA_BIN := $(CUDA_VENV)/bin
+CUDA_READY := $(CUDA_VENV)/.ready
+# The release that the floor of support comes with, and the compiler of its CUDA.
+CUDA_TORCH := torch==2.11.0
+CUDA_COMPILER := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
+
+.PHONY: demo test lint bench readme cross-check gpu-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -34,5 +41,18 @@ bench: $(READY)
 readme: $(READY)
 	$(BIN)/python -m precast.tools.bench.readme
 
+# Several GB of packages. No GPU is needed, and none is used.
+$(CUDA_READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_BIN)/pip install --quiet --upgrade pip
+	$(CUDA_BIN)/pip install --quiet $(CUDA_TORCH) $(CUDA_COMPILER)
+	grep -v '^torch==' constraints.txt > $(CUDA_VENV)/constraints.txt
+	$(CUDA_BIN)/pip install --quiet --constraint $(CUDA_VENV)/constraints.txt --editable '.[compile]'
+	touch $(CUDA_READY)
+
+cross-check: $(CUDA_READY)
+	CUDA_HOME=$$(echo $(CURDIR)/$(CUDA_VENV)/lib/python*/site-packages/nvidia/cu13) && \
+	CUDA_HOME=$$CUDA_HOME PATH=$$CUDA_HOME/bin:$$PATH $(CUDA_BIN)/python -m precast.tools.crosscheck
+
 clean:
-	rm -rf $(VENV) build .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(CUDA_VENV) build .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

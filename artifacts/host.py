@@ -21,6 +21,18 @@ def torch_release() -> str:
     return torch.__version__.split("+")[0]
 
 
+def cuda_release() -> str | None:
+    """The CUDA release that torch was built with, ``13.0``; None for a CPU build."""
+    return torch.version.cuda
+
+
+def compute_capability(index: int = 0) -> tuple[int, int] | None:
+    """Of one CUDA device, ``(9, 0)``; None where there is none."""
+    if not torch.cuda.is_available() or index >= torch.cuda.device_count():
+        return None
+    return torch.cuda.get_device_capability(index)
+
+
 def architecture() -> str:
     """``x86_64``, ``aarch64``, ..."""
     return platform.machine()

@@ -8,11 +8,11 @@ import re
 from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
 from precast.graphs import strict_json
-from precast.graphs.encode import Limits, Task
+from precast.graphs.encode import Device, Dtype, Limits, Task
 from precast.graphs.errors import PrecastError
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Signature
@@ -44,20 +44,58 @@ class ModelInfo(Part):
     hidden_size: Annotated[int, Field(gt=0)]
 
 
+class CudaInfo(Part):
+    """What the kernels inside the graphs were compiled for."""
+
+    release: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}$")]
+    """Of CUDA, as torch was built with it."""
+    compute_capability: tuple[Annotated[int, Field(ge=7, le=99)], Annotated[int, Field(ge=0, le=99)]]
+
+
+def sm_name(capability: tuple[int, int]) -> str:
+    """NVIDIA's name of an architecture: ``sm_90``."""
+    return f"sm_{capability[0]}{capability[1]}"
+
+
 class BuildInfo(Part):
     precast: str
     torch: str
     backend: Literal["inductor", "reference"]
-    device: str
-    dtype: Literal["fp32", "bf16"]
+    device: Device
+    dtype: Dtype
     architecture: str
     instruction_sets: tuple[str, ...]
-    """Empty where the graphs hold no machine code."""
+    """Empty where the graphs hold no machine code of a processor, or none of its newer instructions."""
+    cuda: CudaInfo | None
+    """Exactly where the device is ``cuda``."""
     options: dict[str, bool | int | str]
+
+    @model_validator(mode="after")
+    def _device_is_described(self) -> BuildInfo:
+        if (self.device == "cuda") is (self.cuda is None):
+            raise ValueError(f"a build for {self.device} with cuda = {self.cuda}")
+        if self.device == "cuda" and self.backend == "reference":
+            raise ValueError("the reference backend is for the cpu")
+        if self.device == "cpu" and self.dtype == "fp16":
+            raise ValueError("fp16 is for cuda")
+        return self
+
+
+class VariantInfo(Part):
+    """One file of a graph. Several hold the same operators, their kernels chosen for other sizes."""
+
+    file: str
+    max_tokens: Annotated[int, Field(gt=0)]
+    """The largest batch that it runs."""
+    tuned_at: Annotated[int, Field(gt=0)]
+    """The size in tokens that its kernels were chosen for."""
+    choices: dict[str, str]
+    """For each matrix multiplication that was searched for, the kernel that won."""
 
 
 class GraphInfo(Part):
-    file: str
+    variants: Annotated[tuple[VariantInfo, ...], Field(min_length=1, max_length=16)]
+    """By ascending ``max_tokens``; a batch runs on the first that holds it."""
     signature: Signature
     ladder: Ladder
     weights: Literal["bound", "prepacked"]
@@ -148,7 +186,7 @@ class Manifest(Part):
 
     def named_files(self) -> set[str]:
         """Every file that some part of the manifest refers to."""
-        named = {graph.file for graph in self.graphs.values()}
+        named = {variant.file for graph in self.graphs.values() for variant in graph.variants}
         return named | {name for name in (self.weights, self.tokenization.file) if name is not None}
 
     def to_json(self) -> str:
@@ -213,7 +251,7 @@ def _reason(error: Exception) -> str:
         return str(error)
     found = error.errors(include_url=False, include_context=False)
     shown = [
-        f"{'.'.join(map(str, one['loc'])) or 'manifest'}: {one['msg']}, found {shortened(one['input'])}"
+        f"{'.'.join(map(str, one['loc'])) or 'manifest'}: {one['msg']}, found {shortened(one['input'])[:300]}"
         for one in found[:3]
     ]
     return "; ".join(shown) + (f"; and {len(found) - 3} more" if len(found) > 3 else "")

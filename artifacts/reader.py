@@ -25,7 +25,15 @@ from precast.artifacts.errors import (
     UnreadableError,
     UnsafePathError,
 )
-from precast.artifacts.manifest import MANIFEST_NAME, BuildInfo, FileInfo, Manifest, parse_manifest
+from precast.artifacts.manifest import (
+    MANIFEST_NAME,
+    BuildInfo,
+    CudaInfo,
+    FileInfo,
+    Manifest,
+    parse_manifest,
+    sm_name,
+)
 from precast.artifacts.writer import file_info
 
 MAX_MANIFEST_BYTES = 4 << 20
@@ -55,24 +63,28 @@ def read_manifest(folder: Path) -> Manifest:
     return parse_manifest(text)
 
 
-def open_artifact(folder: Path) -> Manifest:
+def open_artifact(folder: Path, device_index: int = 0) -> Manifest:
     """Read the manifest, hold the build against this machine, and check every file.
+
+    Args:
+        folder: the artifact.
+        device_index: the CUDA device that an artifact for CUDA shall run on.
 
     Raises:
         ArtifactError: one of its kinds; see ``artifacts.errors``.
     """
     manifest = read_manifest(folder)
-    check_build(manifest.build)
+    check_build(manifest.build, device_index)
     check_files(folder, manifest)
     return manifest
 
 
-def check_build(build: BuildInfo) -> None:
+def check_build(build: BuildInfo, device_index: int = 0) -> None:
     """Whether graphs built so can run here. A ``reference`` artifact runs anywhere."""
-    if build.device != "cpu":
-        raise DeviceError(f"built for {build.device}, this runtime serves cpu; {_again('--device cpu')}")
     if build.backend == "reference":
         return
+    if build.cuda is not None:
+        _check_cuda(build.cuda, device_index)
     if build.architecture != host.architecture():
         raise ArchitectureError(
             f"built for {build.architecture}, this machine is {host.architecture()}; {_again()}"
@@ -86,6 +98,24 @@ def check_build(build: BuildInfo) -> None:
         raise TorchVersionError(
             f"built with torch {build.torch}, found {host.torch_release()}; "
             f"`pip install torch=={build.torch}`, or {_again()}"
+        )
+
+
+def _check_cuda(built: CudaInfo, device_index: int) -> None:
+    """Kernels that use an architecture's own instructions and memory run on that architecture alone."""
+    found = host.compute_capability(device_index)
+    name = sm_name(built.compute_capability)
+    if found is None:
+        raise DeviceError(
+            f"built for CUDA {name}, torch sees no CUDA device {device_index}; {_again('--device cpu')}"
+        )
+    if found != built.compute_capability:
+        raise DeviceError(
+            f"built for CUDA {name}, device {device_index} is {sm_name(found)}; {_again('--device cuda')}"
+        )
+    if built.release != host.cuda_release():
+        raise TorchVersionError(
+            f"built with CUDA {built.release}, torch has {host.cuda_release()}; {_again('--device cuda')}"
         )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from precast.artifacts.manifest import Manifest
 from precast.compiler.errors import CompileError
 from precast.compiler.options import CompileOptions
-from precast.graphs.encode import Task
+from precast.graphs.encode import Dtype, Task
 
 __all__ = ["compile"]
 
@@ -21,7 +21,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     *,
     task: Task | Literal["auto"] = "auto",
     device: str = "cpu",
-    dtype: Literal["fp32", "bf16"] = "fp32",
+    dtype: Dtype = "fp32",
     backend: Literal["inductor", "reference"] = "inductor",
     max_length: int | None = None,
     max_tokens: int | None = None,
@@ -40,16 +40,18 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         output: directory of the artifact.
         task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, or ``auto`` to read
             it from the checkpoint.
-        device: ``cpu``.
-        dtype: ``fp32`` or ``bf16``; what weights are stored and computed in.
+        device: ``cpu``; ``cuda`` for the CUDA device of this machine; ``cuda:sm_90`` (or another
+            architecture) to build for a GPU that is not here, untuned and without ``verify``.
+        dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
         backend: ``inductor``, or ``reference``: portable and slow.
         max_length: tokens of one input; the checkpoint's own limit where left out.
         max_tokens: tokens of a packed batch.
         max_batch: inputs of a packed batch.
         pooling: for ``embed``, a mode or several that replace the checkpoint's.
         revision: of a hub id.
-        prepack: lay weights out for this processor and keep them in the graph (``inductor`` only).
-        autotune: search for the fastest matrix multiplications; None where the processor gains by it.
+        prepack: lay weights out for this processor and keep them in the graph (CPU only).
+        autotune: search for the fastest matrix multiplications; None does so on CUDA, and on processors
+            that gain by it.
         verify: compare with Hugging Face before the artifact is put in place.
         overwrite: replace what is at ``output``.
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import partial
+from importlib.util import find_spec
 from typing import Literal
 
 import torch
 
 from precast.compiler.checkpoint import Checkpoint, read_weights
-from precast.compiler.errors import UnsupportedModelError
+from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Family, Head, WeightNames
 from precast.compiler.families.registry import family_of
+from precast.compiler.kernels.cpu.padded import PaddedOps
 from precast.compiler.model.encode import Encode
+from precast.compiler.model.ops import OpsFactory
 from precast.compiler.model.spec import Classifier, Embedder, ModelSpec
 from precast.compiler.sentence_transformers import is_cross_encoder, read_modules
 from precast.compiler.weights import canonical, map_weights, with_tied
-from precast.graphs.encode import Task
+from precast.graphs.encode import Device, Task
 
 
 @dataclass(frozen=True)
@@ -81,8 +85,17 @@ def describe_model(
     return Description(ModelSpec(family.name, chosen, *parts, head), family, names)
 
 
-def fill(checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype) -> BuiltModel:
+def fill(
+    checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype, device: Device
+) -> BuiltModel:
     """Read the weights into a module; parameters get ``dtype``, tables that positions need stay as they are.
+
+    Args:
+        checkpoint: opened.
+        described: from ``describe_model``.
+        max_length: tokens of the longest input.
+        dtype: of the parameters.
+        device: that the module will be lowered for; its tensors are on the CPU all the same.
 
     Raises:
         CheckpointError: the weights cannot be read.
@@ -93,11 +106,26 @@ def fill(checkpoint: Checkpoint, described: Description, max_length: int, dtype:
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        module = Encode(spec, max_length).eval()
+        module = Encode(spec, operations(device, dtype, max_length)).eval()
     mapped = map_weights(module, described.names, source, family.dropped)
     parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
     module.load_state_dict(parameters, strict=False, assign=True)
     return BuiltModel(spec, module.requires_grad_(False), mapped.dropped)
+
+
+def operations(device: Device, dtype: torch.dtype, max_length: int) -> OpsFactory:
+    """What the modules compute in the device's own way.
+
+    Raises:
+        CompileError: our kernels need triton, and it is not installed.
+    """
+    if device == "cpu":
+        return partial(PaddedOps, dtype=dtype, max_length=max_length)
+    if find_spec("triton") is None:
+        raise CompileError("compiling for cuda needs triton: pip install triton, or a CUDA build of torch")
+    from precast.compiler.kernels.cuda.ops import TritonOps
+
+    return lambda layout, _: TritonOps(layout)
 
 
 def _classification_head(family: Family, reader: ConfigReader, task: Task) -> Head:

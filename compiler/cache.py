@@ -8,7 +8,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
 
@@ -33,31 +33,31 @@ def cache_folder() -> Path:
 
 
 def cached_lower(
-    backend: Backend, built: BuiltModel, signature: Signature, dtype: str
+    backend: Backend, built: BuiltModel, signature: Signature, dtype: str, tokens: int
 ) -> tuple[Lowered, bool]:
     """Lower a module, or take what an earlier call with the same content made.
 
     Returns:
         The lowered graph inside the cache, and whether it was there already.
     """
-    folder = cache_folder() / "graphs" / cache_key(backend, built, signature, dtype)
+    folder = cache_folder() / "graphs" / cache_key(backend, built, signature, dtype, tokens)
     found = _read(folder)
     if found is not None:
         return found, True
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        lowered = backend.lower(built.module, signature, work)
+        lowered = backend.lower(built.module, signature, tokens, work)
         _describe(work, lowered)
         # Another process may have been as fast; its folder holds the same.
         shutil.rmtree(folder, ignore_errors=True)
         work.rename(folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return Lowered(folder / lowered.path.name, lowered.weights, lowered.constants), False
+    return replace(lowered, path=folder / lowered.path.name), False
 
 
-def cache_key(backend: Backend, built: BuiltModel, signature: Signature, dtype: str) -> str:
+def cache_key(backend: Backend, built: BuiltModel, signature: Signature, dtype: str, tokens: int) -> str:
     """SHA-256 over everything that the lowered file depends on, our own source code included."""
     content = {
         "backend": backend.name,
@@ -65,6 +65,7 @@ def cache_key(backend: Backend, built: BuiltModel, signature: Signature, dtype: 
         "spec": asdict(built.spec),
         "signature": asdict(signature),
         "dtype": dtype,
+        "tokens": tokens,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
         "source": _source_digest(),
@@ -98,6 +99,7 @@ def _describe(folder: Path, lowered: Lowered) -> None:
         "file": lowered.path.name,
         "weights": lowered.weights,
         "constants": lowered.constants,
+        "choices": dict(lowered.choices),
         "sha256": file_info(lowered.path).sha256,
     }
     (folder / "lowered.json").write_text(json.dumps(facts), "utf-8")
@@ -110,6 +112,6 @@ def _read(folder: Path) -> Lowered | None:
         path = folder / facts["file"]
         if file_info(path).sha256 != facts["sha256"]:
             return None
-        return Lowered(path, facts["weights"], tuple(facts["constants"]))
+        return Lowered(path, facts["weights"], tuple(facts["constants"]), facts["choices"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -9,9 +10,14 @@ from typing import Literal
 import torch
 
 from precast.compiler.errors import CompileError
-from precast.graphs.encode import Task
+from precast.graphs.encode import Device, Dtype, Task
 
-DTYPES: dict[str, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16}
+DTYPES: dict[Dtype, torch.dtype] = {
+    "fp32": torch.float32,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+_ARCHITECTURE = re.compile(r"cuda:sm_(\d{1,2})(\d)")
 
 
 @dataclass(frozen=True)
@@ -22,7 +28,7 @@ class CompileOptions:
     output: Path
     task: Task | Literal["auto"] = "auto"
     device: str = "cpu"
-    dtype: Literal["fp32", "bf16"] = "fp32"
+    dtype: Dtype = "fp32"
     backend: Literal["inductor", "reference"] = "inductor"
     max_length: int | None = None
     max_tokens: int | None = None
@@ -36,13 +42,34 @@ class CompileOptions:
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, ("auto", "embed", "classify", "rerank", "token-classify", "hidden"))
-        _one_of("device", self.device, ("cpu",))
+        if self.architecture is None and self.device not in ("cpu", "cuda"):
+            raise CompileError(
+                f"device must be cpu, cuda or, without a GPU, cuda:sm_90, found {self.device!r}"
+            )
         _one_of("dtype", self.dtype, tuple(DTYPES))
         _one_of("backend", self.backend, ("inductor", "reference"))
+        if self.device_kind == "cuda" and self.backend == "reference":
+            raise CompileError("the reference backend runs on cpu; expected device cpu or backend inductor")
+        if self.device_kind == "cpu" and self.dtype == "fp16":
+            raise CompileError("fp16 is for cuda; on a cpu choose fp32 or bf16")
+        if self.architecture is not None and self.verify:
+            raise CompileError(
+                f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
+            )
         for name in ("max_length", "max_tokens", "max_batch"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CompileError(f"{name} must be positive, found {value}")
+
+    @property
+    def device_kind(self) -> Device:
+        return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def architecture(self) -> tuple[int, int] | None:
+        """The compute capability to build for without a device: ``cuda:sm_90`` is ``(9, 0)``."""
+        found = _ARCHITECTURE.fullmatch(self.device)
+        return None if found is None else (int(found[1]), int(found[2]))
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -36,7 +36,7 @@ class Allowed:
     cosine: float
 
 
-ALLOWED = {"fp32": Allowed(1e-4, 0.99999), "bf16": Allowed(0.1, 0.999)}
+ALLOWED = {"fp32": Allowed(1e-4, 0.99999), "bf16": Allowed(0.1, 0.999), "fp16": Allowed(0.03, 0.9995)}
 
 
 def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> ParityInfo:

@@ -10,6 +10,10 @@ from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Axis, Buffer, Signature
 
 Task = Literal["embed", "classify", "rerank", "token-classify", "hidden"]
+Device = Literal["cpu", "cuda"]
+"""The kind of device that a graph was lowered for."""
+Dtype = Literal["fp32", "bf16", "fp16"]
+"""What weights are stored and computed in; fp16 on CUDA alone."""
 
 TOKENS = "tokens"
 SEQUENCES = "sequences"
@@ -19,6 +23,9 @@ MAX_TOKENS = 1 << 24
 """Of a packed batch. Static buffers are allocated at their largest sizes when an artifact is loaded, and
 positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
+CAPTURED_TOKENS = 8192
+"""The largest bucket of a CUDA ladder. A batch beyond it keeps the device busy for longer than its launches
+take, so it is called directly and pays for no spare tokens."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +46,10 @@ class Limits:
                 f"0 < max_batch <= {MAX_BATCH}, found {self}"
             )
 
-    def ladder(self) -> Ladder:
+    def ladder(self, device: Device) -> Ladder:
+        """The buckets of packed tokens; on CUDA each is one captured graph."""
+        if device == "cuda":
+            return Ladder.doubling(TOKENS, min(CAPTURED_TOKENS, self.max_tokens), steps=2)
         return Ladder.doubling(TOKENS, self.max_tokens)
 
 
@@ -64,31 +74,30 @@ def encode_output(task: Task, size: int) -> EncodeOutput:
 
 
 def encode_signature(
-    limits: Limits, output: EncodeOutput, *, token_types: bool, prompt_lengths: bool
+    limits: Limits, output: EncodeOutput, *, device: Device, token_types: bool, prompt_lengths: bool
 ) -> Signature:
     """Named buffers of a packed batch.
 
     ``input_ids`` and ``token_type_ids`` are ``[tokens]``: the inputs one after another, then spare
     tokens. ``cu_seqlens`` is ``[sequences + 1]``: where each input starts and, last, where the last
     one ends; a spare sequence starts where it ends. ``prompt_lengths`` is ``[sequences]``: leading
-    tokens that pooling leaves out. ``key_positions`` is ``0 .. length - 1`` for the longest input:
-    the plain-torch attention of a CPU needs that size as a dimension.
+    tokens that pooling leaves out. ``key_positions``, on a CPU alone, is ``0 .. length - 1`` for the
+    longest input: plain-torch attention needs that size as a dimension, our kernels do not.
     """
     inputs = [Buffer("input_ids", "int32", (TOKENS,))]
     if token_types:
         inputs.append(Buffer("token_type_ids", "int32", (TOKENS,)))
     inputs.append(Buffer("cu_seqlens", "int32", (f"{SEQUENCES}+1",)))
-    inputs.append(Buffer("key_positions", "int32", (LENGTH,)))
+    axes = [Axis(TOKENS, 2, max(2, limits.max_tokens)), Axis(SEQUENCES, 2, max(2, limits.max_batch))]
+    if device == "cpu":
+        inputs.append(Buffer("key_positions", "int32", (LENGTH,)))
+        axes.append(Axis(LENGTH, 2, max(2, limits.max_length)))
     if prompt_lengths:
         inputs.append(Buffer("prompt_lengths", "int32", (SEQUENCES,)))
     rows = TOKENS if output.per_token else SEQUENCES
     return Signature(
         graph="encode",
-        axes=(
-            Axis(TOKENS, 2, max(2, limits.max_tokens)),
-            Axis(SEQUENCES, 2, max(2, limits.max_batch)),
-            Axis(LENGTH, 2, max(2, limits.max_length)),
-        ),
+        axes=tuple(axes),
         inputs=tuple(inputs),
         outputs=(Buffer(output.name, "float32", (rows, output.size)),),
     )

@@ -28,20 +28,28 @@ class Ladder:
             )
 
     @classmethod
-    def doubling(cls, axis: str, top: int, first: int = 16) -> Ladder:
+    def doubling(cls, axis: str, top: int, first: int = 16, steps: int = 1) -> Ladder:
         """``first``, twice that, and so on; the last bucket is exactly ``top``.
 
+        Args:
+            axis: its name.
+            top: the last bucket.
+            first: the smallest bucket, if ``top`` is not smaller still.
+            steps: evenly spaced buckets from one size up to its double; ``first`` must be a multiple of it.
+
         Raises:
-            LadderError: ``first`` or ``top`` is not positive.
+            LadderError: a number is not positive, or ``first`` cannot be divided into ``steps``.
         """
-        if first < 1:
-            raise LadderError(f"the first bucket of {axis} must be positive, found {first}")
-        buckets = []
-        size = first
-        while size < top:
-            buckets.append(size)
-            size *= 2
-        return cls(axis, (*buckets, top))
+        if first < 1 or steps < 1 or first % steps:
+            raise LadderError(
+                f"the first bucket of {axis} must be a positive multiple of {steps} steps, found {first}"
+            )
+        sizes = (
+            (first << power) + part * (first << power) // steps
+            for power in range(top.bit_length())
+            for part in range(steps)
+        )
+        return cls(axis, (*(size for size in sizes if size < top), top))
 
     @property
     def top(self) -> int:

@@ -104,7 +104,7 @@ class Encoder:
         return AsyncEncoder(self)
 
     def stats(self) -> Stats:
-        """Requests, batches and tokens answered so far; requests waiting and failed."""
+        """Requests, batches and tokens answered so far; requests waiting and failed; graphs captured."""
         return self._worker.stats()
 
     def close(self) -> None:

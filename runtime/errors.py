@@ -62,3 +62,7 @@ class EngineClosedError(RuntimeFault):
 
 class GraphError(RuntimeFault):
     """A graph could not be loaded, bound or run."""
+
+
+class DeviceFailedError(RuntimeFault):
+    """The device failed. The engine is dead: all that it held and all that comes later meets this error."""

@@ -2,33 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 from reprlib import repr as shortened
 
 import numpy as np
-import torch
-from torch import Tensor
 
-from precast.artifacts.errors import ManifestError, TokenizerFileError, WeightsError
+from precast.artifacts.errors import ManifestError, TokenizerFileError
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GraphInfo, HiddenInfo, Manifest
 from precast.artifacts.reader import open_artifact
-from precast.artifacts.weights import read_weights
 from precast.graphs.encode import TOKENS, EncodeOutput, encode_output, encode_signature
-from precast.graphs.errors import ProgramError
-from precast.graphs.program import Program, ProgramRunner
 from precast.runtime.encoder import Encoder
-from precast.runtime.errors import OptionError
-from precast.runtime.replay.direct import DirectReplay, Graph
-from precast.runtime.replay.inductor import InductorGraph
-from precast.runtime.replay.interface import Replay
+from precast.runtime.options import DEFAULTS, EngineOptions
+from precast.runtime.replay.opening import open_replay
 from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Worker
-
-BATCH_TOKENS = 1024
-"""Tokens of a batch on a CPU: enough to keep the matrix units busy, few enough for the caches."""
-MAX_THREADS = 1024
-"""The process ends where the system refuses to start a kernel's thread."""
 
 _ANSWERS = {
     "embed": EmbedInfo,
@@ -39,30 +26,6 @@ _ANSWERS = {
 }
 
 
-@dataclass(frozen=True)
-class EngineOptions:
-    """See ``load``.
-
-    Raises:
-        OptionError: an option is out of range.
-    """
-
-    num_threads: int | None = None
-    batch_tokens: int | None = None
-    max_waiting: int = 65_536
-    max_characters: int = 1_000_000
-
-    def __post_init__(self) -> None:
-        for name, value in vars(self).items():
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise OptionError(f"{name} must be a positive number, found {value!r}")
-        if self.num_threads is not None and self.num_threads > MAX_THREADS:
-            raise OptionError(f"num_threads must be at most {MAX_THREADS}, found {self.num_threads}")
-
-
-DEFAULTS = EngineOptions()
-
-
 def load(
     path: str | Path,
     *,
@@ -70,28 +33,37 @@ def load(
     batch_tokens: int | None = DEFAULTS.batch_tokens,
     max_waiting: int = DEFAULTS.max_waiting,
     max_characters: int = DEFAULTS.max_characters,
+    device: str | None = DEFAULTS.device,
+    capture: int | None = DEFAULTS.capture,
 ) -> Encoder:
     """Check an artifact, load it and start its engine.
 
     Args:
         path: the artifact's directory.
-        num_threads: of the graph's kernels; torch's own number where left out.
-        batch_tokens: tokens of a packed batch, at most the artifact's ``max_tokens``.
+        num_threads: of the graph's kernels; torch's own number where left out. Without meaning on CUDA.
+        batch_tokens: tokens of a packed batch, at most the artifact's ``max_tokens``. Where left out 1024 on
+            a CPU, on CUDA the largest bucket; batches above that are run without a captured graph.
         max_waiting: requests that may wait; ``submit`` refuses more, lists wait for room.
         max_characters: characters of one text; longer ones are refused before they are tokenized.
+        device: for an artifact built for CUDA, ``"cuda"`` or ``"cuda:1"``; device 0 where left out. For one
+            built for a CPU nothing but ``"cpu"``.
+        capture: on CUDA, graphs are captured at once for buckets of up to so many tokens, for larger ones
+            when a batch first meets them; all at once where left out. Without meaning on a CPU.
 
     Raises:
         ArtifactError: the artifact is damaged or was built for another machine; its subclasses say how.
         ProgramError, GraphError: a graph cannot be loaded, or fails on its first batch.
-        OptionError: an option is out of range.
+        DeviceFailedError: the CUDA device failed, or its memory does not suffice.
+        OptionError: an option is out of range, or the artifact was built for another device.
     """
-    options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters)
+    options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters, device, capture)
     folder = Path(path)
-    return start_engine(folder, open_artifact(folder), options)
+    return start_engine(folder, open_artifact(folder, options.device_index()), options)
 
 
 def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Encoder:
     """The engine of an artifact whose files were checked. The compiler's parity check starts here."""
+    _check_encode_graph(manifest)
     limits = manifest.limits
     tokenizer = TextTokenizer(
         _tokenizer_json(folder, manifest),
@@ -103,22 +75,14 @@ def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFA
     )
     tokenizer.warm()
     worker = Worker(
-        open_replay(folder, manifest),
+        open_replay(folder, manifest, options),
         _output_of(manifest),
         limits,
-        batch_tokens=min(options.batch_tokens or BATCH_TOKENS, limits.max_tokens),
+        batch_tokens=options.batch_tokens_for(manifest),
         max_waiting=options.max_waiting,
-        num_threads=options.num_threads or torch.get_num_threads(),
         probe=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
     )
     return Encoder(manifest, tokenizer, worker)
-
-
-def open_replay(folder: Path, manifest: Manifest) -> Replay:
-    """The ``encode`` graph with its weights bound and its buffers allocated."""
-    graph = _encode_graph(manifest)
-    weights = read_weights(folder / manifest.weights) if manifest.weights else {}
-    return DirectReplay(graph.signature, _open_graph(folder, manifest, graph, weights))
 
 
 def _output_of(manifest: Manifest) -> EncodeOutput:
@@ -132,8 +96,8 @@ def _output_of(manifest: Manifest) -> EncodeOutput:
     return encode_output(task, len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size)
 
 
-def _encode_graph(manifest: Manifest) -> GraphInfo:
-    """The ``encode`` graph, if it takes and gives what this runtime packs and reads."""
+def _check_encode_graph(manifest: Manifest) -> None:
+    """Whether the ``encode`` graph takes and gives what this runtime packs and reads."""
     graph = manifest.graphs.get("encode")
     if graph is None:
         raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
@@ -142,6 +106,7 @@ def _encode_graph(manifest: Manifest) -> GraphInfo:
     expected = encode_signature(
         manifest.limits,
         _output_of(manifest),
+        device=manifest.build.device,
         token_types="token_type_ids" in names,
         prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
     )
@@ -151,33 +116,24 @@ def _encode_graph(manifest: Manifest) -> GraphInfo:
                 f"the {part} of graph encode are {getattr(signature, part)}, this runtime fills "
                 f"{getattr(expected, part)}; compile the artifact again"
             )
-    if graph.ladder.axis != TOKENS or graph.ladder.top != manifest.limits.max_tokens:
+    _check_ladder(manifest, graph)
+    limits = [variant.max_tokens for variant in graph.variants]
+    if limits != sorted(set(limits)) or limits[-1] != manifest.limits.max_tokens:
         raise ManifestError(
-            f"the ladder of graph encode ends at {graph.ladder.top} {graph.ladder.axis}, its limits at "
-            f"{manifest.limits.max_tokens} {TOKENS}; compile the artifact again"
+            f"the variants of graph encode hold {limits} tokens, expected ascending numbers up to "
+            f"{manifest.limits.max_tokens}; compile the artifact again"
         )
-    return graph
 
 
-def _open_graph(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:
-    missing = sorted(set(graph.constants) - set(weights))
-    if missing:
-        raise WeightsError(f"the weights file lacks {missing[:5]}; copy or compile the artifact again")
-    bound = {name: weights[name] for name in graph.constants}
-    path = folder / graph.file
-    if manifest.build.backend == "inductor":
-        return InductorGraph(path, graph.signature, None if graph.weights == "prepacked" else bound)
-    try:
-        program = Program.from_json(path.read_text("utf-8"))
-    except UnicodeDecodeError as error:
-        raise ProgramError(f"{graph.file} is no text: {error}; compile the artifact again") from error
-    taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
-    if taken != given:
-        raise ProgramError(
-            f"{graph.file} takes {sorted(taken)[:9]}, its signature names {sorted(given)}; "
+def _check_ladder(manifest: Manifest, graph: GraphInfo) -> None:
+    """On a CPU the ladder ends where the limits do; on CUDA larger batches are called directly."""
+    ladder, limit = graph.ladder, manifest.limits.max_tokens
+    fits = ladder.top <= limit if manifest.build.device == "cuda" else ladder.top == limit
+    if ladder.axis != TOKENS or not fits:
+        raise ManifestError(
+            f"the ladder of graph encode ends at {ladder.top} {ladder.axis}, its limits at {limit} {TOKENS}; "
             f"compile the artifact again"
         )
-    return ProgramRunner(program, bound)
 
 
 def _tokenizer_json(folder: Path, manifest: Manifest) -> str | None:

@@ -1,4 +1,4 @@
-"""Cutting waiting requests into packed batches, and writing a batch into static buffers."""
+"""Cutting waiting requests into packed batches, and writing a batch into the buffers of its launch."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.runtime.replay.buffers import StaticBuffers
-from precast.runtime.replay.interface import Replay
+from precast.runtime.replay.interface import HostBuffers, Replay
 from precast.runtime.tokenization import Tokens
 
 
@@ -29,38 +28,50 @@ def cut(lengths: Sequence[int], max_tokens: int, max_batch: int) -> list[list[in
     return batches
 
 
-def fill(replay: Replay, batch: Sequence[Tokens]) -> dict[str, int]:
-    """Write ``batch`` into the buffers of ``replay`` and return the sizes to run it at.
-
-    What lies between the batch and those sizes becomes spare tokens (id 0, read by nobody) and spare
-    sequences of length zero.
-    """
+def fill(replay: Replay, batch: Sequence[Tokens]) -> HostBuffers:
+    """Write ``batch`` into the buffers of the next launch of ``replay``."""
     lengths = np.fromiter(map(len, batch), dtype=np.int32, count=len(batch))
-    tokens = int(lengths.sum())
-    sizes = replay.sizes({TOKENS: tokens, SEQUENCES: len(batch), LENGTH: int(lengths.max())})
-    arrays = replay.buffers.arrays
-    np.concatenate([item.ids for item in batch], out=arrays["input_ids"][:tokens])
-    arrays["input_ids"][tokens : sizes[TOKENS]] = 0
-    ends = arrays["cu_seqlens"]
+    needed = {TOKENS: int(lengths.sum()), SEQUENCES: len(batch), LENGTH: int(lengths.max())}
+    buffers = replay.buffers_for(needed)
+    _write(buffers, batch, lengths, needed[TOKENS])
+    return buffers
+
+
+def fill_example(buffers: HostBuffers, max_length: int) -> None:
+    """Write a batch that fills ``buffers`` as far as inputs of ``max_length`` tokens can.
+
+    Every id is 0: the batch is run to see the graph at work, and its answers are read by nobody.
+    """
+    tokens, sequences = buffers.sizes[TOKENS], buffers.sizes[SEQUENCES]
+    lengths = [min(max_length, tokens - start) for start in range(0, tokens, max_length)][:sequences]
+    batch = [Tokens(np.zeros(length, np.int32), None) for length in lengths]
+    _write(buffers, batch, np.array(lengths, np.int32), sum(lengths))
+
+
+def _write(buffers: HostBuffers, batch: Sequence[Tokens], lengths: np.ndarray, tokens: int) -> None:
+    """What the batch leaves over becomes spare tokens (id 0, read by nobody) and sequences of length zero."""
+    arrays = buffers.arrays
+    ids, ends = arrays["input_ids"], arrays["cu_seqlens"]
+    np.concatenate([item.ids for item in batch], out=ids[:tokens])
+    ids[tokens:] = 0
     ends[0] = 0
     np.cumsum(lengths, out=ends[1 : len(batch) + 1])
-    ends[len(batch) + 1 : sizes[SEQUENCES] + 1] = tokens
-    arrays["key_positions"][: sizes[LENGTH]] = np.arange(sizes[LENGTH], dtype=np.int32)
-    _fill_optional(replay.buffers, batch, tokens, sizes)
-    return sizes
-
-
-def _fill_optional(
-    buffers: StaticBuffers, batch: Sequence[Tokens], tokens: int, sizes: dict[str, int]
-) -> None:
-    types = buffers.arrays.get("token_type_ids")
+    ends[len(batch) + 1 :] = tokens
+    positions = arrays.get("key_positions")
+    if positions is not None:
+        positions[:] = np.arange(len(positions), dtype=np.int32)
+    types = arrays.get("token_type_ids")
     if types is not None:
-        at = 0
-        for item in batch:
-            types[at : at + len(item)] = 0 if item.types is None else item.types
-            at += len(item)
-        types[tokens : sizes[TOKENS]] = 0
-    prompts = buffers.arrays.get("prompt_lengths")
+        _write_types(types, batch, tokens)
+    prompts = arrays.get("prompt_lengths")
     if prompts is not None:
         prompts[: len(batch)] = [item.prompt_length for item in batch]
-        prompts[len(batch) : sizes[SEQUENCES]] = 0
+        prompts[len(batch) :] = 0
+
+
+def _write_types(types: np.ndarray, batch: Sequence[Tokens], tokens: int) -> None:
+    at = 0
+    for item in batch:
+        types[at : at + len(item)] = 0 if item.types is None else item.types
+        at += len(item)
+    types[tokens:] = 0

@@ -46,6 +46,9 @@ class Family:
     tied: Mapping[str, str] = field(default_factory=dict)
     """Source weight: the one that is read in its place where a checkpoint lacks it. Which of two tied
     weights a checkpoint stores differs."""
+    overflows_fp16: bool = False
+    """Whether hidden states of trained checkpoints leave the range of fp16, as T5 and Gemma, which were
+    trained in bf16. HF clamps T5 and keeps some layers in fp32; we ask for bf16 instead."""
 
 
 def linear(target: str, *sources: str) -> dict[str, tuple[str, ...]]:

@@ -73,4 +73,5 @@ FAMILY = Family(
     weights=weights,
     sequence_head=llama.sequence_head,
     dropped=llama.DROPPED,
+    overflows_fp16=True,
 )

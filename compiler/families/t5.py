@@ -107,4 +107,5 @@ FAMILY = Family(
     token_head=token_head,
     dropped=("decoder.*", "lm_head.*", "shared.weight", "classifier.*", "classification_head.*"),
     tied={"encoder.embed_tokens.weight": "shared.weight"},
+    overflows_fp16=True,
 )

@@ -1,1 +1,1 @@
-"""One file an operation: the plain-torch form that a CPU lowers and that every kernel is held against."""
+"""What each device computes in its own way on a packed batch: one folder a device, one file an operation."""

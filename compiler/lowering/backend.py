@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -20,18 +20,23 @@ class Lowered:
     weights: Literal["bound", "prepacked"]
     constants: tuple[str, ...]
     """Tensors of the module's state that must be bound by name."""
+    choices: Mapping[str, str] = field(default_factory=dict)
+    """For each matrix multiplication that was searched for, the kernel that won."""
 
 
 @dataclass(frozen=True)
 class Backend:
     """A way to lower graphs.
 
-    ``settings`` is everything besides the module and its signature that the file depends on; it goes
-    into the cache key and into the manifest.
+    ``settings`` is everything besides the module, its signature and ``tokens`` that the file depends on; it
+    goes into the cache key and into the manifest.
     """
 
     name: Literal["inductor", "reference"]
     suffix: str
     settings: dict[str, bool | int | str]
     carries_weights: bool
-    lower: Callable[[nn.Module, Signature, Path], Lowered]
+    lower: Callable[[nn.Module, Signature, int, Path], Lowered]
+    """Module, signature, the size in tokens that kernels are chosen for, a folder to write into."""
+    tuned_at: tuple[int, ...] = (12,)
+    """Sizes in tokens, ascending; each gives a variant of the graph, used up to halfway to the next one."""

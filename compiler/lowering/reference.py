@@ -33,8 +33,8 @@ def reference() -> Backend:
     return Backend("reference", ".json", {}, False, _lower)
 
 
-def _lower(module: nn.Module, signature: Signature, folder: Path) -> Lowered:
-    program = to_program(trace(module, signature))
+def _lower(module: nn.Module, signature: Signature, tokens: int, folder: Path) -> Lowered:
+    program = to_program(trace(module, signature, tokens))
     path = folder / "graph.json"
     path.write_text(program.to_json(), "utf-8")
     return Lowered(path, "bound", tuple(sorted(set(program.weights.values()))))

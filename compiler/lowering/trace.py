@@ -7,29 +7,48 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
+from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.signature import Signature, split_dim
 
-# Sizes to trace with: different for each axis, so that no two of them are taken for one.
-_EXAMPLE_SIZES = {"tokens": 12, "sequences": 3, "length": 7}
+
+def example_sizes(signature: Signature, tokens: int) -> dict[str, int]:
+    """A size for each axis, different ones where the limits allow, so that no two are taken for one.
+
+    Args:
+        signature: of the graph.
+        tokens: what kernels are chosen for.
+    """
+    wanted = {TOKENS: tokens, SEQUENCES: max(3, tokens // 128), LENGTH: 7}
+    return {axis.name: min(max(wanted[axis.name], axis.minimum), axis.maximum) for axis in signature.axes}
 
 
-def example_inputs(signature: Signature) -> dict[str, torch.Tensor]:
-    """A small batch that fits ``signature``: three sequences of 7, 4 and 0 tokens, one spare token."""
-    sizes = {axis.name: min(_EXAMPLE_SIZES[axis.name], axis.maximum) for axis in signature.axes}
+def example_inputs(
+    signature: Signature, tokens: int, device: str | torch.device = "cpu"
+) -> dict[str, torch.Tensor]:
+    """A batch that fits ``signature``: two sequences, the others of no length, spare tokens behind."""
+    sizes = example_sizes(signature, tokens)
     tensors = {
-        buffer.name: torch.zeros(buffer.sizes(sizes), dtype=buffer.torch_dtype) for buffer in signature.inputs
+        buffer.name: torch.zeros(buffer.sizes(sizes), dtype=buffer.torch_dtype, device=device)
+        for buffer in signature.inputs
     }
-    longest = sizes["length"]
-    used = min(sizes["tokens"], longest + 4)
-    ends = torch.full((sizes["sequences"],), used, dtype=torch.int32)
-    ends[0] = min(longest, used)
-    tensors["cu_seqlens"][1:] = ends
-    tensors["key_positions"].copy_(torch.arange(longest))
+    first = min(sizes.get(LENGTH, 7), sizes[TOKENS])
+    tensors["cu_seqlens"][1:2] = first
+    tensors["cu_seqlens"][2:] = min(sizes[TOKENS], first + 4)
+    if "key_positions" in tensors:
+        tensors["key_positions"].copy_(torch.arange(sizes[LENGTH]))
     return tensors
 
 
-def trace(module: nn.Module, signature: Signature) -> ExportedProgram:
+def trace(
+    module: nn.Module, signature: Signature, tokens: int = 12, device: str | torch.device = "cpu"
+) -> ExportedProgram:
     """``torch.export`` with every axis of ``signature`` symbolic.
+
+    Args:
+        module: its tensors on ``device``.
+        signature: names, shapes and limits of its inputs.
+        tokens: the size that a backend takes for typical.
+        device: of the example inputs.
 
     Raises:
         LoweringError: the module cannot be traced for all sizes.
@@ -52,7 +71,11 @@ def trace(module: nn.Module, signature: Signature) -> ExportedProgram:
     }
     try:
         return torch.export.export(
-            module, (), kwargs=example_inputs(signature), dynamic_shapes=shapes, strict=False
+            module,
+            (),
+            kwargs=example_inputs(signature, tokens, device),
+            dynamic_shapes=shapes,
+            strict=False,
         )
     except Exception as error:  # torch.export raises many kinds; each means that tracing failed
         raise LoweringError(f"graph {signature.graph} cannot be traced: {error}") from error

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from precast.compiler.model import spec
 from precast.compiler.model.heads import Classifier, Embedder
 from precast.compiler.model.layout import PackedLayout
+from precast.compiler.model.ops import OpsFactory
 from precast.compiler.model.stack import Embeddings, Stack
 
 
@@ -15,12 +16,12 @@ class Encode(nn.Module):
 
     Args:
         model: what it is.
-        max_length: tokens of the longest input that it will be traced for.
+        make_ops: the operations of the device that it will be lowered for.
     """
 
-    def __init__(self, model: spec.ModelSpec, max_length: int) -> None:
+    def __init__(self, model: spec.ModelSpec, make_ops: OpsFactory) -> None:
         super().__init__()
-        self.max_length = max_length
+        self._make_ops = make_ops
         self.embeddings = Embeddings(model.hidden_size, model.embeddings)
         self.encoder = Stack(model.hidden_size, model.encoder)
         self.head: nn.Module | None = None
@@ -33,12 +34,13 @@ class Encode(nn.Module):
         self,
         input_ids: Tensor,
         cu_seqlens: Tensor,
-        key_positions: Tensor,
+        key_positions: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         prompt_lengths: Tensor | None = None,
     ) -> Tensor:
-        layout = PackedLayout(input_ids.shape[0], cu_seqlens, key_positions, self.max_length)
-        hidden = self.encoder(self.embeddings(input_ids, token_type_ids, layout), layout)
+        layout = PackedLayout(input_ids.shape[0], cu_seqlens)
+        ops = self._make_ops(layout, key_positions)
+        hidden = self.encoder(self.embeddings(input_ids, token_type_ids, layout), layout, ops)
         if self.head is None:
             return hidden.float()
-        return self.head(hidden, input_ids, layout, prompt_lengths)
+        return self.head(hidden, input_ids, layout, ops, prompt_lengths)

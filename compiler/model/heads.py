@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from precast.compiler.model import spec
 from precast.compiler.model.layers import ACTIVATIONS, Norm
 from precast.compiler.model.layout import PackedLayout
+from precast.compiler.model.ops import PackedOps
 
 
 class Dense(nn.Module):
@@ -32,26 +33,28 @@ class Classifier(nn.Module):
         self.norm = Norm(width, classifier.norm) if classifier.norm else None
         self.out = nn.Linear(width, classifier.labels, bias=classifier.bias)
 
-    def forward(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
-        x = self._picked(x, input_ids, layout)
+    def forward(
+        self, x: Tensor, input_ids: Tensor, layout: PackedLayout, ops: PackedOps, skip: Tensor | None
+    ) -> Tensor:
+        x = self._picked(x, input_ids, layout, ops)
         if self.dense is not None:
             x = self.dense(x)
         if self.norm is not None:
             x = self.norm(x)
         return self.out(x).float()
 
-    def _picked(self, x: Tensor, input_ids: Tensor, layout: PackedLayout) -> Tensor:
+    def _picked(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, ops: PackedOps) -> Tensor:
         if self.spec.pick is None:
             return x
         if self.spec.pick == "first":
             return x[layout.first]
         if self.spec.pick == "mean":
-            return pool("mean", x, layout, None).to(x.dtype)
+            return pool("mean", x, layout, ops, None).to(x.dtype)
         if self.spec.padding_idx is None:
             return x[layout.last]
-        # HF: the rightmost token that is not padding; the first one where all are.
-        told = (layout.padded(input_ids) != self.spec.padding_idx) & layout.live
-        chosen = (layout.keys * told).argmax(dim=-1)
+        # HF: the rightmost token that is not padding; the first one where all are. fp32 holds a position.
+        told = torch.where(input_ids != self.spec.padding_idx, layout.position, 0).float()[:, None]
+        chosen = ops.largest(told, layout.starts)[:, 0].clamp(min=0).to(torch.int64)
         return x[(layout.starts + chosen).clamp(max=x.shape[0] - 1)]
 
 
@@ -63,41 +66,42 @@ class Embedder(nn.Module):
         self.spec = embedder
         self.dense = nn.ModuleList(Dense(dense) for dense in embedder.dense)
 
-    def forward(self, x: Tensor, input_ids: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
-        pooled = torch.cat([pool(mode, x, layout, skip) for mode in self.spec.pooling], dim=-1)
+    def forward(
+        self, x: Tensor, input_ids: Tensor, layout: PackedLayout, ops: PackedOps, skip: Tensor | None
+    ) -> Tensor:
+        pooled = torch.cat([pool(mode, x, layout, ops, skip) for mode in self.spec.pooling], dim=-1)
         for dense in self.dense:
             pooled = dense(pooled.to(x.dtype)).float()
         return F.normalize(pooled, dim=-1) if self.spec.normalize else pooled
 
 
-def pool(mode: str, x: Tensor, layout: PackedLayout, skip: Tensor | None) -> Tensor:
+def pool(mode: str, x: Tensor, layout: PackedLayout, ops: PackedOps, skip: Tensor | None) -> Tensor:
     """One vector a sequence, as sentence-transformers' ``Pooling`` defines the modes.
 
     Args:
         mode: one of ``spec.POOLING_MODES``.
         x: ``[T, hidden]``.
         layout: of the batch.
+        ops: of the batch.
         skip: ``[B]`` leading tokens (a prompt's) that are left out, or None.
 
     Returns:
         fp32 ``[B, hidden]``; a sequence of length zero gives finite numbers that nobody reads.
     """
-    live, first = layout.live, layout.first
-    if skip is not None:
-        live = live & (layout.keys[None, :] >= skip[:, None])
-        within = torch.where(skip < layout.lengths, skip, 0)
-        first = (layout.starts + within).clamp(max=x.shape[0] - 1)
-    if mode == "cls":
-        return x[first].float()
     if mode == "lasttoken":
         return x[layout.last].float()
-    rows = layout.padded(x).float()
+    lengths, skipped = layout.lengths, torch.zeros_like(layout.lengths) if skip is None else skip.long()
+    begin = layout.starts + skipped
+    if mode == "cls":
+        # A prompt that fills its input leaves the first token.
+        return x[torch.where(skipped < lengths, begin, layout.starts).clamp(max=x.shape[0] - 1)].float()
     if mode == "max":
-        lowest = torch.finfo(torch.float32).min
-        return rows.masked_fill(~live[..., None], lowest).amax(dim=1)
-    weight = live.float()
+        return ops.largest(x, begin)
+    count = (lengths - skipped).clamp(min=0)
     if mode == "weightedmean":
-        weight = weight * (layout.keys + 1).float()
-    total = (rows * weight[..., None]).sum(dim=1)
-    share = weight.sum(dim=1, keepdim=True).clamp(min=1e-9)
-    return total / (share.sqrt() if mode == "mean_sqrt_len_tokens" else share)
+        weight = (layout.position + 1).float()
+        # The weights of positions skipped .. length - 1 are consecutive numbers.
+        share = (count * (lengths + skipped + 1)).float() / 2
+        return ops.total(x, begin, weight) / share.clamp(min=1e-9)[:, None]
+    share = count.float().clamp(min=1e-9)
+    return ops.total(x, begin) / (share.sqrt() if mode == "mean_sqrt_len_tokens" else share)[:, None]

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from precast.compiler.kernels.packed_attention import packed_attention
 from precast.compiler.model import spec
-from precast.compiler.model.layout import PackedLayout
+from precast.compiler.model.ops import PackedOps
 
 ACTIVATIONS: dict[spec.Activation, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
@@ -75,16 +75,13 @@ class RelativeBias(nn.Module):
 
     def __init__(self, heads: int, bias: spec.RelativeBias) -> None:
         super().__init__()
-        self.reach = bias.max_distance
         self.weight = nn.Parameter(torch.zeros(bias.rows, heads))
         self.bucket_of: Tensor
         self.register_buffer("bucket_of", relative_buckets(bias))
 
-    def forward(self, layout: PackedLayout) -> Tensor:
-        """``[1, heads, S, S]``."""
-        distance = layout.keys[None, :] - layout.keys[:, None]
-        bucket = self.bucket_of[distance.clamp(-self.reach, self.reach) + self.reach]
-        return F.embedding(bucket, self.weight).permute(2, 0, 1)[None]
+    def forward(self) -> Tensor:
+        """``[heads, 2 * max_distance + 1]``: the bias of every distance, key minus query."""
+        return F.embedding(self.bucket_of, self.weight).T
 
 
 def relative_buckets(bias: spec.RelativeBias) -> Tensor:
@@ -118,9 +115,7 @@ class Attention(nn.Module):
         own_bias = attention.relative_bias
         self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
 
-    def forward(
-        self, x: Tensor, layout: PackedLayout, mask: Tensor, table: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
+    def forward(self, x: Tensor, ops: PackedOps, visible: Any, table: tuple[Tensor, Tensor] | None) -> Tensor:
         s = self.spec
         rows = self.qkv(x).view(x.shape[0], -1, s.head_dim)
         q, k, v = rows.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
@@ -128,7 +123,7 @@ class Attention(nn.Module):
             q, k = self.q_norm(q), self.k_norm(k)
         if table is not None:
             q, k = rotate(q, table), rotate(k, table)
-        return self.out(packed_attention(q, k, v, layout, mask, s.scale))
+        return self.out(ops.attention(q, k, v, visible, s.scale))
 
 
 class FeedForward(nn.Module):
@@ -162,10 +157,8 @@ class Layer(nn.Module):
             self.attention_out_norm = Norm(hidden, layer.norm)
             self.feed_forward_out_norm = Norm(hidden, layer.norm)
 
-    def forward(
-        self, x: Tensor, layout: PackedLayout, mask: Tensor, table: tuple[Tensor, Tensor] | None
-    ) -> Tensor:
-        attend = partial(self.attention, layout=layout, mask=mask, table=table)
+    def forward(self, x: Tensor, ops: PackedOps, visible: Any, table: tuple[Tensor, Tensor] | None) -> Tensor:
+        attend = partial(self.attention, ops=ops, visible=visible, table=table)
         if self.placement == "post":
             x = self.attention_norm(x + attend(x))
             return self.feed_forward_norm(x + self.feed_forward(x))

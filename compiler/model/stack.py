@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 from torch import Tensor, nn
 
-from precast.compiler.kernels.packed_attention import attention_mask
 from precast.compiler.model import spec
 from precast.compiler.model.layers import Layer, Norm, RelativeBias, RotaryTable
 from precast.compiler.model.layout import PackedLayout
+from precast.compiler.model.ops import PackedOps
 
 
 class Embeddings(nn.Module):
@@ -65,27 +65,22 @@ class Stack(nn.Module):
         self._rotary_kinds = [kind for kind in kinds if kind is not None]
         self.rotary = nn.ModuleList(RotaryTable(kind) for kind in self._rotary_kinds)
 
-    def forward(self, x: Tensor, layout: PackedLayout) -> Tensor:
+    def forward(self, x: Tensor, layout: PackedLayout, ops: PackedOps) -> Tensor:
         tables = {
             kind: table(layout.position) for kind, table in zip(self._rotary_kinds, self.rotary, strict=True)
         }
-        shared = None if self.relative_bias is None else self.relative_bias(layout)
-        masks: dict[spec.Window, Tensor] = {}
+        shared_bias = None if self.relative_bias is None else self.relative_bias()
+        shared: dict[spec.Window, Any] = {}
         for described, owner in zip(self.spec.layers, self.spec.parameters_of, strict=True):
             layer = cast(Layer, self.layers[str(owner)])
             window = described.attention.window
             own_bias = layer.attention.relative_bias
             if own_bias is not None:
-                mask = attention_mask(layout.visible(window), own_bias(layout), x.dtype)
+                visible = ops.visible(window, own_bias())
             else:
-                if window not in masks:
-                    masks[window] = attention_mask(layout.visible(window), shared, x.dtype)
-                mask = masks[window]
+                if window not in shared:
+                    shared[window] = ops.visible(window, shared_bias)
+                visible = shared[window]
             rotary = described.attention.rotary
-            x = layer(x, layout, mask, tables[rotary] if rotary is not None else None)
+            x = layer(x, ops, visible, tables[rotary] if rotary is not None else None)
         return x if self.final_norm is None else self.final_norm(x)
-
-
-def position_limit(embeddings: spec.Embeddings) -> int | None:
-    """Tokens that the learned positions allow; None where positions have no table."""
-    return embeddings.positions.max_length if embeddings.positions else None

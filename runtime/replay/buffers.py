@@ -24,8 +24,12 @@ class StaticBuffers:
             buffer.name: torch.zeros(buffer.sizes(largest), dtype=buffer.torch_dtype)
             for buffer in signature.inputs
         }
-        self.arrays: dict[str, np.ndarray] = {name: t.numpy() for name, t in self._tensors.items()}
+        self._arrays: dict[str, np.ndarray] = {name: t.numpy() for name, t in self._tensors.items()}
 
     def front(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
         """Each buffer up to ``sizes``, in the order of the signature, without a copy."""
         return {buffer.name: self._tensors[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}
+
+    def arrays(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
+        """The same memory to write through."""
+        return {buffer.name: self._arrays[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}

@@ -11,7 +11,7 @@ from __future__ import annotations
 import _ctypes
 import ctypes
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -45,14 +45,18 @@ class InductorGraph:
     Args:
         path: the shared library. It runs code as soon as it is loaded: check its hash before.
         signature: its inputs and outputs, in call order.
-        weights: tensors to bind by name without a copy; exactly those that the graph lacks. None for a
-            graph that carries its own.
+        weights: tensors to bind by name without a copy, on ``device``; exactly those that the graph lacks.
+            None for a graph that carries its own.
+        device: ``cpu``, or ``cuda:0`` for the device of this index. There a call puts its work on the
+            current stream and returns; it may be captured, once it has run.
 
     Raises:
         GraphError: the library cannot be loaded, or its inputs, outputs or weights are not as stated.
     """
 
-    def __init__(self, path: Path, signature: Signature, weights: Mapping[str, Tensor] | None) -> None:
+    def __init__(
+        self, path: Path, signature: Signature, weights: Mapping[str, Tensor] | None, device: str = "cpu"
+    ) -> None:
         try:
             self._library = ctypes.CDLL(str(path.resolve()))
         except OSError as error:
@@ -60,7 +64,10 @@ class InductorGraph:
         self._names = [buffer.name for buffer in signature.inputs]
         self._outputs = len(signature.outputs)
         self._container = _Handle()
-        self._call("CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), b"cpu", None)
+        self._stream = _stream_of(torch.device(device))
+        self._call(
+            "CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), device.encode(), None
+        )
         self._bound: list[Tensor] = []
         self._handles: list[Any] = []
         self._finalizer = weakref.finalize(
@@ -81,14 +88,16 @@ class InductorGraph:
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors([inputs[name] for name in self._names])
         given = (_Handle * len(handles))(*[_capsule_pointer(handle, None) for handle in handles])
         taken = (_Handle * self._outputs)()
+        # Nobody else calls this graph meanwhile; the function for many threads waits for events, which a
+        # capture forbids.
         self._call(
-            "Run",
+            "RunSingleThreaded",
             self._container,
             given,
             ctypes.c_size_t(len(given)),
             taken,
             ctypes.c_size_t(self._outputs),
-            None,
+            self._stream(),
             None,
         )
         return _taken_over([_new_capsule(handle, None, None) for handle in taken])
@@ -183,6 +192,13 @@ class InductorGraph:
         return (message.value or b"no message").decode(errors="replace").splitlines()[0]
 
 
+def _stream_of(device: torch.device) -> Callable[[], ctypes.c_void_p | None]:
+    """Gives the stream that a call shall run on; a CPU has none."""
+    if device.type == "cpu":
+        return lambda: None
+    return lambda: ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
+
+
 def _taken_over(handles: list[Any]) -> list[Tensor]:
     """Tensors that own what their handles owned. (torch's function for a single handle leaves it behind.)"""
     tensors: list[Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(handles)
@@ -191,7 +207,7 @@ def _taken_over(handles: list[Any]) -> list[Tensor]:
 
 def _over_the_same_memory(tensor: Tensor) -> Tensor:
     """Not ``detach``, whose result could not be emptied."""
-    return torch.empty(0, dtype=tensor.dtype).set_(tensor)  # type: ignore[call-overload]
+    return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor)  # type: ignore[call-overload]
 
 
 def _release(

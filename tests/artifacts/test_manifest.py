@@ -15,6 +15,7 @@ from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePa
 from precast.artifacts.manifest import (
     BuildInfo,
     ClassifyInfo,
+    CudaInfo,
     EmbedInfo,
     FileInfo,
     GraphInfo,
@@ -23,6 +24,7 @@ from precast.artifacts.manifest import (
     ModelInfo,
     ParityInfo,
     TokenizationInfo,
+    VariantInfo,
     parse_manifest,
 )
 from precast.graphs.encode import Limits, encode_output, encode_signature
@@ -62,6 +64,36 @@ limits = st.tuples(counts, counts, counts).map(
 )
 
 
+processor_builds = st.builds(
+    BuildInfo,
+    precast=texts,
+    torch=texts,
+    backend=st.sampled_from(["inductor", "reference"]),
+    device=st.just("cpu"),
+    dtype=st.sampled_from(["fp32", "bf16"]),
+    architecture=texts,
+    instruction_sets=st.lists(texts, max_size=3).map(tuple),
+    cuda=st.none(),
+    options=st.dictionaries(texts, st.booleans() | st.integers() | texts, max_size=3),
+)
+cuda_builds = st.builds(
+    BuildInfo,
+    precast=texts,
+    torch=texts,
+    backend=st.just("inductor"),
+    device=st.just("cuda"),
+    dtype=st.sampled_from(["fp32", "bf16", "fp16"]),
+    architecture=texts,
+    instruction_sets=st.just(()),
+    cuda=st.builds(
+        CudaInfo,
+        release=st.from_regex(r"[0-9]{1,2}\.[0-9]", fullmatch=True),
+        compute_capability=st.tuples(st.integers(7, 12), st.integers(0, 9)),
+    ),
+    options=st.just({}),
+)
+
+
 parities = st.builds(
     ParityInfo,
     oracle=texts,
@@ -81,11 +113,22 @@ def manifests(draw: st.DrawFn) -> Manifest:
     limit = draw(limits)
     named = draw(st.lists(paths, min_size=3, max_size=3, unique=True))
     graph = GraphInfo(
-        file=named[0],
-        signature=encode_signature(
-            limit, encode_output("embed", draw(counts)), token_types=draw(st.booleans()), prompt_lengths=True
+        variants=(
+            VariantInfo(
+                file=named[0],
+                max_tokens=draw(counts),
+                tuned_at=draw(counts),
+                choices=draw(st.dictionaries(texts, texts, max_size=2)),
+            ),
         ),
-        ladder=limit.ladder(),
+        signature=encode_signature(
+            limit,
+            encode_output("embed", draw(counts)),
+            device="cpu",
+            token_types=draw(st.booleans()),
+            prompt_lengths=True,
+        ),
+        ladder=limit.ladder("cpu"),
         weights=draw(st.sampled_from(["bound", "prepacked"])),
         constants=draw(st.lists(texts, max_size=3).map(tuple)),
         prepacked_bytes=draw(sizes),
@@ -102,19 +145,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             vocab_size=draw(counts),
             hidden_size=draw(counts),
         ),
-        build=draw(
-            st.builds(
-                BuildInfo,
-                precast=texts,
-                torch=texts,
-                backend=st.sampled_from(["inductor", "reference"]),
-                device=texts,
-                dtype=st.sampled_from(["fp32", "bf16"]),
-                architecture=texts,
-                instruction_sets=st.lists(texts, max_size=3).map(tuple),
-                options=st.dictionaries(texts, st.booleans() | st.integers() | texts, max_size=3),
-            )
-        ),
+        build=draw(st.one_of(processor_builds, cuda_builds)),
         limits=limit,
         graphs={draw(texts): graph},
         weights=named[1] if weights else None,

@@ -63,7 +63,7 @@ def sign_only(folder: Path, data: Json) -> None:
 
 
 def change(path: str, value: Json) -> Spoil:
-    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.file"``) and sign again."""
+    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.ladder"``) and sign again."""
 
     def spoil(folder: Path) -> None:
         data = read(folder)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import Iterator
@@ -81,7 +82,7 @@ def listed_as(path: str) -> Spoil:
 
     def alter(data: Json) -> None:
         data["files"][path] = data["files"].pop(GRAPH)
-        data["graphs"]["encode"]["file"] = path
+        data["graphs"]["encode"]["variants"][0]["file"] = path
 
     return edit(alter)
 
@@ -89,14 +90,16 @@ def listed_as(path: str) -> Spoil:
 def one_graph_more(folder: Path) -> None:
     """Two graphs, the second of them without its file."""
     data = read(folder)
-    data["graphs"]["more"] = {**data["graphs"]["encode"], "file": "graphs/gone.json"}
+    more = copy.deepcopy(data["graphs"]["encode"])
+    more["variants"][0]["file"] = "graphs/gone.json"
+    data["graphs"]["more"] = more
     data["files"]["graphs/gone.json"] = data["files"][GRAPH]
     sign_only(folder, data)
 
 
 def weights_as_graph(folder: Path) -> None:
     data = read(folder)
-    data["graphs"]["encode"]["file"] = WEIGHTS
+    data["graphs"]["encode"]["variants"][0]["file"] = WEIGHTS
     del data["files"][GRAPH]
     (folder / GRAPH).unlink()
     sign_only(folder, data)
@@ -118,6 +121,13 @@ def limits(length: int, tokens: int, batch: int) -> Spoil:
 def as_inductor(**build: Json) -> Spoil:
     """Only compiled graphs depend on the machine: a portable program runs anywhere."""
     return edit(lambda data: data["build"].update({"backend": "inductor", **build}))
+
+
+SM_90 = {"release": "13.0", "compute_capability": [9, 0]}
+
+
+def as_cuda(**info: Json) -> Spoil:
+    return as_inductor(device="cuda", cuda={**SM_90, **info})
 
 
 UNREADABLE = {
@@ -209,14 +219,26 @@ FILES = {
     "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
     "a file that is not there": Attack(one_graph_more, MissingFileError, "gone"),
     "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
-    "a file that is not listed": Attack(change(f"{GRAPHS}.file", "gone"), ManifestError, "gone.*but lists"),
+    "a file that is not listed": Attack(
+        change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but lists"
+    ),
     "a file that nothing needs": Attack(change("weights", None), ManifestError, "but lists"),
     "weights as a graph": Attack(weights_as_graph, ProgramError, f"{WEIGHTS} is no text"),
 }
 
 MACHINE = {
-    "cuda": Attack(change("build.device", "cuda"), DeviceError, "built for cuda.*--device cpu"),
-    "no device": Attack(change("build.device", ""), DeviceError, "precast compile"),
+    "a CUDA device that is not here": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
+    "cuda without its architecture": Attack(as_inductor(device="cuda"), ManifestError, "cuda = None"),
+    "an architecture without cuda": Attack(as_inductor(cuda=SM_90), ManifestError, "for cpu with cuda"),
+    "an architecture before all others": Attack(
+        as_cuda(compute_capability=[1, 0]), ManifestError, "compute_capability"
+    ),
+    "the reference backend on cuda": Attack(
+        edit(lambda d: d["build"].update(device="cuda", cuda=SM_90)), ManifestError, "reference.*cpu"
+    ),
+    "fp16 on a cpu": Attack(change("build.dtype", "fp16"), ManifestError, "fp16 is for cuda"),
+    "another device": Attack(change("build.device", "toaster"), ManifestError, "device.*toaster"),
+    "no device": Attack(change("build.device", ""), ManifestError, "device"),
     "another architecture": Attack(
         as_inductor(architecture="riscv64"), ArchitectureError, f"riscv64.*{host.architecture()}"
     ),
@@ -231,6 +253,15 @@ MACHINE = {
 }
 
 CONTRADICTIONS = {
+    "a variant that ends before the limits": Attack(
+        change(f"{GRAPHS}.variants.0.max_tokens", 7), ManifestError, r"hold \[7\] tokens"
+    ),
+    "two variants for one size": Attack(
+        edit(lambda d: d["graphs"]["encode"]["variants"].append(d["graphs"]["encode"]["variants"][0])),
+        ManifestError,
+        "ascending",
+    ),
+    "no variant": Attack(change(f"{GRAPHS}.variants", []), ManifestError, "variants"),
     "no encode graph": Attack(
         edit(lambda d: d["graphs"].update(decode=d["graphs"].pop("encode"))), ManifestError, "decode"
     ),

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 import precast
-from precast.compiler.lowering import inductor
+from precast.compiler.lowering import inductor_cpu
 from precast.graphs.encode import Task
 from precast.runtime import Encoder
 from tests.support.artifacts import tiny_config
@@ -114,12 +114,12 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
 
 def test_weights_that_are_mapped_from_behind_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """What AOTInductor does with weights beyond 2 GB, asked of a small model; loaded in the same process."""
-    usual = inductor._configuration
+    usual = inductor_cpu._configuration
 
     def mapped(prepack: bool, autotune: bool) -> dict[str, object]:
         return {**usual(prepack, autotune), "aot_inductor.force_mmap_weights": True}
 
-    monkeypatch.setattr(inductor, "_configuration", mapped)
+    monkeypatch.setattr(inductor_cpu, "_configuration", mapped)
     torch.manual_seed(0)
     model = BertModel(tiny_config())
     with compiled(model, "hidden") as engine:

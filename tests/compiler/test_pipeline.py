@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import BertForMaskedLM
+from transformers import BertForMaskedLM, T5Config, T5EncoderModel
 from transformers import pipeline as pipeline_of_transformers
 
 import precast
@@ -23,6 +24,7 @@ from precast.compiler.errors import (
     UnsupportedModelError,
     WeightValueError,
 )
+from precast.compiler.families.registry import family_of
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
@@ -207,3 +209,31 @@ def test_a_hub_id_is_fetched(tiny: TinyModels, tmp_path: Path, monkeypatch: pyte
     assert asked == [("somebody/tiny", "v2")] and manifest.model.name == "somebody/tiny"
     with pytest.raises(CheckpointError, match="no directory here and could not be fetched"):
         precast.compile("somebody/else", tmp_path / "b", backend="reference")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "cuda"}, "CUDA build of torch|needs a GPU"),
+        ({"device": "cuda:0"}, "cuda:sm_90, found 'cuda:0'"),
+        ({"device": "cuda:sm_90"}, "--no-verify"),
+        ({"device": "cuda", "backend": "reference"}, "reference backend runs on cpu"),
+        ({"dtype": "fp16"}, "fp16 is for cuda"),
+    ],
+)
+def test_what_a_device_cannot_do_is_refused(
+    tiny: TinyModels, tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(CompileError, match=message):
+        precast.compile(tiny["embed"].checkpoint, tmp_path / "a", **options)
+    assert not (tmp_path / "a").exists()
+
+
+@pytest.mark.parametrize("model_type", ["t5", "gemma3_text"])
+def test_families_that_overflow_fp16_say_so(model_type: str, tmp_path: Path) -> None:
+    assert family_of(model_type).overflows_fp16
+    config = T5Config(vocab_size=32, d_model=16, d_kv=8, d_ff=16, num_layers=1, num_heads=2)
+    save(T5EncoderModel(config), tmp_path / "t5")
+    options = {"device": "cuda:sm_90", "dtype": "fp16", "verify": False}
+    with pytest.raises(CompileError, match="t5 overflows in fp16; choose bf16"):
+        precast.compile(tmp_path / "t5", tmp_path / "a", **options)  # type: ignore[arg-type]

@@ -59,3 +59,19 @@ def test_doubling_needs_positive_sizes(top: int, first: int) -> None:
     """A first bucket of zero would never reach the top."""
     with pytest.raises(LadderError, match="positive"):
         Ladder.doubling("tokens", top, first)
+
+
+@given(top=st.integers(1, 1 << 16), first=st.sampled_from([4, 16, 64]), steps=st.sampled_from([1, 2, 4]))
+def test_steps_stand_evenly_between_a_size_and_its_double(top: int, first: int, steps: int) -> None:
+    ladder = Ladder.doubling("rows", top, first, steps)
+    assert ladder.top == top and ladder.buckets[0] == min(first, top)
+    doubled = {size for size in ladder.buckets if 2 * size < top}
+    assert {2 * size for size in doubled} <= set(ladder.buckets)
+    for below, above in pairwise(ladder.buckets[:-1]):
+        assert below * (steps + 1) // steps >= above
+
+
+@pytest.mark.parametrize(("first", "steps"), [(0, 1), (16, 0), (16, 3)])
+def test_steps_that_do_not_divide_are_refused(first: int, steps: int) -> None:
+    with pytest.raises(LadderError, match="positive multiple"):
+        Ladder.doubling("rows", 64, first, steps)

@@ -17,7 +17,9 @@ from precast.graphs.signature import Axis, Buffer, Signature, split_dim
 Tensors = dict[str, torch.Tensor]
 
 LIMITS = Limits(max_length=8, max_tokens=32, max_batch=4)
-SIGNATURE = encode_signature(LIMITS, encode_output("embed", 6), token_types=True, prompt_lengths=True)
+SIGNATURE = encode_signature(
+    LIMITS, encode_output("embed", 6), device="cpu", token_types=True, prompt_lengths=True
+)
 SIZES = {"tokens": 12, "sequences": 3, "length": 7}
 
 
@@ -135,7 +137,7 @@ def test_dimensions() -> None:
 @given(token_types=st.booleans(), prompts=st.booleans())
 def test_the_encode_graph(task: Task, name: str, rows: str, token_types: bool, prompts: bool) -> None:
     signature = encode_signature(
-        LIMITS, encode_output(task, 6), token_types=token_types, prompt_lengths=prompts
+        LIMITS, encode_output(task, 6), device="cpu", token_types=token_types, prompt_lengths=prompts
     )
     names = [buffer.name for buffer in signature.inputs]
     assert names[0] == "input_ids" and {"cu_seqlens", "key_positions"} < set(names)
@@ -144,9 +146,17 @@ def test_the_encode_graph(task: Task, name: str, rows: str, token_types: bool, p
     assert {axis.name: axis.maximum for axis in signature.axes} == {"tokens": 32, "sequences": 4, "length": 8}
 
 
+def test_on_cuda_no_size_follows_the_longest_input() -> None:
+    signature = encode_signature(
+        LIMITS, encode_output("embed", 6), device="cuda", token_types=False, prompt_lengths=False
+    )
+    assert [buffer.name for buffer in signature.inputs] == ["input_ids", "cu_seqlens"]
+    assert [axis.name for axis in signature.axes] == ["tokens", "sequences"]
+
+
 def test_an_axis_holds_the_two_that_tracing_needs() -> None:
     signature = encode_signature(
-        Limits(1, 1, 1), encode_output("embed", 6), token_types=False, prompt_lengths=False
+        Limits(1, 1, 1), encode_output("embed", 6), device="cpu", token_types=False, prompt_lengths=False
     )
     assert [(axis.minimum, axis.maximum) for axis in signature.axes] == [(2, 2)] * 3
 
@@ -162,4 +172,4 @@ def test_limits_that_nobody_can_serve(limits: tuple[int, int, int]) -> None:
 
 
 def test_the_largest_limits_that_may_be_asked_for() -> None:
-    assert Limits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).ladder().top == MAX_TOKENS
+    assert Limits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).ladder("cpu").top == MAX_TOKENS

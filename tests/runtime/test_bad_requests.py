@@ -31,6 +31,7 @@ from precast.runtime.errors import (
     TokenizationError,
 )
 from precast.runtime.outputs import EncoderOutput
+from precast.runtime.replay.interface import HostBuffers, Pending
 from tests.support.artifacts import MAX_LENGTH, TASKS, VOCABULARY, TinyModels, tiny_artifact, tiny_checkpoint
 
 VOCAB = len(VOCABULARY)
@@ -322,11 +323,19 @@ def test_wrong_option(
 
 
 def test_options_of_loading(tiny: TinyModels) -> None:
-    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters"):
+    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters", "capture"):
         wrong: list[Any] = [0, -1, 1.5, "1", True, [], float("nan")]
         for value in wrong:
             with pytest.raises(OptionError, match=name):
                 precast.load(tiny["hidden"].artifact, **{name: value})
+    devices: list[Any] = ["gpu", "cuda:", "cuda:-1", "cuda:1 ", "CUDA", "cpu:0", 0, True, [], b"cpu"]
+    for value in devices:
+        with pytest.raises(OptionError, match="device must be"):
+            precast.load(tiny["hidden"].artifact, device=value)
+    for device in ("cuda", "cuda:0", "cuda:1"):
+        with pytest.raises(OptionError, match="built for cpu, device is 'cuda"):
+            precast.load(tiny["hidden"].artifact, device=device)
+    precast.load(tiny["hidden"].artifact, device="cpu").close()
     with pytest.raises(OptionError, match="num_threads must be at most"):
         precast.load(tiny["hidden"].artifact, num_threads=10**9)
 
@@ -415,14 +424,15 @@ class Gate:
 
     def __init__(self, engine: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
-        answers = engine._worker._answers
+        replay = engine._worker._replay
+        launch = replay.launch
 
-        def held(batch: Any) -> Any:
+        def held(buffers: HostBuffers) -> Pending:
             self.entered.set()
             assert self.opened.wait(20)
-            return answers(batch)
+            return launch(buffers)
 
-        monkeypatch.setattr(engine._worker, "_answers", held)
+        monkeypatch.setattr(replay, "launch", held)
 
 
 def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -503,7 +513,7 @@ def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.Mo
     with precast.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         with monkeypatch.context() as patch:
-            patch.setattr(engine._worker, "_answers", lambda batch: 1 / 0)
+            patch.setattr(engine._worker._replay, "launch", lambda buffers: 1 / 0)
             found = engine.encode([[1], [VOCAB], "a"], return_exceptions=True)
             assert all(isinstance(answer, PrecastError) for answer in found)
             assert "division by zero" in str(found[0]) and type(found[1]) is TokenIdError

@@ -15,8 +15,8 @@ from transformers import MPNetConfig, MPNetModel
 import precast
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.runtime import Encoder
-from precast.runtime.loading import open_replay
 from precast.runtime.packing import fill
+from precast.runtime.replay.opening import open_replay
 from precast.runtime.tokenization import Tokens
 from tests.support.models import save
 from tests.support.strategies import batches
@@ -73,17 +73,17 @@ def test_at_every_bucket(
     """Spare tokens, spare sequences and a longer key axis, as a captured graph would have them."""
     expected = engine.embed(batch)
     replay = open_replay(artifact, engine.manifest)
-    exact = fill(replay, [Tokens(np.asarray(ids, np.int32), None) for ids in batch])
+    exact = fill(replay, [Tokens(np.asarray(ids, np.int32), None) for ids in batch]).sizes
     used = int(sum(map(len, batch)))
     for bucket in engine.manifest.graphs["encode"].ladder.buckets:
         if bucket < exact[TOKENS]:
             continue
         sizes = {TOKENS: bucket, SEQUENCES: 16, LENGTH: min(exact[LENGTH] + longer, 62)}
-        arrays = replay.buffers.arrays
-        arrays["input_ids"][used:] = garbage
-        arrays["cu_seqlens"][len(batch) + 1 :] = used
-        arrays["key_positions"][: sizes[LENGTH]] = np.arange(sizes[LENGTH])
-        (found,) = replay.run(sizes)
+        buffers = replay.buffers_for(sizes)
+        buffers.arrays["input_ids"][used:] = garbage
+        buffers.arrays["cu_seqlens"][len(batch) + 1 :] = used
+        buffers.arrays["key_positions"][:] = np.arange(sizes[LENGTH])
+        (found,) = replay.launch(buffers).result()
         np.testing.assert_allclose(found.numpy()[: len(batch)], expected, atol=TOLERANCE)
 
 

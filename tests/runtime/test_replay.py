@@ -28,10 +28,11 @@ def test_outputs_are_not_kept(compiled: Path) -> None:
     replay: Replay = engine._worker._replay
     engine.encode(batch)
     sizes = {"tokens": 120, "sequences": 4, "length": 30}
-    size = sum(tensor.nbytes for tensor in replay.run(sizes))
+    buffers = replay.buffers_for(sizes)
+    size = sum(tensor.nbytes for tensor in replay.launch(buffers).result())
     before = resident_bytes()
     for _ in range(RUNS):
-        replay.run(sizes)
+        replay.launch(buffers)
     grown = resident_bytes() - before
     engine.close()
     assert grown < RUNS * max(size, 4096) / 4, f"{RUNS} runs kept {grown} bytes"
@@ -42,7 +43,7 @@ def test_weights_are_let_go_with_the_graph(compiled: Path) -> None:
     arrays = {n: t.numpy().copy() for n, t in read_weights(compiled / "weights.safetensors").items()}
     watched = [weakref.ref(array) for array in arrays.values()]
     weights = {name: torch.from_numpy(arrays[name]) for name in graph.constants}
-    loaded = InductorGraph(compiled / graph.file, graph.signature, weights)
+    loaded = InductorGraph(compiled / graph.variants[0].file, graph.signature, weights)
     del arrays, weights
     gc.collect()
     assert all(watch() is not None for watch in watched), "the graph must keep its weights alive"

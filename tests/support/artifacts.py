@@ -29,6 +29,7 @@ from precast.artifacts.manifest import (
     Manifest,
     ModelInfo,
     TokenizationInfo,
+    VariantInfo,
 )
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from tests.support.models import save
@@ -167,7 +168,9 @@ def tiny_artifact(checkpoint: Path, output: Path, **options: Any) -> Path:
 def example_manifest() -> Manifest:
     """A fixed manifest, of files that are nowhere."""
     limit = Limits(8, 32, 4)
-    signature = encode_signature(limit, encode_output("hidden", 16), token_types=True, prompt_lengths=False)
+    signature = encode_signature(
+        limit, encode_output("hidden", 16), device="cpu", token_types=True, prompt_lengths=False
+    )
     return Manifest(
         format_version=1,
         model=ModelInfo(
@@ -175,12 +178,16 @@ def example_manifest() -> Manifest:
         ),
         build=BuildInfo(
             precast="0.1.0", torch="2.13.0", backend="reference", device="cpu", dtype="fp32",
-            architecture="x86_64", instruction_sets=("avx2",), options={"prepack": True, "level": 1},
+            architecture="x86_64", instruction_sets=("avx2",), cuda=None,
+            options={"prepack": True, "level": 1},
         ),
         limits=limit,
         graphs={
             "encode": GraphInfo(
-                file="graphs/encode.json", signature=signature, ladder=limit.ladder(), weights="bound",
+                variants=(
+                    VariantInfo(file="graphs/encode.json", max_tokens=32, tuned_at=12, choices={}),
+                ),
+                signature=signature, ladder=limit.ladder("cpu"), weights="bound",
                 constants=("a", "b"), prepacked_bytes=0,
             )
         },

@@ -13,7 +13,7 @@ from precast.compiler.build import BuiltModel, describe_model, fill
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import Device, Limits, Task, encode_output, encode_signature
 from precast.graphs.program import Program, ProgramRunner
 
 Ids = Sequence[int]
@@ -51,10 +51,10 @@ def packed(
     }
 
 
-def build(checkpoint: Path, task: Task) -> BuiltModel:
+def build(checkpoint: Path, task: Task, device: Device = "cpu") -> BuiltModel:
     """A checkpoint as a traceable module in fp32."""
     opened = open_checkpoint(str(checkpoint))
-    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32)
+    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32, device)
 
 
 def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
@@ -63,7 +63,7 @@ def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) ->
     built = build(checkpoint, task)
     output = encode_output(task, built.spec.output_size)
     token_types = built.spec.embeddings.token_types > 0
-    signature = encode_signature(limits, output, token_types=token_types, prompt_lengths=False)
+    signature = encode_signature(limits, output, device="cpu", token_types=token_types, prompt_lengths=False)
     program = Program.from_json(to_program(trace(built.module, signature)).to_json())
     run = ProgramRunner(program, built.module.state_dict())
     (answer,) = run(packed(sequences))

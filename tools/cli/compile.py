@@ -23,8 +23,10 @@ def compile_command(
     task: Annotated[
         str, typer.Option(help="auto, embed, classify, rerank, token-classify or hidden.")
     ] = "auto",
-    device: Annotated[str, typer.Option(help="cpu.")] = "cpu",
-    dtype: Annotated[str, typer.Option(help="fp32 or bf16.")] = "fp32",
+    device: Annotated[
+        str, typer.Option(help="cpu, cuda, or cuda:sm_90 to build for a GPU that is not here.")
+    ] = "cpu",
+    dtype: Annotated[str, typer.Option(help="fp32, bf16 or, on cuda, fp16.")] = "fp32",
     backend: Annotated[str, typer.Option(help="inductor, or reference: portable and slow.")] = "inductor",
     max_length: Annotated[int | None, typer.Option(help="Tokens of one input.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.")] = None,

@@ -1,4 +1,4 @@
-"""Both forms of packed attention against attention written out for each sequence alone."""
+"""What a CPU does within sequences, against the same written out for each sequence alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.packed_attention import LONGEST_SCORES, attention_mask, packed_attention
+from precast.compiler.kernels.cpu.padded import LONGEST_SCORES, PaddedOps
 from precast.compiler.model.layout import PackedLayout
 from precast.compiler.model.spec import Window
 
@@ -41,6 +41,7 @@ def plain(
     size=st.sampled_from([1, 5, 16]),
     window=st.tuples(SIDES, SIDES),
     biased=st.booleans(),
+    reach=st.integers(0, 12),
     seed=st.integers(0, 999),
 )
 def test_against_each_sequence_alone(
@@ -51,6 +52,7 @@ def test_against_each_sequence_alone(
     size: int,
     window: Window,
     biased: bool,
+    reach: int,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
@@ -58,15 +60,44 @@ def test_against_each_sequence_alone(
     tokens, longest = sum(lengths) + spare_tokens, max(lengths) + longer
     q, k, v = (torch.randn(tokens, h, size) for h in (heads[0], heads[1], heads[1]))
     ends = torch.tensor([0, *lengths, *[0] * spare_sequences]).cumsum(0).int()
-    layout = PackedLayout(tokens, ends, torch.arange(longest, dtype=torch.int32), max_length)
-    bias = torch.randn(heads[0], longest, longest)
-    mask = attention_mask(layout.visible(window), bias[None] if biased else None, q.dtype)
-    found = packed_attention(q, k, v, layout, mask, size**-0.5)
+    layout = PackedLayout(tokens, ends)
+    ops = PaddedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
+    table = torch.randn(heads[0], 2 * reach + 1)
+    visible = ops.visible(window, table if biased else None)
+    found = ops.attention(q, k, v, visible, size**-0.5)
     assert torch.isfinite(found).all()
     at = 0
     for n in lengths:
         part = slice(at, at + n)
-        own = bias[:, :n, :n] if biased else torch.zeros(heads[0], n, n)
+        distance = torch.arange(n)[None, :] - torch.arange(n)[:, None]
+        own = table[:, distance.clamp(-reach, reach) + reach] * biased
         expected = plain(q[part], k[part], v[part], window, own, size**-0.5)
         torch.testing.assert_close(found[part], expected, atol=1e-5, rtol=1e-5)
         at += n
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    lengths=st.lists(st.integers(0, 9), min_size=1, max_size=5).filter(any),
+    spare=st.integers(0, 3),
+    skip=st.integers(0, 3),
+    weighted=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_sums_and_maxima(lengths: list[int], spare: int, skip: int, weighted: bool, seed: int) -> None:
+    torch.manual_seed(seed)
+    tokens = sum(lengths) + spare
+    rows, weight = torch.randn(tokens, 4), torch.rand(tokens)
+    ends = torch.tensor([0, *lengths]).cumsum(0).int()
+    layout = PackedLayout(tokens, ends)
+    ops = PaddedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
+    begin = layout.starts + skip
+    total = ops.total(rows, begin, weight if weighted else None)
+    largest = ops.largest(rows, begin)
+    assert torch.isfinite(total).all() and torch.isfinite(largest).all()
+    for index, (start, n) in enumerate(zip(layout.starts.tolist(), lengths, strict=True)):
+        part = slice(min(start + skip, start + n), start + n)
+        factor = weight[part, None] if weighted else 1.0
+        torch.testing.assert_close(total[index], (rows[part] * factor).sum(0))
+        if skip < n:
+            assert torch.equal(largest[index], rows[part].amax(0))

@@ -1,0 +1,1 @@
+"""Plain torch operators that Inductor fuses into C++."""

@@ -1,0 +1,102 @@
+"""The ``inductor`` backend for a CUDA device that is not here.
+
+Needs a CUDA build of torch and nvcc, but no GPU and no driver. Kernels are untuned; the graph is compiled and
+never run. For building where no GPU can be had, and for proving that every graph lowers.
+"""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from unittest.mock import patch
+
+import torch
+import torch.utils._pytree as pytree
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import ShapeEnv
+
+from precast.compiler.errors import LoweringError
+from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.inductor import compile_library
+from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings
+from precast.compiler.lowering.stand_ins import stand_ins
+from precast.compiler.lowering.trace import trace
+from precast.graphs.signature import Signature
+
+_DEVICE = "cuda:0"
+_TOKENS = 1024
+
+
+def inductor_cross(capability: tuple[int, int]) -> Backend:
+    """AOTInductor for a device of ``capability``, without one."""
+    settings = cuda_settings(capability, autotune=False) | {"tuned": False}
+    return Backend("inductor", ".so", settings, False, partial(_lower, capability), (_TOKENS,))
+
+
+def _lower(
+    capability: tuple[int, int], module: nn.Module, signature: Signature, tokens: int, folder: Path
+) -> Lowered:
+    config = cuda_configuration(autotune=False) | {
+        # Kernels must be there when the C++ is written; nothing may be measured or loaded meanwhile.
+        "triton.autotune_at_compile_time": True,
+        "triton.autotune_pointwise": False,
+        "use_static_cuda_launcher": False,
+        "compile_threads": 1,
+    }
+    with stand_ins(capability), _linkable(folder):
+        with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
+            exported = trace(_on_device(module), signature, tokens, _DEVICE)
+        _adopt(exported)
+        library, constants = compile_library(exported, config, folder)
+    return Lowered(library, "bound", constants)
+
+
+def _on_device(module: nn.Module) -> nn.Module:
+    """A copy of ``module`` whose tensors are shapes on the device; to be called under a fake mode."""
+    placed: dict[int, object] = {}
+    for tensor in chain(module.parameters(), module.buffers()):
+        shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_DEVICE)
+        is_parameter = isinstance(tensor, nn.Parameter)
+        placed[id(tensor)] = nn.Parameter(shape, requires_grad=False) if is_parameter else shape
+    return copy.deepcopy(module, placed)
+
+
+def _adopt(exported: ExportedProgram) -> None:
+    """Weights and example inputs as shapes of the mode that the traced graph itself lives in."""
+    nodes = (node for node in exported.graph.nodes if node.op == "placeholder")
+    mode = next(nodes).meta["val"].fake_mode
+
+    def adopted(tensor: Tensor) -> Tensor:
+        with mode:
+            shape = torch.empty_strided(
+                tensor.shape, tensor.stride(), dtype=tensor.dtype, device=tensor.device
+            )
+        return nn.Parameter(shape, requires_grad=False) if isinstance(tensor, nn.Parameter) else shape
+
+    state = exported._state_dict
+    for name in list(state):
+        state[name] = adopted(state[name])
+    exported._example_inputs = pytree.tree_map_only(Tensor, adopted, exported._example_inputs)
+
+
+@contextmanager
+def _linkable(folder: Path) -> Iterator[None]:
+    """An empty ``libcuda`` to link against: the real one comes with a driver, where the graph is loaded."""
+    stub = folder / "stub"
+    stub.mkdir()
+    command = ["gcc", "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"]
+    try:
+        subprocess.run(command, cwd=stub, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise LoweringError(f"building for CUDA needs gcc, which failed: {error}") from error
+    paths = [str(stub), *filter(None, [os.environ.get("LIBRARY_PATH")])]
+    with patch.dict(os.environ, {"LIBRARY_PATH": os.pathsep.join(paths)}):
+        yield

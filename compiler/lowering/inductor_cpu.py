@@ -1,0 +1,55 @@
+"""The ``inductor`` backend for this machine's CPU: C++ kernels."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from precast.artifacts import host
+from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.inductor import compile_library
+from precast.compiler.lowering.trace import trace
+from precast.graphs.signature import Signature
+
+
+def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend:
+    """AOTInductor for this machine's CPU.
+
+    Args:
+        prepack: lay linear weights out for the processor's matrix units and keep them in the graph;
+            otherwise they are bound by name when it is loaded.
+        autotune: search for the fastest matrix multiplication; None does so where the processor has AMX
+            tiles and the dtype is bf16, since only there Inductor's own templates win.
+        dtype: of the weights.
+    """
+    if autotune is None:
+        autotune = dtype == "bf16" and "amx_bf16" in host.instruction_sets()
+    settings: dict[str, bool | int | str] = {"prepack": prepack, "autotune": autotune}
+    return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune))
+
+
+def _lower(
+    prepack: bool, autotune: bool, module: nn.Module, signature: Signature, tokens: int, folder: Path
+) -> Lowered:
+    exported = trace(module, signature, tokens)
+    library, constants = compile_library(exported, _configuration(prepack, autotune), folder)
+    return Lowered(library, "prepacked", ()) if prepack else Lowered(library, "bound", constants)
+
+
+def _configuration(prepack: bool, autotune: bool) -> dict[str, Any]:
+    config: dict[str, Any] = {
+        # The thread count of the building machine would be compiled in otherwise.
+        "cpp.dynamic_threads": True,
+        "freezing": prepack,
+        "aot_inductor.package_constants_in_so": prepack,
+    }
+    if autotune:
+        config |= {
+            "max_autotune": True,
+            "max_autotune_gemm_backends": "CPP,ATEN",
+            "max_autotune_report_choices_stats": False,
+        }
+    return config

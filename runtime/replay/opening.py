@@ -1,0 +1,114 @@
+"""From the files of an artifact to a replay of its graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from precast.artifacts.errors import WeightsError
+from precast.artifacts.manifest import GraphInfo, Manifest
+from precast.artifacts.weights import read_weights
+from precast.graphs.encode import TOKENS
+from precast.graphs.errors import ProgramError
+from precast.graphs.program import Program, ProgramRunner
+from precast.runtime.errors import GraphError
+from precast.runtime.options import DEFAULTS, EngineOptions
+from precast.runtime.packing import fill_example
+from precast.runtime.replay.captured import CapturedReplay, CaptureOptions, device_failed
+from precast.runtime.replay.cuda import CudaDevice
+from precast.runtime.replay.direct import DirectReplay
+from precast.runtime.replay.inductor import InductorGraph
+from precast.runtime.replay.interface import Graph, Replay
+from precast.runtime.replay.variants import VariantGraph
+
+
+def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Replay:
+    """The ``encode`` graph with its weights bound, on the device that it was built for.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        DeviceFailedError: the device did not take the weights.
+        OptionError: another device was asked for.
+    """
+    graph = manifest.graphs["encode"]
+    device = options.device_for(manifest)
+    weights = _weights(folder, manifest, graph)
+    if device == "cpu":
+        open_one = partial(_open_on_cpu, folder, manifest, graph, weights)
+        loaded = _open_variants(graph, open_one)
+        return DirectReplay(graph.signature, loaded, options.num_threads or torch.get_num_threads())
+    placed = _on_device(weights, device)
+    return CapturedReplay(
+        graph.signature,
+        _open_variants(graph, partial(_open_on_cuda, folder, graph, placed, device)),
+        graph.ladder,
+        CudaDevice(options.device_index()),
+        _capture_options(manifest, graph, options),
+    )
+
+
+def _weights(folder: Path, manifest: Manifest, graph: GraphInfo) -> dict[str, Tensor]:
+    weights = read_weights(folder / manifest.weights) if manifest.weights else {}
+    missing = sorted(set(graph.constants) - set(weights))
+    if missing:
+        raise WeightsError(f"the weights file lacks {missing[:5]}; copy or compile the artifact again")
+    return {name: weights[name] for name in graph.constants}
+
+
+def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
+    """Every variant binds the same weights."""
+    opened = [(variant.max_tokens, open_one(variant.file)) for variant in graph.variants]
+    return opened[0][1] if len(opened) == 1 else VariantGraph(opened)
+
+
+def _open_on_cpu(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
+) -> Graph:
+    path = folder / file
+    if manifest.build.backend == "inductor":
+        return InductorGraph(path, graph.signature, None if graph.weights == "prepacked" else weights)
+    try:
+        program = Program.from_json(path.read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"{file} is no text: {error}; compile the artifact again") from error
+    taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
+    if taken != given:
+        raise ProgramError(
+            f"{file} takes {sorted(taken)[:9]}, its signature names {sorted(given)}; "
+            f"compile the artifact again"
+        )
+    return ProgramRunner(program, weights)
+
+
+def _on_device(weights: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    try:
+        return {name: tensor.to(device) for name, tensor in weights.items()}
+    except Exception as error:
+        raise device_failed("weights were moved to it", error) from error
+
+
+def _open_on_cuda(
+    folder: Path, graph: GraphInfo, weights: dict[str, Tensor], device: str, file: str
+) -> Graph:
+    try:
+        bound = None if graph.weights == "prepacked" else weights
+        return InductorGraph(folder / file, graph.signature, bound, device)
+    except GraphError:
+        raise
+    except Exception as error:
+        raise device_failed("a graph was loaded", error) from error
+
+
+def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOptions) -> CaptureOptions:
+    """A batch holds ``batch_tokens`` at most, or one longer input."""
+    limits = manifest.limits
+    largest = {axis.name: axis.maximum for axis in graph.signature.axes}
+    return CaptureOptions(
+        largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},
+        upto=options.capture or graph.ladder.top,
+        fill_example=partial(fill_example, max_length=limits.max_length),
+    )

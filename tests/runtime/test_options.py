@@ -1,0 +1,66 @@
+"""Options that depend on what an artifact was built for."""
+
+from __future__ import annotations
+
+import pytest
+
+from precast.artifacts.errors import ManifestError
+from precast.artifacts.manifest import CudaInfo, Manifest
+from precast.graphs.encode import TOKENS, encode_output, encode_signature
+from precast.graphs.ladder import Ladder
+from precast.runtime.errors import OptionError
+from precast.runtime.loading import _check_encode_graph
+from precast.runtime.options import EngineOptions
+from tests.support.artifacts import example_manifest
+
+
+def for_cuda(ladder: Ladder | None = None) -> Manifest:
+    """The example, as if it had been compiled for an H100."""
+    manifest = example_manifest()
+    signature = encode_signature(
+        manifest.limits, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
+    )
+    graph = manifest.graphs["encode"].model_copy(
+        update={"signature": signature, "ladder": ladder or manifest.limits.ladder("cuda")}
+    )
+    cuda = CudaInfo(release="13.0", compute_capability=(9, 0))
+    build = manifest.build.model_copy(update={"device": "cuda", "backend": "inductor", "cuda": cuda})
+    return manifest.model_copy(update={"build": build, "graphs": {"encode": graph}})
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")]
+)
+def test_the_device_of_a_cuda_artifact(asked: str | None, found: str) -> None:
+    options = EngineOptions(device=asked)
+    assert options.device_for(for_cuda()) == found == f"cuda:{options.device_index()}"
+
+
+def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
+    with pytest.raises(OptionError, match="built for cuda, device is 'cpu'"):
+        EngineOptions(device="cpu").device_for(for_cuda())
+    with pytest.raises(OptionError, match="built for cpu, device is 'cuda:1'"):
+        EngineOptions(device="cuda:1").device_for(example_manifest())
+    assert EngineOptions(device="cpu").device_for(example_manifest()) == "cpu"
+    assert EngineOptions().device_for(example_manifest()) == "cpu"
+
+
+def test_tokens_of_a_batch() -> None:
+    """On CUDA a batch fills the largest bucket; what is asked for is bounded by the artifact alone."""
+    low = for_cuda(Ladder(TOKENS, (8, 16)))
+    assert EngineOptions().batch_tokens_for(low) == 16
+    assert EngineOptions(batch_tokens=20).batch_tokens_for(low) == 20
+    assert EngineOptions(batch_tokens=1000).batch_tokens_for(low) == low.limits.max_tokens == 32
+    assert EngineOptions().batch_tokens_for(example_manifest()) == 32
+
+
+def test_the_ladder_may_end_below_the_limits_on_cuda_alone() -> None:
+    _check_encode_graph(for_cuda())
+    _check_encode_graph(for_cuda(Ladder(TOKENS, (8, 16))))
+    for ladder in (Ladder(TOKENS, (8, 64)), Ladder("sequences", (2, 4))):
+        with pytest.raises(ManifestError, match="the ladder of graph encode ends at"):
+            _check_encode_graph(for_cuda(ladder))
+    manifest = example_manifest()
+    short = manifest.graphs["encode"].model_copy(update={"ladder": Ladder(TOKENS, (8, 16))})
+    with pytest.raises(ManifestError, match="the ladder of graph encode ends at 16 tokens, its limits at 32"):
+        _check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}))

@@ -1,0 +1,43 @@
+"""A graph of several files: each batch runs on the first that holds it, and answers the same."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import precast
+from precast.artifacts.writer import file_info
+from precast.runtime.replay.variants import VariantGraph
+from tests.attacks.spoil import edit
+from tests.support.artifacts import MAX_TOKENS, TinyModels
+
+
+@pytest.mark.parametrize(("tokens", "taken"), [(1, 0), (4, 0), (5, 1), (9, 1), (10, 2), (12, 2)])
+def test_a_batch_runs_on_the_first_that_holds_it(tokens: int, taken: int) -> None:
+    graph = VariantGraph([(limit, lambda _, n=n: [torch.tensor(n)]) for n, limit in enumerate((4, 9, 11))])
+    (found,) = graph({"input_ids": torch.zeros(tokens)})
+    assert found == taken
+
+
+def test_an_artifact_of_two_variants(tiny: TinyModels, tmp_path: Path) -> None:
+    path = tmp_path / "two.precast"
+    shutil.copytree(tiny["embed"].artifact, path)
+    graphs = path / "graphs"
+    shutil.copy(graphs / "encode.json", graphs / "encode.6.json")
+
+    def split(data: dict) -> None:
+        (one,) = data["graphs"]["encode"]["variants"]
+        small = {**one, "file": "graphs/encode.6.json", "max_tokens": 6, "tuned_at": 6}
+        data["graphs"]["encode"]["variants"] = [small, {**one, "max_tokens": MAX_TOKENS}]
+        info = file_info(graphs / "encode.6.json")
+        data["files"]["graphs/encode.6.json"] = info.model_dump()
+
+    edit(split)(path)
+    inputs = [[5, 6], [7] * 6, [8] * 7, list(range(5, 30))]
+    with precast.load(path, batch_tokens=8) as two, precast.load(tiny["embed"].artifact) as one:
+        assert two.manifest.graphs["encode"].variants[0].max_tokens == 6
+        np.testing.assert_allclose(two.embed(inputs), one.embed(inputs), atol=1e-5)

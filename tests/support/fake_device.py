@@ -1,0 +1,364 @@
+"""A device without a device: it does what CUDA may do at its worst, and says what was done wrong.
+
+Streams are queues that are worked off late and in a drawn order, which keeps only what streams and events
+promise. Memory is poisoned when it is new, when it is freed, and where a replay may have used it; work that
+touches freed memory is a violation, and so are two pieces of work on the same bytes that no event orders,
+even if they happened to run in the right order. A captured graph keeps the addresses it was captured with.
+Any call, and any piece of work when it is done, can be made to fail; after that everything does.
+"""
+
+from __future__ import annotations
+
+import threading
+import weakref
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import prod
+from random import Random
+from typing import Literal, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from tests.support.races import Access, Clock, Races
+
+POISON = 0xFF
+"""Of every byte: NaN as a float, -1 as a number."""
+
+T = TypeVar("T")
+Kind = Literal["host", "device", "stream", "pool"]
+Kernel = Callable[[Mapping[str, Tensor], Sequence[Tensor]], None]
+"""Reads its inputs, writes its outputs; raises AssertionError where its inputs make no sense."""
+
+
+@dataclass(eq=False)
+class Block:
+    """Memory. A block of a stream or a pool is handed out again without waiting for other streams."""
+
+    kind: Kind
+    data: np.ndarray
+    owner: object
+    live: bool = True
+
+    @property
+    def address(self) -> int:
+        return int(self.data.ctypes.data)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What lies in a stream's queue."""
+
+    name: str
+    do: Callable[[], None]
+    ready: Callable[[], bool] = lambda: True
+    touches: Sequence[Block] = ()
+
+
+@dataclass(eq=False)
+class FakeStream:
+    name: str
+    queue: deque[Work] = field(default_factory=deque)
+
+
+@dataclass(eq=False)
+class FakeGraph:
+    """Kernels with the addresses of their capture."""
+
+    pool: object
+    work: list[Work] = field(default_factory=list)
+    accesses: list[Access] = field(default_factory=list)
+    outputs: list[Block] = field(default_factory=list)
+
+
+class FakeEvent:
+    def __init__(self, device: FakeDevice) -> None:
+        self._device = device
+        self._recorded = self._reached = 0
+        self._clock: Clock = {}
+
+    def record(self, stream: FakeStream) -> None:
+        self._device.call("record")
+        self._recorded += 1
+        self._clock = self._device.races.record(stream)
+        number = self._recorded
+
+        def reach() -> None:
+            self._reached = number
+
+        stream.queue.append(Work("record", reach))
+
+    def wait(self, stream: FakeStream) -> None:
+        self._device.call("wait")
+        stream.queue.append(Work("wait", lambda: None, ready=self._condition()))
+        self._device.races.wait(stream, self._clock)
+
+    def synchronize(self) -> None:
+        self._device.call("synchronize")
+        self._device.on_synchronize()
+        self._device.run_until(self._condition())
+        self._device.races.synchronize(self._clock)
+
+    def _condition(self) -> Callable[[], bool]:
+        number = self._recorded
+        return lambda: self._reached >= number
+
+
+class FakeDevice:
+    """See above.
+
+    Args:
+        seed: of the order in which work is done.
+        fail_call: this call (counted from 0) raises, and all after it.
+        fail_work: this piece of work fails; the next call raises, and all after it.
+        on_synchronize: called when the host starts to wait for an event.
+    """
+
+    def __init__(
+        self,
+        seed: int = 0,
+        *,
+        fail_call: int | None = None,
+        fail_work: int | None = None,
+        on_synchronize: Callable[[], None] = lambda: None,
+    ) -> None:
+        self.violations: list[str] = []
+        self.calls: list[str] = []
+        self.done: list[str] = []
+        self.races = Races()
+        self.on_synchronize = on_synchronize
+        self._random = Random(seed)
+        self._eagerness = self._random.choice([0.0, 0.0, 0.3, 0.9])
+        self._fail_call, self._fail_work = fail_call, fail_work
+        self._lost = False
+        self._thread: int | None = None
+        self._streams: list[FakeStream] = []
+        self._blocks: list[Block] = []
+        self._current: FakeStream | None = None
+        self._capturing: FakeGraph | None = None
+        self._loaded: set[object] = set()
+
+    def open(self) -> None:
+        self._thread = threading.get_ident()
+        self.call("open")
+
+    def stream(self) -> FakeStream:
+        self.call("stream")
+        self._streams.append(FakeStream(f"stream {len(self._streams)}"))
+        return self._streams[-1]
+
+    def event(self) -> FakeEvent:
+        self.call("event")
+        return FakeEvent(self)
+
+    def pool(self) -> object:
+        self.call("pool")
+        return object()
+
+    def memory(self, size: int) -> Tensor:
+        self.call("memory")
+        return self._allocate(size, "device", None)
+
+    def host_memory(self, size: int) -> Tensor:
+        self.call("host_memory")
+        return self._allocate(size, "host", None)
+
+    def copy(self, target: Tensor, source: Tensor, stream: FakeStream) -> None:
+        self.call("copy")
+        if (target.shape, target.dtype) != (source.shape, source.dtype):
+            self._violation(f"a copy from {source.shape} {source.dtype} to {target.shape} {target.dtype}")
+        (to, to_block), (of, of_block) = self._memory_of(target), self._memory_of(source)
+        name = f"copy {of_block.kind} to {to_block.kind}"
+        accesses = [self._access(target, write=True), self._access(source, write=False)]
+
+        def do() -> None:
+            to.copy_(of)
+
+        self._put(stream, Work(name, do, touches=[to_block, of_block]), accesses)
+
+    def run(self, work: Callable[[], T], stream: FakeStream) -> T:
+        self.call("run")
+        self._current = stream
+        try:
+            return work()
+        finally:
+            self._current = None
+
+    def capture(self, work: Callable[[], T], stream: FakeStream, pool: object) -> tuple[FakeGraph, T]:
+        self.call("capture")
+        self._current, self._capturing = stream, FakeGraph(pool)
+        try:
+            return self._capturing, work()
+        finally:
+            self._current = self._capturing = None
+
+    def replay(self, graph: FakeGraph, stream: FakeStream) -> None:
+        """Any memory of the pool may be used by it: what is not its output is gone afterwards."""
+        self.call("replay")
+        pool = [block for block in self._blocks if block.owner is graph.pool]
+
+        def do() -> None:
+            for block in pool:
+                block.data[:] = POISON
+            for work in graph.work:
+                work.do()
+
+        touches = [*graph.outputs, *(block for work in graph.work for block in work.touches)]
+        accesses = [Access(block, 0, len(block.data), write=True) for block in pool]
+        self._put(stream, Work("replay", do, touches=touches), [*accesses, *graph.accesses])
+
+    def kernel(
+        self, function: Kernel, inputs: Mapping[str, Tensor], shapes: Sequence[tuple[int, ...]]
+    ) -> list[Tensor]:
+        """What a compiled graph does when it is called: fp32 outputs of ``shapes``, computed later."""
+        stream, graph = self._current, self._capturing
+        if stream is None:
+            self._violation("a kernel on the default stream")
+            raise RuntimeError("no current stream")
+        self._count("kernel")
+        owner: object = stream if graph is None else graph.pool
+        outputs = [
+            self._allocate(prod(shape) * 4, "stream" if graph is None else "pool", owner)
+            .view(torch.float32)
+            .view(shape)
+            for shape in shapes
+        ]
+        read = {name: self._memory_of(tensor) for name, tensor in inputs.items()}
+        written = [self._memory_of(tensor) for tensor in outputs]
+        work = Work(
+            "kernel",
+            lambda: function({name: raw for name, (raw, _) in read.items()}, [raw for raw, _ in written]),
+            touches=[block for _, block in [*read.values(), *written]],
+        )
+        accesses = [self._access(tensor, write=False) for tensor in inputs.values()]
+        accesses += [self._access(tensor, write=True) for tensor in outputs]
+        if graph is None:
+            self._loaded.add(tuple(shapes))
+            self._put(stream, work, accesses)
+        else:
+            if tuple(shapes) not in self._loaded:
+                self._violation(f"a kernel of outputs {shapes} is loaded inside a capture")
+            graph.work.append(work)
+            graph.accesses += accesses
+            graph.outputs += [block for _, block in written]
+        return outputs
+
+    def reserved_bytes(self) -> int:
+        self.call("reserved_bytes")
+        return sum(len(block.data) for block in self._blocks if block.kind != "host")
+
+    def trim(self) -> None:
+        self.call("trim")
+
+    def synchronize(self) -> None:
+        self.call("synchronize device")
+        self.run_until(lambda: not any(stream.queue for stream in self._streams))
+        self.races.synchronize_all()
+
+    def fail_next(self) -> None:
+        """Let the next call raise, and all after it."""
+        self._fail_call = len(self.calls)
+
+    def live_blocks(self) -> int:
+        return sum(block.live for block in self._blocks)
+
+    def call(self, name: str) -> None:
+        """What every call begins with: it may fail, and time passes."""
+        if self._capturing is not None:
+            self._violation(f"{name} during a capture")
+        self._count(name)
+        while self._random.random() < self._eagerness and self._step():
+            pass
+
+    def run_until(self, condition: Callable[[], bool]) -> None:
+        while not condition():
+            if not self._step() and not self._lost:
+                self._violation("a wait for what never happens")
+                self._lost = True
+            self._raise_if_lost()
+        self._raise_if_lost()
+
+    def _count(self, name: str) -> None:
+        if threading.get_ident() != self._thread:
+            self._violation(f"{name} from a thread that did not open the device")
+        self._raise_if_lost()
+        self.calls.append(name)
+        if len(self.calls) - 1 == self._fail_call:
+            self._lost = True
+            self._raise_if_lost()
+
+    def _raise_if_lost(self) -> None:
+        if self._lost:
+            raise RuntimeError("CUDA error: a made-up failure\nmore lines")
+
+    def _step(self) -> bool:
+        """Do one piece of work that some stream allows; False if there is none."""
+        ready = [stream for stream in self._streams if stream.queue and stream.queue[0].ready()]
+        if not ready or self._lost:
+            return False
+        work = self._random.choice(ready).queue.popleft()
+        if len(self.done) == self._fail_work:
+            self._lost = True
+            return False
+        self.done.append(work.name)
+        if not all(block.live for block in work.touches):
+            self._violation(f"{work.name} touches memory that was freed")
+        try:
+            work.do()
+        except AssertionError as error:
+            self._violation(f"{work.name}: {error}")
+        return True
+
+    def _put(self, stream: FakeStream, work: Work, accesses: Sequence[Access]) -> None:
+        for race in self.races.work(stream, work.name, accesses):
+            self._violation(race)
+        stream.queue.append(work)
+
+    def _violation(self, what: str) -> None:
+        self.violations.append(what)
+
+    def _allocate(
+        self, size: int, kind: Literal["host", "device", "stream", "pool"], owner: object
+    ) -> Tensor:
+        room = np.full(size + 256, POISON, np.uint8)
+        start = -int(room.ctypes.data) % 256
+        block = Block(kind, room[start : start + size], owner)
+        handed_out = block.data[:]
+        weakref.finalize(handed_out, self._freed, block).atexit = False
+        self._blocks.append(block)
+        return torch.from_numpy(handed_out)
+
+    def _freed(self, block: Block) -> None:
+        """Poison: what belongs to a stream when this one comes so far, everything else at once."""
+
+        def poison() -> None:
+            block.live = False
+            block.data[:] = POISON
+
+        if isinstance(block.owner, FakeStream):
+            access = Access(block, 0, len(block.data), write=True)
+            self._put(block.owner, Work("reuse of freed memory", poison), [access])
+            return
+        queued = [work for stream in self._streams for work in stream.queue]
+        if not self._lost and any(block in work.touches for work in queued):
+            self._violation(f"{block.kind} memory is freed while work on it waits")
+        poison()
+
+    def _memory_of(self, tensor: Tensor) -> tuple[Tensor, Block]:
+        """The bytes under a tensor, as a tensor that does not keep them from being freed."""
+        assert tensor.is_contiguous()
+        at, size = tensor.data_ptr(), tensor.nbytes
+        for block in reversed(self._blocks):
+            if block.live and block.address <= at and at + size <= block.address + len(block.data):
+                start = at - block.address
+                raw = torch.from_numpy(block.data[start : start + size])
+                return raw.view(tensor.dtype).view(tensor.shape), block
+        self._violation("memory that is not the device's")
+        raise RuntimeError("illegal address")
+
+    def _access(self, tensor: Tensor, *, write: bool) -> Access:
+        _, block = self._memory_of(tensor)
+        start = tensor.data_ptr() - block.address
+        return Access(block, start, start + tensor.nbytes, write)

@@ -1,0 +1,99 @@
+"""An encode graph for the fake device whose answers can be told in advance, and replays of it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precast.graphs.encode import TOKENS, EncodeOutput, Limits, Task, encode_output, encode_signature
+from precast.graphs.ladder import Ladder
+from precast.graphs.signature import Signature
+from precast.runtime.packing import fill_example
+from precast.runtime.replay.captured import CapturedReplay, CaptureOptions
+from precast.runtime.tokenization import Tokens
+from tests.support.fake_device import FakeDevice
+
+SIZE = 4
+LADDER = (4, 8, 12, 16, 32)
+LIMITS = Limits(max_length=20, max_tokens=90, max_batch=6)
+
+
+@dataclass(frozen=True)
+class FakeEncoder:
+    """Computes ``expected`` from its input tensors and nothing else, and checks that they make sense."""
+
+    device: FakeDevice
+    output: EncodeOutput
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        rows = len(inputs["input_ids"]) if self.output.per_token else len(inputs["cu_seqlens"]) - 1
+        return self.device.kernel(self.compute, inputs, [(rows, SIZE)])
+
+    def compute(self, inputs: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> None:
+        ids, types = inputs["input_ids"].numpy(), inputs["token_type_ids"].numpy()
+        ends, prompts = inputs["cu_seqlens"].numpy(), inputs["prompt_lengths"].numpy()
+        lengths = np.diff(ends)
+        assert ends[0] == 0 and 0 < ends[-1] <= len(ids) and (lengths >= 0).all(), f"cu_seqlens {ends}"
+        assert (ids >= 0).all() and (types >= 0).all() and (prompts >= 0).all(), "inputs below zero"
+        assert (prompts[lengths == 0] == 0).all() and not ids[ends[-1] :].any(), "spare inputs are not zero"
+        target = outputs[0].numpy()
+        for row, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+            tokens = Tokens(ids[start:end], types[start:end], prompt_length=int(prompts[row]))
+            found = expected(tokens, self.output)
+            target[slice(start, end) if self.output.per_token else row] = found
+
+
+def expected(tokens: Tokens, output: EncodeOutput) -> np.ndarray:
+    """fp32 ``[4]``, or ``[n, 4]`` for each token; a change of any input changes it."""
+    types = np.zeros(len(tokens), np.int64) if tokens.types is None else tokens.types.astype(np.int64)
+    places = np.arange(1, len(tokens) + 1)
+    ids = tokens.ids.astype(np.int64)
+    if not output.per_token:
+        row = [(ids * places).sum() % 99_991, len(ids), (types * places).sum(), tokens.prompt_length]
+        return np.array(row, np.float32)
+    rows = [ids, places, types, np.full(len(ids), 100 * len(ids) + tokens.prompt_length)]
+    return np.stack(rows, axis=1).astype(np.float32)
+
+
+def fake_signature(task: Task = "embed", limits: Limits = LIMITS) -> Signature:
+    output = encode_output(task, SIZE)
+    return encode_signature(limits, output, device="cuda", token_types=True, prompt_lengths=True)
+
+
+def fake_replay(
+    device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 90, upto: int = 1000
+) -> CapturedReplay:
+    """A replay with few, small buckets, so that batches meet all of them and go beyond."""
+    signature = fake_signature(task)
+    largest = {axis.name: axis.maximum for axis in signature.axes}
+    options = CaptureOptions(
+        largest={**largest, TOKENS: max(batch_tokens, LIMITS.max_length)},
+        upto=upto,
+        fill_example=partial(fill_example, max_length=LIMITS.max_length),
+    )
+    graph = FakeEncoder(device, encode_output(task, SIZE))
+    return CapturedReplay(signature, graph, Ladder(TOKENS, LADDER), device, options)
+
+
+def random_tokens(random: np.random.Generator, length: int) -> Tokens:
+    typed = random.random() < 0.5
+    return Tokens(
+        random.integers(0, 1000, length, dtype=np.int32),
+        random.integers(0, 2, length, dtype=np.int32) if typed else None,
+        prompt_length=int(random.integers(0, length + 1)),
+    )
+
+
+def rows_of(batch: Sequence[Tokens], outputs: Sequence[Tensor], output: EncodeOutput) -> list[np.ndarray]:
+    """The answers of a batch, copied and cut apart."""
+    (found,) = outputs
+    assert found.dtype == torch.float32
+    if not output.per_token:
+        return list(found.numpy()[: len(batch)].copy())
+    ends = np.cumsum([len(item) for item in batch])
+    return np.split(found.numpy()[: ends[-1]].copy(), ends[:-1])

@@ -1,0 +1,95 @@
+"""Lowering the graphs of every family for a CUDA device that is not here: ``make cross-check``.
+
+It proves that every graph traces, that our kernels compile inside it and that one library comes out. It does
+not prove that the graph runs, or runs fast: that is the GPU check's.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+from rich.console import Console
+from rich.table import Table
+
+import precast
+from precast.tools.bench.results import write_result
+from precast.tools.models import FAMILIES, write_small
+
+ARCHITECTURE = "sm_90"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One family: what came of it."""
+
+    family: str
+    seconds: float
+    library_kib: int
+    kernels: int
+    """Distinct Triton kernels inside the library."""
+    error: str | None
+
+
+def check(family: str) -> Row:
+    """Write a small model of ``family`` and compile it; never raises."""
+    with tempfile.TemporaryDirectory() as folder:
+        output = Path(folder, "out.precast")
+        started = time.perf_counter()
+        try:
+            checkpoint = write_small(family, Path(folder, "model"))
+            started = time.perf_counter()
+            precast.compile(
+                checkpoint, output, device=f"cuda:{ARCHITECTURE}", dtype="bf16", verify=False, task="embed"
+            )
+        except Exception as error:  # whatever went wrong is what the row is for
+            return Row(family, time.perf_counter() - started, 0, 0, f"{type(error).__name__}: {error}"[:2000])
+        library = (output / "graphs" / "encode.so").read_bytes()
+        kernels = set(re.findall(rb"__(\w+?)_start\0", library))
+        return Row(family, time.perf_counter() - started, len(library) >> 10, len(kernels), None)
+
+
+def run(families: list[str], jobs: int) -> list[Row]:
+    """Each family in a fresh process: what one leaves behind in Inductor must not help the next."""
+    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
+        rows = []
+        for row in pool.imap(check, families):
+            print(f"{row.family:12} {row.seconds:6.1f} s  {row.error or 'lowered'}", flush=True)
+            rows.append(row)
+    return rows
+
+
+def main(
+    only: Annotated[str | None, typer.Option(help="Families, separated by commas.")] = None,
+    jobs: Annotated[int, typer.Option(help="Families lowered side by side.")] = 2,
+    save: Annotated[bool, typer.Option(help="Write benchmarks/results/cross_check.json.")] = True,
+) -> None:
+    """Lower the encode graph of every family for sm_90, without a GPU."""
+    if torch.version.cuda is None:
+        raise SystemExit("expected a CUDA build of torch, found one for the cpu; run `make cross-check`")
+    families = only.split(",") if only else list(FAMILIES)
+    started = time.perf_counter()
+    rows = run(families, jobs)
+    seconds = time.perf_counter() - started
+    table = Table(f"family, {ARCHITECTURE}", "seconds", "library", "Triton kernels", "")
+    for row in rows:
+        outcome = "[red]failed" if row.error else "lowered"
+        table.add_row(row.family, f"{row.seconds:.1f}", f"{row.library_kib} KiB", str(row.kernels), outcome)
+    Console().print(table, f"{len(rows)} families in {seconds:.0f} s")
+    failed = [row.family for row in rows if row.error]
+    if save and not only and not failed:
+        content = {"architecture": ARCHITECTURE, "seconds": round(seconds, 1), "jobs": jobs}
+        write_result("cross_check", content | {"rows": [asdict(row) for row in rows]})
+    sys.exit(f"not lowered: {', '.join(failed)}" if failed or not rows else 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)

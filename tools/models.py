@@ -1,0 +1,213 @@
+"""Random checkpoints, made in seconds: a small one of every family, and BERT-base in its real shape.
+
+For checks that need a model of some shape and not its knowledge. Every norm and bias gets a value that is worth
+comparing: fresh norms are ones and fresh biases zeros, which would hide one that is not applied.
+"""
+
+from __future__ import annotations
+
+import random
+import string
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertConfig,
+    BertForSequenceClassification,
+    PreTrainedModel,
+    PreTrainedTokenizerFast,
+    T5Config,
+    T5EncoderModel,
+    UMT5Config,
+    UMT5EncoderModel,
+)
+
+VOCAB = 160
+MAX_LENGTH = 256
+"""Positions of a small model; its windows and the reach of its biases are far shorter."""
+SPREAD = 0.15
+"""Standard deviation of small weights. HF's 0.02 leaves attention uniform, and a mistake in it unseen."""
+
+_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+_BERT_LIKE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 128,
+    "max_position_embeddings": MAX_LENGTH,
+    "initializer_range": SPREAD,
+}
+_LLAMA_LIKE: dict[str, Any] = {
+    **_BERT_LIKE,
+    "hidden_size": 128,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+_T5: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "d_model": 64,
+    "d_kv": 32,
+    "d_ff": 128,
+    "num_layers": 2,
+    "num_heads": 2,
+    "relative_attention_max_distance": 24,
+}
+
+
+def _auto(model_type: str, **values: Any) -> PreTrainedModel:
+    model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(model_type, **values))
+    return model
+
+
+def _distilbert() -> PreTrainedModel:
+    names = {
+        "hidden_size": "dim",
+        "num_hidden_layers": "n_layers",
+        "num_attention_heads": "n_heads",
+        "intermediate_size": "hidden_dim",
+    }
+    return _auto("distilbert", **{names.get(name, name): value for name, value in _BERT_LIKE.items()})
+
+
+def _modernbert() -> PreTrainedModel:
+    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    return _auto(
+        "modernbert",
+        **_BERT_LIKE,
+        **special,
+        local_attention=16,
+        global_attn_every_n_layers=2,
+        norm_bias=True,
+    )
+
+
+def _gemma3() -> PreTrainedModel:
+    types = ["sliding_attention", "full_attention"]
+    return _auto("gemma3_text", **_LLAMA_LIKE, layer_types=types, sliding_window=9, query_pre_attn_scalar=32)
+
+
+def _positions_from(padding_idx: int) -> dict[str, Any]:
+    """RoBERTa's positions begin behind the padding id."""
+    return {"pad_token_id": padding_idx, "max_position_embeddings": MAX_LENGTH + padding_idx + 1}
+
+
+_MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "bert": lambda: _auto("bert", **_BERT_LIKE),
+    "roberta": lambda: _auto("roberta", **_BERT_LIKE | _positions_from(1)),
+    "distilbert": _distilbert,
+    "mpnet": lambda: _auto("mpnet", **_BERT_LIKE | _positions_from(1)),
+    "electra": lambda: _auto("electra", **_BERT_LIKE, embedding_size=32),
+    "albert": lambda: _auto("albert", **_BERT_LIKE, embedding_size=32),
+    "modernbert": _modernbert,
+    "t5": lambda: T5EncoderModel(T5Config(**_T5, feed_forward_proj="relu")),
+    "umt5": lambda: UMT5EncoderModel(UMT5Config(**_T5, feed_forward_proj="gated-gelu")),
+    "llama": lambda: _auto("llama", **_LLAMA_LIKE, attention_bias=True),
+    "mistral": lambda: _auto("mistral", **_LLAMA_LIKE, sliding_window=9),
+    "qwen3": lambda: _auto("qwen3", **_LLAMA_LIKE),
+    "gemma3": _gemma3,
+}
+SMALL: tuple[str, ...] = tuple(_MAKERS)
+"""Every form that ``write_small`` knows: the families, and umT5 beside T5 (gated, a bias in each layer)."""
+FAMILIES: tuple[str, ...] = tuple(name for name in SMALL if name != "umt5")
+"""The families that precast compiles, by the names of its registry."""
+
+
+def write_small(family: str, folder: Path) -> Path:
+    """A checkpoint of two layers and head size 32, without a tokenizer.
+
+    Args:
+        family: one of ``SMALL``.
+        folder: to write into.
+
+    Raises:
+        ValueError: nobody has said what a small model of this family is.
+    """
+    if family not in _MAKERS:
+        raise ValueError(f"no small model of family {family!r}; known are {', '.join(SMALL)}")
+    torch.manual_seed(0)
+    return _write(_MAKERS[family](), folder)
+
+
+def write_bert_base(folder: Path, *, labels: int = 2, tokenizer: bool = True, **changes: Any) -> Path:
+    """BERT-base with a classification head and, where asked for, a WordPiece tokenizer of its vocabulary.
+
+    Args:
+        folder: to write into.
+        labels: of the classification head.
+        tokenizer: whether to write one.
+        **changes: of the configuration, for a smaller model of the same kind.
+    """
+    torch.manual_seed(0)
+    config = BertConfig(num_labels=labels, **changes)
+    _write(BertForSequenceClassification(config), folder)
+    if tokenizer:
+        word_piece(config.vocab_size, config.max_position_embeddings).save_pretrained(folder)
+    return folder
+
+
+def word_piece(size: int, max_length: int) -> PreTrainedTokenizerFast:
+    """A lower-case WordPiece tokenizer with ``size`` entries: letters, word ends, invented words."""
+    vocabulary = {token: index for index, token in enumerate(_entries(size))}
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        model_max_length=max_length,
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        **{f"{token.strip('[]').lower()}_token": token for token in _SPECIAL},
+    )
+
+
+def random_texts(count: int, words: int, size: int, seed: int = 0) -> list[str]:
+    """Texts of invented words that ``word_piece(size)`` knows: about ``words`` tokens each.
+
+    One word in eight carries an ending, so that the tokenizer has something to cut.
+    """
+    draw = random.Random(seed)
+    known = [entry for entry in _entries(size) if len(entry) > 3 and entry.isalpha()] or ["a"]
+    return [
+        " ".join(draw.choice(known) + ("s" if draw.random() < 0.125 else "") for _ in range(words)) + "."
+        for _ in range(count)
+    ]
+
+
+def _entries(size: int) -> list[str]:
+    """Special tokens, characters, endings, then words of two to four syllables in a fixed order."""
+    letters = string.ascii_lowercase + string.digits
+    entries = [*_SPECIAL, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
+    syllables = [first + second for first in "bdfghklmnprstvwz" for second in "aeiou"]
+    draw = random.Random(7)
+    seen = set(entries)
+    while len(entries) < size:
+        word = "".join(draw.choice(syllables) for _ in range(draw.randint(2, 4)))
+        if word not in seen:
+            seen.add(word)
+            entries.append(word)
+    return entries[:size]
+
+
+def _write(model: PreTrainedModel, folder: Path) -> Path:
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() == 1:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.eval().save_pretrained(folder)
+    return folder
