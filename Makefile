@@ -51,8 +51,7 @@ $(CUDA_READY): pyproject.toml constraints.txt
 	touch $(CUDA_READY)
 
 cross-check: $(CUDA_READY)
-	CUDA_HOME=$$(echo $(CURDIR)/$(CUDA_VENV)/lib/python*/site-packages/nvidia/cu13) && \
-	CUDA_HOME=$$CUDA_HOME PATH=$$CUDA_HOME/bin:$$PATH $(CUDA_BIN)/python -m precast.tools.crosscheck
+	$(CUDA_BIN)/python -m precast.tools.crosscheck
 
 clean:
 	rm -rf $(VENV) $(CUDA_VENV) build .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,13 @@ from pathlib import Path
 import pytest
 import torch
 
+# Before any kernel is imported: what @triton.jit makes of it is decided there.
+os.environ["TRITON_INTERPRET"] = "1"
+
 from tests.support.artifacts import TinyModels, tiny_artifact
+from tests.support.interpreter import repair
+
+repair()
 
 # Tiny models gain nothing from a second thread and lose much waiting for it.
 torch.set_num_threads(1)

@@ -1,7 +1,7 @@
 """Random checkpoints, made in seconds: a small one of every family, and BERT-base in its real shape.
 
-For checks that need a model of some shape and not its knowledge. Every norm and bias gets a value that is worth
-comparing: fresh norms are ones and fresh biases zeros, which would hide one that is not applied.
+For checks that need a model of some shape and not its knowledge. Every norm and bias gets a value that is
+worth comparing: fresh norms are ones and fresh biases zeros, which would hide one that is not applied.
 """
 
 from __future__ import annotations
@@ -80,7 +80,8 @@ def _distilbert() -> PreTrainedModel:
 
 
 def _modernbert() -> PreTrainedModel:
-    special = {"pad_token_id": 0, "bos_token_id": 1, "eos_token_id": 2, "cls_token_id": 1, "sep_token_id": 2}
+    names = ("pad", "bos", "eos", "cls", "sep")
+    special = {f"{name}_token_id": at for at, name in enumerate(names)}
     return _auto(
         "modernbert",
         **_BERT_LIKE,

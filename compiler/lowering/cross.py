@@ -7,14 +7,9 @@ never run. For building where no GPU can be had, and for proving that every grap
 from __future__ import annotations
 
 import copy
-import os
-import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import chain
 from pathlib import Path
-from unittest.mock import patch
 
 import torch
 import torch.utils._pytree as pytree
@@ -23,8 +18,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
-from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.cuda_toolkit import toolkit
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings
 from precast.compiler.lowering.stand_ins import stand_ins
@@ -51,7 +46,7 @@ def _lower(
         "use_static_cuda_launcher": False,
         "compile_threads": 1,
     }
-    with stand_ins(capability), _linkable(folder):
+    with stand_ins(capability), toolkit(folder):
         with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
             exported = trace(_on_device(module), signature, tokens, _DEVICE)
         _adopt(exported)
@@ -85,18 +80,3 @@ def _adopt(exported: ExportedProgram) -> None:
     for name in list(state):
         state[name] = adopted(state[name])
     exported._example_inputs = pytree.tree_map_only(Tensor, adopted, exported._example_inputs)
-
-
-@contextmanager
-def _linkable(folder: Path) -> Iterator[None]:
-    """An empty ``libcuda`` to link against: the real one comes with a driver, where the graph is loaded."""
-    stub = folder / "stub"
-    stub.mkdir()
-    command = ["gcc", "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"]
-    try:
-        subprocess.run(command, cwd=stub, check=True, capture_output=True, text=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise LoweringError(f"building for CUDA needs gcc, which failed: {error}") from error
-    paths = [str(stub), *filter(None, [os.environ.get("LIBRARY_PATH")])]
-    with patch.dict(os.environ, {"LIBRARY_PATH": os.pathsep.join(paths)}):
-        yield

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ from torch import nn
 from precast.artifacts import host
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.inductor import compile_library
+from precast.compiler.lowering.searches import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
@@ -34,9 +36,12 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend
 def _lower(
     prepack: bool, autotune: bool, module: nn.Module, signature: Signature, tokens: int, folder: Path
 ) -> Lowered:
-    exported = trace(module, signature, tokens)
-    library, constants = compile_library(exported, _configuration(prepack, autotune), folder)
-    return Lowered(library, "prepacked", ()) if prepack else Lowered(library, "bound", constants)
+    with recorded_searches() if autotune else nullcontext({}) as winners:
+        exported = trace(module, signature, tokens)
+        library, constants = compile_library(exported, _configuration(prepack, autotune), folder)
+    if prepack:
+        return Lowered(library, "prepacked", (), winners)
+    return Lowered(library, "bound", constants, winners)
 
 
 def _configuration(prepack: bool, autotune: bool) -> dict[str, Any]:

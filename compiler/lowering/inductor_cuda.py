@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import copy
-import os
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
-from torch._inductor import select_algorithm
 
 from precast.artifacts.manifest import sm_name
-from precast.compiler.cache import cache_folder
 from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.cuda_toolkit import has_nvcc, toolkit
 from precast.compiler.lowering.inductor import compile_library
+from precast.compiler.lowering.searches import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
@@ -48,7 +44,7 @@ def cuda_settings(capability: tuple[int, int], autotune: bool) -> dict[str, bool
         "architecture": sm_name(capability),
         "cuda": str(torch.version.cuda),
         "autotune": autotune,
-        "ptx": _has_nvcc(),
+        "ptx": has_nvcc(),
     }
 
 
@@ -58,7 +54,7 @@ def cuda_configuration(autotune: bool) -> dict[str, Any]:
         "aot_inductor.package_constants_in_so": False,
         "aot_inductor.embed_kernel_binary": True,
         # Beside the machine code its PTX, where there is a compiler that joins the two.
-        "aot_inductor.emit_multi_arch_kernel": _has_nvcc(),
+        "aot_inductor.emit_multi_arch_kernel": has_nvcc(),
     }
     if autotune:
         config |= {
@@ -74,38 +70,7 @@ def _lower(
 ) -> Lowered:
     # The caller keeps its module on the CPU: its weights go to the artifact from there.
     placed = copy.deepcopy(module).to("cuda")
-    choices: dict[str, str] = {}
-    with recorded_choices(choices):
+    with recorded_searches() as winners, toolkit(folder):
         exported = trace(placed, signature, tokens, "cuda")
         library, constants = compile_library(exported, config, folder)
-    return Lowered(library, "bound", constants, choices)
-
-
-@contextmanager
-def recorded_choices(choices: dict[str, str]) -> Iterator[None]:
-    """Write into ``choices`` which kernel wins each search, and keep searches for the next build.
-
-    Inductor stores the times of all candidates by shape and dtype in its cache folder and does not measure
-    them again; that folder lies within ours.
-    """
-
-    def record(timings: dict[Any, float], name: str, inputs: list[Any], *rest: object) -> None:
-        if timings:
-            best = min(timings, key=lambda choice: timings[choice])
-            shapes = " ".join("x".join(map(str, node.get_size())) for node in inputs)
-            choices[f"{name} {shapes}"] = f"{best.name} {getattr(best, 'description', '')}".strip()
-
-    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
-    if before is None:
-        os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(cache_folder() / "inductor")
-    select_algorithm.add_feedback_saver(record)
-    try:
-        yield
-    finally:
-        select_algorithm.clear_feedback_savers()
-        if before is None:
-            del os.environ["TORCHINDUCTOR_CACHE_DIR"]
-
-
-def _has_nvcc() -> bool:
-    return shutil.which("nvcc") is not None
+    return Lowered(library, "bound", constants, winners)

@@ -41,9 +41,63 @@ def cold_start(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _origin(data)])
 
 
+def gpu_check(data: dict[str, Any]) -> str:
+    if data["rehearsal"] or not data["rows"]:
+        return _ABSENT["gpu_check"]
+    peers = list(dict.fromkeys(name for row in data["rows"] for name in row["peers"]))
+    heads = ["", "measured", "aim", "above its floor", *peers, "published"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in data["rows"]:
+        floor = "" if row["times_floor"] is None else f"{row['times_floor']:.2f}×"
+        beside = [_figure(row["peers"].get(name), row["unit"]) for name in peers]
+        cells = [row["name"], _figure(row["measured"], row["unit"]), _aim(row), floor, *beside]
+        lines.append(f"| {' | '.join([*cells, _published(row)])} |")
+    return "\n".join([*lines, "", _gpu_origin(data)])
+
+
+def _figure(value: float | None, unit: str) -> str:
+    if value is None:
+        return ""
+    if unit == "tokens/s":
+        return f"{value / 1e6:.2f} M tokens/s"
+    return f"{value:.2f}×" if unit == "x" else f"{value:.3g} {unit}"
+
+
+def _aim(row: dict[str, Any]) -> str:
+    if row["aim"] is None:
+        return ""
+    return f"{_figure(row['aim'], row['unit'])}, {'met' if row['met'] else 'missed'}"
+
+
+def _published(row: dict[str, Any]) -> str:
+    found = row["published"]
+    return "" if found is None else f"{_figure(found['value'], row['unit'])} ({found['who']})"
+
+
+def _gpu_origin(data: dict[str, Any]) -> str:
+    machine, versions, stages = data["machine"], data["versions"], data["stages"]
+    failed = [name for name, stage in stages.items() if stage["status"] == "failed"]
+    ceilings = stages["machine"].get("ceilings") if "machine" in stages else None
+    rates = (
+        f" The floor is what {ceilings['bytes_per_s'] / 1e12:.2f} TB/s and "
+        f"{ceilings['flops_per_s']['bf16'] / 1e12:.0f} TFLOP/s of bf16, both measured in the same run, allow."
+        if ceilings
+        else ""
+    )
+    whole = f"{len(stages) - len(failed)} of {len(stages)} stages passed or had a reason to be skipped"
+    return (
+        f"Random weights, medians, on {machine.get('gpu')}, driver {machine.get('driver')}, "
+        f"CUDA {versions.get('cuda')}, torch {versions['torch']}; {whole}"
+        f"{': not ' + ', '.join(failed) if failed else ''}.{rates}"
+    )
+
+
+_ABSENT = {"gpu_check": "Not yet measured on a GPU."}
+"""What stands in place of a table without a result; for all others ``Not measured yet.``"""
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "encoder_throughput": encoder_throughput,
     "cold_start": cold_start,
+    "gpu_check": gpu_check,
 }
 
 
@@ -52,7 +106,7 @@ def rendered(text: str) -> str:
 
     def table(match: re.Match[str]) -> str:
         data = read_result(match[2])
-        body = TABLES[match[2]](data) if data else "Not measured yet."
+        body = TABLES[match[2]](data) if data else _ABSENT.get(match[2], "Not measured yet.")
         return f"{match[1]}{body}\n{match[3]}"
 
     return _TABLE.sub(table, text)

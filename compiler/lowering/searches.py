@@ -1,0 +1,50 @@
+"""Searches for the fastest matrix multiplication: what won, kept for the manifest and the next build."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from unittest.mock import patch
+
+from torch._inductor import select_algorithm
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from precast.compiler.cache import cache_folder
+
+_FOLDER = "TORCHINDUCTOR_CACHE_DIR"
+
+
+@contextmanager
+def recorded_searches() -> Iterator[dict[str, str]]:
+    """Fills the dictionary that it gives: each operation with its shapes, and the kernel that won.
+
+    Inductor stores the times of all candidates by shape and dtype in its cache folder and does not measure
+    them again. That folder lies within ours, unless the user has named another.
+    """
+    winners: dict[str, str] = {}
+
+    def record(timings: dict[Any, float], name: str, inputs: list[Any], *rest: object) -> None:
+        if timings:
+            best = min(timings, key=lambda choice: timings[choice])
+            # Names end in a running number.
+            kernel = re.sub(r"_\d+$", "", best.name)
+            winners[f"{name} {_shapes(inputs)}"] = f"{kernel} {getattr(best, 'description', '')}".strip()
+
+    named = os.environ.get(_FOLDER)
+    # torch writes its own default into the variable when it first looks.
+    folder = named if named not in (None, default_cache_dir()) else str(cache_folder() / "inductor")
+    with patch.dict(os.environ, {_FOLDER: folder}):
+        select_algorithm.add_feedback_saver(record)
+        try:
+            yield winners
+        finally:
+            select_algorithm.clear_feedback_savers()
+
+
+def _shapes(inputs: list[Any]) -> str:
+    """``*x768 768x3072``; a star is a size that changes from batch to batch."""
+    sizes = [[str(size) if str(size).isdigit() else "*" for size in node.get_size()] for node in inputs]
+    return " ".join("x".join(one) for one in sizes)
