@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,8 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend
 def _lower(
     prepack: bool, autotune: bool, module: nn.Module, signature: Signature, tokens: int, folder: Path
 ) -> Lowered:
-    with recorded_searches() if autotune else nullcontext({}) as winners:
+    searches: AbstractContextManager[dict[str, str]] = recorded_searches() if autotune else nullcontext({})
+    with searches as winners:
         exported = trace(module, signature, tokens)
         library, constants = compile_library(exported, _configuration(prepack, autotune), folder)
     if prepack:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from torch._inductor import select_algorithm
@@ -35,9 +36,9 @@ def test_winners_are_recorded_and_kept(
 
 def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     measured: list[object] = []
-    benchmark = select_algorithm.AlgorithmSelectorCache.benchmark
+    benchmark: Any = select_algorithm.AlgorithmSelectorCache.benchmark
 
-    def counting(*args: object, **kwargs: object) -> object:
+    def counting(*args: Any, **kwargs: Any) -> Any:
         measured.append(args)
         return benchmark(*args, **kwargs)
 

@@ -11,14 +11,20 @@ import torch
 
 import precast
 from precast.artifacts.writer import file_info
+from precast.runtime.replay.interface import Graph
 from precast.runtime.replay.variants import VariantGraph
 from tests.attacks.spoil import edit
 from tests.support.artifacts import MAX_TOKENS, TinyModels
 
 
+def telling(place: int) -> Graph:
+    """A graph that gives its own place."""
+    return lambda inputs: [torch.tensor(place)]
+
+
 @pytest.mark.parametrize(("tokens", "taken"), [(1, 0), (4, 0), (5, 1), (9, 1), (10, 2), (12, 2)])
 def test_a_batch_runs_on_the_first_that_holds_it(tokens: int, taken: int) -> None:
-    graph = VariantGraph([(limit, lambda _, n=n: [torch.tensor(n)]) for n, limit in enumerate((4, 9, 11))])
+    graph = VariantGraph([(limit, telling(place)) for place, limit in enumerate((4, 9, 11))])
     (found,) = graph({"input_ids": torch.zeros(tokens)})
     assert found == taken
 
