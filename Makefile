@@ -50,6 +50,10 @@ $(CUDA_READY): pyproject.toml constraints.txt
 	$(CUDA_BIN)/pip install --quiet --constraint $(CUDA_VENV)/constraints.txt --editable '.[compile]'
 	touch $(CUDA_READY)
 
+gpu-check: $(CUDA_READY)
+	$(CUDA_BIN)/python -m precast.tools.gpucheck
+	$(CUDA_BIN)/python -m precast.tools.bench.readme
+
 cross-check: $(CUDA_READY)
 	$(CUDA_BIN)/python -m precast.tools.crosscheck
 

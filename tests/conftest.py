@@ -13,10 +13,10 @@ import torch
 # Before any kernel is imported: what @triton.jit makes of it is decided there.
 os.environ["TRITON_INTERPRET"] = "1"
 
+from precast.tools.gpucheck.rehearsal import repair_interpreter
 from tests.support.artifacts import TinyModels, tiny_artifact
-from tests.support.interpreter import repair
 
-repair()
+repair_interpreter()
 
 # Tiny models gain nothing from a second thread and lose much waiting for it.
 torch.set_num_threads(1)

@@ -43,6 +43,7 @@ def _lower(
         # Kernels must be there when the C++ is written; nothing may be measured or loaded meanwhile.
         "triton.autotune_at_compile_time": True,
         "triton.autotune_pointwise": False,
+        "shape_padding": False,
         "use_static_cuda_launcher": False,
         "compile_threads": 1,
     }

@@ -33,7 +33,7 @@ def toolkit(folder: Path) -> Iterator[None]:
         folder: to write into.
 
     Raises:
-        LoweringError: there is no C compiler.
+        LoweringError: there are no headers, or there is no C compiler.
     """
     with _paths(), _linkable(folder):
         yield
@@ -41,28 +41,30 @@ def toolkit(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def _paths() -> Iterator[None]:
-    home = _packaged()
-    if (
-        home is None
-        or shutil.which("nvcc")
-        or os.environ.get("CUDA_HOME")
-        or Path("/usr/local/cuda").exists()
-    ):
-        yield
-        return
     from torch.utils import cpp_extension
 
-    paths = {"CUDA_HOME": str(home), "PATH": os.pathsep.join((str(home / "bin"), os.environ.get("PATH", "")))}
+    # torch takes the folder above nvcc's for the toolkit's, also where nvcc is a link from elsewhere.
+    guesses = [cpp_extension.CUDA_HOME, "/usr/local/cuda", *_packaged()]
+    home = next(
+        (Path(guess) for guess in guesses if guess and Path(guess, "include", "cuda.h").exists()), None
+    )
+    if home is None:
+        raise LoweringError(
+            "building for CUDA needs its headers, found none in CUDA_HOME, /usr/local/cuda or NVIDIA's "
+            "packages; install the CUDA toolkit or set CUDA_HOME"
+        )
+    found = os.environ.get("PATH", "")
+    paths = {"CUDA_HOME": str(home), "PATH": os.pathsep.join((str(home / "bin"), found))}
     with patch.dict(os.environ, paths), patch.object(cpp_extension, "CUDA_HOME", str(home)):
         yield
 
 
-def _packaged() -> Path | None:
-    """The folder of NVIDIA's packages for the CUDA release of this torch."""
+def _packaged() -> list[str]:
+    """Folders of NVIDIA's packages for the CUDA release of this torch."""
     spec = find_spec("nvidia")
     release = str(torch.version.cuda).partition(".")[0]
-    found = (Path(root, f"cu{release}") for root in (spec.submodule_search_locations if spec else None) or ())
-    return next((home for home in found if (home / "include" / "cuda_runtime_api.h").exists()), None)
+    roots = spec.submodule_search_locations if spec else None
+    return [str(Path(root, f"cu{release}")) for root in roots or ()]
 
 
 @contextmanager

@@ -51,6 +51,8 @@ def _configuration(prepack: bool, autotune: bool) -> dict[str, Any]:
         "cpp.dynamic_threads": True,
         "freezing": prepack,
         "aot_inductor.package_constants_in_so": prepack,
+        # A bias of a few numbers would be written into the code, which other checkpoints share.
+        "always_keep_tensor_constants": not prepack,
     }
     if autotune:
         config |= {

@@ -52,6 +52,8 @@ def cuda_configuration(autotune: bool) -> dict[str, Any]:
     """Inductor's settings: one library that holds its kernels and none of the weights."""
     config: dict[str, Any] = {
         "aot_inductor.package_constants_in_so": False,
+        # A bias of a few numbers would be written into the code, which other checkpoints share.
+        "always_keep_tensor_constants": True,
         "aot_inductor.embed_kernel_binary": True,
         # Beside the machine code its PTX, where there is a compiler that joins the two.
         "aot_inductor.emit_multi_arch_kernel": has_nvcc(),

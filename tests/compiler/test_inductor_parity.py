@@ -27,10 +27,12 @@ from transformers import (
 )
 
 import precast
+from precast.compiler import pipeline
 from precast.compiler.lowering import inductor_cpu
+from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
 from precast.runtime import Encoder
-from tests.support.artifacts import tiny_config
+from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, tiny_checkpoint, tiny_config
 from tests.support.models import hf_answers, save
 from tests.support.strategies import batches
 
@@ -40,7 +42,7 @@ ONCE = settings(
 )
 
 
-def compiled(model: PreTrainedModel, task: Task, **options: object) -> Encoder:
+def through_the_pipeline(model: PreTrainedModel, task: Task, **options: object) -> Encoder:
     """``model`` through the whole pipeline, parity check included, loaded."""
     folder = Path(tempfile.mkdtemp(prefix="precast-test-"))
     precast.compile(save(model, folder / "model"), folder / "a.precast", task=task, **options)  # type: ignore[arg-type]
@@ -72,7 +74,7 @@ def test_hidden_states_with_windows_and_rotary_positions(
         pad_token_id=0, bos_token_id=1, eos_token_id=2, cls_token_id=1, sep_token_id=2,
     )  # fmt: skip
     model = ModernBertModel(config)
-    with compiled(model, "hidden") as engine:
+    with through_the_pipeline(model, "hidden") as engine:
         assert_agree(engine, model, batch, "hidden", "last_hidden_state")
 
 
@@ -93,7 +95,7 @@ def test_embeddings_with_a_relative_bias_and_bound_weights(
         feed_forward_proj=projection,
     )
     model = T5EncoderModel(config)
-    with compiled(model, "embed", prepack=False) as engine:
+    with through_the_pipeline(model, "embed", prepack=False) as engine:
         assert engine.manifest.graphs["encode"].weights == "bound"
         expected = [hidden.mean(0).numpy() for hidden in hf_answers(model, batch, "last_hidden_state")]
         np.testing.assert_allclose(engine.embed(batch), np.stack(expected), atol=1e-4, rtol=1e-4)
@@ -108,7 +110,7 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
         num_key_value_heads=4 // groups, head_dim=6, max_position_embeddings=64, num_labels=3, pad_token_id=0,
     )  # fmt: skip
     model = Qwen3ForSequenceClassification(config)
-    with compiled(model, "classify") as engine:
+    with through_the_pipeline(model, "classify") as engine:
         assert_agree(engine, model, batch, "logits", "logits")
 
 
@@ -122,7 +124,7 @@ def test_weights_that_are_mapped_from_behind_the_library(monkeypatch: pytest.Mon
     monkeypatch.setattr(inductor_cpu, "_configuration", mapped)
     torch.manual_seed(0)
     model = BertModel(tiny_config())
-    with compiled(model, "hidden") as engine:
+    with through_the_pipeline(model, "hidden") as engine:
         assert_agree(engine, model, [[3, 4, 5], [7]], "hidden", "last_hidden_state")
 
 
@@ -138,9 +140,20 @@ def test_token_logits_in_both_dtypes(dtype: str) -> None:
         num_labels=5,
     )
     model = BertForTokenClassification(config)
-    with compiled(model, "token-classify", dtype=dtype) as engine:
+    with through_the_pipeline(model, "token-classify", dtype=dtype) as engine:
         assert engine.manifest.build.dtype == dtype
         batch = [[3, 4, 5], [7], list(range(60))]
         found = [output.logits for output in engine.encode(batch)]
         for ours, theirs in zip(found, hf_answers(model, batch, "logits"), strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 if dtype == "fp32" else 0.1)
+
+
+def test_a_library_from_the_cache_serves_other_weights(compiled: Path, tmp_path: Path) -> None:
+    """A bias of three numbers too is a weight, and no part of the code."""
+    other = tiny_checkpoint("classify", tmp_path / "model", seed=5)
+    limits = {"max_length": MAX_LENGTH, "max_tokens": MAX_TOKENS, "max_batch": MAX_BATCH}
+    options = CompileOptions(str(other), tmp_path / "b", prepack=False, **limits)  # type: ignore[arg-type]
+    result = pipeline.run(options)
+    assert result.from_cache, "the same operators were compiled again"
+    assert result.manifest.parity is not None
+    assert "head.out.bias" in result.manifest.graphs["encode"].constants

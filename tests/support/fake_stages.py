@@ -71,7 +71,7 @@ STAGES = (
     Stage("passing", "it passes", 20, passing),
     Stage("parts", "each part passes", 20, passing, parts=("a", "b", "c"), after=("passing",)),
     Stage("raising", "it raises", 20, raising),
-    Stage("hanging", "it hangs", 2, hanging),
+    Stage("hanging", "it hangs", 4, hanging),
     Stage("dying", "it dies", 20, dying),
     Stage("chatty", "it prints a lot", 20, chatty),
     Stage("idle", "it checks nothing", 20, idle),

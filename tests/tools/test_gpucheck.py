@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from precast.tools.bench import readme
 from precast.tools.gpucheck import __main__ as command
@@ -56,7 +57,7 @@ def test_what_passes_and_what_goes_wrong(tmp_path: Path, capsys: pytest.CaptureF
     assert found["parts"]["parts"]["b"]["seen"] == ["passing"]
     assert found["raising"]["failures"] == ["ValueError: made up"]
     assert "about to raise" in found["raising"]["last_lines"]
-    assert found["hanging"]["failures"][0].startswith("ended after its limit of 2 s")
+    assert found["hanging"]["failures"][0].startswith("ended after its limit of 4 s")
     assert found["hanging"]["kept"] is True and found["hanging"]["checks"] == 2
     assert "ended with signal SIGSEGV and without a report" in found["dying"]["failures"][0]
     assert found["dying"]["last_lines"][0] == "the last words"
@@ -64,7 +65,8 @@ def test_what_passes_and_what_goes_wrong(tmp_path: Path, capsys: pytest.CaptureF
     assert found["skipping"]["reason"] == "there is no such program here"
     printed = capsys.readouterr().out
     assert "[parts/b] part b runs" in printed and "[chatty] line 19999 " in printed
-    assert all(_gone(int(pid)) for pid in (tmp_path / "pids").read_text("utf-8").split())
+    pids = [int(pid) for pid in (tmp_path / "pids").read_text("utf-8").split()]
+    _wait_for(lambda: all(map(_gone, pids)), 3)
 
 
 def test_a_stage_runs_if_the_part_that_it_needs_is_good(tmp_path: Path) -> None:
@@ -83,16 +85,14 @@ def test_nothing_runs_beside_a_stage_that_is_alone(tmp_path: Path) -> None:
     assert len(spans) == 5
     for before, after in zip(spans[1:], spans[2:], strict=False):
         assert before[1] <= after[0]
-    assert [threads for threads, *_ in lines][:2] == ["2", "2"] and lines[-1][0] == "2"
-    assert spans[1][1] <= spans[2][0] and spans[0][1] <= spans[2][0]
+    assert spans[0][1] <= spans[2][0]
+    assert lines[0][0] == lines[1][0] == lines[-1][0] == "2", "processes side by side have few threads"
 
 
 def test_the_budget_ends_what_is_left(tmp_path: Path) -> None:
     _, found = run(tmp_path, "hanging", "alone", budget=1)
     assert found["hanging"]["status"] == "failed"
-    assert found["alone"]["failures"] == ["a: there was no time left to begin"] * 0 + [
-        f"{part}: there was no time left to begin" for part in "ab"
-    ]
+    assert found["alone"]["failures"] == [f"{part}: there was no time left to begin" for part in "ab"]
 
 
 PROGRAM = """
@@ -131,12 +131,18 @@ def test_list_only_and_skip(capsys: pytest.CaptureFixture[str]) -> None:
     assert all(stage.name in printed and stage.proves in printed for stage in STAGES)
     names = [stage.name for stage in STAGES]
     only = command.chosen(STAGES, ("profile", "replay"), ())
-    assert [stage.name for stage in only] == ["compile", "replay", "profile"]
+    assert [stage.name for stage in only] == ["machine", "lower", "compile", "replay", "profile"]
     assert [stage.name for stage in command.chosen(STAGES, ("profile",), (), ["compile"])] == ["profile"]
     left = command.chosen(STAGES, None, ("tiles", "families"))
     assert [stage.name for stage in left] == [n for n in names if n not in ("tiles", "families")]
     with pytest.raises(SystemExit, match="no stage speed; there are machine, lower"):
-        command.main(["--only", "speed"])
+        command.chosen(STAGES, ("speed",), ())
+
+
+def test_without_a_gpu_there_is_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(SystemExit, match="expected a CUDA device, torch sees none; --rehearse runs"):
+        command.main([])
 
 
 def test_exit_status_and_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,7 +150,7 @@ def test_exit_status_and_stored_results(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(command, "_WHERE", WHERE)
     monkeypatch.setattr(command, "environment", lambda work, rehearse: ENVIRONMENT)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
-    options = ["--work", str(tmp_path / "work"), "--jobs", "2"]
+    options = ["--rehearse", "--work", str(tmp_path / "work"), "--jobs", "2"]
     output = tmp_path / "found.json"
     assert command.main([*options, "--only", "passing", "--output", str(output)]) == 0
     assert json.loads(output.read_text("utf-8"))["stages"]["passing"]["checks"] == 1

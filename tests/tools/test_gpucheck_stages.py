@@ -1,0 +1,367 @@
+"""The real stages of the GPU check in tiny sizes on the CPU, and what they must not let pass."""
+
+from __future__ import annotations
+
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from precast.compiler.kernels.cuda import packed_attention as attention
+from precast.compiler.lowering.inductor_cuda import TUNED_AT
+from precast.runtime.encoder import Encoder
+from precast.runtime.packing import fill
+from precast.tools.gpucheck.clock import CudaClock, HostClock, clock_of
+from precast.tools.gpucheck.engines import Stopwatch, timed
+from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
+from precast.tools.gpucheck.stages import (
+    STAGES,
+    cold_start,
+    families,
+    kernels,
+    latency,
+    lower,
+    packed,
+    peers,
+    profile,
+    replay,
+    sanitizer,
+    saturated,
+    strings,
+    tile_kernels,
+    tiles,
+)
+from precast.tools.gpucheck.stages import compile as compile_stage
+from precast.tools.gpucheck.stages import machine as machine_stage
+from tests.support.fake_device import FakeDevice, FakeStream
+from tests.support.fake_encoder import fake_replay, random_tokens
+
+KERNELS = Path(attention.__file__).parent
+
+
+@pytest.fixture(scope="module")
+def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
+    """After the stages that all others build on."""
+    empty = Setting(tmp_path_factory.mktemp("gpucheck"), "cpu", tiny=True)
+    machine = passed(machine_stage.STAGE, empty)["all"]
+    before = replace(empty, earlier={"machine": machine.content})
+    passed(lower.STAGE, before)
+    compiled = passed(compile_stage.STAGE, before)
+    assert [one.content["tuned"] for one in compiled.values()] == [True, True, False, False]
+    return before
+
+
+def passed(stage: Stage, setting: Setting, parts: tuple[str, ...] | None = None) -> dict[str, Report]:
+    """Every part of a stage, none of them with a failure."""
+    reports = {part: stage.run(setting, part) for part in parts or stage.parts}
+    assert [report.failures for report in reports.values()] == [[]] * len(reports)
+    assert sum(report.checks for report in reports.values()) > 0
+    return reports
+
+
+@pytest.fixture
+def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda model, **_: model)
+
+
+def test_no_part_hands_back_a_report_without_checks() -> None:
+    """Which the stages below show one by one; the rows here say that none was left out."""
+    shown = {
+        machine_stage, lower, compile_stage, kernels, sanitizer, families, peers, tile_kernels, replay,
+        latency, strings, packed, saturated, cold_start, profile, tiles,
+    }  # fmt: skip
+    assert {stage.name for stage in STAGES} == {module.STAGE.name for module in shown}
+
+
+def test_machine(setting: Setting) -> None:
+    ceilings = setting.earlier["machine"]["ceilings"]
+    assert ceilings["bytes_per_s"] > 0 and set(ceilings["flops_per_s"]) == {"bf16", "fp16"}
+
+
+def test_each_tuned_graph_has_its_part() -> None:
+    assert [part for part in lower.PARTS if part.startswith("tuned")] == [
+        f"tuned-{at}" for at in range(len(TUNED_AT))
+    ]
+
+
+def test_what_was_not_lowered_is_compiled_without_a_search(setting: Setting, tmp_path: Path) -> None:
+    report = compile_stage.STAGE.run(replace(setting, work=tmp_path), "classify-bf16")
+    assert not report.failures and report.content["tuned"] is False
+
+
+def test_replay(setting: Setting) -> None:
+    content = passed(replay.STAGE, setting)["all"].content
+    assert content["batches"] > 3 and content["worst_relative_difference"] < 0.02
+
+
+def test_replay_sees_another_answer(setting: Setting) -> None:
+    class Wrong:
+        def embed(self, batch: list[Any]) -> np.ndarray:
+            return np.ones((len(batch), 4), np.float32) + np.arange(len(batch))[:, None] / 10
+
+    class Right(Wrong):
+        def embed(self, batch: list[Any]) -> np.ndarray:
+            return np.ones((len(batch), 4), np.float32)
+
+    report = Report()
+    right: Any = Right()
+    wrong: Any = Wrong()
+    batches = [[np.ones(3, np.int32)] * 2] * 3
+    replay.compare_engines(right, wrong, right, batches, report)
+    assert report.checks == 3 and len(report.failures) == 1
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_latency(setting: Setting) -> None:
+    rows = passed(latency.STAGE, setting)["all"].content["rows"]
+    assert len(rows) == 8 and {len(row["peers"]) for row in rows} == {3, 0}
+    assert all(row["measured"] > 0 and row["floor"] > 0 for row in rows)
+    assert {"bf16", "bf16 in one batch", "bf16, cuBLAS alone"} <= set(rows[0]["details"]["all"])
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_latency_of_wrong_answers_fails(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(latency.Ours, "logits", lambda self, ids: np.full((len(ids), 2), 9.0))
+    report = latency.STAGE.run(setting, "all")
+    assert report.checks == len(report.failures) == 16
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_latency_keeps_what_it_has_when_time_runs_out(
+    setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(latency, "TINY", replace(latency.TINY, seconds=0.0))
+    kept = replace(setting, kept=tmp_path / "kept.json")
+    content = latency.STAGE.run(kept, "all").content
+    assert len(content["not_measured"]) == 4 and len(content["rows"]) == 8
+    assert (tmp_path / "kept.json").is_file()
+
+
+@pytest.mark.usefixtures("uncompiled")
+def test_peers(setting: Setting) -> None:
+    passed(peers.STAGE, setting)
+
+
+def test_strings_packed_and_saturated(setting: Setting) -> None:
+    for stage in (strings.STAGE, packed.STAGE, saturated.STAGE):
+        rows = passed(stage, setting)["all"].content["rows"]
+        assert rows and all(row["measured"] > 0 and row["aim"] for row in rows)
+
+
+@pytest.mark.parametrize("inputs, longest", [(64, 128), (16, 512), (6, 16)])
+def test_mixed_lengths_have_half_the_longest_for_their_mean(inputs: int, longest: int) -> None:
+    lengths = packed.mixed_lengths(np.random.default_rng(0), inputs, longest)
+    assert len(lengths) == inputs and max(lengths) == longest and min(lengths) >= 1
+    assert sum(lengths) * 2 == inputs * longest
+
+
+def test_cold_start(setting: Setting) -> None:
+    row = passed(cold_start.STAGE, setting)["all"].content["rows"][0]
+    assert 0 < row["measured"] < row["details"]["from_process_start_s"]
+
+
+def test_cold_start_of_nothing_says_what_failed() -> None:
+    with pytest.raises(RuntimeError, match=r"a fresh process failed: (?s:.*)nowhere is no artifact"):
+        cold_start.one_start(Path("nowhere"))
+
+
+def test_profile(setting: Setting) -> None:
+    content = passed(profile.STAGE, setting)["all"].content
+    assert len(content) == 2
+    for found in content.values():
+        assert found["top"] and 0 < sum(one["share"] for one in found["top"]) <= 1.001
+
+
+@pytest.mark.parametrize("part", ["bert-fp32", "t5-bf16", "gemma3-fp32"])
+def test_families(setting: Setting, part: str) -> None:
+    content = passed(families.STAGE, setting, (part,))[part].content
+    assert content["parity"] and content["against_hf"]["min_cosine"] > 0.99
+
+
+def test_families_see_another_answer(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = families.Oracle.answers
+
+    def shifted(self: families.Oracle, sequences: Any) -> list[torch.Tensor]:
+        return [answer + 0.5 for answer in answers(self, sequences)]
+
+    original = families.check_buckets
+
+    def check_buckets(engine: Encoder, oracle: families.Oracle, *rest: Any) -> dict[str, float]:
+        with monkeypatch.context() as patch:
+            patch.setattr(families.Oracle, "answers", shifted)
+            return original(engine, oracle, *rest)
+
+    monkeypatch.setattr(families, "check_buckets", check_buckets)
+    report = families.STAGE.run(setting, "bert-fp32")
+    assert report.failures and all(failure.startswith("bucket") for failure in report.failures)
+
+
+def test_a_part_for_cuda_alone_is_skipped_here(setting: Setting) -> None:
+    with pytest.raises(Skip, match="fp16"):
+        families.STAGE.run(setting, "bert-fp16")
+
+
+def test_every_kernel_file_is_covered() -> None:
+    files = {path.stem for path in KERNELS.glob("*.py") if "@triton_op(" in path.read_text("utf-8")}
+    assert files == set(kernels.COVERED) and set(kernels.COVERED.values()) == set(kernels.DRAWS.values())
+
+
+@pytest.mark.parametrize("part", ["attention-0", "pooling-0"])
+def test_kernels(setting: Setting, part: str) -> None:
+    content = passed(kernels.STAGE, setting, (part,))[part].content
+    assert content["cases"] == kernels.TINY.cases
+
+
+def _nearly(*arguments: Any) -> torch.Tensor:
+    return attention.packed_attention_reference(*arguments) * 1.01
+
+
+def _unwritten(query: torch.Tensor, *rest: Any) -> torch.Tensor:
+    found = query.new_empty((len(query), query.shape[1] * query.shape[2]))
+    found[:-1] = attention.packed_attention_reference(query, *rest)[:-1]
+    return found
+
+
+@pytest.mark.parametrize("wrong", [_nearly, _unwritten])
+def test_kernels_see_a_wrong_one(
+    wrong: Callable[..., torch.Tensor], setting: Setting, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(attention, "packed_attention", wrong)
+    report = kernels.STAGE.run(setting, "attention-0")
+    assert report.checks == len(report.failures) == kernels.TINY.cases
+
+
+def test_drawn_lengths_fit_and_have_tokens() -> None:
+    random = np.random.default_rng(0)
+    for _ in range(200):
+        lengths = kernels.draw_lengths(random, 60)
+        assert 0 < sum(lengths) <= 60
+
+
+def test_ranges() -> None:
+    begin, end = kernels.ranges([3, 0, 2], 1, (1, 0), "cpu")
+    assert begin.tolist() == [0, 0, 1, 3, 3, 5] and end.tolist() == [1, 2, 3, 4, 5, 5]
+
+
+@contextmanager
+def program(folder: Path, text: str) -> Iterator[Path]:
+    path = folder / sanitizer.PROGRAM
+    path.write_text(f"#!/bin/sh\nshift 4\n{text}\n", "utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR)
+    yield path
+
+
+def test_sanitizer(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
+    with program(tmp_path, '"$@" && echo "========= ERROR SUMMARY: 0 errors"'):
+        report = passed(sanitizer.STAGE, setting, ("memcheck",))["memcheck"]
+    assert report.content["cases"] == 2 * sanitizer.TINY.cases
+    for text in (
+        '"$@"; echo "========= ERROR SUMMARY: 3 errors"; exit 9',
+        'echo "========= ERROR SUMMARY: 0 errors"',
+        "exit 1",
+    ):
+        with program(tmp_path, text):
+            assert sanitizer.STAGE.run(setting, "memcheck").failures, text
+    with program(tmp_path, "sleep 30"), pytest.raises(Skip, match="took more than"):
+        sanitizer.sanitize(
+            [str(tmp_path / sanitizer.PROGRAM), *"1234"],
+            "memcheck",
+            replace(sanitizer.TINY, seconds=0.5),
+            "cpu",
+        )
+
+
+def test_sanitizer_without_the_program_is_skipped(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sanitizer.shutil, "which", lambda *_, **__: None)
+    with pytest.raises(Skip, match="there is no compute-sanitizer"):
+        sanitizer.STAGE.run(setting, "memcheck")
+
+
+def test_tiles(setting: Setting) -> None:
+    assert len(passed(tile_kernels.STAGE, setting, ("64",))["64"].content["tiles"]) == 2
+    content = passed(tiles.STAGE, setting)["all"].content
+    assert len(content["overall"]["16"]) == 2 and content["overall"]["16"][0]["times_best"] >= 1
+    points = [point for point in content.values() if "tiles" in point]
+    assert len(points) == 2 and all(point["best"] in point["tiles"] for point in points)
+
+
+def test_points_hold_their_tokens() -> None:
+    assert all(sum(point.lengths()) <= point.tokens for point in tiles.FULL.points)
+    assert all(sum(point.lengths()) > point.tokens * 0.98 for point in tiles.FULL.points)
+
+
+class FakeEvent:
+    """An event whose time is its number."""
+
+    made = 0
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        assert enable_timing
+        self.at: int | None = None
+
+    def record(self, stream: object = None) -> None:
+        FakeEvent.made += 1
+        self.at = FakeEvent.made
+
+    def elapsed_time(self, end: FakeEvent) -> float:
+        assert self.at is not None and end.at is not None
+        return float(end.at - self.at)
+
+
+def test_replays_are_marked_while_the_stopwatch_is_on() -> None:
+    stopwatch = Stopwatch()
+    device = timed(FakeDevice, stopwatch, lambda: FakeEvent(enable_timing=True))(seed=3)
+    served = fake_replay(device, upto=8)
+    served.prepare()
+    random = np.random.default_rng(0)
+
+    def answer(*lengths: int) -> None:
+        served.launch(fill(served, [random_tokens(random, length) for length in lengths])).result()
+
+    answer(5)
+    assert stopwatch.marks == []
+    assert stopwatch.spans(lambda: answer(5), 2) == [1e-3, 1e-3]
+    assert stopwatch.spans(lambda: (answer(5), answer(20, 20)), 1) == [3e-3]  # type: ignore[func-returns-value]
+    with pytest.raises(RuntimeError, match="nothing was replayed"):
+        stopwatch.spans(lambda: None, 1)
+    served.close()
+    assert device.violations == []
+
+
+def test_the_clock_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against stand-ins for torch.cuda: that the calls are those, in that order."""
+    calls: list[str] = []
+
+    @contextmanager
+    def context(*_: object, **__: object) -> Iterator[None]:
+        calls.append("begin")
+        yield
+        calls.append("end")
+
+    class Graph:
+        def replay(self) -> None:
+            calls.append("replay")
+
+    for name, stand_in in (
+        ("Event", FakeEvent), ("Stream", FakeStream), ("CUDAGraph", Graph), ("graph", context),
+        ("stream", context), ("synchronize", lambda: calls.append("synchronize")),
+        ("empty_cache", lambda: None), ("memory_reserved", lambda: 7),
+    ):  # fmt: skip
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: FakeStream("side"))
+    clock = clock_of("cuda")
+    assert isinstance(clock, CudaClock) and isinstance(clock_of("cpu"), HostClock)
+    assert clock.device_seconds([lambda: calls.append("work")], 3, warmup=1) == [1e-3] * 3
+    assert calls == ["work", "synchronize", "work", "work", "work", "synchronize"]
+    calls.clear()
+    clock.graph(lambda: calls.append("work"))()
+    assert calls == ["synchronize", "begin", "work", "end", "synchronize", "begin", "work", "end", "replay"]
+    clock.synchronize()
+    assert clock.reserved_bytes() == 7

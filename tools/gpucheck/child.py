@@ -1,0 +1,74 @@
+"""One part of one stage, in a process of its own: ``python -m precast.tools.gpucheck.child``."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from precast.tools.gpucheck.rehearsal import repair_interpreter
+from precast.tools.gpucheck.stage import Setting, Skip, Stage, plain
+
+
+def main(order: Path) -> int:
+    """Do what the file says, and write the report beside it; its folder belongs to this part alone."""
+    _end_with_the_parent()
+    wanted: dict[str, Any] = json.loads(order.read_text("utf-8"))
+    answer: dict[str, Any]
+    try:
+        stage = find_stage(wanted["stages"], wanted["stage"])
+        places = {"work": Path(wanted["setting"]["work"]), "kept": order.with_name("kept.json")}
+        setting = Setting(**{**wanted["setting"], **places})
+        if not (stage.alone or stage.urgent):
+            os.nice(10)
+        repair_interpreter()
+        answer = asdict(stage.run(setting, wanted["part"]))
+    except Skip as reason:
+        answer = {"skipped": str(reason)}
+    except BaseException as error:  # the traceback is for the log, its last lines for the result
+        traceback.print_exc()
+        _write(order, {"error": f"{type(error).__name__}: {error}"[:2000]})
+        return 1
+    _write(order, answer)
+    return 0
+
+
+def find_stage(stages: str, name: str) -> Stage:
+    """A row by its name; ``stages`` is ``module:tuple``."""
+    module, _, attribute = stages.partition(":")
+    for stage in getattr(importlib.import_module(module), attribute):
+        if stage.name == name:
+            return stage
+    raise LookupError(f"no stage {name!r} in {stages}")
+
+
+def _write(order: Path, answer: dict[str, Any]) -> None:
+    """Whole or not at all: the parent may end this process at any moment."""
+    partial = order.with_name("report.partial")
+    partial.write_text(json.dumps(answer, default=plain), "utf-8")
+    partial.replace(order.with_name("report.json"))
+
+
+def _end_with_the_parent() -> None:
+    """A parent that was killed cannot end its children: they watch it themselves."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os.killpg(os.getpgid(0), signal.SIGKILL)
+
+    if os.getpgid(0) == os.getpid():
+        threading.Thread(target=watch, daemon=True).start()
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1])))

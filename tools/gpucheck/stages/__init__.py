@@ -1,0 +1,42 @@
+"""The stages, in the order in which they run: what machine, right or wrong, then how fast."""
+
+from __future__ import annotations
+
+from precast.tools.gpucheck.stage import Stage
+from precast.tools.gpucheck.stages import (
+    cold_start,
+    compile,
+    families,
+    kernels,
+    latency,
+    lower,
+    machine,
+    packed,
+    peers,
+    profile,
+    replay,
+    sanitizer,
+    saturated,
+    strings,
+    tile_kernels,
+    tiles,
+)
+
+STAGES: tuple[Stage, ...] = (
+    machine.STAGE,
+    lower.STAGE,
+    compile.STAGE,
+    kernels.STAGE,
+    sanitizer.STAGE,
+    families.STAGE,
+    peers.STAGE,
+    tile_kernels.STAGE,
+    replay.STAGE,
+    latency.STAGE,
+    strings.STAGE,
+    packed.STAGE,
+    saturated.STAGE,
+    cold_start.STAGE,
+    profile.STAGE,
+    tiles.STAGE,
+)

@@ -1,0 +1,55 @@
+"""Artifacts of BERT-base from the lowered graphs, verified against Hugging Face."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from precast.artifacts.manifest import Manifest
+from precast.compiler.pipeline import run as compile_model
+from precast.tools.gpucheck.stage import Report, Setting, Stage
+from precast.tools.gpucheck.stages import lower
+
+
+def run(setting: Setting, part: str) -> Report:
+    (build,) = (one for one in (*lower.TUNED, *lower.UNTUNED) if one.name == part)
+    lower.write_model(setting)
+    ready = lower.is_lowered(setting, build)
+    if build.autotune and not ready:
+        # A search would take longer than this stage may: better an artifact that is not tuned than none.
+        print(f"{build.name}: not all graphs were lowered in time, compiling without a search")
+    chosen = replace(build, autotune=build.autotune and ready)
+    result = compile_model(chosen.options(setting))
+    report = Report()
+    manifest = result.manifest
+    report.expect(manifest.parity is not None, "the compiler did not check parity")
+    report.expect(bool(manifest.graphs["encode"].variants), "an artifact without a graph")
+    report.content = {
+        "tuned": chosen.autotune,
+        "from_cache": result.from_cache,
+        "step_seconds": {name: round(seconds, 2) for name, seconds in result.seconds.items()},
+        "parity": manifest.parity.model_dump() if manifest.parity else None,
+        "variants": describe_variants(manifest),
+        "notes": list(manifest.notes),
+    }
+    print({name: value for name, value in report.content.items() if name != "variants"})
+    return report
+
+
+def describe_variants(manifest: Manifest) -> list[dict[str, Any]]:
+    """Each graph with the multiplications that won their search."""
+    return [
+        {"tuned_at": variant.tuned_at, "max_tokens": variant.max_tokens, "choices": dict(variant.choices)}
+        for variant in manifest.graphs["encode"].variants
+    ]
+
+
+STAGE = Stage(
+    "compile",
+    "BERT-base compiles, and answers as Hugging Face; which multiplications were chosen",
+    limit=60,
+    run=run,
+    parts=tuple(build.name for build in (*lower.TUNED, *lower.UNTUNED)),
+    urgent=True,
+    after=("lower",),
+)

@@ -1,0 +1,122 @@
+"""Which kernels the device spends its time in, so that a missed aim can be explained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.autograd import DeviceType
+from torch.profiler import ProfilerActivity, profile
+
+from precast.artifacts.reader import open_artifact
+from precast.runtime.options import EngineOptions
+from precast.runtime.packing import fill
+from precast.runtime.replay.interface import Replay
+from precast.runtime.replay.opening import open_replay
+from precast.runtime.tokenization import Tokens
+from precast.tools.gpucheck.engines import artifact, random_ids
+from precast.tools.gpucheck.floors import BERT_BASE
+from precast.tools.gpucheck.rows import rounded
+from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
+from precast.tools.gpucheck.stages.shapes import SHAPES, TINY_SHAPES, Shape
+
+
+@dataclass(frozen=True)
+class Sizes:
+    shapes: tuple[Shape, ...]
+    launches: int
+    kernels: int
+    """The ones that take most, which are listed."""
+    layers: int
+
+
+FULL = Sizes(SHAPES, launches=5, kernels=14, layers=BERT_BASE.layers)
+TINY = Sizes(TINY_SHAPES[:2], launches=2, kernels=5, layers=2)
+
+
+def run(setting: Setting, part: str) -> Report:
+    sizes, report = (TINY if setting.tiny else FULL), Report()
+    path = artifact(setting, "classify-bf16")
+    manifest = open_artifact(path)
+    options = EngineOptions(batch_tokens=manifest.limits.max_tokens, capture=16)
+    # The profiler sees what a graph runs if it was there before the graph was captured.
+    with profile(activities=activities(setting.device)):
+        pass
+    replay = open_replay(path, manifest, options)
+    try:
+        replay.prepare()
+        for shape in sizes.shapes:
+            ids = random_ids(np.random.default_rng(0), shape.lengths, manifest.model.vocab_size)
+            found = profiled(replay, [Tokens(one, None) for one in ids], sizes, setting.device)
+            report.expect(found["kernels_a_launch"] > 0, f"{shape.name}: the profiler saw no kernel")
+            report.content[shape.name] = found
+            keep(setting, report)
+            print_profile(shape.name, found)
+    finally:
+        replay.close()
+    return report
+
+
+def activities(device: str) -> list[ProfilerActivity]:
+    return [ProfilerActivity.CPU] if device == "cpu" else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
+
+
+def profiled(replay: Replay, batch: list[Tokens], sizes: Sizes, device: str) -> dict[str, Any]:
+    """What ``sizes.launches`` launches do on the device."""
+
+    def launch() -> None:
+        replay.launch(fill(replay, batch)).result()
+
+    for _ in range(3):
+        launch()
+    with profile(activities=activities(device)) as seen:
+        for _ in range(sizes.launches):
+            launch()
+        if device != "cpu":
+            torch.cuda.synchronize()
+    return summarized(seen.key_averages(), sizes, device)
+
+
+def summarized(events: Any, sizes: Sizes, device: str) -> dict[str, Any]:
+    """Kernels by the time that they take, without copies and memory sets."""
+    kind = DeviceType.CPU if device == "cpu" else DeviceType.CUDA
+    taken = []
+    for event in events:
+        microseconds = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
+        if event.device_type == kind and microseconds > 0 and not event.key.startswith(("Memcpy", "Memset")):
+            taken.append((microseconds / sizes.launches, event.count / sizes.launches, event.key))
+    taken.sort(reverse=True)
+    whole = sum(microseconds for microseconds, *_ in taken)
+    count = sum(count for _, count, _ in taken)
+    return {
+        "kernels_a_launch": rounded(count),
+        "kernels_a_layer": rounded(count / sizes.layers),
+        "kernel_us_a_launch": rounded(whole),
+        "top": [
+            {
+                "kernel": name[:120],
+                "us": rounded(time),
+                "count": rounded(times),
+                "share": rounded(time / whole),
+            }
+            for time, times, name in taken[: sizes.kernels]
+        ],
+    }
+
+
+def print_profile(shape: str, found: dict[str, Any]) -> None:
+    print(f"{shape}: {found['kernel_us_a_launch']} us in {found['kernels_a_launch']} kernels")
+    for one in found["top"]:
+        print(f"  {one['share']:6.1%} {one['us']:9.1f} us {one['count']:5.0f} x {one['kernel'][:80]}")
+
+
+STAGE = Stage(
+    "profile",
+    "which kernels take the time at each shape",
+    limit=25,
+    run=run,
+    needs=("compile/classify-bf16",),
+    alone=True,
+)
