@@ -10,7 +10,7 @@ CUDA_BIN := $(CUDA_VENV)/bin
 CUDA_READY := $(CUDA_VENV)/.ready
 # The release that the floor of support comes with, and the compiler of its CUDA.
 CUDA_TORCH := torch==2.11.0
-CUDA_COMPILER := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
+CUDA_COMPILER := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
 
 .PHONY: demo test lint bench readme cross-check gpu-check clean
 
@@ -45,9 +45,9 @@ readme: $(READY)
 $(CUDA_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_BIN)/pip install --quiet --upgrade pip
-	$(CUDA_BIN)/pip install --quiet $(CUDA_TORCH) $(CUDA_COMPILER)
-	grep -v '^torch==' constraints.txt > $(CUDA_VENV)/constraints.txt
-	$(CUDA_BIN)/pip install --quiet --constraint $(CUDA_VENV)/constraints.txt --editable '.[compile]'
+	grep -vE '^(torch|setuptools)==' constraints.txt > $(CUDA_VENV)/constraints.txt
+	echo $(CUDA_TORCH) >> $(CUDA_VENV)/constraints.txt
+	$(CUDA_BIN)/pip install --quiet --constraint $(CUDA_VENV)/constraints.txt $(CUDA_COMPILER) --editable '.[compile]'
 	touch $(CUDA_READY)
 
 gpu-check: $(CUDA_READY)

@@ -51,12 +51,18 @@ def _paths() -> Iterator[None]:
     if home is None:
         raise LoweringError(
             "building for CUDA needs its headers, found none in CUDA_HOME, /usr/local/cuda or NVIDIA's "
-            "packages; install the CUDA toolkit or set CUDA_HOME"
+            "packages; install the CUDA toolkit and set CUDA_HOME, or pip install nvidia-cuda-cccl, "
+            "nvidia-cuda-crt and nvidia-cuda-nvcc of torch's CUDA release"
         )
     found = os.environ.get("PATH", "")
     paths = {"CUDA_HOME": str(home), "PATH": os.pathsep.join((str(home / "bin"), found))}
     with patch.dict(os.environ, paths), patch.object(cpp_extension, "CUDA_HOME", str(home)):
         yield
+
+
+def _has_headers(home: str) -> bool:
+    """Those of the driver, and those that its 16-bit numbers need, which come in a package of their own."""
+    return all(Path(home, "include", name).exists() for name in ("cuda.h", "nv/target"))
 
 
 def _packaged() -> list[str]:

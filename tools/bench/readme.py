@@ -55,6 +55,15 @@ def gpu_check(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _gpu_origin(data)])
 
 
+def cross_check(data: dict[str, Any]) -> str:
+    machine, rows = data["machine"], data["rows"]
+    return (
+        f"{len(rows)} graphs, of every family, lowered for {data['architecture']} in {data['seconds']:.0f} s, "
+        f"{data['jobs']} at a time on {machine['cpu']}, {machine['cores']} cores, torch "
+        f"{data['versions']['torch']}, without a GPU."
+    )
+
+
 def _figure(value: float | None, unit: str) -> str:
     if value is None:
         return ""
@@ -98,6 +107,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "encoder_throughput": encoder_throughput,
     "cold_start": cold_start,
     "gpu_check": gpu_check,
+    "cross_check": cross_check,
 }
 
 
