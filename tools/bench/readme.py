@@ -58,7 +58,8 @@ def gpu_check(data: dict[str, Any]) -> str:
 def cross_check(data: dict[str, Any]) -> str:
     machine, rows = data["machine"], data["rows"]
     return (
-        f"{len(rows)} graphs, of every family, lowered for {data['architecture']} in {data['seconds']:.0f} s, "
+        f"{len(rows)} graphs, of every family, lowered for {data['architecture']} in "
+        f"{data['seconds']:.0f} s, "
         f"{data['jobs']} at a time on {machine['cpu']}, {machine['cores']} cores, torch "
         f"{data['versions']['torch']}, without a GPU."
     )
