@@ -54,7 +54,7 @@ def test_what_passes_and_what_goes_wrong(tmp_path: Path, capsys: pytest.CaptureF
     }  # fmt: skip
     assert found["passing"]["part"] == "all" and found["passing"]["checks"] == 1
     assert found["parts"]["checks"] == 3 and list(found["parts"]["parts"]) == ["a", "b", "c"]
-    assert found["parts"]["parts"]["b"]["seen"] == ["passing"]
+    assert "passing" in found["parts"]["parts"]["b"]["seen"]
     assert found["raising"]["failures"] == ["ValueError: made up"]
     assert "about to raise" in found["raising"]["last_lines"]
     assert found["hanging"]["failures"][0].startswith("ended after its limit of 4 s")
