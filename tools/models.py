@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ MAX_LENGTH = 256
 SPREAD = 0.15
 """Standard deviation of small weights. HF's 0.02 leaves attention uniform, and a mistake in it unseen."""
 
-_SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _BERT_LIKE: dict[str, Any] = {
     "vocab_size": VOCAB,
     "hidden_size": 64,
@@ -158,7 +158,12 @@ def write_bert_base(folder: Path, *, labels: int = 2, tokenizer: bool = True, **
 
 def word_piece(size: int, max_length: int) -> PreTrainedTokenizerFast:
     """A lower-case WordPiece tokenizer with ``size`` entries: letters, word ends, invented words."""
-    vocabulary = {token: index for index, token in enumerate(_entries(size))}
+    return bert_tokenizer(_entries(size), max_length)
+
+
+def bert_tokenizer(entries: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
+    """WordPiece over ``entries``, the special ones among them, with BERT's pairs and token types."""
+    vocabulary = {token: index for index, token in enumerate(entries)}
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -171,7 +176,7 @@ def word_piece(size: int, max_length: int) -> PreTrainedTokenizerFast:
         tokenizer_object=tokenizer,
         model_max_length=max_length,
         model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{token.strip('[]').lower()}_token": token for token in _SPECIAL},
+        **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL},
     )
 
 
@@ -191,7 +196,7 @@ def random_texts(count: int, words: int, size: int, seed: int = 0) -> list[str]:
 def _entries(size: int) -> list[str]:
     """Special tokens, characters, endings, then words of two to four syllables in a fixed order."""
     letters = string.ascii_lowercase + string.digits
-    entries = [*_SPECIAL, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
+    entries = [*SPECIAL, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     syllables = [first + second for first in "bdfghklmnprstvwz" for second in "aeiou"]
     draw = random.Random(7)
     seen = set(entries)

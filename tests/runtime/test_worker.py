@@ -51,6 +51,18 @@ def start(device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 40, u
     return Worker(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, probe=PROBE)
 
 
+def occupied() -> tuple[Gate, FakeDevice, Worker, list[Request]]:
+    """A worker that waits for the device with three batches of its own, until the gate is opened."""
+    gate = Gate()
+    device = FakeDevice(2, on_synchronize=gate)
+    worker = start(device, batch_tokens=20)
+    gate.shut = True
+    running = requests_of([20, 20, 20])
+    worker.add(running)
+    assert gate.entered.wait(TIMEOUT)
+    return gate, device, worker, running
+
+
 def requests_of(lengths: Sequence[int], seed: int = 0) -> list[Request]:
     random = np.random.default_rng(seed)
     return [Request(random_tokens(random, length)) for length in lengths]
@@ -136,13 +148,7 @@ def test_stats_tell_of_captures() -> None:
 
 
 def test_closing_answers_what_is_in_flight_and_fails_what_waits() -> None:
-    gate = Gate()
-    device = FakeDevice(2, on_synchronize=gate)
-    worker = start(device, batch_tokens=20)
-    gate.shut = True
-    running = requests_of([20, 20, 20])
-    worker.add(running)
-    assert gate.entered.wait(TIMEOUT)
+    gate, device, worker, running = occupied()
     waiting = requests_of([5, 6])
     worker.add(waiting)
     closing = threading.Thread(target=worker.close, daemon=True)
@@ -160,13 +166,7 @@ def test_closing_answers_what_is_in_flight_and_fails_what_waits() -> None:
 
 
 def test_cancelling_while_others_are_in_flight() -> None:
-    gate = Gate()
-    device = FakeDevice(2, on_synchronize=gate)
-    worker = start(device, batch_tokens=20)
-    gate.shut = True
-    running = requests_of([20, 20, 20])
-    worker.add(running)
-    assert gate.entered.wait(TIMEOUT)
+    gate, device, worker, running = occupied()
     gone, kept = requests_of([5, 6])
     worker.add([gone, kept])
     assert gone.future.cancel()
@@ -250,13 +250,7 @@ def test_a_failure_anywhere_reaches_everybody(kind: str) -> None:
 
 
 def test_a_failure_fails_what_is_in_flight_and_what_waits() -> None:
-    gate = Gate()
-    device = FakeDevice(2, on_synchronize=gate)
-    worker = start(device, batch_tokens=20)
-    gate.shut = True
-    running = requests_of([20, 20, 20])
-    worker.add(running)
-    assert gate.entered.wait(TIMEOUT)
+    gate, device, worker, running = occupied()
     waiting, gone = requests_of([5, 6])
     worker.add([waiting, gone])
     assert gone.future.cancel()

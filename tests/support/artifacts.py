@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -32,11 +31,11 @@ from precast.artifacts.manifest import (
     VariantInfo,
 )
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.tools.models import SPECIAL, bert_tokenizer
 from tests.support.models import save
 
 TASKS: tuple[Task, ...] = ("embed", "classify", "rerank", "token-classify", "hidden")
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("the", "cat", "sat", ".")
 VOCABULARY = (*SPECIAL, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *WORDS)
 """61 tokens: a lower-case word is spelled letter by letter, a digit is unknown."""
@@ -71,21 +70,7 @@ class TinyModels:
 
 def tiny_tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
     """A WordPiece tokenizer over ``VOCABULARY`` with BERT's pairs and token types."""
-    vocabulary = {token: index for index, token in enumerate(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        model_max_length=max_length,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
-        **{f"{token.strip('[]').lower()}_token": token for token in SPECIAL},
-    )
+    return bert_tokenizer(VOCABULARY, max_length)
 
 
 def tiny_config(*, layers: int = 1, hidden: int = 16, labels: int = 3, **changes: Any) -> BertConfig:
