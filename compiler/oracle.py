@@ -46,11 +46,13 @@ class Oracle:
         self._task = spec.task
         self._head = spec.head
         kind = _model_class(checkpoint, spec.task)
+        both_halves = kind is AutoModel and checkpoint.config.is_encoder_decoder
         transformers.utils.logging.disable_progress_bar()
         with torch.no_grad():
-            self._model: PreTrainedModel = kind.from_pretrained(
+            model: PreTrainedModel = kind.from_pretrained(
                 checkpoint.path, dtype=torch.float32, local_files_only=True
             ).eval()
+        self._model = model.get_encoder() if both_halves else model
         modules = read_modules(checkpoint) if spec.task == "embed" else None
         self._dense = modules.weights if modules else {}
 
@@ -80,7 +82,7 @@ def _model_class(checkpoint: Checkpoint, task: Task) -> Any:
         return AutoModelForSequenceClassification
     if task == "token-classify":
         return AutoModelForTokenClassification
-    # For an encoder-decoder checkpoint AutoModel would be both halves.
+    # For T5 AutoModel would be both halves; BART and its relatives have no class of the encoder alone.
     known = transformers.models.auto.modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING
     return AutoModelForTextEncoding if type(checkpoint.config) in known else AutoModel
 

@@ -100,4 +100,5 @@ def encode_signature(
         axes=tuple(axes),
         inputs=tuple(inputs),
         outputs=(Buffer(output.name, "float32", (rows, output.size)),),
+        written=(),
     )

@@ -67,11 +67,15 @@ class Signature:
     axes: tuple[Axis, ...]
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
+    written: tuple[str, ...]
+    """Inputs that the graph changes in place."""
 
     def __post_init__(self) -> None:
         names = [buffer.name for buffer in (*self.inputs, *self.outputs)]
         if len(set(names)) != len(names):
             raise SignatureError(f"graph {self.graph}: buffer names repeat in {names}")
+        if not set(self.written) <= {buffer.name for buffer in self.inputs}:
+            raise SignatureError(f"graph {self.graph} writes {self.written}, not all of which are inputs")
         for buffer in (*self.inputs, *self.outputs):
             for dim in buffer.shape:
                 if isinstance(dim, str) and split_dim(dim)[0] not in {axis.name for axis in self.axes}:

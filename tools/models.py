@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
 from transformers import (
     AutoConfig,
@@ -62,10 +63,33 @@ _T5: dict[str, Any] = {
     "num_heads": 2,
     "relative_attention_max_distance": 24,
 }
+_BART_LIKE: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "d_model": 64,
+    **{f"{half}_layers": 2 for half in ("encoder", "decoder")},
+    **{f"{half}_attention_heads": 2 for half in ("encoder", "decoder")},
+    **{f"{half}_ffn_dim": 128 for half in ("encoder", "decoder")},
+    "max_position_embeddings": MAX_LENGTH,
+    "init_std": SPREAD,
+    "pad_token_id": 1,
+    "bos_token_id": 0,
+    "eos_token_id": 2,
+    "decoder_start_token_id": 2,
+}
 
 
 def _auto(model_type: str, **values: Any) -> PreTrainedModel:
     model: PreTrainedModel = AutoModel.from_config(AutoConfig.for_model(model_type, **values))
+    return model
+
+
+def _bart_like(kind: str) -> PreTrainedModel:
+    """HF's class that generates, both halves; its bias of the logits is a buffer, and zero at first."""
+    make = getattr(transformers, kind)
+    model: PreTrainedModel = make(make.config_class(**_BART_LIKE))
+    for name, buffer in model.named_buffers():
+        if name == "final_logits_bias":
+            buffer.normal_(generator=torch.Generator().manual_seed(7))
     return model
 
 
@@ -116,6 +140,14 @@ _MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": lambda: _auto("mistral", **_LLAMA_LIKE, sliding_window=9),
     "qwen3": lambda: _auto("qwen3", **_LLAMA_LIKE),
     "gemma3": _gemma3,
+    "bart": lambda: _bart_like("BartForConditionalGeneration"),
+    "mbart": lambda: _bart_like("MBartForConditionalGeneration"),
+    "plbart": lambda: _bart_like("PLBartForConditionalGeneration"),
+    "pegasus": lambda: _bart_like("PegasusForConditionalGeneration"),
+    "marian": lambda: _bart_like("MarianMTModel"),
+    "m2m_100": lambda: _bart_like("M2M100ForConditionalGeneration"),
+    "blenderbot": lambda: _bart_like("BlenderbotForConditionalGeneration"),
+    "blenderbot_small": lambda: _bart_like("BlenderbotSmallForConditionalGeneration"),
 }
 SMALL: tuple[str, ...] = tuple(_MAKERS)
 """Every form that ``write_small`` knows: the families, and umT5 beside T5 (gated, a bias in each layer)."""

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.model.spec import Classifier, Embeddings, Stack
+from precast.compiler.model.spec import Classifier, Decoder, Embeddings, Stack
 
 WeightNames = Mapping[str, tuple[str, ...]]
 """Parameter of ours: the source weights that make it, joined along their first dimension."""
@@ -30,6 +30,34 @@ class Head:
 
 
 @dataclass(frozen=True)
+class Stored:
+    """What the decoder of a checkpoint has to itself. Copies of a tied table are not its own."""
+
+    tokens: bool
+    """A token table other than the encoder's."""
+    head: bool
+    """A table of the head other than that of the decoder's tokens."""
+    bias: bool
+    """A bias of the logits."""
+
+
+@dataclass(frozen=True)
+class Generation:
+    """How the encoder-decoders of a family become ours."""
+
+    architectures: tuple[str, ...]
+    """Hugging Face's classes that generate."""
+    decoder: Callable[[ConfigReader, Stored], Decoder]
+    """From the configuration, and what the checkpoint holds."""
+    weights: Callable[[Decoder], WeightNames]
+    """Of the decoder; those of the encoder are the backbone's."""
+    head_bias: str | None = None
+    """The bias of the logits, stored as a matrix of one row; HF takes one that is missing for zeros."""
+    dropped: tuple[str, ...] = ()
+    """As ``Family.dropped``."""
+
+
+@dataclass(frozen=True)
 class Family:
     """One architecture: how its configuration and its weights become ours."""
 
@@ -46,6 +74,7 @@ class Family:
     tied: Mapping[str, str] = field(default_factory=dict)
     """Source weight: the one that is read in its place where a checkpoint lacks it. Which of two tied
     weights a checkpoint stores differs."""
+    generation: Generation | None = None
     overflows_fp16: bool = False
     """Whether hidden states of trained checkpoints leave the range of fp16, as T5 and Gemma, which were
     trained in bf16. HF clamps T5 and keeps some layers in fp32; we ask for bf16 instead."""

@@ -5,14 +5,22 @@ from __future__ import annotations
 from precast.compiler.errors import UnsupportedModelError
 from precast.compiler.families import (
     albert,
+    bart,
     bert,
+    blenderbot,
+    blenderbot_small,
     distilbert,
     electra,
     gemma3,
     llama,
+    m2m_100,
+    marian,
+    mbart,
     mistral,
     modernbert,
     mpnet,
+    pegasus,
+    plbart,
     qwen3,
     roberta,
     t5,
@@ -32,6 +40,14 @@ FAMILIES: tuple[Family, ...] = (
     mistral.FAMILY,
     qwen3.FAMILY,
     gemma3.FAMILY,
+    bart.FAMILY,
+    mbart.FAMILY,
+    plbart.FAMILY,
+    pegasus.FAMILY,
+    marian.FAMILY,
+    m2m_100.FAMILY,
+    blenderbot.FAMILY,
+    blenderbot_small.FAMILY,
 )
 
 

@@ -1,13 +1,17 @@
-"""The encoder of T5, mT5 and umT5: pre-norm without biases, relative positions, unscaled attention."""
+"""T5, mT5 and umT5 (ByT5 and Flan too): pre-norm without biases, relative positions, unscaled attention."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import (
     Backbone,
     Family,
+    Generation,
     Head,
+    Stored,
     WeightNames,
     linear,
     norm,
@@ -92,6 +96,71 @@ def weights(model: Backbone) -> WeightNames:
     return names
 
 
+def decoder(config: ConfigReader, stored: Stored) -> spec.Decoder:
+    """Layer 0 owns the bias of all layers, but in umT5, where each has its own; none in cross-attention."""
+    kind, hidden = config.source.model_type, config.d_model
+    per_layer = kind == "umt5"
+    bias = replace(relative_bias(config), bidirectional=False)
+    rms = spec.Norm("rms", config.layer_norm_epsilon, bias=False)
+    attention = spec.Attention(
+        heads=config.num_heads,
+        kv_heads=config.num_heads,
+        head_dim=config.d_kv,
+        scale=1.0,
+        qkv_bias=False,
+        out_bias=False,
+        window=(None, 0),
+    )
+    layer = spec.DecoderLayer(
+        attention=replace(attention, relative_bias=bias if per_layer else None),
+        cross_attention=attention,
+        feed_forward=backbone(config).encoder.layers[0].feed_forward,
+        norm=rms,
+        placement="pre",
+    )
+    # What scales is the saved tie_word_embeddings, which HF keeps under this name. mT5 never does.
+    scaled = {"t5": config.scale_decoder_outputs, "mt5": False, "umt5": True}[kind]
+    return spec.Decoder(
+        embeddings=spec.Embeddings(vocab_size=config.vocab_size, size=hidden),
+        shared_tokens=not stored.tokens,
+        layers=(layer,) * config.num_decoder_layers,
+        head=spec.LanguageHead(
+            config.vocab_size, tied=not stored.head, scale=hidden**-0.5 if scaled else 1.0
+        ),
+        relative_bias=None if per_layer else bias,
+        final_norm=rms,
+    )
+
+
+def decoder_weights(decoder: spec.Decoder) -> WeightNames:
+    first = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"
+    names = {
+        **table("decoder.embeddings.tokens", "decoder.embed_tokens"),
+        **table("decoder.relative_bias", first),
+        **norm("decoder.final_norm", "decoder.final_layer_norm"),
+        **table("decoder.head.table", "lm_head"),
+    }
+    for index, layer in enumerate(decoder.layers):
+        target, source = f"decoder.layers.{index}", f"decoder.block.{index}.layer"
+        own, cross = f"{source}.0.SelfAttention", f"{source}.1.EncDecAttention"
+        feed_forward = f"{source}.2.DenseReluDense"
+        parts = ("wi_0", "wi_1") if layer.feed_forward.gated else ("wi",)
+        names |= {
+            **norm(f"{target}.attention_norm", f"{source}.0.layer_norm"),
+            **linear(f"{target}.attention.qkv", *(f"{own}.{part}" for part in "qkv")),
+            **linear(f"{target}.attention.out", f"{own}.o"),
+            **table(f"{target}.attention.relative_bias", f"{own}.relative_attention_bias"),
+            **norm(f"{target}.cross_attention_norm", f"{source}.1.layer_norm"),
+            **linear(f"{target}.cross_attention.q", f"{cross}.q"),
+            **linear(f"{target}.cross_attention.kv", f"{cross}.k", f"{cross}.v"),
+            **linear(f"{target}.cross_attention.out", f"{cross}.o"),
+            **norm(f"{target}.feed_forward_norm", f"{source}.2.layer_norm"),
+            **linear(f"{target}.feed_forward.up", *(f"{feed_forward}.{part}" for part in parts)),
+            **linear(f"{target}.feed_forward.down", f"{feed_forward}.wo"),
+        }
+    return names
+
+
 def token_head(config: ConfigReader) -> Head:
     return Head(
         spec.Classifier(labels=num_labels(config), bias=True, pick=None), linear("head.out", "classifier")
@@ -107,5 +176,21 @@ FAMILY = Family(
     token_head=token_head,
     dropped=("decoder.*", "lm_head.*", "shared.weight", "classifier.*", "classification_head.*"),
     tied={"encoder.embed_tokens.weight": "shared.weight"},
+    generation=Generation(
+        architectures=(
+            "T5ForConditionalGeneration",
+            "MT5ForConditionalGeneration",
+            "UMT5ForConditionalGeneration",
+        ),
+        decoder=decoder,
+        weights=decoder_weights,
+        # Copies of the shared table, and a bias of cross-attention that old checkpoints carry unread.
+        dropped=(
+            "shared.weight",
+            "lm_head.weight",
+            "decoder.embed_tokens.weight",
+            "decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight",
+        ),
+    ),
     overflows_fp16=True,
 )

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import fx, nn
 from torch.export import ExportedProgram
-from torch.export.graph_signature import InputKind
+from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 
 from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.trace import trace
-from precast.graphs.program import PYTHON_OPS, Call, Program
+from precast.graphs.program import Call, Program
+from precast.graphs.program_runner import PYTHON_OPS
 from precast.graphs.signature import Signature
 
 _PYTHON_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in PYTHON_OPS.items()}
@@ -34,33 +35,53 @@ def reference() -> Backend:
 
 
 def _lower(module: nn.Module, signature: Signature, tokens: int, folder: Path) -> Lowered:
-    program = to_program(trace(module, signature, tokens))
+    program = to_program(trace(module, signature, tokens), [buffer.name for buffer in signature.inputs])
     path = folder / "graph.json"
     path.write_text(program.to_json(), "utf-8")
     return Lowered(path, "bound", tuple(sorted(set(program.weights.values()))))
 
 
-def to_program(exported: ExportedProgram) -> Program:
+def to_program(exported: ExportedProgram, names: Sequence[str]) -> Program:
     """The calls of ``exported`` as data; weights by the names of the module that was traced.
+
+    Args:
+        exported: a traced graph.
+        names: of its inputs, in order.
 
     Raises:
         LoweringError: it calls something that a program cannot name.
     """
-    inputs, weights = [], {}
-    for spec in exported.graph_signature.input_specs:
-        if spec.kind is InputKind.USER_INPUT:
-            inputs.append(spec.arg.name)
-        elif spec.target is not None:
-            weights[spec.arg.name] = spec.target
-    calls = [_call(node) for node in exported.graph.nodes if _is_live_call(node)]
-    outputs = tuple(spec.arg.name for spec in exported.graph_signature.output_specs)
+    inputs = exported.graph_signature.input_specs
+    taken = [spec.arg.name for spec in inputs if spec.kind is InputKind.USER_INPUT]
+    # Where a value lies now: under the signature's name of an input, or under that of its last writer.
+    now = dict(zip(taken, names, strict=True))
+    weights = {
+        spec.arg.name: spec.target
+        for spec in inputs
+        if spec.kind is not InputKind.USER_INPUT and spec.target is not None
+    }
+    calls, writes = [], {}
+    for node in exported.graph.nodes:
+        if node.target is torch.ops.aten.index_put_.default:
+            calls.append(Call(node.name, "aten.index_put.default", _encode(list(node.args), now), {}))
+            written = node.args[0].name
+            now[written] = writes[names[taken.index(written)]] = node.name
+        elif _is_live_call(node):
+            calls.append(_call(node, now))
+    outputs = tuple(now.get(spec.arg.name, spec.arg.name) for spec in _results(exported))
     used = {node.name for node in exported.graph.nodes if node.op == "placeholder" and node.users}
     return Program(
-        inputs=tuple(inputs),
+        inputs=tuple(names),
         weights={name: source for name, source in weights.items() if name in used},
         calls=tuple(calls),
         outputs=outputs,
+        writes=writes,
     )
+
+
+def _results(exported: ExportedProgram) -> list[OutputSpec]:
+    """What the module itself gives; a traced graph lists what it writes before that."""
+    return [one for one in exported.graph_signature.output_specs if one.kind is OutputKind.USER_OUTPUT]
 
 
 def _is_live_call(node: fx.Node) -> bool:
@@ -71,12 +92,12 @@ def _is_live_call(node: fx.Node) -> bool:
     return bool(node.users)
 
 
-def _call(node: fx.Node) -> Call:
+def _call(node: fx.Node, now: Mapping[str, str]) -> Call:
     return Call(
         name=node.name,
         op=_op_name(node.target),
-        args=[_encode(value) for value in node.args],
-        kwargs={key: _encode(value) for key, value in node.kwargs.items()},
+        args=[_encode(value, now) for value in node.args],
+        kwargs={key: _encode(value, now) for key, value in node.kwargs.items()},
     )
 
 
@@ -85,14 +106,14 @@ def _op_name(target: Any) -> str:
         return str(target)
     if target in _PYTHON_NAMES:
         return f"python.{_PYTHON_NAMES[target]}"
-    raise LoweringError(f"the reference backend has no name for {target}; add it to graphs/program.py")
+    raise LoweringError(f"the reference backend has no name for {target}; add it to graphs/program_runner.py")
 
 
-def _encode(value: Any) -> Any:
+def _encode(value: Any, now: Mapping[str, str]) -> Any:
     if isinstance(value, fx.Node):
-        return {"ref": value.name}
+        return {"ref": now.get(value.name, value.name)}
     if isinstance(value, (list, tuple)):
-        return [_encode(item) for item in value]
+        return [_encode(item, now) for item in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

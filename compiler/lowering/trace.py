@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any
+
 import torch
 from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
+from precast.graphs.generate import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
 from precast.graphs.signature import Signature, split_dim
+
+_OF_GENERATION = {ROWS: 4, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9, SOURCE_LENGTH: 11}
 
 
 def example_sizes(signature: Signature, tokens: int) -> dict[str, int]:
@@ -18,7 +24,7 @@ def example_sizes(signature: Signature, tokens: int) -> dict[str, int]:
         signature: of the graph.
         tokens: what kernels are chosen for.
     """
-    wanted = {TOKENS: tokens, SEQUENCES: max(3, tokens // 128), LENGTH: 7}
+    wanted = {TOKENS: tokens, SEQUENCES: max(3, tokens // 128), LENGTH: 7, **_OF_GENERATION}
     return {axis.name: min(max(wanted[axis.name], axis.minimum), axis.maximum) for axis in signature.axes}
 
 
@@ -31,11 +37,12 @@ def example_inputs(
         buffer.name: torch.zeros(buffer.sizes(sizes), dtype=buffer.torch_dtype, device=device)
         for buffer in signature.inputs
     }
-    first = min(sizes.get(LENGTH, 7), sizes[TOKENS])
-    tensors["cu_seqlens"][1:2] = first
-    tensors["cu_seqlens"][2:] = min(sizes[TOKENS], first + 4)
-    if "key_positions" in tensors:
-        tensors["key_positions"].copy_(torch.arange(sizes[LENGTH]))
+    if "cu_seqlens" in tensors:
+        first = min(sizes.get(LENGTH, 7), sizes[TOKENS])
+        tensors["cu_seqlens"][1:2] = first
+        tensors["cu_seqlens"][2:] = min(sizes[TOKENS], first + 4)
+    for name in {"key_positions", "self_span", "cross_span"} & tensors.keys():
+        tensors[name].copy_(torch.arange(len(tensors[name])))
     return tensors
 
 
@@ -73,9 +80,17 @@ def trace(
         return torch.export.export(
             module,
             (),
-            kwargs=example_inputs(signature, tokens, device),
-            dynamic_shapes=shapes,
+            kwargs=_as_taken(module, example_inputs(signature, tokens, device)),
+            dynamic_shapes=_as_taken(module, shapes),
             strict=False,
         )
     except Exception as error:  # torch.export raises many kinds; each means that tracing failed
         raise LoweringError(f"graph {signature.graph} cannot be traced: {error}") from error
+
+
+def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
+    """Keyword arguments of ``forward``; buffers that it has no name for go into its list ``pools``."""
+    named = set(inspect.signature(module.forward).parameters)
+    found = {name: value for name, value in by_name.items() if name in named}
+    rest = [value for name, value in by_name.items() if name not in named]
+    return found | ({"pools": rest} if rest else {})

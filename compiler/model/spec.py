@@ -93,14 +93,23 @@ class Stack:
 
 @dataclass(frozen=True)
 class Positions:
-    """Learned positions. With ``padding_idx`` they count only other tokens and start behind it (RoBERTa)."""
+    """A table of positions, learned or computed.
+
+    With ``padding_idx`` they count only other tokens and start behind it (RoBERTa, M2M100). ``sinusoidal``
+    names the formula of a computed one: ``halves`` has all sines before all cosines (Marian, Pegasus),
+    ``tensor2tensor`` spaces its frequencies as that library does (M2M100).
+    """
 
     size: int
+    """Rows of the table."""
     padding_idx: int | None = None
+    offset: int = 0
+    """Row of the first position (BART: 2)."""
+    sinusoidal: Literal["halves", "tensor2tensor"] | None = None
 
     @property
     def max_length(self) -> int:
-        return self.size if self.padding_idx is None else self.size - self.padding_idx - 1
+        return self.size - self.offset if self.padding_idx is None else self.size - self.padding_idx - 1
 
 
 @dataclass(frozen=True)
@@ -113,6 +122,8 @@ class Embeddings:
     projected: bool = False
     """Whether a linear layer takes the embedding size to the hidden size (ALBERT, ELECTRA)."""
     scale: float = 1.0
+    norm_first: bool = False
+    """Whether positions are added behind the norm (Blenderbot small's decoder)."""
 
 
 @dataclass(frozen=True)
@@ -152,6 +163,41 @@ class Embedder:
 
 
 @dataclass(frozen=True)
+class DecoderLayer:
+    """Self-attention, cross-attention, feed-forward; ``placement`` as in ``Layer``."""
+
+    attention: Attention
+    cross_attention: Attention
+    feed_forward: FeedForward
+    norm: Norm
+    placement: Literal["post", "pre"]
+
+
+@dataclass(frozen=True)
+class LanguageHead:
+    """Logits of the next token: ``scale * x @ table.T + bias``."""
+
+    vocab_size: int
+    tied: bool
+    """Whether the table is that of the decoder's tokens."""
+    scale: float = 1.0
+    bias: bool = False
+
+
+@dataclass(frozen=True)
+class Decoder:
+    """The second half of an encoder-decoder."""
+
+    embeddings: Embeddings
+    shared_tokens: bool
+    """Whether its token table is the encoder's."""
+    layers: tuple[DecoderLayer, ...]
+    head: LanguageHead
+    relative_bias: RelativeBias | None = None
+    final_norm: Norm | None = None
+
+
+@dataclass(frozen=True)
 class ModelSpec:
     """One encoder with the head of its task. ``head`` is ``None`` for hidden states."""
 
@@ -172,3 +218,15 @@ class ModelSpec:
                 return self.head.dense[-1].out_size
             return self.hidden_size * len(self.head.pooling)
         return self.hidden_size
+
+
+@dataclass(frozen=True)
+class Seq2SeqSpec:
+    """An encoder-decoder that generates."""
+
+    family: str
+    hidden_size: int
+    """Of the encoder."""
+    embeddings: Embeddings
+    encoder: Stack
+    decoder: Decoder

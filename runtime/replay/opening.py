@@ -14,7 +14,8 @@ from precast.artifacts.manifest import GraphInfo, Manifest
 from precast.artifacts.weights import read_weights
 from precast.graphs.encode import TOKENS
 from precast.graphs.errors import ProgramError
-from precast.graphs.program import Program, ProgramRunner
+from precast.graphs.program import Program
+from precast.graphs.program_runner import ProgramRunner
 from precast.runtime.errors import GraphError
 from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.packing import fill_example

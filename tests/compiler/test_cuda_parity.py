@@ -35,10 +35,12 @@ def answer(module: Encode, sequences: list[list[int]], **spare: int) -> torch.Te
 def small(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PreTrainedModel, Encode]:
-    """A small model of each family: HF's, and ours for CUDA."""
+    """A small model of each family: HF's encoder, and ours for CUDA."""
     path = write_small(request.param, tmp_path_factory.mktemp("small") / request.param)
     is_t5 = request.param in ("t5", "umt5")
     model = (AutoModelForTextEncoding if is_t5 else AutoModel).from_pretrained(path, dtype=torch.float32)
+    if model.config.is_encoder_decoder and not is_t5:
+        model = model.get_encoder()
     return model.eval(), build(path, "hidden", "cuda").module
 
 

@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.graphs.errors import ProgramError
-from precast.graphs.program import PYTHON_OPS, Call, Program, ProgramRunner, resolve_op
+from precast.graphs.program import Call, Program
+from precast.graphs.program_runner import PYTHON_OPS, ProgramRunner, resolve_op
 
 names = st.text(min_size=1, max_size=8)
 scalars = (
@@ -156,3 +157,31 @@ def test_operators() -> None:
                  "aten.item.default", "aten.__class__.mro", "python.exec", "aten", "", "."):  # fmt: skip
         with pytest.raises(ProgramError, match="is not one that a program may call"):
             resolve_op(name)
+
+
+def test_what_it_writes_is_written_in_the_end() -> None:
+    calls = (
+        Call("first", "aten.add.Scalar", [{"ref": "x"}, 1], {}),
+        Call("sum", "aten.add.Tensor", [{"ref": "x"}, {"ref": "first"}], {}),
+    )
+    written = Program(("x",), {}, calls, ("sum",), {"x": "first"})
+    again = Program.from_json(written.to_json())
+    assert again == written
+    x = torch.tensor([1.0, 2.0])
+    (found,) = ProgramRunner(again, {})({"x": x})
+    assert found.tolist() == [3.0, 5.0] and x.tolist() == [2.0, 3.0]
+
+
+@pytest.mark.parametrize("writes", [{"y": "first"}, {"x": "gone"}])
+def test_it_writes_inputs_alone_and_values_that_it_has(writes: dict[str, str]) -> None:
+    calls = (Call("first", "aten.add.Scalar", [{"ref": "x"}, 1], {}),)
+    with pytest.raises(ProgramError, match="writes what it does not have"):
+        ProgramRunner(Program(("x",), {}, calls, ("first",), writes), {})
+
+
+@pytest.mark.parametrize("kind", ["dtype", "layout"])
+def test_a_number_is_no_dtype(kind: str) -> None:
+    """torch takes it for one, and -1 ends the process."""
+    calls = (Call("zeros", "aten.zeros.default", [[]], {kind: -1}),)
+    with pytest.raises(ProgramError, match=f"'zeros' gives -1 as {kind}"):
+        ProgramRunner(Program((), {}, calls, ("zeros",)), {})

@@ -14,7 +14,8 @@ from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
 from precast.graphs.encode import Device, Limits, Task, encode_output, encode_signature
-from precast.graphs.program import Program, ProgramRunner
+from precast.graphs.program import Program
+from precast.graphs.program_runner import ProgramRunner
 
 Ids = Sequence[int]
 MAX_LENGTH = 256
@@ -64,7 +65,9 @@ def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) ->
     output = encode_output(task, built.spec.output_size)
     token_types = built.spec.embeddings.token_types > 0
     signature = encode_signature(limits, output, device="cpu", token_types=token_types, prompt_lengths=False)
-    program = Program.from_json(to_program(trace(built.module, signature)).to_json())
+    program = Program.from_json(
+        to_program(trace(built.module, signature), [one.name for one in signature.inputs]).to_json()
+    )
     run = ProgramRunner(program, built.module.state_dict())
     (answer,) = run(packed(sequences))
     if not output.per_token:

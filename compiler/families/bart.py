@@ -1,0 +1,13 @@
+"""BART: post-norm, learned positions whose first row is the third, normed embeddings."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from precast.compiler.families import bart_like
+
+FAMILY = bart_like.family(
+    "bart",
+    bart_like.Form("post", partial(bart_like.learned, offset=2), embedding_norm="sum"),
+    "BartForConditionalGeneration",
+)

@@ -1,0 +1,13 @@
+"""Blenderbot: pre-norm, learned positions from the first row on."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from precast.compiler.families import bart_like
+
+FAMILY = bart_like.family(
+    "blenderbot",
+    bart_like.Form("pre", partial(bart_like.learned, offset=0)),
+    "BlenderbotForConditionalGeneration",
+)

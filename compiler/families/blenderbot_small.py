@@ -1,0 +1,14 @@
+"""Blenderbot small: post-norm as BART, but its decoder norms the tokens before it adds positions."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from precast.compiler.families import bart_like
+
+FAMILY = bart_like.family(
+    "blenderbot_small",
+    bart_like.Form("post", partial(bart_like.learned, offset=0), embedding_norm="first"),
+    "BlenderbotSmallForConditionalGeneration",
+    model_type="blenderbot-small",
+)

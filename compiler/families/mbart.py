@@ -1,0 +1,13 @@
+"""mBART and mBART-50: BART with its norms on the way in, and one more behind the last layer."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from precast.compiler.families import bart_like
+
+FAMILY = bart_like.family(
+    "mbart",
+    bart_like.Form("pre", partial(bart_like.learned, offset=2), embedding_norm="sum"),
+    "MBartForConditionalGeneration",
+)

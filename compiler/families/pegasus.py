@@ -1,0 +1,12 @@
+"""Pegasus: pre-norm with computed positions. It was trained in bf16."""
+
+from __future__ import annotations
+
+from precast.compiler.families import bart_like
+
+FAMILY = bart_like.family(
+    "pegasus",
+    bart_like.Form("pre", bart_like.sinusoidal),
+    "PegasusForConditionalGeneration",
+    overflows_fp16=True,
+)

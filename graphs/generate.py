@@ -1,0 +1,131 @@
+"""The graphs of an encoder-decoder: ``admit`` and ``decode``, and the pools between them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from precast.graphs.encode import LENGTH, MAX_BATCH, MAX_TOKENS, SEQUENCES, TOKENS, Device
+from precast.graphs.errors import LimitsError
+from precast.graphs.signature import Axis, Buffer, Signature
+
+ROWS = "rows"
+SELF_POOL = "self_pool"
+CROSS_POOL = "cross_pool"
+SELF_LENGTH = "self_length"
+SOURCE_LENGTH = "source_length"
+
+MAX_PLACES = 1 << 27
+"""Of a pool: one token's keys and values each; addressed by 32-bit numbers."""
+
+
+@dataclass(frozen=True)
+class GenerateLimits:
+    """The largest request and the largest step that an artifact serves."""
+
+    max_source_length: int
+    """Tokens of one source."""
+    max_length: int
+    """Positions of a decoder row: start token, prefix and everything generated."""
+    max_tokens: int
+    """Source tokens that are admitted together."""
+    max_batch: int
+    """Sources that are admitted together."""
+    max_rows: int
+    """Rows that there is state for: a request has one for each of its beams."""
+
+    def __post_init__(self) -> None:
+        if not (
+            0 < self.max_source_length <= self.max_tokens <= MAX_TOKENS
+            and 0 < self.max_length <= MAX_TOKENS
+            and 0 < self.max_batch <= MAX_BATCH
+            and 0 < self.max_rows <= MAX_BATCH
+        ):
+            raise LimitsError(
+                f"limits need 0 < max_source_length <= max_tokens <= {MAX_TOKENS}, 0 < max_length <= "
+                f"{MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_rows <= {MAX_BATCH}, found {self}"
+            )
+
+
+@dataclass(frozen=True)
+class PoolShape:
+    """What a place of a pool holds: keys and values of one token in every decoder layer."""
+
+    layers: int
+    heads: int
+    head_dim: int
+    dtype: str
+
+    def names(self, kind: str) -> list[str]:
+        """``self_key_0``, ``self_value_0``, ``self_key_1``, ..."""
+        return [f"{kind}_{part}_{layer}" for layer in range(self.layers) for part in ("key", "value")]
+
+    def buffers(self, kind: str, axis: str) -> list[Buffer]:
+        """One tensor a layer and part: a pool stacked over layers would be copied whole in every step."""
+        return [Buffer(name, self.dtype, (axis, self.heads, self.head_dim)) for name in self.names(kind)]
+
+
+def admit_signature(
+    limits: GenerateLimits, cross: PoolShape, hidden_size: int, *, device: Device
+) -> Signature:
+    """Sources in, their keys and values into the cross pools.
+
+    ``input_ids``, ``cu_seqlens`` and ``key_positions`` are those of ``encode``. ``cross_places`` is
+    ``[tokens]``: the place of each token in the cross pools; spare tokens go to a place that nobody reads.
+    The pools are written in place. Gives the encoder's hidden states.
+    """
+    inputs = [
+        Buffer("input_ids", "int32", (TOKENS,)),
+        Buffer("cu_seqlens", "int32", (f"{SEQUENCES}+1",)),
+        Buffer("cross_places", "int32", (TOKENS,)),
+    ]
+    axes = [Axis(TOKENS, 2, max(2, limits.max_tokens)), Axis(SEQUENCES, 2, max(2, limits.max_batch))]
+    if device == "cpu":
+        inputs.append(Buffer("key_positions", "int32", (LENGTH,)))
+        axes.append(Axis(LENGTH, 2, max(2, limits.max_source_length)))
+    return Signature(
+        graph="admit",
+        axes=(*axes, Axis(CROSS_POOL, 2, MAX_PLACES)),
+        inputs=(*inputs, *cross.buffers("cross", CROSS_POOL)),
+        outputs=(Buffer("hidden", "float32", (TOKENS, hidden_size)),),
+        written=tuple(cross.names("cross")),
+    )
+
+
+def decode_signature(
+    limits: GenerateLimits, own: PoolShape, cross: PoolShape, vocab_size: int, *, device: Device
+) -> Signature:
+    """One token of every active row in, the logits of the next one out.
+
+    State has a row for each of ``max_rows``, and ``rows`` names the active ones: ``tokens``, ``positions``
+    and ``cross_lengths`` ``[max_rows]``; ``ancestry`` ``[max_rows, max_length]``, the place in the self pools
+    of each position, where the entry at a row's own position is what this step writes; ``cross_places``
+    ``[max_rows, max_source_length]``. On a CPU ``self_span`` and ``cross_span`` count from zero up to the
+    longest past and the longest source among the active rows: their sizes say how far to read.
+    """
+    rows = limits.max_rows
+    inputs = [
+        Buffer("rows", "int32", (ROWS,)),
+        Buffer("tokens", "int32", (rows,)),
+        Buffer("positions", "int32", (rows,)),
+        Buffer("ancestry", "int32", (rows, limits.max_length)),
+        Buffer("cross_places", "int32", (rows, limits.max_source_length)),
+        Buffer("cross_lengths", "int32", (rows,)),
+    ]
+    axes = [Axis(ROWS, 2, max(2, rows)), Axis(SELF_POOL, 2, MAX_PLACES), Axis(CROSS_POOL, 2, MAX_PLACES)]
+    if device == "cpu":
+        inputs += [
+            Buffer("self_span", "int32", (SELF_LENGTH,)),
+            Buffer("cross_span", "int32", (SOURCE_LENGTH,)),
+        ]
+        axes += [
+            Axis(SELF_LENGTH, 2, max(2, limits.max_length)),
+            Axis(SOURCE_LENGTH, 2, max(2, limits.max_source_length)),
+        ]
+    pools = (*own.buffers("self", SELF_POOL), *cross.buffers("cross", CROSS_POOL))
+    return Signature(
+        graph="decode",
+        axes=tuple(axes),
+        inputs=(*inputs, *pools),
+        outputs=(Buffer("logits", "float32", (ROWS, vocab_size)),),
+        written=tuple(own.names("self")),
+    )

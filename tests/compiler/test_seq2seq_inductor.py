@@ -1,0 +1,56 @@
+"""``admit`` and ``decode`` through AOTInductor: pools are written in place, logits are HF's."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from transformers import T5Config, T5ForConditionalGeneration
+
+from precast.compiler.lowering.inductor_cpu import inductor_cpu
+from precast.graphs.signature import Signature
+from precast.runtime.replay.inductor import InductorGraph
+from tests.support.models import assert_close, save
+from tests.support.seq2seq import ByHand, hf_logits
+
+VOCAB = 47
+
+
+def compiled_graph(folder: Path, prepack: bool, module: nn.Module, signature: Signature) -> InductorGraph:
+    """``module`` as a shared library, its weights bound or inside."""
+    target = folder / signature.graph
+    target.mkdir()
+    backend = inductor_cpu(prepack=prepack, autotune=False, dtype="fp32")
+    lowered = backend.lower(module.eval(), signature, 12, target)
+    state = module.state_dict()
+    weights = None if prepack else {name: state[name].contiguous() for name in lowered.constants}
+    return InductorGraph(lowered.path, signature, weights)
+
+
+@pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
+def test_steps_through_inductor(prepack: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=2, num_heads=2,
+        initializer_factor=2.0,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config)
+    checkpoint = save(model, tmp_path / "model")
+    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, prepack))
+    sources = {0: [5, 6, 7], 1: [8], 2: list(range(10, 27))}
+    engine.admit({row: sources[row] for row in (0, 2)})
+    engine.admit({1: sources[1]})
+    target = [0, 9, 11, 9, 30]
+    found: dict[int, list[torch.Tensor]] = {row: [] for row in sources}
+    for token in target:
+        for row, logits in engine.step(dict.fromkeys(sources, token)).items():
+            found[row].append(logits)
+    engine.follow(7, 2)
+    continued = engine.step({7: 3, 2: 4})
+    for row, source in sources.items():
+        assert_close(found[row], list(hf_logits(model, source, target)))
+    for row, token in ((7, 3), (2, 4)):
+        assert_close([continued[row]], [hf_logits(model, sources[2], [*target, token])[-1]])

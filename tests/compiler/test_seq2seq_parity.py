@@ -1,0 +1,210 @@
+"""``admit`` and ``decode`` of every encoder-decoder family against Hugging Face, at every step."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import load_file, save_file
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    PreTrainedModel,
+    T5Config,
+    T5ForConditionalGeneration,
+    UMT5Config,
+    UMT5ForConditionalGeneration,
+)
+
+from precast.compiler.build import build_seq2seq, describe_model
+from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
+from precast.compiler.families.registry import FAMILIES
+from tests.support.models import assert_close, hf_answers, reference_answers, save
+from tests.support.seq2seq import ByHand, hf_logits
+from tests.support.strategies import batches
+
+VOCAB = 47
+STEPS = 6
+LATE = 2
+"""The step before which the last row is admitted."""
+BEAMS = (7, 8)
+FEW = settings(
+    max_examples=4,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+BART_LIKE = {
+    "bart": "BartForConditionalGeneration",
+    "mbart": "MBartForConditionalGeneration",
+    "plbart": "PLBartForConditionalGeneration",
+    "pegasus": "PegasusForConditionalGeneration",
+    "marian": "MarianMTModel",
+    "m2m_100": "M2M100ForConditionalGeneration",
+    "blenderbot": "BlenderbotForConditionalGeneration",
+    "blenderbot_small": "BlenderbotSmallForConditionalGeneration",
+}
+
+
+def check(model: PreTrainedModel, sources: list[list[int]], seed: int, start: int) -> None:
+    """Rows admitted at two moments decode side by side; then two beams go on from the first."""
+    sources = sources if len(sources) > 1 else sources * 2
+    engine = ByHand(save(model), seed)
+    vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
+    targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
+    last = len(sources) - 1
+    hidden = engine.admit(dict(enumerate(sources[:last])))
+    assert_close([hidden], [torch.cat(hf_answers(model.get_encoder(), sources[:last], "last_hidden_state"))])
+    begun = {row: LATE if row == last else 0 for row in range(len(sources))}
+    found: dict[int, list[torch.Tensor]] = {row: [] for row in begun}
+    for at in range(STEPS):
+        if at == LATE:
+            engine.admit({last: sources[last]})
+        live = {row: targets[row][at - begin] for row, begin in begun.items() if begin <= at}
+        for row, logits in engine.step(live).items():
+            found[row].append(logits)
+    for row, rows in found.items():
+        assert len(rows) == STEPS - begun[row]
+        assert_close(rows, list(hf_logits(model, sources[row], targets[row][: len(rows)])))
+    check_beams(engine, model, sources[0], targets[0])
+
+
+def check_beams(engine: ByHand, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
+    """Two rows share the past of row 0 and go apart; nothing that they share is copied."""
+    pasts = {beam: list(target) for beam in BEAMS}
+    for beam in BEAMS:
+        engine.follow(beam, 0)
+    for step in range(2):
+        given = {beam: 3 + 2 * step + at for at, beam in enumerate(BEAMS)}
+        for beam, logits in engine.step(given).items():
+            pasts[beam].append(given[beam])
+            assert_close([logits], [hf_logits(model, source, pasts[beam])[-1]])
+
+
+@st.composite
+def t5_models(draw: st.DrawFn) -> PreTrainedModel:
+    torch.manual_seed(draw(st.integers(0, 99)))
+    values: dict[str, Any] = {
+        "vocab_size": VOCAB,
+        "d_model": draw(st.sampled_from([16, 24])),
+        "d_kv": draw(st.sampled_from([5, 8])),
+        "d_ff": 32,
+        "num_layers": draw(st.integers(1, 2)),
+        "num_decoder_layers": draw(st.integers(1, 3)),
+        "num_heads": draw(st.sampled_from([1, 3])),
+        "relative_attention_num_buckets": draw(st.sampled_from([8, 32])),
+        "relative_attention_max_distance": draw(st.sampled_from([12, 128])),
+        "feed_forward_proj": draw(st.sampled_from(["relu", "gated-gelu"])),
+        "initializer_factor": 2.0,
+    }
+    if draw(st.booleans()):
+        return UMT5ForConditionalGeneration(UMT5Config(**values))
+    return T5ForConditionalGeneration(T5Config(**values, tie_word_embeddings=draw(st.booleans())))
+
+
+@FEW
+@given(model=t5_models(), sources=batches(VOCAB), untied=st.booleans(), seed=st.integers(0, 99))
+def test_t5(model: PreTrainedModel, sources: list[list[int]], untied: bool, seed: int) -> None:
+    if untied:
+        model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
+    check(model, sources, seed, start=0)
+
+
+@st.composite
+def bart_like_models(draw: st.DrawFn, family: str) -> PreTrainedModel:
+    """The two halves differ where they may; three divides every size, so that heads are of odd sizes too."""
+    torch.manual_seed(draw(st.integers(0, 99)))
+    half = {"layers": st.integers(1, 2), "attention_heads": st.sampled_from([1, 3])}
+    sides = {
+        f"{side}_{name}": draw(values) for side in ("encoder", "decoder") for name, values in half.items()
+    }
+    values: dict[str, Any] = {
+        **sides,
+        "vocab_size": VOCAB,
+        "d_model": draw(st.sampled_from([18, 21, 24])),
+        "encoder_ffn_dim": 20,
+        "decoder_ffn_dim": 28,
+        "max_position_embeddings": 40,
+        "activation_function": draw(st.sampled_from(["gelu", "gelu_new", "relu", "swish"])),
+        "scale_embedding": draw(st.sampled_from([True, True, True, False])),
+        "tie_word_embeddings": draw(st.booleans()),
+        "init_std": 0.3,
+        "pad_token_id": draw(st.sampled_from([0, 1, 4])) if family == "m2m_100" else 1,
+        "bos_token_id": 0,
+        "eos_token_id": 2,
+        "decoder_start_token_id": 2,
+    }
+    if family == "marian" and draw(st.booleans()):
+        values |= {"share_encoder_decoder_embeddings": False, "decoder_vocab_size": 31}
+    kind = getattr(transformers, BART_LIKE[family])
+    model = kind(kind.config_class(**values))
+    if family != "m2m_100":
+        model.final_logits_bias.normal_()
+    return model
+
+
+@pytest.mark.parametrize("family", BART_LIKE)
+@FEW
+@given(data=st.data(), sources=batches(VOCAB, frequent=(0, 1, 4)), seed=st.integers(0, 99))
+def test_bart_like(family: str, data: st.DataObject, sources: list[list[int]], seed: int) -> None:
+    model = data.draw(bart_like_models(family))
+    check(model, sources, seed, start=data.draw(st.sampled_from([1, 2])))
+
+
+@pytest.mark.parametrize("family", BART_LIKE)
+@settings(FEW, max_examples=2)
+@given(data=st.data(), sources=batches(VOCAB, frequent=(0, 1, 4)))
+def test_the_encoder_of_bart_like_alone(family: str, data: st.DataObject, sources: list[list[int]]) -> None:
+    model = data.draw(bart_like_models(family))
+    found = reference_answers(save(model), "hidden", sources)
+    assert_close(found, hf_answers(model.get_encoder(), sources, "last_hidden_state"))
+
+
+def tiny_bart(**values: Any) -> PreTrainedModel:
+    torch.manual_seed(0)
+    half = {"layers": 1, "attention_heads": 2, "ffn_dim": 20}
+    sides = {f"{side}_{name}": value for side in ("encoder", "decoder") for name, value in half.items()}
+    sizes = {"vocab_size": VOCAB, "d_model": 16, "max_position_embeddings": 40, "init_std": 0.3}
+    return BartForConditionalGeneration(BartConfig(**sides, **sizes, **values))
+
+
+def test_copies_of_tied_tables_are_no_tables_of_their_own(tmp_path: Path) -> None:
+    """As old checkpoints have them; the bias of the logits may be missing, and a mark of fairseq be there."""
+    model = tiny_bart()
+    weights = load_file(save(model, tmp_path) / "model.safetensors")
+    tables = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
+    copies = {name: weights["model.shared.weight"].clone() for name in tables}
+    del weights["final_logits_bias"]
+    mark = {"model.encoder.version": torch.tensor([3.0])}
+    save_file(weights | copies | mark, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    engine = ByHand(tmp_path, seed=0)
+    decoder = engine.built.spec.decoder
+    assert decoder.shared_tokens and decoder.head.tied and not decoder.head.bias
+    left = {"shared.weight", "decoder.embed_tokens.weight", "lm_head.weight", "encoder.version"}
+    assert set(engine.built.dropped) == left
+    engine.admit({0: [5, 6, 7]})
+    assert_close([engine.step({0: 2})[0]], list(hf_logits(model, [5, 6, 7], [2])))
+
+
+def test_what_is_no_encoder_of_bart_is_refused(tmp_path: Path) -> None:
+    checkpoint = open_checkpoint(str(save(tiny_bart(), tmp_path)))
+    for task in ("classify", "rerank", "token-classify"):
+        with pytest.raises(UnsupportedModelError, match=f"family bart has no head for task '{task}'"):
+            describe_model(checkpoint, task)
+    checkpoint = open_checkpoint(str(save(tiny_bart(is_decoder=True), tmp_path)))
+    with pytest.raises(UnsupportedConfigError, match="is_decoder=True is not supported"):
+        build_seq2seq(checkpoint, torch.float32)
+
+
+def test_every_class_that_generates_is_drawn() -> None:
+    known = {name for one in FAMILIES if one.generation for name in one.generation.architectures}
+    t5 = {f"{form}ForConditionalGeneration" for form in ("T5", "MT5", "UMT5")}
+    assert known == {*BART_LIKE.values(), *t5}
+    assert all(getattr(transformers, name).can_generate() for name in known)

@@ -1,0 +1,150 @@
+"""``admit`` and ``decode`` run by hand: what an engine will do, in the plainest way, for parity tests."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from precast.compiler.build import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.kernels.cpu.gathered import GatheredOps
+from precast.compiler.kernels.cpu.padded import PaddedOps
+from precast.compiler.lowering.reference import to_program
+from precast.compiler.lowering.trace import trace
+from precast.compiler.model.seq2seq import Admit, Decode
+from precast.compiler.model.spec import Attention
+from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
+from precast.graphs.program import Program
+from precast.graphs.program_runner import ProgramRunner
+from precast.graphs.signature import Signature
+from precast.runtime.replay.interface import Graph
+
+GraphMaker = Callable[[nn.Module, Signature], Graph]
+
+LIMITS = GenerateLimits(max_source_length=40, max_length=24, max_tokens=256, max_batch=8, max_rows=9)
+PLACES = 400
+
+
+class ByHand:
+    """A checkpoint's two graphs as portable programs, over pools whose places are dealt out at random.
+
+    Args:
+        checkpoint: of an encoder-decoder.
+        seed: of the dealing.
+        make: a graph from a module and its signature; the portable program where left out.
+    """
+
+    def __init__(self, checkpoint: Path, seed: int, make: GraphMaker | None = None) -> None:
+        self.built: BuiltSeq2Seq = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
+        decoder = self.built.spec.decoder
+        own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
+        shapes = (pool_shape(own, len(decoder.layers)), pool_shape(cross, len(decoder.layers)))
+        vocab = decoder.head.vocab_size
+        ops = partial(PaddedOps, dtype=torch.float32, max_length=LIMITS.max_source_length)
+        admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device="cpu")
+        decode = decode_signature(LIMITS, *shapes, vocab, device="cpu")
+        make = make or program
+        self._admit = make(Admit(self.built.module, ops), admit)
+        self._decode = make(Decode(self.built.module, GatheredOps), decode)
+        draw = random.Random(seed)
+        self._free = {kind: draw.sample(range(1, PLACES), PLACES - 1) for kind in ("self", "cross")}
+        # What nobody wrote must not matter: it is as wrong as it can be and still finite.
+        self._pools = {
+            name: torch.full((PLACES, shape.heads, shape.head_dim), 1e4)
+            for kind, shape in zip(("self", "cross"), shapes, strict=True)
+            for name in shape.names(kind)
+        }
+        rows = LIMITS.max_rows
+        self.ancestry = torch.zeros(rows, LIMITS.max_length, dtype=torch.int32)
+        self._cross_places = torch.zeros(rows, LIMITS.max_source_length, dtype=torch.int32)
+        self._cross_lengths = torch.zeros(rows, dtype=torch.int32)
+        self._positions = torch.zeros(rows, dtype=torch.int32)
+
+    def admit(self, sources: Mapping[int, Sequence[int]]) -> Tensor:
+        """Encode the source of each row together; the hidden states, packed, spare tokens cut off."""
+        ids: list[int] = []
+        places: list[int] = []
+        ends = [0]
+        for row, source in sources.items():
+            dealt = [self._free["cross"].pop() for _ in source]
+            self._cross_places[row, : len(dealt)] = torch.tensor(dealt)
+            self._cross_lengths[row] = len(dealt)
+            ids += source
+            places += dealt
+            ends.append(len(ids))
+        buffers = {
+            "input_ids": torch.tensor([*ids, 0], dtype=torch.int32),
+            "cu_seqlens": torch.tensor([*ends, ends[-1]], dtype=torch.int32),
+            "cross_places": torch.tensor([*places, 0], dtype=torch.int32),
+            "key_positions": torch.arange(max(2, *map(len, sources.values())), dtype=torch.int32),
+        }
+        (hidden,) = self._admit(buffers | self._pools)
+        return hidden[: len(ids)]
+
+    def step(self, tokens: Mapping[int, int]) -> dict[int, Tensor]:
+        """Each named row consumes a token; its logits of the next."""
+        rows = list(tokens)
+        given = torch.zeros(LIMITS.max_rows, dtype=torch.int32)
+        for row, token in tokens.items():
+            given[row] = token
+            self.ancestry[row, self._positions[row]] = self._free["self"].pop()
+        past = int(self._positions[rows].max()) + 1
+        source = int(self._cross_lengths[rows].max())
+        buffers = {
+            "rows": torch.tensor(rows if len(rows) > 1 else rows * 2, dtype=torch.int32),
+            "tokens": given,
+            "positions": self._positions,
+            "ancestry": self.ancestry,
+            "cross_places": self._cross_places,
+            "cross_lengths": self._cross_lengths,
+            "self_span": torch.arange(max(2, past), dtype=torch.int32),
+            "cross_span": torch.arange(max(2, source), dtype=torch.int32),
+        }
+        (logits,) = self._decode(buffers | self._pools)
+        for row in rows:
+            self._positions[row] += 1
+        return dict(zip(rows, logits, strict=False))
+
+    def follow(self, row: int, other: int) -> None:
+        """From now on ``row`` continues the past of ``other``, whose places it shares, as a beam does."""
+        self.ancestry[row] = self.ancestry[other]
+        self._positions[row] = self._positions[other]
+        self._cross_places[row] = self._cross_places[other]
+        self._cross_lengths[row] = self._cross_lengths[other]
+
+
+def pool_shape(attention: Attention, layers: int) -> PoolShape:
+    return PoolShape(layers, attention.heads, attention.head_dim, "float32")
+
+
+def program(module: nn.Module, signature: Signature) -> ProgramRunner:
+    """``module`` as the reference backend stores it, read back from its text."""
+    names = [buffer.name for buffer in signature.inputs]
+    text = to_program(trace(module.eval(), signature), names).to_json()
+    return ProgramRunner(Program.from_json(text), dict(module.state_dict()))
+
+
+def hf_logits(model: PreTrainedModel, source: Sequence[int], target: Sequence[int]) -> Tensor:
+    """HF's logits after each token of ``target``, ``[n, vocab]``, for this source alone.
+
+    Token by token with its cache, as ``generate`` does: given all at once, umT5's decoder sees the future.
+    """
+    found, cache = [], None
+    with torch.no_grad():
+        encoded = model.get_encoder()(torch.tensor([list(source)]))
+        for token in target:
+            step = model(
+                encoder_outputs=encoded,
+                decoder_input_ids=torch.tensor([[token]]),
+                past_key_values=cache,
+                use_cache=True,
+            )
+            cache = step.past_key_values
+            found.append(step.logits[0, -1])
+    return torch.stack(found)
