@@ -22,7 +22,8 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
-from precast.compiler.build import build_seq2seq, describe_model
+from precast.compiler.build import describe_model
+from precast.compiler.build_seq2seq import build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
 from precast.compiler.families.registry import FAMILIES

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from precast.compiler.build import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.kernels.cpu.gathered import GatheredOps
 from precast.compiler.kernels.cpu.padded import PaddedOps
