@@ -53,16 +53,23 @@ class RotaryTable(nn.Module):
         self.register_buffer("inv_freq", torch.tensor(rotary.inv_freq, device="cpu"))
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """``position`` ``[T]`` to two fp32 tensors ``[T, 1, head_dim / 2]``."""
-        angle = position.to(torch.float32)[:, None, None] * self.inv_freq
-        return angle.cos() * self.scaling, angle.sin() * self.scaling
+        """``position`` ``[T]`` to fp32 ``[T, 1, 1, head_dim / 2]`` and ``[T, 1, 2, head_dim / 2]``.
+
+        The second holds a sine for each half of a head, that of the first half negative.
+        """
+        angle = position.to(torch.float32)[:, None, None, None] * self.inv_freq
+        sin = angle.sin() * self.scaling
+        return angle.cos() * self.scaling, torch.cat((-sin, sin), dim=2)
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn ``[T, heads, head_dim]`` by its positions; the two halves of a head form the pairs."""
+    """Turn ``[T, heads, head_dim]`` by its positions; the two halves of a head form the pairs.
+
+    Written with the halves swapped, and not cut and joined again, which would be a kernel for each half.
+    """
     cos, sin = table
-    first, second = x.float().chunk(2, dim=-1)
-    return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1).to(x.dtype)
+    halves = x.float().unflatten(-1, (2, -1))
+    return (halves * cos + halves.flip(-2) * sin).flatten(-2).to(x.dtype)
 
 
 class RelativeBias(nn.Module):
@@ -121,8 +128,12 @@ class Attention(nn.Module):
         q, k, v = rows.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
-        if table is not None:
-            q, k = rotate(q, table), rotate(k, table)
+            if table is not None:
+                q, k = rotate(q, table), rotate(k, table)
+        elif table is not None:
+            # They lie side by side: one kernel turns both.
+            turned = rotate(rows[:, : s.heads + s.kv_heads], table)
+            q, k = turned.split([s.heads, s.kv_heads], dim=1)
         return self.out(ops.attention(q, k, v, visible, s.scale))
 
 
