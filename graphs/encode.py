@@ -24,8 +24,8 @@ MAX_TOKENS = 1 << 24
 positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
 CAPTURED_TOKENS = 8192
-"""The largest bucket of a CUDA ladder. A batch beyond it keeps the device busy for longer than its launches
-take, so it is called directly and pays for no spare tokens."""
+"""The largest bucket of a CUDA ladder. A batch beyond it should keep the device busy for longer than its
+launches take, so it is called directly and pays for no spare tokens."""
 
 
 @dataclass(frozen=True)

@@ -27,15 +27,7 @@ def backbone(config: ConfigReader) -> Backbone:
     own_bias = config.source.model_type == "umt5"
     bias, rms = relative_bias(config), spec.Norm("rms", config.layer_norm_epsilon, bias=False)
     layer = spec.Layer(
-        attention=spec.Attention(
-            heads=config.num_heads,
-            kv_heads=config.num_heads,
-            head_dim=config.d_kv,
-            scale=1.0,
-            qkv_bias=False,
-            out_bias=False,
-            relative_bias=bias if own_bias else None,
-        ),
+        attention=attention(config, bias if own_bias else None),
         feed_forward=spec.FeedForward(
             config.d_ff, config.activation("dense_act_fn"), gated=config.is_gated_act, bias=False
         ),
@@ -52,6 +44,18 @@ def backbone(config: ConfigReader) -> Backbone:
             relative_bias=None if own_bias else bias,
             final_norm=rms,
         ),
+    )
+
+
+def attention(config: ConfigReader, own_bias: spec.RelativeBias | None) -> spec.Attention:
+    return spec.Attention(
+        heads=config.num_heads,
+        kv_heads=config.num_heads,
+        head_dim=config.d_kv,
+        scale=1.0,
+        qkv_bias=False,
+        out_bias=False,
+        relative_bias=own_bias,
     )
 
 
@@ -102,18 +106,9 @@ def decoder(config: ConfigReader, stored: Stored) -> spec.Decoder:
     per_layer = kind == "umt5"
     bias = replace(relative_bias(config), bidirectional=False)
     rms = spec.Norm("rms", config.layer_norm_epsilon, bias=False)
-    attention = spec.Attention(
-        heads=config.num_heads,
-        kv_heads=config.num_heads,
-        head_dim=config.d_kv,
-        scale=1.0,
-        qkv_bias=False,
-        out_bias=False,
-        window=(None, 0),
-    )
     layer = spec.DecoderLayer(
-        attention=replace(attention, relative_bias=bias if per_layer else None),
-        cross_attention=attention,
+        attention=attention(config, bias if per_layer else None),
+        cross_attention=attention(config, None),
         feed_forward=backbone(config).encoder.layers[0].feed_forward,
         norm=rms,
         placement="pre",
