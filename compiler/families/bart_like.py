@@ -144,9 +144,15 @@ def decoder(config: ConfigReader, stored: Stored, form: Form) -> spec.Decoder:
         norm=NORM,
         placement=form.placement,
     )
-    first = form.embedding_norm == "first"
+    first, source = form.embedding_norm == "first", embeddings(config, form)
     return spec.Decoder(
-        embeddings=replace(embeddings(config, form), vocab_size=vocab, norm_first=first),
+        embeddings=replace(
+            source,
+            vocab_size=vocab,
+            norm_first=first,
+            # Where a norm comes first HF leaves the factor out, which the norm undoes but for its epsilon.
+            scale=1.0 if first else source.scale,
+        ),
         shared_tokens=not stored.tokens,
         layers=(layer,) * config.decoder_layers,
         head=spec.LanguageHead(vocab, tied=not stored.head, bias=stored.bias),
