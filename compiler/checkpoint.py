@@ -14,7 +14,7 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from precast.compiler.errors import CheckpointError
 
-_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "pytorch_model*.bin", "*/config.json",
+_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "pytorch_model*.bin", "*/config.json",
            "*/*.safetensors", "*/pytorch_model.bin")  # fmt: skip
 
 

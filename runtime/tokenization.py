@@ -9,11 +9,14 @@ from typing import Literal
 
 import numpy as np
 from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import TemplateProcessing
 
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import TokenizationInfo
-from precast.runtime.errors import InputError, InputTooLongError, TokenIdError, TokenizationError
+from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenIdError, TokenizationError
 from precast.runtime.inputs import Item
+from precast.runtime.languages import Languages, Surroundings
+from precast.runtime.pieces import Pieces
 
 Truncate = bool | Literal["left", "right"]
 Text = str | tuple[str, str]
@@ -47,6 +50,8 @@ class TextTokenizer:
         max_characters: characters of one text. Tokenizing takes time in proportion to the text even
             where nearly all of it is cut off afterwards.
         measure_prompts: whether pooling leaves prompts out and so must know how long they are.
+        languages: of a tokenizer whose special tokens depend on the language of the text.
+        pieces: the model's ids, where they are not the tokenizer's.
     """
 
     def __init__(
@@ -58,6 +63,8 @@ class TextTokenizer:
         max_length: int,
         max_characters: int,
         measure_prompts: bool = False,
+        languages: Languages | None = None,
+        pieces: Pieces | None = None,
     ) -> None:
         self._serialized = serialized
         self._info = info
@@ -65,16 +72,23 @@ class TextTokenizer:
         self._max_length = max_length
         self._max_characters = max_characters
         self._measure_prompts = measure_prompts
-        self._by_side: dict[str | None, Tokenizer] = {}
+        self._languages = languages
+        self._pieces = pieces
+        self._parsed: dict[tuple[str | None, int], Tokenizer] = {}
         self._lock = threading.Lock()
 
     def warm(self) -> None:
         """Parse the tokenizer now and not with the first text."""
         if self._serialized is not None:
-            self._tokenizer(self._side(True))
+            around = self._surroundings(None)
+            self._tokenizer(self._side(True), len(around) if around else 0)
 
     def encode(
-        self, items: Sequence[Item], truncate: Truncate, prompt: str = ""
+        self,
+        items: Sequence[Item],
+        truncate: Truncate,
+        prompt: str = "",
+        src_lang: str | None = None,
     ) -> list[Tokens | InputError]:
         """Tokens of each item, or the error that it alone has.
 
@@ -83,7 +97,13 @@ class TextTokenizer:
             truncate: True cuts at the tokenizer's own side, ``"left"`` or ``"right"`` there; False makes
                 an over-long input an error.
             prompt: put before every text.
+            src_lang: the language of every text, None for the artifact's default. Token ids are taken as
+                they are.
+
+        Raises:
+            OptionError: a language that the artifact does not know.
         """
+        around = self._surroundings(src_lang)
         answers: list[Tokens | InputError | None] = [None] * len(items)
         texts: list[Text] = []
         places: list[int] = []
@@ -97,39 +117,76 @@ class TextTokenizer:
             except InputError as error:
                 answers[place] = error
         prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
-        for place, encoding in zip(places, self._encodings(texts, self._side(truncate)), strict=True):
-            answers[place] = self._from_encoding(encoding, truncate, prompt_length)
+        encodings = self._encodings(texts, self._side(truncate), len(around) if around else 0)
+        for place, encoding in zip(places, encodings, strict=True):
+            answers[place] = self._from_encoding(encoding, around, prompt_length)
         return [answer for answer in answers if answer is not None]
+
+    def language_id(self, tgt_lang: str) -> int:
+        """The token of a target's language, as ``forced_bos_token_id`` takes it.
+
+        Raises:
+            OptionError: a language that the artifact does not know.
+        """
+        if self._languages is None:
+            raise OptionError(f"tgt_lang {tgt_lang!r}: this artifact's tokenizer knows no languages")
+        return self._languages.id_of(tgt_lang)
+
+    def target_ids(self, text: str) -> list[int]:
+        """The tokens of a text that a target shall begin with, no special ones around it.
+
+        Raises:
+            OptionError: the targets of this tokenizer are written in other pieces than its sources.
+            TokenizationError: there is no tokenizer, or it cannot read the text.
+        """
+        if self._pieces is not None:
+            raise OptionError("target_prefix cannot be a text for this tokenizer; pass token ids")
+        around = self._surroundings(None)
+        tokenizer = self._tokenizer(None, len(around) if around else 0)
+        try:
+            ids: list[int] = tokenizer.encode(self._checked(text, ""), add_special_tokens=False).ids
+        except BaseException as error:  # a Rust panic is no Exception
+            _reraise_unless_tokenizers(error)
+            raise TokenizationError(f"the tokenizer cannot read the text: {error}") from error
+        return ids
+
+    def _surroundings(self, src_lang: str | None) -> Surroundings | None:
+        if self._languages is not None:
+            return self._languages.around(src_lang)
+        if src_lang is not None:
+            raise OptionError(
+                f"src_lang {src_lang!r}: this artifact's tokenizer knows no languages; leave src_lang out"
+            )
+        return None
 
     def _side(self, truncate: Truncate) -> str | None:
         if truncate is False:
             return None
         return self._info.truncation_side if truncate is True else truncate
 
-    def _tokenizer(self, side: str | None) -> Tokenizer:
+    def _tokenizer(self, side: str | None, around: int) -> Tokenizer:
         """One tokenizer for each way to cut: truncation is a state of the object, and calls overlap."""
         with self._lock:
-            if side not in self._by_side:
+            if (side, around) not in self._parsed:
                 if self._serialized is None:
                     raise TokenizationError(
                         "the artifact has no tokenizer because its checkpoint had none; pass token ids"
                     )
-                self._by_side[side] = self._parsed(self._serialized, side)
-            return self._by_side[side]
+                self._parsed[side, around] = self._parse(self._serialized, side, around)
+            return self._parsed[side, around]
 
-    def _parsed(self, serialized: str, side: str | None) -> Tokenizer:
-        """A tokenizer that cuts at ``side`` and never pads, whatever numbers its file asks for."""
-        try:
-            tokenizer = Tokenizer.from_str(serialized)
-            tokenizer.no_truncation()
-            tokenizer.no_padding()
-            if side is not None:
-                tokenizer.enable_truncation(self._max_length, direction=side)
-        except BaseException as error:  # a Rust panic is no Exception
-            _reraise_unless_tokenizers(error)
-            raise TokenizerFileError(
-                f"the tokenizer cannot be read: {error}; compile the artifact again"
-            ) from error
+    def _parse(self, serialized: str, side: str | None, around: int) -> Tokenizer:
+        """A tokenizer that cuts at ``side`` and leaves room for the tokens around a source."""
+        tokenizer = parse_tokenizer(serialized)
+        if self._languages is not None:
+            # One tokenizer serves all languages: special tokens are put around what it gives.
+            tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+        if side is not None:
+            try:
+                tokenizer.enable_truncation(self._max_length - around, direction=side)
+            except BaseException as error:  # a Rust panic is no Exception
+                _reraise_unless_tokenizers(error)
+                raise _unreadable(error) from error
         return tokenizer
 
     def _checked(self, text: Text, prompt: str) -> Text:
@@ -142,28 +199,30 @@ class TextTokenizer:
             )
         return prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
 
-    def _encodings(self, texts: Sequence[Text], side: str | None) -> list[Encoding | InputError]:
+    def _encodings(self, texts: Sequence[Text], side: str | None, around: int) -> list[Encoding | InputError]:
         if not texts:
             return []
         try:
-            tokenizer = self._tokenizer(side)
+            tokenizer = self._tokenizer(side, around)
         except InputError as error:
             # One for each text: an error carries the place of its input.
             return [type(error)(*error.args) for _ in texts]
         try:
-            return list(tokenizer.encode_batch_fast(list(texts)))
+            # The fast one leaves out which text a token stands for, and pieces are looked up by it.
+            encode = tokenizer.encode_batch if self._pieces else tokenizer.encode_batch_fast
+            return list(encode(list(texts)))
         except BaseException as error:  # a Rust panic is no Exception
             _reraise_unless_tokenizers(error)
             if len(texts) == 1:
                 return [TokenizationError(f"the tokenizer cannot read the text: {error}")]
-            return [self._encodings([text], side)[0] for text in texts]
+            return [self._encodings([text], side, around)[0] for text in texts]
 
     def _from_encoding(
-        self, encoding: Encoding | InputError, truncate: Truncate, prompt_length: int
+        self, encoding: Encoding | InputError, around: Surroundings | None, prompt_length: int
     ) -> Tokens | InputError:
         if isinstance(encoding, InputError):
             return encoding
-        ids = np.asarray(encoding.ids, dtype=np.int64)
+        ids = self._ids(encoding, around)
         if ids.size == 0:
             ids = np.asarray([self._info.empty_id], dtype=np.int64)
         try:
@@ -180,6 +239,12 @@ class TextTokenizer:
                 f"the tokenizer gives token type {types.max()}, at most {MAX_TOKEN_TYPE} is known"
             )
         return Tokens(ids.astype(np.int32), types, bool(encoding.overflowing), prompt_length)
+
+    def _ids(self, encoding: Encoding, around: Surroundings | None) -> np.ndarray:
+        found = encoding.ids if self._pieces is None else list(map(self._pieces.id_of, encoding.tokens))
+        if around is not None:
+            found = [*around.prefix, *found, *around.suffix]
+        return np.asarray(found, dtype=np.int64)
 
     def _from_ids(self, ids: np.ndarray, truncate: Truncate) -> Tokens:
         self._check_ids(ids)
@@ -208,9 +273,32 @@ class TextTokenizer:
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""
-        (encoding,) = self._encodings([prompt], None)
+        (encoding,) = self._encodings([prompt], None, 0)
         ids = [] if isinstance(encoding, InputError) else encoding.ids
         return len(ids) - (bool(ids) and ids[-1] in self._info.special_ids)
+
+
+def parse_tokenizer(serialized: str) -> Tokenizer:
+    """A tokenizer that neither cuts nor pads.
+
+    Args:
+        serialized: the content of ``tokenizer.json``.
+
+    Raises:
+        TokenizerFileError: it is none that the tokenizers library reads.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(serialized)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    except BaseException as error:  # a Rust panic is no Exception
+        _reraise_unless_tokenizers(error)
+        raise _unreadable(error) from error
+    return tokenizer
+
+
+def _unreadable(error: BaseException) -> TokenizerFileError:
+    return TokenizerFileError(f"the tokenizer cannot be read: {error}; compile the artifact again")
 
 
 def _reraise_unless_tokenizers(error: BaseException) -> None:

@@ -1,0 +1,76 @@
+"""Languages of sources and targets, and the special tokens that a source's language asks for."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import dataclass
+
+from precast.artifacts.tokenization import LanguageInfo
+from precast.runtime.errors import OptionError
+
+_SHOWN = 5
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """Token ids before and after a source."""
+
+    prefix: tuple[int, ...]
+    suffix: tuple[int, ...]
+
+    def __len__(self) -> int:
+        return len(self.prefix) + len(self.suffix)
+
+
+class Languages:
+    """The languages of one artifact.
+
+    Args:
+        info: from the manifest.
+    """
+
+    def __init__(self, info: LanguageInfo) -> None:
+        self._info = info
+
+    def id_of(self, code: str, option: str = "tgt_lang") -> int:
+        """The token of a language, as ``forced_bos_token_id`` takes it.
+
+        Args:
+            code: as the checkpoint names the language.
+            option: of the call, for the error.
+
+        Raises:
+            OptionError: no such language.
+        """
+        try:
+            return self._info.codes[code]
+        except (KeyError, TypeError):
+            raise OptionError(
+                f"{option} {code!r} is no language of this artifact; {self._hint(code)}"
+            ) from None
+
+    def around(self, src_lang: str | None) -> Surroundings:
+        """What stands around a source.
+
+        Args:
+            src_lang: its language, None for the artifact's default.
+
+        Raises:
+            OptionError: no such language.
+        """
+        code = self._info.default if src_lang is None else src_lang
+        language = [] if code is None else [self.id_of(code, "src_lang")]
+        return Surroundings(_filled(self._info.prefix, language), _filled(self._info.suffix, language))
+
+    def _hint(self, code: object) -> str:
+        known = sorted(self._info.codes)
+        nearest = difflib.get_close_matches(str(code), known, n=1, cutoff=0.0)
+        listed = ", ".join(known[:_SHOWN]) + (f" and {len(known) - _SHOWN} more" * (len(known) > _SHOWN))
+        return f"the nearest is {nearest[0]}; it knows {listed}"
+
+
+def _filled(template: tuple[int | None, ...], language: list[int]) -> tuple[int, ...]:
+    filled: list[int] = []
+    for token in template:
+        filled.extend(language if token is None else [token])
+    return tuple(filled)
