@@ -9,7 +9,7 @@ from precast.graphs.errors import LimitsError
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Axis, Buffer, Signature
 
-Task = Literal["embed", "classify", "rerank", "token-classify", "hidden"]
+Task = Literal["embed", "classify", "rerank", "token-classify", "hidden", "generate"]
 Device = Literal["cpu", "cuda"]
 """The kind of device that a graph was lowered for."""
 Dtype = Literal["fp32", "bf16", "fp16"]

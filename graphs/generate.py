@@ -24,7 +24,7 @@ class GenerateLimits:
 
     max_source_length: int
     """Tokens of one source."""
-    max_length: int
+    max_target_length: int
     """Positions of a decoder row: start token, prefix and everything generated."""
     max_tokens: int
     """Source tokens that are admitted together."""
@@ -36,13 +36,13 @@ class GenerateLimits:
     def __post_init__(self) -> None:
         if not (
             0 < self.max_source_length <= self.max_tokens <= MAX_TOKENS
-            and 0 < self.max_length <= MAX_TOKENS
+            and 1 < self.max_target_length <= MAX_TOKENS
             and 0 < self.max_batch <= MAX_BATCH
             and 0 < self.max_rows <= MAX_BATCH
         ):
             raise LimitsError(
-                f"limits need 0 < max_source_length <= max_tokens <= {MAX_TOKENS}, 0 < max_length <= "
-                f"{MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_rows <= {MAX_BATCH}, found {self}"
+                f"limits need 0 < max_source_length <= max_tokens <= {MAX_TOKENS}, 1 < max_target_length "
+                f"<= {MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_rows <= {MAX_BATCH}, found {self}"
             )
 
 
@@ -97,9 +97,9 @@ def decode_signature(
     """One token of every active row in, the logits of the next one out.
 
     State has a row for each of ``max_rows``, and ``rows`` names the active ones: ``tokens``, ``positions``
-    and ``cross_lengths`` ``[max_rows]``; ``ancestry`` ``[max_rows, max_length]``, the place in the self pools
-    of each position, where the entry at a row's own position is what this step writes; ``cross_places``
-    ``[max_rows, max_source_length]``. On a CPU ``self_span`` and ``cross_span`` count from zero up to the
+    and ``cross_lengths`` ``[max_rows]``; ``ancestry`` ``[max_rows, max_target_length]``, the place in the
+    self pools of each position, where the entry at a row's own position is what this step writes;
+    ``cross_places`` ``[max_rows, max_source_length]``. On a CPU ``self_span`` and ``cross_span`` count from zero up to the
     longest past and the longest source among the active rows: their sizes say how far to read.
     """
     rows = limits.max_rows
@@ -107,7 +107,7 @@ def decode_signature(
         Buffer("rows", "int32", (ROWS,)),
         Buffer("tokens", "int32", (rows,)),
         Buffer("positions", "int32", (rows,)),
-        Buffer("ancestry", "int32", (rows, limits.max_length)),
+        Buffer("ancestry", "int32", (rows, limits.max_target_length)),
         Buffer("cross_places", "int32", (rows, limits.max_source_length)),
         Buffer("cross_lengths", "int32", (rows,)),
     ]
@@ -118,7 +118,7 @@ def decode_signature(
             Buffer("cross_span", "int32", (SOURCE_LENGTH,)),
         ]
         axes += [
-            Axis(SELF_LENGTH, 2, max(2, limits.max_length)),
+            Axis(SELF_LENGTH, 2, max(2, limits.max_target_length)),
             Axis(SOURCE_LENGTH, 2, max(2, limits.max_source_length)),
         ]
     pools = (*own.buffers("self", SELF_POOL), *cross.buffers("cross", CROSS_POOL))

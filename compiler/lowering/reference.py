@@ -61,11 +61,14 @@ def to_program(exported: ExportedProgram, names: Sequence[str]) -> Program:
         if spec.kind is not InputKind.USER_INPUT and spec.target is not None
     }
     calls, writes = [], {}
+    named = dict(zip(taken, names, strict=True))
     for node in exported.graph.nodes:
         if node.target is torch.ops.aten.index_put_.default:
             calls.append(Call(node.name, "aten.index_put.default", _encode(list(node.args), now), {}))
-            written = node.args[0].name
-            now[written] = writes[names[taken.index(written)]] = node.name
+            # The result of a write is the same memory: a later one may go by either name.
+            buffer = named[node.name] = named[node.args[0].name]
+            writes[buffer] = node.name
+            now |= {alias: node.name for alias, whose in named.items() if whose == buffer}
         elif _is_live_call(node):
             calls.append(_call(node, now))
     outputs = tuple(now.get(spec.arg.name, spec.arg.name) for spec in _results(exported))

@@ -10,11 +10,15 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
+from precast.graphs.choose import BEAMS, CANDIDATES, CHOSEN, GROUPS, NGRAM, RULE_LENGTH, RULES
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.generate import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
 from precast.graphs.signature import Signature, split_dim
 
-_OF_GENERATION = {ROWS: 4, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9, SOURCE_LENGTH: 11}
+_OF_GENERATION = {
+    ROWS: 6, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9, SOURCE_LENGTH: 11, CHOSEN: 5, GROUPS: 4, BEAMS: 3,
+    CANDIDATES: 13, RULES: 10, RULE_LENGTH: 8, NGRAM: 14,
+}  # fmt: skip
 
 
 def example_sizes(signature: Signature, tokens: int) -> dict[str, int]:

@@ -13,7 +13,7 @@ from precast.graphs.generate import (
     decode_signature,
 )
 
-LIMITS = GenerateLimits(max_source_length=8, max_length=12, max_tokens=32, max_batch=4, max_rows=6)
+LIMITS = GenerateLimits(max_source_length=8, max_target_length=12, max_tokens=32, max_batch=4, max_rows=6)
 POOL = PoolShape(layers=2, heads=3, head_dim=5, dtype="bfloat16")
 
 

@@ -27,7 +27,7 @@ from precast.runtime.replay.interface import Graph
 
 GraphMaker = Callable[[nn.Module, Signature], Graph]
 
-LIMITS = GenerateLimits(max_source_length=40, max_length=24, max_tokens=256, max_batch=8, max_rows=9)
+LIMITS = GenerateLimits(max_source_length=40, max_target_length=24, max_tokens=256, max_batch=8, max_rows=9)
 PLACES = 400
 
 
@@ -61,7 +61,7 @@ class ByHand:
             for name in shape.names(kind)
         }
         rows = LIMITS.max_rows
-        self.ancestry = torch.zeros(rows, LIMITS.max_length, dtype=torch.int32)
+        self.ancestry = torch.zeros(rows, LIMITS.max_target_length, dtype=torch.int32)
         self._cross_places = torch.zeros(rows, LIMITS.max_source_length, dtype=torch.int32)
         self._cross_lengths = torch.zeros(rows, dtype=torch.int32)
         self._positions = torch.zeros(rows, dtype=torch.int32)

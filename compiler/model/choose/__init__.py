@@ -1,0 +1,1 @@
+"""The choice of a token, and what it changes in the state of its row."""

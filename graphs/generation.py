@@ -1,0 +1,64 @@
+"""All graphs of an artifact that generates, by name: their signatures and their ladders."""
+
+from __future__ import annotations
+
+from precast.graphs.choose import (
+    CHOSEN,
+    GROUPS,
+    beam_signature,
+    greedy_signature,
+    rules_signature,
+    sample_signature,
+)
+from precast.graphs.encode import TOKENS, Device
+from precast.graphs.generate import ROWS, GenerateLimits, PoolShape, admit_signature, decode_signature
+from precast.graphs.ladder import Ladder
+from precast.graphs.signature import Signature
+
+LADDER_AXES = {
+    "admit": TOKENS,
+    "decode": ROWS,
+    "rules": ROWS,
+    "choose.greedy": CHOSEN,
+    "choose.sample": CHOSEN,
+    "choose.beam": GROUPS,
+}
+"""Every graph of such an artifact, and the axis by which it is bucketed."""
+
+
+def generation_signatures(
+    limits: GenerateLimits,
+    own: PoolShape,
+    cross: PoolShape,
+    *,
+    hidden_size: int,
+    vocab_size: int,
+    device: Device,
+) -> dict[str, Signature]:
+    """What each graph takes and gives.
+
+    Args:
+        limits: of the artifact.
+        own: a place of the self pools.
+        cross: a place of the cross pools.
+        hidden_size: of the encoder.
+        vocab_size: of the decoder's head.
+        device: that the graphs are lowered for.
+    """
+    signatures = (
+        admit_signature(limits, cross, hidden_size, device=device),
+        decode_signature(limits, own, cross, vocab_size, device=device),
+        rules_signature(limits, vocab_size),
+        greedy_signature(limits, vocab_size),
+        sample_signature(limits, vocab_size),
+        beam_signature(limits, vocab_size),
+    )
+    return {signature.graph: signature for signature in signatures}
+
+
+def generation_ladder(graph: str, limits: GenerateLimits) -> Ladder:
+    """The buckets of one of ``LADDER_AXES``: of source tokens, or of rows from one up."""
+    axis = LADDER_AXES[graph]
+    if axis == TOKENS:
+        return Ladder.doubling(axis, limits.max_tokens)
+    return Ladder.doubling(axis, limits.max_rows, first=1)
