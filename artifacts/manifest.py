@@ -8,12 +8,17 @@ import re
 from reprlib import repr as shortened
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
+from precast.artifacts.answers import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
+from precast.artifacts.part import Part
+from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs import strict_json
 from precast.graphs.encode import Device, Dtype, Limits, Task
 from precast.graphs.errors import PrecastError
+from precast.graphs.generate import GenerateLimits
+from precast.graphs.generation import LADDER_AXES
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Signature
 
@@ -25,12 +30,6 @@ _SHA256 = r"^[0-9a-f]{64}$"
 
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Size = Annotated[int, Field(ge=0)]
-
-
-class Part(BaseModel):
-    """The common strictness of every object in a manifest."""
-
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
 
 class ModelInfo(Part):
@@ -85,17 +84,17 @@ class VariantInfo(Part):
     """One file of a graph. Several hold the same operators, their kernels chosen for other sizes."""
 
     file: str
-    max_tokens: Annotated[int, Field(gt=0)]
-    """The largest batch that it runs."""
+    max_size: Annotated[int, Field(gt=0)]
+    """The largest batch that it runs, in sizes of the axis of the graph's ladder."""
     tuned_at: Annotated[int, Field(gt=0)]
-    """The size in tokens that its kernels were chosen for."""
+    """The size of that axis that its kernels were chosen for."""
     choices: dict[str, str]
     """For each matrix multiplication that was searched for, the kernel that won."""
 
 
 class GraphInfo(Part):
     variants: Annotated[tuple[VariantInfo, ...], Field(min_length=1, max_length=16)]
-    """By ascending ``max_tokens``; a batch runs on the first that holds it."""
+    """By ascending ``max_size``; a batch runs on the first that holds it."""
     signature: Signature
     ladder: Ladder
     weights: Literal["bound", "prepacked"]
@@ -116,31 +115,16 @@ class TokenizationInfo(Part):
     """The one token that stands for a text without tokens."""
     special_ids: tuple[int, ...]
     """Tokens that the tokenizer adds around a text; pooling without a prompt needs to know them."""
+    decoding: DecodingInfo | None
+    """How ids become text again; None where nothing is generated."""
+    languages: LanguageInfo | None
+    """None where the tokenizer treats all languages alike."""
 
-
-class EmbedInfo(Part):
-    kind: Literal["embed"] = "embed"
-    size: Annotated[int, Field(gt=0)]
-    pooling: tuple[str, ...]
-    include_prompt: bool
-    normalize: bool
-    prompts: dict[str, str]
-    default_prompt_name: str | None
-    similarity: str
-
-
-class ClassifyInfo(Part):
-    kind: Literal["classify"] = "classify"
-    labels: Annotated[tuple[str, ...], Field(min_length=1)]
-    activation: Literal["softmax", "sigmoid", "identity"]
-    """Logits to scores in ``classify``: the rule of HF's text-classification pipeline."""
-    score_activation: Literal["sigmoid", "identity"]
-    """Logits to scores in ``predict`` and ``rank``: the rule of sentence-transformers' CrossEncoder."""
-
-
-class HiddenInfo(Part):
-    kind: Literal["hidden"] = "hidden"
-    size: Annotated[int, Field(gt=0)]
+    @model_validator(mode="after")
+    def _parts_have_a_tokenizer(self) -> TokenizationInfo:
+        if self.file is None and not self.decoding is self.languages is None:
+            raise ValueError("decoding or languages without a tokenizer file")
+        return self
 
 
 class ParityInfo(Part):
@@ -159,16 +143,25 @@ class FileInfo(Part):
     bytes: Size
 
 
+def _limits_kind(limits: object) -> Literal["encode", "generate"]:
+    """Told by their keys, so that an error speaks of one kind alone."""
+    named = isinstance(limits, dict) and "max_source_length" in limits
+    return "generate" if named or isinstance(limits, GenerateLimits) else "encode"
+
+
 class Manifest(Part):
     format_version: Literal[1]
     model: ModelInfo
     build: BuildInfo
-    limits: Limits
+    limits: Annotated[
+        Annotated[Limits, Tag("encode")] | Annotated[GenerateLimits, Tag("generate")],
+        Discriminator(_limits_kind),
+    ]
     graphs: Annotated[dict[str, GraphInfo], Field(min_length=1, max_length=64)]
     weights: str | None
     """The weights file; None where every graph carries its own."""
     tokenization: TokenizationInfo
-    answer: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo, Field(discriminator="kind")]
+    answer: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo, Field(discriminator="kind")]
     parity: ParityInfo | None
     notes: tuple[str, ...]
     files: Annotated[dict[str, FileInfo], Field(max_length=256)]
@@ -184,10 +177,23 @@ class Manifest(Part):
                 )
         return files
 
+    @model_validator(mode="after")
+    def _parts_are_of_one_kind(self) -> Manifest:
+        generates = isinstance(self.answer, GenerateInfo)
+        if isinstance(self.limits, GenerateLimits) is not generates:
+            raise ValueError(f"answers of kind {self.answer.kind} with {self.limits}")
+        if generates and set(self.graphs) != set(LADDER_AXES):
+            raise ValueError(
+                f"expected the graphs {sorted(LADDER_AXES)}, found {shortened(sorted(self.graphs))}"
+            )
+        return self
+
     def named_files(self) -> set[str]:
         """Every file that some part of the manifest refers to."""
         named = {variant.file for graph in self.graphs.values() for variant in graph.variants}
-        return named | {name for name in (self.weights, self.tokenization.file) if name is not None}
+        decoding = self.tokenization.decoding
+        others = (self.weights, self.tokenization.file, decoding.pieces_file if decoding else None)
+        return named | {name for name in others if name is not None}
 
     def to_json(self) -> str:
         """Readable JSON with the digest of the rest as its last key."""

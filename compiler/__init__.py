@@ -25,7 +25,9 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     backend: Literal["inductor", "reference"] = "inductor",
     max_length: int | None = None,
     max_tokens: int | None = None,
-    max_batch: int = 512,
+    max_batch: int | None = None,
+    max_target_length: int | None = None,
+    max_rows: int = 64,
     pooling: str | Sequence[str] | None = None,
     revision: str | None = None,
     prepack: bool = True,
@@ -38,15 +40,22 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     Args:
         model: a local directory or a hub id.
         output: directory of the artifact.
-        task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, or ``auto`` to read
-            it from the checkpoint.
+        task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, ``generate``, or ``auto``
+            to read it from the checkpoint. An encoder-decoder generates, unless a task is named.
         device: ``cpu``; ``cuda`` for the CUDA device of this machine; ``cuda:sm_90`` (or another
             architecture) to build for a GPU that is not here, untuned and without ``verify``.
         dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
         backend: ``inductor``, or ``reference``: portable and slow.
-        max_length: tokens of one input; the checkpoint's own limit where left out.
-        max_tokens: tokens of a packed batch.
-        max_batch: inputs of a packed batch.
+        max_length: tokens of one input, for ``generate`` of one source; the checkpoint's own limit where
+            left out, 512 for sources where it states none.
+        max_tokens: tokens of a packed batch; where left out 16,384, for ``generate`` 4,096, and never fewer
+            than ``max_length``.
+        max_batch: inputs of a packed batch; where left out 512, for ``generate`` 64.
+        max_target_length: for ``generate``, positions of one answer: start token, prefix and everything
+            generated. Where left out 512 or what the checkpoint's generation configuration asks for, if that
+            is more; at most what its positions reach.
+        max_rows: for ``generate``, rows that are decoded side by side; a request has one, or one for each of
+            its beams.
         pooling: for ``embed``, a mode or several that replace the checkpoint's.
         revision: of a hub id.
         prepack: lay weights out for this processor and keep them in the graph (CPU only).
@@ -70,7 +79,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling) if pooling else None
     options = CompileOptions(
         model=str(model), output=Path(output), task=task, device=device, dtype=dtype, backend=backend,
-        max_length=max_length, max_tokens=max_tokens, max_batch=max_batch, pooling=modes,
-        revision=revision, prepack=prepack, autotune=autotune, verify=verify, overwrite=overwrite,
+        max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
+        max_target_length=max_target_length, max_rows=max_rows, pooling=modes, revision=revision,
+        prepack=prepack, autotune=autotune, verify=verify, overwrite=overwrite,
     )  # fmt: skip
     return run(options).manifest

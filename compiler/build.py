@@ -49,7 +49,25 @@ def choose_task(checkpoint: Checkpoint) -> Task:
         return "rerank" if is_cross_encoder(checkpoint) else "classify"
     if architecture.endswith("ForTokenClassification"):
         return "token-classify"
+    if _generates(checkpoint, architecture):
+        return "generate"
     return "embed" if read_modules(checkpoint) is not None else "hidden"
+
+
+def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
+    """Whether HF has a class that generates for this checkpoint, and the checkpoint what that class needs."""
+    family = family_of(checkpoint.config.model_type)
+    if family.generation is None or read_modules(checkpoint) is not None:
+        return False
+    if architecture in family.generation.architectures:
+        return True
+    # Without a head, or saved by something that names no class: a tied head is made from the tokens.
+    bare = not architecture or (architecture.endswith("Model") and not architecture.endswith("EncoderModel"))
+    if not bare:
+        return False
+    return any(
+        name.startswith("decoder.") for name in canonical(read_weights(checkpoint.path), family.prefix)
+    )
 
 
 def describe_model(

@@ -7,17 +7,17 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable
-from dataclasses import asdict, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from precast.artifacts import host
 from precast.artifacts.writer import file_info
-from precast.compiler.build import BuiltModel
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.graphs.signature import Signature
 
@@ -32,22 +32,36 @@ def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "precast"
 
 
-def cached_lower(
-    backend: Backend, built: BuiltModel, signature: Signature, dtype: str, tokens: int
-) -> tuple[Lowered, bool]:
+@dataclass(frozen=True)
+class GraphSource:
+    """A graph before it is lowered."""
+
+    module: nn.Module
+    signature: Signature
+    content: Mapping[str, Any] | None
+    """What the module was made from, besides weights, as JSON has it. None for a graph without weights: our
+    own code and its signature say all of it, and every model shares it."""
+
+
+def cached_lower(backend: Backend, source: GraphSource, tokens: int) -> tuple[Lowered, bool]:
     """Lower a module, or take what an earlier call with the same content made.
+
+    Args:
+        backend: that lowers.
+        source: the graph.
+        tokens: the size that kernels are chosen for.
 
     Returns:
         The lowered graph inside the cache, and whether it was there already.
     """
-    folder = cache_folder() / "graphs" / cache_key(backend, built, signature, dtype, tokens)
+    folder = cache_folder() / "graphs" / cache_key(backend, source, tokens)
     found = _read(folder)
     if found is not None:
         return found, True
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        lowered = backend.lower(built.module, signature, tokens, work)
+        lowered = backend.lower(source.module, source.signature, tokens, work)
         _describe(work, lowered)
         # Another process may have been as fast; its folder holds the same.
         shutil.rmtree(folder, ignore_errors=True)
@@ -57,19 +71,18 @@ def cached_lower(
     return replace(lowered, path=folder / lowered.path.name), False
 
 
-def cache_key(backend: Backend, built: BuiltModel, signature: Signature, dtype: str, tokens: int) -> str:
+def cache_key(backend: Backend, source: GraphSource, tokens: int) -> str:
     """SHA-256 over everything that the lowered file depends on, our own source code included."""
     content = {
         "backend": backend.name,
         "settings": backend.settings,
-        "spec": asdict(built.spec),
-        "signature": asdict(signature),
-        "dtype": dtype,
+        "content": source.content,
+        "signature": asdict(source.signature),
         "tokens": tokens,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
         "source": _source_digest(),
-        "weights": weights_digest(built.module.state_dict().items()) if backend.carries_weights else None,
+        "weights": weights_digest(source.module.state_dict().items()) if backend.carries_weights else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
@@ -32,7 +32,9 @@ class CompileOptions:
     backend: Literal["inductor", "reference"] = "inductor"
     max_length: int | None = None
     max_tokens: int | None = None
-    max_batch: int = 512
+    max_batch: int | None = None
+    max_target_length: int | None = None
+    max_rows: int = 64
     pooling: tuple[str, ...] | None = None
     revision: str | None = None
     prepack: bool = True
@@ -41,7 +43,7 @@ class CompileOptions:
     overwrite: bool = False
 
     def __post_init__(self) -> None:
-        _one_of("task", self.task, ("auto", "embed", "classify", "rerank", "token-classify", "hidden"))
+        _one_of("task", self.task, ("auto", *get_args(Task)))
         if self.architecture is None and self.device not in ("cpu", "cuda"):
             raise CompileError(
                 f"device must be cpu, cuda or, without a GPU, cuda:sm_90, found {self.device!r}"
@@ -56,10 +58,12 @@ class CompileOptions:
             raise CompileError(
                 f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
             )
-        for name in ("max_length", "max_tokens", "max_batch"):
+        for name in ("max_length", "max_tokens", "max_batch", "max_target_length", "max_rows"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CompileError(f"{name} must be positive, found {value}")
+        if self.max_target_length == 1:
+            raise CompileError("max_target_length counts the start token: expected 2 or more, found 1")
 
     @property
     def device_kind(self) -> Device:

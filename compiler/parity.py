@@ -14,6 +14,7 @@ from precast.compiler.errors import ParityError
 from precast.compiler.model.spec import ModelSpec
 from precast.compiler.oracle import Oracle
 from precast.compiler.sentence_transformers import read_settings
+from precast.graphs.encode import Limits
 from precast.runtime.encoder import Encoder
 from precast.runtime.outputs import EncoderOutput
 
@@ -73,11 +74,17 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> Pa
 
 def draw_sequences(manifest: Manifest) -> list[list[int]]:
     """Token ids of drawn lengths: one, both sides of small buckets, the longest that is still quick."""
-    longest = min(manifest.limits.max_length, _MAX_DRAWN)
+    longest = min(_max_length(manifest), _MAX_DRAWN)
     random = np.random.default_rng(0)
     lengths = [1, 2, 15, 16, 17, 31, 33, longest, *random.integers(1, longest + 1, size=8)]
     vocab = manifest.model.vocab_size
     return [random.integers(0, vocab, size=min(int(n), longest)).tolist() for n in lengths]
+
+
+def _max_length(manifest: Manifest) -> int:
+    """Tokens of one input of an encoder."""
+    assert isinstance(manifest.limits, Limits)  # check_generation_parity is for the others
+    return manifest.limits.max_length
 
 
 def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
@@ -116,7 +123,7 @@ def _check_tokenizer(engine: Encoder, checkpoint: Checkpoint) -> None:
     theirs = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     lower_case = read_settings(checkpoint).do_lower_case
     texts = [text.lower() for text in _TEXTS] if lower_case else list(_TEXTS)
-    longest = engine.manifest.limits.max_length
+    longest = _max_length(engine.manifest)
     for text, output in zip(texts, engine.encode(texts, prompt=""), strict=True):
         expected = theirs(text, truncation=True, max_length=longest)["input_ids"]
         expected = expected or [engine.manifest.tokenization.empty_id]

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from functools import wraps
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from precast.artifacts.manifest import Manifest
 from precast.runtime import calls
 from precast.runtime.calls import Answer, Call
+from precast.runtime.inputs import split
+from precast.runtime.seq2seq import collect
 
 if TYPE_CHECKING:
     from precast.runtime.encoder import Encoder
+    from precast.runtime.seq2seq import Seq2Seq
 
 
 Options = ParamSpec("Options")
@@ -54,3 +57,39 @@ class AsyncEncoder:
     classify = _awaiting(calls.classify)
     predict = _awaiting(calls.predict)
     rank = _awaiting(calls.rank)
+
+
+class AsyncSeq2Seq:
+    """``Seq2Seq`` for asyncio, made by ``Seq2Seq.aio``; options are the same.
+
+    Tokenization runs in a thread and the event loop is never blocked. A cancelled task cancels its request.
+    """
+
+    def __init__(self, engine: Seq2Seq) -> None:
+        self.manifest = engine.manifest
+        self._engine = engine
+
+    async def generate(
+        self,
+        inputs: Any,
+        *,
+        parameters: Sequence[Mapping[str, Any]] | None = None,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+        **options: Any,
+    ) -> Any:
+        """As ``Seq2Seq.generate``."""
+        values, single = split(inputs, pairs=False)
+        futures = await asyncio.to_thread(self._engine.start, values, parameters, timeout, options)
+        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
+        return collect(found, single, return_exceptions)
+
+    async def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> AsyncIterator[str]:
+        """As ``Seq2Seq.stream``: an asynchronous iterator over pieces of text."""
+        with await asyncio.to_thread(self._engine.stream, value, timeout=timeout, **options) as pieces:
+            while piece := await asyncio.to_thread(next, pieces, ""):
+                yield piece
+
+    async def encode(self, inputs: Any, **options: Any) -> Any:
+        """As ``Seq2Seq.encode``."""
+        return await asyncio.to_thread(partial(self._engine.encode, inputs, **options))

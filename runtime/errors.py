@@ -36,6 +36,10 @@ class InputTooLongError(InputError, ValueError):
     """More tokens or characters than the artifact takes, and no leave to truncate."""
 
 
+class RequestTooLargeError(InputError, ValueError):
+    """More beams or tokens than the pools can ever hold."""
+
+
 class EmptyInputError(InputError, ValueError):
     """A list of token ids without a token."""
 
@@ -56,6 +60,10 @@ class QueueFullError(RuntimeFault):
     """More requests are waiting than the engine was told to hold."""
 
 
+class DeadlineError(RuntimeFault):
+    """A request's time was over before it was answered."""
+
+
 class EngineClosedError(RuntimeFault):
     """The engine was closed before it could answer."""
 
@@ -66,3 +74,11 @@ class GraphError(RuntimeFault):
 
 class DeviceFailedError(RuntimeFault):
     """The device failed. The engine is dead: all that it held and all that comes later meets this error."""
+
+
+class ProcessorError(RuntimeFault):
+    """A logits processor that a user brought failed, or gave no scores."""
+
+
+class NotFiniteError(RuntimeFault):
+    """The model gave scores that are no numbers, or every token was forbidden."""

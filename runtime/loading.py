@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 from pathlib import Path
-from reprlib import repr as shortened
+from typing import Any, TypeAlias
 
 import numpy as np
 
-from precast.artifacts.errors import ManifestError, TokenizerFileError
-from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GraphInfo, HiddenInfo, Manifest
+from precast.artifacts.errors import TokenizerFileError
+from precast.artifacts.manifest import EmbedInfo, GenerateInfo, Manifest
 from precast.artifacts.reader import open_artifact
-from precast.graphs.encode import TOKENS, EncodeOutput, encode_output, encode_signature
+from precast.graphs.encode import Limits
+from precast.graphs.generate import GenerateLimits
 from precast.runtime.encoder import Encoder
+from precast.runtime.errors import OptionError
+from precast.runtime.generation.options import GenerationOptions
+from precast.runtime.graph_checks import (
+    check_answer,
+    check_encode_graph,
+    check_generation_graphs,
+    output_of,
+)
 from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.replay.opening import open_replay
 from precast.runtime.tokenization import TextTokenizer, Tokens
 from precast.runtime.worker import Worker
 
-_ANSWERS = {
-    "embed": EmbedInfo,
-    "classify": ClassifyInfo,
-    "rerank": ClassifyInfo,
-    "token-classify": ClassifyInfo,
-    "hidden": HiddenInfo,
-}
+Engine: TypeAlias = Any
+"""``Encoder`` or ``Seq2Seq``: the artifact says which, so that a type checker cannot know."""
 
 
 def load(
@@ -35,8 +39,13 @@ def load(
     max_characters: int = DEFAULTS.max_characters,
     device: str | None = DEFAULTS.device,
     capture: int | None = DEFAULTS.capture,
-) -> Encoder:
-    """Check an artifact, load it and start its engine.
+    kv_cache_bytes: int | None = None,
+    cross_fraction: float | None = None,
+    admit_tokens: int | None = None,
+    patience: int | None = None,
+    steps_per_look: int | None = None,
+) -> Engine:
+    """Check an artifact, load it and start its engine: an ``Encoder``, or a ``Seq2Seq`` where it generates.
 
     Args:
         path: the artifact's directory.
@@ -49,6 +58,14 @@ def load(
             built for a CPU nothing but ``"cpu"``.
         capture: on CUDA, graphs are captured at once for buckets of up to so many tokens, for larger ones
             when a batch first meets them; all at once where left out. Without meaning on a CPU.
+        kv_cache_bytes: where the artifact generates, as all that follow: memory of the self and cross pools
+            together. Where left out, what all rows need at their longest, but at most a gigabyte.
+        cross_fraction: the part of it that sources get; as the longest request's where left out.
+        admit_tokens: source tokens that are encoded together; 1024 where left out.
+        patience: decode steps for which a request that could join is held back, so that more join with it;
+            4 where left out.
+        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; 1
+            where left out.
 
     Raises:
         ArtifactError: the artifact is damaged or was built for another machine; its subclasses say how.
@@ -57,16 +74,49 @@ def load(
         OptionError: an option is out of range, or the artifact was built for another device.
     """
     options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters, device, capture)
+    given = {
+        "kv_cache_bytes": kv_cache_bytes, "cross_fraction": cross_fraction, "admit_tokens": admit_tokens,
+        "patience": patience, "steps_per_look": steps_per_look,
+    }  # fmt: skip
+    generation: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     folder = Path(path)
-    return start_engine(folder, open_artifact(folder, options.device_index()), options)
+    manifest = open_artifact(folder, options.device_index())
+    if generation and not isinstance(manifest.answer, GenerateInfo):
+        raise OptionError(
+            f"{', '.join(generation)} need an artifact that generates, this one was compiled with --task "
+            f"{manifest.model.task}"
+        )
+    return start_engine(folder, manifest, options, GenerationOptions(**generation))
 
 
-def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Encoder:
-    """The engine of an artifact whose files were checked. The compiler's parity check starts here."""
-    _check_encode_graph(manifest)
-    limits = manifest.limits
+def start_engine(
+    folder: Path,
+    manifest: Manifest,
+    options: EngineOptions = DEFAULTS,
+    generation: GenerationOptions | None = None,
+) -> Engine:
+    """The engine of an artifact whose files were checked. The compiler's parity check starts here.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        options: of every engine.
+        generation: of one that generates; the defaults where left out.
+    """
+    check_answer(manifest)
+    if isinstance(manifest.limits, GenerateLimits):
+        assert isinstance(manifest.answer, GenerateInfo)  # a manifest has both or neither
+        check_generation_graphs(manifest, manifest.answer, manifest.limits)
+        from precast.runtime.seq2seq_loading import start_seq2seq
+
+        return start_seq2seq(folder, manifest, options, generation or GenerationOptions())
+    return _start_encoder(folder, manifest, manifest.limits, options)
+
+
+def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: EngineOptions) -> Encoder:
+    check_encode_graph(manifest, limits)
     tokenizer = TextTokenizer(
-        _tokenizer_json(folder, manifest),
+        tokenizer_json(folder, manifest),
         manifest.tokenization,
         vocab_size=manifest.model.vocab_size,
         max_length=limits.max_length,
@@ -76,7 +126,7 @@ def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFA
     tokenizer.warm()
     worker = Worker(
         open_replay(folder, manifest, options),
-        _output_of(manifest),
+        output_of(manifest),
         limits,
         batch_tokens=options.batch_tokens_for(manifest),
         max_waiting=options.max_waiting,
@@ -85,60 +135,23 @@ def start_engine(folder: Path, manifest: Manifest, options: EngineOptions = DEFA
     return Encoder(manifest, tokenizer, worker)
 
 
-def _output_of(manifest: Manifest) -> EncodeOutput:
-    """The graph's output, by what the manifest says of the answers."""
-    task, answer = manifest.model.task, manifest.answer
-    if not isinstance(answer, _ANSWERS[task]):
-        raise ManifestError(
-            f"the manifest describes answers of kind {answer.kind}, which the task {task} does not give; "
-            f"compile the artifact again"
-        )
-    return encode_output(task, len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size)
+def tokenizer_json(folder: Path, manifest: Manifest) -> str | None:
+    """The content of the tokenizer file, None where the artifact has none.
 
-
-def _check_encode_graph(manifest: Manifest) -> None:
-    """Whether the ``encode`` graph takes and gives what this runtime packs and reads."""
-    graph = manifest.graphs.get("encode")
-    if graph is None:
-        raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
-    signature, answer = graph.signature, manifest.answer
-    names = {buffer.name for buffer in signature.inputs}
-    expected = encode_signature(
-        manifest.limits,
-        _output_of(manifest),
-        device=manifest.build.device,
-        token_types="token_type_ids" in names,
-        prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
-    )
-    for part in ("graph", "axes", "inputs", "outputs"):
-        if getattr(signature, part) != getattr(expected, part):
-            raise ManifestError(
-                f"the {part} of graph encode are {getattr(signature, part)}, this runtime fills "
-                f"{getattr(expected, part)}; compile the artifact again"
-            )
-    _check_ladder(manifest, graph)
-    limits = [variant.max_tokens for variant in graph.variants]
-    if limits != sorted(set(limits)) or limits[-1] != manifest.limits.max_tokens:
-        raise ManifestError(
-            f"the variants of graph encode hold {limits} tokens, expected ascending numbers up to "
-            f"{manifest.limits.max_tokens}; compile the artifact again"
-        )
-
-
-def _check_ladder(manifest: Manifest, graph: GraphInfo) -> None:
-    """On a CPU the ladder ends where the limits do; on CUDA larger batches are called directly."""
-    ladder, limit = graph.ladder, manifest.limits.max_tokens
-    fits = ladder.top <= limit if manifest.build.device == "cuda" else ladder.top == limit
-    if ladder.axis != TOKENS or not fits:
-        raise ManifestError(
-            f"the ladder of graph encode ends at {ladder.top} {ladder.axis}, its limits at {limit} {TOKENS}; "
-            f"compile the artifact again"
-        )
-
-
-def _tokenizer_json(folder: Path, manifest: Manifest) -> str | None:
+    Raises:
+        TokenizerFileError: it is no text.
+    """
     name = manifest.tokenization.file
+    return None if name is None else text_of(folder, name)
+
+
+def text_of(folder: Path, name: str) -> str:
+    """The content of a file of the tokenizer.
+
+    Raises:
+        TokenizerFileError: it is no text.
+    """
     try:
-        return None if name is None else (folder / name).read_text("utf-8")
+        return (folder / name).read_text("utf-8")
     except UnicodeDecodeError as error:
         raise TokenizerFileError(f"{name} is no text: {error}; compile the artifact again") from error

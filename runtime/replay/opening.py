@@ -1,4 +1,4 @@
-"""From the files of an artifact to a replay of its graph."""
+"""From the files of an artifact to its graphs with their weights bound, and to a replay of ``encode``."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from precast.artifacts.errors import WeightsError
 from precast.artifacts.manifest import GraphInfo, Manifest
 from precast.artifacts.weights import read_weights
-from precast.graphs.encode import TOKENS
+from precast.graphs.encode import TOKENS, Limits
 from precast.graphs.errors import ProgramError
 from precast.graphs.program import Program
 from precast.graphs.program_runner import ProgramRunner
@@ -27,6 +27,26 @@ from precast.runtime.replay.interface import Graph, Replay
 from precast.runtime.replay.variants import VariantGraph
 
 
+def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
+    """One graph of an artifact for the CPU, with its weights bound.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        KeyError: no such graph.
+    """
+    return _open_on_cpu(folder, manifest, manifest.graphs[name], _read(folder, manifest))
+
+
+def open_graphs(folder: Path, manifest: Manifest) -> dict[str, Graph]:
+    """Every graph of an artifact for the CPU, by name. The weights are read once and shared.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+    """
+    weights = _read(folder, manifest)
+    return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in manifest.graphs.items()}
+
+
 def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Replay:
     """The ``encode`` graph with its weights bound, on the device that it was built for.
 
@@ -37,12 +57,10 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
     """
     graph = manifest.graphs["encode"]
     device = options.device_for(manifest)
-    weights = _weights(folder, manifest, graph)
     if device == "cpu":
-        open_one = partial(_open_on_cpu, folder, manifest, graph, weights)
-        loaded = _open_variants(graph, open_one)
+        loaded = open_graph(folder, manifest, graph.signature.graph)
         return DirectReplay(graph.signature, loaded, options.num_threads or torch.get_num_threads())
-    placed = _on_device(weights, device)
+    placed = _on_device(_bound(_read(folder, manifest), graph), device)
     return CapturedReplay(
         graph.signature,
         _open_variants(graph, partial(_open_on_cuda, folder, graph, placed, device)),
@@ -52,8 +70,11 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
     )
 
 
-def _weights(folder: Path, manifest: Manifest, graph: GraphInfo) -> dict[str, Tensor]:
-    weights = read_weights(folder / manifest.weights) if manifest.weights else {}
+def _read(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
+    return read_weights(folder / manifest.weights) if manifest.weights else {}
+
+
+def _bound(weights: dict[str, Tensor], graph: GraphInfo) -> dict[str, Tensor]:
     missing = sorted(set(graph.constants) - set(weights))
     if missing:
         raise WeightsError(f"the weights file lacks {missing[:5]}; copy or compile the artifact again")
@@ -62,24 +83,29 @@ def _weights(folder: Path, manifest: Manifest, graph: GraphInfo) -> dict[str, Te
 
 def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
     """Every variant binds the same weights."""
-    opened = [(variant.max_tokens, open_one(variant.file)) for variant in graph.variants]
+    opened = [(variant.max_size, open_one(variant.file)) for variant in graph.variants]
     return opened[0][1] if len(opened) == 1 else VariantGraph(opened)
 
 
-def _open_on_cpu(
-    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
-) -> Graph:
-    path = folder / file
-    if manifest.build.backend == "inductor":
-        return InductorGraph(path, graph.signature, None if graph.weights == "prepacked" else weights)
+def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:
+    inductor = manifest.build.backend == "inductor"
+    open_one = _open_library if inductor else _open_program
+    return _open_variants(graph, partial(open_one, folder, graph, _bound(weights, graph)))
+
+
+def _open_library(folder: Path, graph: GraphInfo, weights: dict[str, Tensor], file: str) -> Graph:
+    return InductorGraph(folder / file, graph.signature, None if graph.weights == "prepacked" else weights)
+
+
+def _open_program(folder: Path, graph: GraphInfo, weights: dict[str, Tensor], file: str) -> Graph:
     try:
-        program = Program.from_json(path.read_text("utf-8"))
+        program = Program.from_json((folder / file).read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise ProgramError(f"{file} is no text: {error}; compile the artifact again") from error
     taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
     if taken != given:
         raise ProgramError(
-            f"{file} takes {sorted(taken)[:9]}, its signature names {sorted(given)}; "
+            f"{file} takes {sorted(taken)[:9]}, its signature names {sorted(given)[:9]}; "
             f"compile the artifact again"
         )
     return ProgramRunner(program, weights)
@@ -107,6 +133,7 @@ def _open_on_cuda(
 def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOptions) -> CaptureOptions:
     """A batch holds ``batch_tokens`` at most, or one longer input."""
     limits = manifest.limits
+    assert isinstance(limits, Limits)  # generation is not captured
     largest = {axis.name: axis.maximum for axis in graph.signature.axes}
     return CaptureOptions(
         largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},

@@ -116,7 +116,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
         variants=(
             VariantInfo(
                 file=named[0],
-                max_tokens=draw(counts),
+                max_size=draw(counts),
                 tuned_at=draw(counts),
                 choices=draw(st.dictionaries(texts, texts, max_size=2)),
             ),
@@ -155,6 +155,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
             truncation_side=draw(st.sampled_from(["left", "right"])),
             empty_id=draw(st.integers()),
             special_ids=tuple(draw(st.lists(st.integers(), max_size=3))),
+            decoding=None,
+            languages=None,
         ),
         answer=draw(answers),
         parity=draw(st.none() | parities),

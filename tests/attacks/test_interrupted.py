@@ -17,11 +17,12 @@ from precast.artifacts.errors import ArtifactExistsError, NotAnArtifactError
 from precast.artifacts.reader import open_artifact, read_manifest
 from precast.compiler import pipeline
 from precast.compiler.cache import cache_folder
+from precast.compiler.work import Work
 from tests.attacks.spoil import assert_serves, workers
 from tests.support.artifacts import TinyModels, tiny_artifact
 
 STEPS = [name for name, _ in pipeline.STEPS]
-Step = Callable[[pipeline.Work], None]
+Step = Callable[[Work], None]
 
 
 @pytest.fixture
@@ -41,7 +42,7 @@ class Interruption(BaseException):
 
 
 def interrupted(step: Step, error: BaseException, *, after: bool) -> Step:
-    def run(work: pipeline.Work) -> None:
+    def run(work: Work) -> None:
         if after:
             step(work)
         raise error

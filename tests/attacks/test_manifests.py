@@ -178,7 +178,7 @@ SCHEMA = {
     "a negative count": Attack(change("model.parameters", -1), ManifestError, "parameters.*-1"),
     "no vocabulary": Attack(change("model.vocab_size", 0), ManifestError, "vocab_size.*0"),
     "a vocabulary beyond 32 bits": Attack(change("model.vocab_size", 2**31), ManifestError, "vocab_size"),
-    "an unknown task": Attack(change("model.task", "generate"), ManifestError, "task.*generate"),
+    "an unknown task": Attack(change("model.task", "dance"), ManifestError, "task.*dance"),
     "an unknown backend": Attack(change("build.backend", "onnx"), ManifestError, "backend.*onnx"),
     "an unknown answer": Attack(change("answer.kind", "audio"), ManifestError, "answer.*audio"),
     "an unknown dtype": Attack(change("build.dtype", "int4"), ManifestError, "dtype.*int4"),
@@ -254,7 +254,7 @@ MACHINE = {
 
 CONTRADICTIONS = {
     "a variant that ends before the limits": Attack(
-        change(f"{GRAPHS}.variants.0.max_tokens", 7), ManifestError, r"hold \[7\] tokens"
+        change(f"{GRAPHS}.variants.0.max_size", 7), ManifestError, r"hold \[7\] tokens"
     ),
     "two variants for one size": Attack(
         edit(lambda d: d["graphs"]["encode"]["variants"].append(d["graphs"]["encode"]["variants"][0])),

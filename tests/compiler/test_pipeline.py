@@ -26,7 +26,7 @@ from precast.compiler.errors import (
 )
 from precast.compiler.families.registry import family_of
 from precast.compiler.options import CompileOptions
-from precast.graphs.encode import Task
+from precast.graphs.encode import Limits, Task
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
 from tests.support.models import save
 
@@ -67,9 +67,10 @@ def test_a_second_compile_takes_the_graph_from_the_cache(
 
 def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path: Path) -> None:
     checkpoint = tiny["hidden"].checkpoint
-    assert compile_tiny(checkpoint, tmp_path / "a").limits.max_length == 32  # the tokenizer's
+    stated = compile_tiny(checkpoint, tmp_path / "a").limits
+    assert stated == Limits(max_length=32, max_tokens=16_384, max_batch=512), "the tokenizer says 32"
     longer = compile_tiny(checkpoint, tmp_path / "b", max_length=64, max_tokens=70, max_batch=3)
-    assert (longer.limits.max_length, longer.limits.max_tokens, longer.limits.max_batch) == (64, 70, 3)
+    assert longer.limits == Limits(64, 70, 3)
     assert longer.graphs["encode"].ladder.buckets == (16, 32, 64, 70)
     with pytest.raises(CompileError, match="beyond the 64 positions"):
         compile_tiny(checkpoint, tmp_path / "c", max_length=65)

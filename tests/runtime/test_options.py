@@ -6,22 +6,25 @@ import pytest
 
 from precast.artifacts.errors import ManifestError
 from precast.artifacts.manifest import CudaInfo, Manifest
-from precast.graphs.encode import TOKENS, encode_output, encode_signature
+from precast.graphs.encode import TOKENS, Limits, encode_output, encode_signature
 from precast.graphs.ladder import Ladder
 from precast.runtime.errors import OptionError
-from precast.runtime.loading import _check_encode_graph
+from precast.runtime.graph_checks import check_encode_graph
 from precast.runtime.options import EngineOptions
 from tests.support.artifacts import example_manifest
+
+LIMITS = Limits(8, 32, 4)
+"""Those of the example."""
 
 
 def for_cuda(ladder: Ladder | None = None) -> Manifest:
     """The example, as if it had been compiled for an H100."""
     manifest = example_manifest()
     signature = encode_signature(
-        manifest.limits, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
+        LIMITS, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
     )
     graph = manifest.graphs["encode"].model_copy(
-        update={"signature": signature, "ladder": ladder or manifest.limits.ladder("cuda")}
+        update={"signature": signature, "ladder": ladder or LIMITS.ladder("cuda")}
     )
     cuda = CudaInfo(release="13.0", compute_capability=(9, 0))
     build = manifest.build.model_copy(update={"device": "cuda", "backend": "inductor", "cuda": cuda})
@@ -55,12 +58,12 @@ def test_tokens_of_a_batch() -> None:
 
 
 def test_the_ladder_may_end_below_the_limits_on_cuda_alone() -> None:
-    _check_encode_graph(for_cuda())
-    _check_encode_graph(for_cuda(Ladder(TOKENS, (8, 16))))
+    check_encode_graph(for_cuda(), LIMITS)
+    check_encode_graph(for_cuda(Ladder(TOKENS, (8, 16))), LIMITS)
     for ladder in (Ladder(TOKENS, (8, 64)), Ladder("sequences", (2, 4))):
         with pytest.raises(ManifestError, match="the ladder of graph encode ends at"):
-            _check_encode_graph(for_cuda(ladder))
+            check_encode_graph(for_cuda(ladder), LIMITS)
     manifest = example_manifest()
     short = manifest.graphs["encode"].model_copy(update={"ladder": Ladder(TOKENS, (8, 16))})
     with pytest.raises(ManifestError, match="the ladder of graph encode ends at 16 tokens, its limits at 32"):
-        _check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}))
+        check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}), LIMITS)

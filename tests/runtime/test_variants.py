@@ -37,13 +37,13 @@ def test_an_artifact_of_two_variants(tiny: TinyModels, tmp_path: Path) -> None:
 
     def split(data: dict) -> None:
         (one,) = data["graphs"]["encode"]["variants"]
-        small = {**one, "file": "graphs/encode.6.json", "max_tokens": 6, "tuned_at": 6}
-        data["graphs"]["encode"]["variants"] = [small, {**one, "max_tokens": MAX_TOKENS}]
+        small = {**one, "file": "graphs/encode.6.json", "max_size": 6, "tuned_at": 6}
+        data["graphs"]["encode"]["variants"] = [small, {**one, "max_size": MAX_TOKENS}]
         info = file_info(graphs / "encode.6.json")
         data["files"]["graphs/encode.6.json"] = info.model_dump()
 
     edit(split)(path)
     inputs = [[5, 6], [7] * 6, [8] * 7, list(range(5, 30))]
     with precast.load(path, batch_tokens=8) as two, precast.load(tiny["embed"].artifact) as one:
-        assert two.manifest.graphs["encode"].variants[0].max_tokens == 6
+        assert two.manifest.graphs["encode"].variants[0].max_size == 6
         np.testing.assert_allclose(two.embed(inputs), one.embed(inputs), atol=1e-5)

@@ -170,7 +170,7 @@ def example_manifest() -> Manifest:
         graphs={
             "encode": GraphInfo(
                 variants=(
-                    VariantInfo(file="graphs/encode.json", max_tokens=32, tuned_at=12, choices={}),
+                    VariantInfo(file="graphs/encode.json", max_size=32, tuned_at=12, choices={}),
                 ),
                 signature=signature, ladder=limit.ladder("cpu"), weights="bound",
                 constants=("a", "b"), prepacked_bytes=0,
@@ -178,7 +178,8 @@ def example_manifest() -> Manifest:
         },
         weights="weights.safetensors",
         tokenization=TokenizationInfo(
-            file=None, token_types=False, truncation_side="right", empty_id=0, special_ids=(0, 2)
+            file=None, token_types=False, truncation_side="right", empty_id=0, special_ids=(0, 2),
+            decoding=None, languages=None,
         ),
         answer=HiddenInfo(size=16),
         parity=None,

@@ -12,6 +12,7 @@ from typer.testing import CliRunner, Result
 import precast
 from precast.tools.cli import console
 from precast.tools.cli.app import app
+from precast.tools.models import write_small
 from tests.support.artifacts import TinyModels
 
 
@@ -51,6 +52,18 @@ def test_compile_says_in_json_what_it_did(tiny: TinyModels, tmp_path: Path) -> N
     )
     assert said["parity"] is None and any("--no-verify" in note for note in said["notes"])
     assert "compile the graphs" in said["seconds"]
+
+
+def test_an_encoder_decoder_is_compiled_and_inspected(tmp_path: Path) -> None:
+    checkpoint, out = write_small("marian", tmp_path / "model"), tmp_path / "a.precast"
+    limits = ("--max-target-length", 12, "--max-rows", 6, "--max-length", 20)
+    said = succeed("compile", checkpoint, "-o", out, "--backend", "reference", "--no-verify", *limits)
+    assert "task generate" in said
+    shown = succeed("inspect", out)
+    assert "20 tokens a source, 12 positions an answer, 6 rows" in shown
+    assert "decoder_start_token_id=2" in shown and "over a vocabulary of 160" in shown
+    assert "cross_key_0 … cross_value_1 [cross_pool, 2, 32] float32" in shown
+    assert all(name in shown for name in ("admit", "choose.beam", "chosen_rows: 1, 2, 4, 6"))
 
 
 def test_embed_reads_and_writes_every_way(tiny: TinyModels, tmp_path: Path) -> None:

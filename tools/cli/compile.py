@@ -21,16 +21,22 @@ def compile_command(
     model: Annotated[str, typer.Argument(help="A local directory or a hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the artifact.")],
     task: Annotated[
-        str, typer.Option(help="auto, embed, classify, rerank, token-classify or hidden.")
+        str, typer.Option(help="auto, embed, classify, rerank, token-classify, hidden or generate.")
     ] = "auto",
     device: Annotated[
         str, typer.Option(help="cpu, cuda, or cuda:sm_90 to build for a GPU that is not here.")
     ] = "cpu",
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or, on cuda, fp16.")] = "fp32",
     backend: Annotated[str, typer.Option(help="inductor, or reference: portable and slow.")] = "inductor",
-    max_length: Annotated[int | None, typer.Option(help="Tokens of one input.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="Tokens of one input, or of one source.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.")] = None,
-    max_batch: Annotated[int, typer.Option(help="Inputs of a packed batch.")] = 512,
+    max_batch: Annotated[int | None, typer.Option(help="Inputs of a packed batch.")] = None,
+    max_target_length: Annotated[
+        int | None, typer.Option(help="For generate: positions of one answer, its start token included.")
+    ] = None,
+    max_rows: Annotated[
+        int, typer.Option(help="For generate: rows decoded side by side; a request has one a beam.")
+    ] = 64,
     pooling: Annotated[
         list[str] | None, typer.Option(help="Pooling for embed, in place of the checkpoint's; repeatable.")
     ] = None,
@@ -57,6 +63,7 @@ def compile_command(
             model=model, output=output, task=cast(Any, task), device=device, dtype=cast(Any, dtype),
             backend=cast(Any, backend),
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
+            max_target_length=max_target_length, max_rows=max_rows,
             pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
             autotune=autotune, verify=verify, overwrite=overwrite,
         )  # fmt: skip
@@ -87,21 +94,31 @@ def verify_command(
     """Load an artifact and compare its answers with Hugging Face's."""
     with errors_as_exit(as_json):
         import precast
-        from precast.compiler.build import describe_model
         from precast.compiler.checkpoint import open_checkpoint
-        from precast.compiler.parity import check_parity
 
         with precast.load(artifact) as engine:
-            checkpoint = open_checkpoint(against)
-            info = engine.manifest.answer
-            pooling = info.pooling if info.kind == "embed" else None
-            spec = describe_model(checkpoint, engine.manifest.model.task, pooling).spec
-            parity = check_parity(engine, checkpoint, spec)
+            parity = _check(engine, open_checkpoint(against))
             manifest = engine.manifest.model_copy(update={"parity": parity})
     if as_json:
         print_json(parity.model_dump())
     else:
         out.print(f"{artifact}: {parity_line(manifest)}", highlight=False, soft_wrap=True)
+
+
+def _check(engine: Any, checkpoint: Any) -> Any:
+    """The parity check for the kind of engine."""
+    info = engine.manifest.answer
+    if info.kind == "generate":
+        from precast.compiler.generation_parity import check_generation_parity
+
+        return check_generation_parity(engine, checkpoint)
+    from precast.compiler.build import describe_model
+    from precast.compiler.parity import check_parity
+
+    pooling = info.pooling if info.kind == "embed" else None
+    return check_parity(
+        engine, checkpoint, describe_model(checkpoint, engine.manifest.model.task, pooling).spec
+    )
 
 
 class _Seconds(ProgressColumn):

@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
 from precast.artifacts.manifest import Manifest
 from precast.artifacts.reader import check_build, check_files, read_manifest
 from precast.graphs.errors import PrecastError
+from precast.graphs.generate import GenerateLimits
 from precast.graphs.signature import Buffer
 from precast.tools.cli.console import errors_as_exit, out
+
+_LAYERED = re.compile(r".+_\d+")
 
 
 def inspect_command(
@@ -46,7 +53,7 @@ def parity_line(manifest: Manifest) -> str:
 
 
 def _facts(manifest: Manifest) -> Table:
-    model, build, limits = manifest.model, manifest.build, manifest.limits
+    model, build = manifest.model, manifest.build
     table = Table(show_header=False, box=None, padding=(0, 2))
     rows = {
         "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, "
@@ -56,8 +63,8 @@ def _facts(manifest: Manifest) -> Table:
         "built with": f"precast {build.precast}, torch {build.torch}, {_options(manifest)}",
         "instructions": ", ".join(_notable(build.instruction_sets)) or "none",
         "runs here": _runs_here(manifest),
-        "limits": f"{limits.max_length} tokens an input, {limits.max_tokens} tokens and "
-        f"{limits.max_batch} inputs a batch",
+        "limits": _limits(manifest),
+        **_generation(manifest),
         "parity": parity_line(manifest),
     }
     for name, value in rows.items():
@@ -65,8 +72,45 @@ def _facts(manifest: Manifest) -> Table:
     return table
 
 
+def _limits(manifest: Manifest) -> str:
+    limits = manifest.limits
+    if isinstance(limits, GenerateLimits):
+        return (
+            f"{limits.max_source_length} tokens a source, {limits.max_target_length} positions an answer, "
+            f"{limits.max_rows} rows; {limits.max_tokens} tokens and {limits.max_batch} sources are admitted "
+            f"together"
+        )
+    batch = f"{limits.max_tokens} tokens and {limits.max_batch} inputs a batch"
+    return f"{limits.max_length} tokens an input, {batch}"
+
+
+def _generation(manifest: Manifest) -> dict[str, str]:
+    """What the checkpoint asks for where a call says nothing; no row for an encoder."""
+    info = manifest.answer
+    if info.kind != "generate":
+        return {}
+    stated = info.defaults.model_dump(exclude_none=True)
+    shown = ", ".join(f"{name}={_short(value)}" for name, value in stated.items())
+    rows = {"generates by": escape(shown or "Hugging Face's own defaults")}
+    languages = manifest.tokenization.languages
+    if languages is not None:
+        rows["languages"] = f"{len(languages.codes)}, by default {languages.default or 'none'}"
+    return rows
+
+
+def _short(value: object) -> str:
+    """Lists of tokens may be thousands long."""
+    return f"{len(value)} entries" if isinstance(value, tuple) and len(value) > 4 else str(value)
+
+
 def _answer(manifest: Manifest) -> str:
     info = manifest.answer
+    if info.kind == "generate":
+        pool = info.own_pool
+        return (
+            f"over a vocabulary of {info.vocab_size:,}; keys and values of {pool.layers} layers, "
+            f"{pool.heads} heads of {pool.head_dim}, in {pool.dtype}"
+        )
     if info.kind == "embed":
         normalized = ", normalized" if info.normalize else ""
         prompts = f", prompts {sorted(info.prompts)}" if info.prompts else ""
@@ -105,7 +149,17 @@ def _graphs(manifest: Manifest) -> Table:
 
 def _buffers(buffers: tuple[Buffer, ...]) -> str:
     """A line for each buffer; the bracket is escaped because rich reads it as markup."""
-    return "\n".join(f"{b.name} \\[{', '.join(map(str, b.shape))}] {b.dtype}" for b in buffers)
+    return "\n".join(
+        f"{name} \\[{', '.join(map(str, shape))}] {dtype}" for name, shape, dtype in _gathered(buffers)
+    )
+
+
+def _gathered(buffers: tuple[Buffer, ...]) -> Iterator[tuple[str, tuple[int | str, ...], str]]:
+    """Names, shapes and dtypes; tensors that a graph has one of in each layer go as one."""
+    for key, group in groupby(buffers, lambda b: (_LAYERED.fullmatch(b.name) is not None, b.shape, b.dtype)):
+        (layered, shape, dtype), members = key, [buffer.name for buffer in group]
+        names = [f"{members[0]} … {members[-1]}"] if layered and len(members) > 1 else members
+        yield from ((name, shape, dtype) for name in names)
 
 
 def _files(manifest: Manifest) -> Table:

@@ -39,7 +39,7 @@ def run(setting: Setting, part: str) -> Report:
 def describe_variants(manifest: Manifest) -> list[dict[str, Any]]:
     """Each graph with the multiplications that won their search."""
     return [
-        {"tuned_at": variant.tuned_at, "max_tokens": variant.max_tokens, "choices": dict(variant.choices)}
+        {"tuned_at": variant.tuned_at, "max_size": variant.max_size, "choices": dict(variant.choices)}
         for variant in manifest.graphs["encode"].variants
     ]
 

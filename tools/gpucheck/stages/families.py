@@ -14,7 +14,7 @@ from precast.compiler.build import describe_model
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.oracle import Oracle
 from precast.compiler.parity import ALLOWED, compare
-from precast.graphs.encode import Dtype
+from precast.graphs.encode import Dtype, Limits
 from precast.runtime.encoder import Encoder
 from precast.tools.gpucheck.engines import random_ids
 from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
@@ -99,6 +99,7 @@ def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report)
 def check_alone(engine: Encoder, sizes: Sizes, report: Report) -> float:
     """An input's answer alone and in a batch; gives the largest relative difference."""
     manifest, random = engine.manifest, np.random.default_rng(2)
+    assert isinstance(manifest.limits, Limits)
     lengths = random.integers(1, manifest.limits.max_length + 1, size=sizes.alone)
     inputs = random_ids(random, lengths.tolist(), manifest.model.vocab_size)
     together = engine.encode(inputs)
@@ -120,6 +121,7 @@ def draw_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> 
     """Inputs that together run at ``bucket``: more than the bucket below it holds."""
     below = [size for size in manifest.graphs["encode"].ladder.buckets if size < bucket]
     budget = int(random.integers(max(below, default=0) + 1, bucket + 1))
+    assert isinstance(manifest.limits, Limits)
     longest = manifest.limits.max_length
     lengths: list[int] = []
     while (left := budget - sum(lengths)) > 0:

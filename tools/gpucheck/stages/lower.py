@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from precast.compiler.cache import cached_lower
+from precast.compiler.lowered import lowering_sizes
 from precast.compiler.lowering.choice import choose_backend
 from precast.compiler.options import CompileOptions
-from precast.compiler.pipeline import Work, open_model, read_model
+from precast.compiler.pipeline import open_model, read_model
+from precast.compiler.work import Work
 from precast.graphs.encode import Dtype, Task
 from precast.tools.gpucheck.engines import checkpoint
 from precast.tools.gpucheck.stage import Report, Setting, Stage
@@ -94,11 +96,11 @@ def lower(setting: Setting, build: Build, variant: int | None) -> int:
         work = Work(options, Path(folder))
         open_model(work)
         read_model(work)
-        backend = choose_backend(options)
-        sizes = sorted({min(size, work.limits.max_tokens) for size in backend.tuned_at})
+        backend, (graph,) = choose_backend(options), work.plan.graphs
+        sizes = lowering_sizes(backend, graph)
         chosen = sizes if variant is None else sizes[variant : variant + 1]
         for size in chosen:
-            cached_lower(backend, work.built, work.signature, options.dtype, size)
+            cached_lower(backend, graph.source, size)
         return len(chosen)
 
 

@@ -1,0 +1,105 @@
+"""What a compilation makes of a checkpoint: modules, signatures, limits, and what the manifest says."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo, ParityInfo
+from precast.compiler.answers import describe_answer
+from precast.compiler.build import describe_model, fill
+from precast.compiler.cache import GraphSource
+from precast.compiler.checkpoint import Checkpoint
+from precast.compiler.errors import CompileError
+from precast.compiler.limits import choose_limits
+from precast.compiler.options import CompileOptions
+from precast.compiler.parity import check_parity
+from precast.compiler.sentence_transformers import SentenceSettings
+from precast.compiler.tokenizer import TokenizerFacts
+from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.generate import GenerateLimits
+from precast.graphs.ladder import Ladder
+
+
+@dataclass(frozen=True)
+class GraphPlan:
+    """A graph that shall be lowered."""
+
+    source: GraphSource
+    ladder: Ladder
+    largest: int
+    """The largest size of the ladder's axis; on CUDA the ladder may end before it."""
+
+    @property
+    def name(self) -> str:
+        return self.source.signature.graph
+
+
+@dataclass(frozen=True)
+class ModelPlan:
+    """A model with its weights, and all that the steps need of it."""
+
+    family: str
+    task: Task
+    module: nn.Module
+    """All parameters, each once."""
+    vocab_size: int
+    hidden_size: int
+    token_types: bool
+    """Whether the tokenizer's token types have a meaning for it."""
+    limits: Limits | GenerateLimits
+    graphs: tuple[GraphPlan, ...]
+    answer: EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo
+    dropped: tuple[str, ...]
+    """Source weights that this task does not read."""
+    check: Callable[[Any, Checkpoint], ParityInfo]
+    """Compares what an engine answers with Hugging Face."""
+
+
+def plan_encoder(
+    options: CompileOptions,
+    task: Task,
+    checkpoint: Checkpoint,
+    settings: SentenceSettings,
+    tokenizer: TokenizerFacts | None,
+) -> ModelPlan:
+    """One graph, ``encode``.
+
+    Raises:
+        CompileError: its subclasses say why.
+    """
+    if options.max_target_length is not None:
+        raise CompileError(f"max_target_length is for task generate, this is task {task}; leave it out")
+    described = describe_model(checkpoint, task, options.pooling)
+    spec = described.spec
+    if options.dtype == "fp16" and described.family.overflows_fp16:
+        raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
+    limits = choose_limits(options, spec, checkpoint, settings, tokenizer)
+    built = fill(checkpoint, described, limits.max_length, options.torch_dtype, options.device_kind)
+    answer = describe_answer(spec, checkpoint, settings)
+    signature = encode_signature(
+        limits,
+        encode_output(task, spec.output_size),
+        device=options.device_kind,
+        token_types=spec.embeddings.token_types > 0,
+        prompt_lengths=getattr(answer, "include_prompt", True) is False,
+    )
+    source = GraphSource(built.module, signature, {"spec": asdict(spec), "dtype": options.dtype})
+    return ModelPlan(
+        family=spec.family,
+        task=task,
+        module=built.module,
+        vocab_size=spec.embeddings.vocab_size,
+        hidden_size=spec.hidden_size,
+        # A table of one row has room for type 0 alone, whatever the tokenizer says.
+        token_types=spec.embeddings.token_types > 1,
+        limits=limits,
+        graphs=(GraphPlan(source, limits.ladder(options.device_kind), limits.max_tokens),),
+        answer=answer,
+        dropped=built.dropped,
+        check=partial(check_parity, spec=spec),
+    )

@@ -1,0 +1,75 @@
+"""The plan of an encoder-decoder that generates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from precast.artifacts.manifest import GenerateInfo, ParityInfo
+from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.cache import GraphSource
+from precast.compiler.checkpoint import Checkpoint
+from precast.compiler.errors import CompileError
+from precast.compiler.generation_config import read_generation_config
+from precast.compiler.generation_graphs import GraphModule, generation_graphs, pool_shapes
+from precast.compiler.limits import choose_generate_limits
+from precast.compiler.options import CompileOptions
+from precast.compiler.plan import GraphPlan, ModelPlan
+from precast.compiler.tokenizer import TokenizerFacts
+from precast.graphs.generate import GenerateLimits
+from precast.graphs.generation import generation_ladder
+
+
+def plan_generation(
+    options: CompileOptions, checkpoint: Checkpoint, tokenizer: TokenizerFacts | None
+) -> ModelPlan:
+    """The graphs ``admit``, ``decode``, ``rules`` and ``choose.*``.
+
+    Raises:
+        CompileError: its subclasses say why.
+    """
+    if options.device_kind == "cuda":
+        raise CompileError("generation on CUDA is not there yet; compile for cpu")
+    defaults = read_generation_config(checkpoint)
+    built = build_seq2seq(checkpoint, options.torch_dtype)
+    spec = built.spec
+    limits = choose_generate_limits(options, spec, tokenizer, defaults)
+    own, cross = pool_shapes(spec.decoder, options.torch_dtype)
+    graphs = generation_graphs(built, limits, options.torch_dtype)
+    return ModelPlan(
+        family=spec.family,
+        task="generate",
+        module=built.module,
+        vocab_size=spec.embeddings.vocab_size,
+        hidden_size=spec.hidden_size,
+        token_types=False,
+        limits=limits,
+        graphs=tuple(_plan(graph, limits, built, options) for graph in graphs),
+        answer=GenerateInfo(
+            size=spec.hidden_size,
+            vocab_size=spec.decoder.head.vocab_size,
+            own_pool=own,
+            cross_pool=cross,
+            defaults=defaults,
+        ),
+        dropped=built.dropped,
+        check=_check,
+    )
+
+
+def _plan(
+    graph: GraphModule, limits: GenerateLimits, built: BuiltSeq2Seq, options: CompileOptions
+) -> GraphPlan:
+    # What has no weights is the same for all models of these limits and this vocabulary.
+    weighted = bool(graph.module.state_dict())
+    content = {"spec": asdict(built.spec), "dtype": options.dtype} if weighted else None
+    ladder = generation_ladder(graph.signature.graph, limits)
+    return GraphPlan(GraphSource(graph.module, graph.signature, content), ladder, ladder.top)
+
+
+def _check(engine: Any, checkpoint: Checkpoint) -> ParityInfo:
+    from precast.compiler.generation_parity import check_generation_parity
+
+    check: Callable[[Any, Checkpoint], ParityInfo] = check_generation_parity
+    return check(engine, checkpoint)

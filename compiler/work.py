@@ -1,0 +1,43 @@
+"""What the steps of the pipeline hand on to one another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from precast.artifacts.manifest import Manifest
+from precast.compiler.checkpoint import Checkpoint
+from precast.compiler.lowered import LoweredGraph
+from precast.compiler.lowering.backend import Backend
+from precast.compiler.options import CompileOptions
+from precast.compiler.plan import ModelPlan
+from precast.compiler.sentence_transformers import SentenceSettings
+from precast.compiler.tokenizer import TokenizerFacts
+from precast.graphs.encode import Task
+
+
+@dataclass
+class Work:
+    """Each step fills in what the ones after it read."""
+
+    options: CompileOptions
+    folder: Path
+    checkpoint: Checkpoint = field(init=False)
+    task: Task = field(init=False)
+    settings: SentenceSettings = field(init=False)
+    tokenizer: TokenizerFacts | None = field(init=False)
+    plan: ModelPlan = field(init=False)
+    backend: Backend = field(init=False)
+    graphs: tuple[LoweredGraph, ...] = ()
+    manifest: Manifest = field(init=False)
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """Every file of a graph: its path within the artifact, and where it lies in the cache."""
+        return {variant.file: variant.lowered.path for graph in self.graphs for variant in graph.variants}
+
+    @property
+    def from_cache(self) -> bool:
+        """Whether every graph was compiled before."""
+        return all(variant.from_cache for graph in self.graphs for variant in graph.variants)

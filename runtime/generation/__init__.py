@@ -1,0 +1,1 @@
+"""Generation: parameters, pools, the schedule, the steps."""

@@ -1,0 +1,118 @@
+"""The rows that decode together, and which of them are chosen for in which way."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precast.runtime.generation.plan import Rule
+from precast.runtime.generation.requests import Active
+from precast.runtime.generation.table import rule_table
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The rows that one launch of a ``choose`` graph treats."""
+
+    graph: str
+    buffers: dict[str, Tensor]
+    candidates: int = 0
+    """For ``choose.sample``: how many of the best tokens are looked at."""
+
+
+@dataclass(frozen=True)
+class ActiveBatch:
+    """What stays the same from step to step as long as nobody joins or leaves.
+
+    ``rows`` ``[R]`` are the active rows of state; every other index into the logits counts in their order.
+    """
+
+    requests: tuple[Active, ...]
+    vocab_size: int
+    rows: np.ndarray = field(init=False)
+    padded_rows: Tensor = field(init=False)
+    """``rows``, a single one twice: graphs were traced for two and more."""
+    source_length: int = field(init=False)
+    ngram: int = field(init=False)
+    rules: dict[str, Tensor] | None = field(init=False)
+    """The table of ``rules``; None where no row has any."""
+    choices: tuple[Choice, ...] = field(init=False)
+
+    def __post_init__(self) -> None:
+        rows = np.concatenate([np.asarray(one.rows, np.int32) for one in self.requests])
+        plans = [one.plan for one in self.requests]
+        sizes = [max(plan.no_repeat_ngram_size, plan.encoder_no_repeat_ngram_size) for plan in plans]
+        for name, value in (
+            ("rows", rows),
+            ("padded_rows", torch.from_numpy(_at_least_two(rows))),
+            ("source_length", max(len(one.source) for one in self.requests)),
+            ("ngram", max(sizes)),
+            ("rules", self._rules()),
+            ("choices", self._choices()),
+        ):
+            object.__setattr__(self, name, value)
+
+    def starts(self) -> list[int]:
+        """Where each request's rows begin among the active ones."""
+        counts = [len(one.rows) for one in self.requests]
+        return [sum(counts[:place]) for place in range(len(counts))]
+
+    def _rules(self) -> dict[str, Tensor] | None:
+        if not any(one.plan.has_rules for one in self.requests):
+            return None
+        entries: list[tuple[int, Rule]] = []
+        for start, one in zip(self.starts(), self.requests, strict=True):
+            for row in range(start, start + len(one.rows)):
+                entries += [(row, rule) for rule in one.plan.rules]
+        return rule_table(entries)
+
+    def _choices(self) -> tuple[Choice, ...]:
+        placed = list(zip(self.starts(), self.requests, strict=True))
+        choices = []
+        for mode in ("greedy", "sample"):
+            mine = [(start, one) for start, one in placed if one.plan.mode == mode]
+            if mine:
+                candidates = max(_candidates(one, self.vocab_size) for _, one in mine)
+                choices.append(Choice(f"choose.{mode}", _one_token_each(mine), candidates))
+        beams = sorted({one.plan.num_beams for _, one in placed if one.plan.mode == "beam"})
+        for count in beams:
+            mine = [(s, one) for s, one in placed if one.plan.mode == "beam" and one.plan.num_beams == count]
+            choices.append(Choice("choose.beam", _groups(mine)))
+        return tuple(choices)
+
+
+_TIES = 32
+"""Candidates beyond the largest ``top_k``: tokens that tie with the last one are kept too."""
+
+
+def _candidates(one: Active, vocab_size: int) -> int:
+    if one.plan.mode != "sample":
+        return 0
+    return min(vocab_size, one.plan.top_k + _TIES) if one.plan.top_k else vocab_size
+
+
+def _one_token_each(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
+    chosen = np.concatenate([np.asarray(one.rows, np.int32) for _, one in placed])
+    at = np.concatenate([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
+    return {
+        "chosen": torch.from_numpy(_at_least_two(chosen)),
+        "at": torch.from_numpy(_at_least_two(at)),
+    }
+
+
+def _groups(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
+    chosen = np.stack([np.asarray(one.rows, np.int32) for _, one in placed])
+    at = np.stack([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
+    return {
+        "chosen": torch.from_numpy(_at_least_two(chosen)),
+        "at": torch.from_numpy(_at_least_two(at)),
+    }
+
+
+def _at_least_two(rows: np.ndarray) -> np.ndarray:
+    """A single row, or group, stands there twice; both do the same."""
+    return np.concatenate([rows, rows]) if len(rows) == 1 else rows

@@ -1,0 +1,47 @@
+"""Logits processors that a user brings: Python, called between the rules and the choice.
+
+The slow way: every step waits for them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from precast.runtime.errors import ProcessorError
+from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.requests import Active
+from precast.runtime.generation.state import RowState
+
+
+def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> None:
+    """Let each request's processors change its rows of ``scores`` ``[R, vocab]``, in place.
+
+    One that raises, or gives something else than scores, fails its own request.
+    Within a prefix nothing is chosen, so nobody is asked.
+    """
+    for start, one in zip(batch.starts(), batch.requests, strict=True):
+        if one.request.processors and one.request.failure is None:
+            length = int(state.arrays["positions"][one.rows[0]]) + 1
+            if length >= len(one.plan.prefix):
+                _apply(one, state, scores[start : start + len(one.rows)], length)
+
+
+def _apply(one: Active, state: RowState, scores: Tensor, length: int) -> None:
+    input_ids = state.tensors["history"][list(one.rows), :length].long()
+    try:
+        found = scores.clone()
+        for processor in one.request.processors:
+            found = processor(input_ids.clone(), found)
+            if not isinstance(found, Tensor) or found.shape != scores.shape:
+                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+                raise ProcessorError(
+                    f"a logits processor must give scores of shape {tuple(scores.shape)}, found {shape}"
+                )
+        scores.copy_(found.detach().to(torch.float32))
+    except ProcessorError as error:
+        one.request.failure = error
+    except Exception as error:  # whatever a user's code raises
+        failure = ProcessorError(f"a logits processor failed: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+        one.request.failure = failure

@@ -1,0 +1,41 @@
+"""What a generation engine has done and holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class GenerationStats:
+    """Since the engine was loaded, and at this moment.
+
+    Attributes:
+        requests: answered.
+        failed: ended by an error.
+        cancelled: ended by their maker.
+        tokens: generated, the rows of all beams counted.
+        steps: of the decoder.
+        admissions: launches of ``admit``.
+        waiting: requests not admitted yet.
+        running: requests that decode.
+        rows_used: rows of state in use, of ``rows``.
+        self_pages_used: pages of the self pools in use, of ``self_pages``.
+        cross_pages_used: pages of the cross pools in use, of ``cross_pages``.
+        tokens_per_second: over the last five seconds.
+    """
+
+    requests: int
+    failed: int
+    cancelled: int
+    tokens: int
+    steps: int
+    admissions: int
+    waiting: int
+    running: int
+    rows: int
+    rows_used: int
+    self_pages: int
+    self_pages_used: int
+    cross_pages: int
+    cross_pages_used: int
+    tokens_per_second: float

@@ -1,0 +1,158 @@
+"""Running the graphs of generation: admitting sources, and taking all active rows one token on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precast.graphs.choose import CANDIDATES, NGRAM
+from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
+from precast.graphs.generate import ROWS, SELF_LENGTH, SOURCE_LENGTH
+from precast.graphs.signature import Signature
+from precast.runtime.generation.batch import ActiveBatch, Choice
+from precast.runtime.generation.processors import apply_processors
+from precast.runtime.generation.state import RowState
+from precast.runtime.replay.interface import Graph
+
+SPANS = {
+    SELF_LENGTH: "self_span",
+    SOURCE_LENGTH: "cross_span",
+    NGRAM: "ngram_span",
+    CANDIDATES: "candidate_span",
+}
+
+_ROUNDED = 16
+
+
+@dataclass(frozen=True)
+class LoadedGraph:
+    """A graph and what it takes and gives."""
+
+    signature: Signature
+    graph: Graph
+
+    def __call__(self, inputs: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
+        outputs = self.graph(inputs)
+        self.signature.check_outputs(outputs, axes)
+        return outputs
+
+
+class Steps:
+    """The graphs over one set of pools and one state. Used by one thread.
+
+    Args:
+        graphs: by name, ``admit``, ``decode``, ``rules`` and ``choose.*``.
+        state: of the rows.
+        pools: every tensor of the self and cross pools, by name.
+    """
+
+    def __init__(
+        self, graphs: Mapping[str, LoadedGraph], state: RowState, pools: Mapping[str, Tensor]
+    ) -> None:
+        self._graphs = graphs
+        self._state = state
+        self._pools = pools
+        sizes = [
+            axis.maximum for graph in graphs.values() for axis in graph.signature.axes if axis.name in SPANS
+        ]
+        count = torch.arange(max(sizes) + 1, dtype=torch.int32)
+        # A slice that begins at 1 would not be aligned.
+        self._counting = {axis: count for axis in SPANS} | {NGRAM: count + 1}
+        self._checked: ActiveBatch | None = None
+
+    def admit(self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Encode sources together and write what the decoder reads of them into the cross pools.
+
+        Args:
+            sources: token ids, int32 ``[n]`` each.
+            places: where in the pools, int32 ``[n]`` each.
+
+        Returns:
+            The encoder's hidden states, fp32 ``[n, size]`` each.
+
+        Raises:
+            GraphError, SignatureError: the graph failed.
+        """
+        graph = self._graphs["admit"]
+        lengths = [len(source) for source in sources]
+        tokens = sum(lengths)
+        axes = {TOKENS: max(2, tokens), SEQUENCES: max(2, len(sources)), LENGTH: max(2, *lengths, 0)}
+        ids, to, ends = (np.zeros(n, np.int32) for n in (axes[TOKENS], axes[TOKENS], axes[SEQUENCES] + 1))
+        np.concatenate(sources, out=ids[:tokens])
+        np.concatenate(places, out=to[:tokens])
+        ends[1 : len(lengths) + 1] = np.cumsum(lengths)
+        ends[len(lengths) + 1 :] = tokens
+        inputs = {
+            **self._pools,
+            "input_ids": torch.from_numpy(ids),
+            "cu_seqlens": torch.from_numpy(ends),
+            "cross_places": torch.from_numpy(to),
+            "key_positions": torch.arange(axes[LENGTH], dtype=torch.int32),
+        }
+        graph.signature.check(inputs, axes | self._pool_axes(graph.signature))
+        (hidden,) = graph(inputs, axes)
+        return np.split(hidden[:tokens].numpy(), np.cumsum(lengths)[:-1])
+
+    def step(self, batch: ActiveBatch) -> None:
+        """Take every row of ``batch`` that is not finished one token on.
+
+        Raises:
+            GraphError, SignatureError: a graph failed; nothing is known of the rows' state then.
+        """
+        reached = int(self._state.arrays["positions"][batch.rows].max()) + 1
+        axes = {
+            ROWS: len(batch.padded_rows),
+            SELF_LENGTH: self._rounded(SELF_LENGTH, reached),
+            SOURCE_LENGTH: self._rounded(SOURCE_LENGTH, batch.source_length),
+        }
+        given = {"rows": batch.padded_rows}
+        (scores,) = self._run("decode", given, axes, batch)
+        if batch.rules is not None:
+            sizes = {
+                "rules": len(batch.rules["rule_rows"]),
+                "rule_length": batch.rules["rule_prefixes"].shape[1],
+            }
+            known = {**given, **batch.rules, "logits": scores}
+            (scores,) = self._run("rules", known, {**axes, **sizes, NGRAM: max(2, batch.ngram)}, batch)
+        apply_processors(batch, self._state, scores)
+        for choice in batch.choices:
+            self._choose(choice, scores, axes, batch)
+        self._checked = batch
+
+    def _rounded(self, axis: str, size: int) -> int:
+        """Matrix products are set up anew for each size that they meet: they shall meet few."""
+        limit = self._graphs["decode"].signature.axis(axis)
+        return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
+
+    def _choose(self, choice: Choice, scores: Tensor, axes: Mapping[str, int], batch: ActiveBatch) -> None:
+        shape = choice.buffers["chosen"].shape
+        sizes = {
+            "chosen_rows": shape[0],
+            "groups": shape[0],
+            "beams": shape[-1],
+            CANDIDATES: choice.candidates,
+        }
+        self._run(choice.graph, {**choice.buffers, "scores": scores}, {**axes, **sizes}, batch)
+
+    def _run(
+        self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int], batch: ActiveBatch
+    ) -> list[Tensor]:
+        graph = self._graphs[name]
+        sizes = {axis.name: axes[axis.name] for axis in graph.signature.axes if axis.name in axes}
+        spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
+        inputs = {**self._state.tensors, **self._pools, **given, **spans}
+        if self._checked is not batch:
+            # From step to step nothing changes but the size of a span.
+            graph.signature.check(inputs, {**sizes, **self._pool_axes(graph.signature)})
+        return graph(inputs, sizes)
+
+    def _pool_axes(self, signature: Signature) -> dict[str, int]:
+        return {
+            str(buffer.shape[0]): self._pools[buffer.name].shape[0]
+            for buffer in signature.inputs
+            if buffer.name in self._pools
+        }

@@ -1,0 +1,253 @@
+"""The one thread that generates: admits what waits, takes all rows on together, hands out what has ended."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+
+from precast.runtime.errors import DeadlineError, EngineClosedError, RuntimeFault
+from precast.runtime.generation.decoding import Decoding
+from precast.runtime.generation.outputs import GenerateOutput
+from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
+from precast.runtime.generation.stats import GenerationStats
+from precast.runtime.outputs import EncoderOutput
+from precast.runtime.tokenization import Tokens
+
+_LONGEST_WAIT = 3600.0
+
+
+class EncodeJob:
+    """Sources that shall only be encoded."""
+
+    def __init__(self, tokens: Sequence[Tokens]) -> None:
+        self.tokens = tokens
+        self.futures: list[Future[EncoderOutput]] = [Future() for _ in tokens]
+
+
+class GenerationWorker:
+    """Owns the decoder's state and its pools.
+
+    Whoever makes a request puts it into the scheduler's queue; all else is done by the thread. Between
+    two looks at the rows it takes ``steps_per_look`` steps; requests join, are cancelled and end at looks.
+
+    Args:
+        decoding: the running requests; nobody else may use it from now on.
+        scheduler: over the same rows and pools.
+        steps_per_look: decode steps between looks.
+        prepare: called by the thread before anything else.
+
+    Raises:
+        RuntimeFault: the probe of the graphs failed.
+    """
+
+    def __init__(
+        self,
+        decoding: Decoding,
+        scheduler: Scheduler,
+        *,
+        steps_per_look: int,
+        prepare: Callable[[], None],
+    ) -> None:
+        self._decoding = decoding
+        self._scheduler = scheduler
+        self._steps_per_look = steps_per_look
+        self._changed = threading.Condition()
+        self._tickets: dict[GenerateRequest, Ticket] = {}
+        self._jobs: deque[EncodeJob] = deque()
+        self._cancelled: deque[GenerateRequest] = deque()
+        self._closed = False
+        self._ready: Future[None] = Future()
+        self._thread = threading.Thread(
+            target=self._serve, args=(prepare,), name="precast-generation", daemon=True
+        )
+        self._thread.start()
+        try:
+            self._ready.result()
+        except BaseException:
+            self._thread.join()
+            raise
+
+    def offer(self, request: GenerateRequest, timeout: float | None = None) -> None:
+        """Queue one request at once or not at all.
+
+        Args:
+            request: to be answered through its future, which may be cancelled at any moment.
+            timeout: seconds from now after which it is given up.
+
+        Raises:
+            RequestTooLargeError: it could not run in an empty engine.
+            QueueFullError: as many as may wait do.
+            EngineClosedError: the engine was closed.
+        """
+        with self._changed:
+            self._push(request, timeout)
+
+    def add(self, request: GenerateRequest, timeout: float | None = None) -> None:
+        """As ``offer``, but waits while the queue is full."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._closed or not self._scheduler.full)
+            self._push(request, timeout)
+
+    def encode(self, tokens: Sequence[Tokens]) -> list[Future[EncoderOutput]]:
+        """Run sources through the encoder alone."""
+        job = EncodeJob(tokens)
+        with self._changed:
+            self._check_open()
+            self._jobs.append(job)
+            self._changed.notify_all()
+        return job.futures
+
+    def check(self, request: GenerateRequest) -> None:
+        """Whether the request could ever run.
+
+        Raises:
+            RequestTooLargeError: it could not.
+        """
+        self._scheduler.check(_need(request))
+
+    def stats(self) -> GenerationStats:
+        with self._changed:
+            scheduler, counts = self._scheduler, self._decoding.counts
+            return GenerationStats(
+                requests=counts.requests,
+                failed=counts.failed,
+                cancelled=counts.cancelled,
+                tokens=counts.tokens,
+                steps=counts.steps,
+                admissions=counts.admissions,
+                waiting=scheduler.waiting,
+                running=scheduler.running,
+                rows=scheduler.rows,
+                rows_used=scheduler.rows_used,
+                self_pages=scheduler.own.capacity,
+                self_pages_used=scheduler.own.used,
+                cross_pages=scheduler.cross.capacity,
+                cross_pages_used=scheduler.cross.used,
+                tokens_per_second=counts.speed.per_second(),
+            )
+
+    def close(self) -> None:
+        """Fail what runs and what waits, end the thread. May be called again."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        if self._thread is not threading.current_thread():
+            self._thread.join()
+
+    def _push(self, request: GenerateRequest, timeout: float | None) -> None:
+        self._check_open()
+        need = _need(request)
+        self._scheduler.check(need)
+        ticket = Ticket(need, None if timeout is None else request.made + timeout, request)
+        self._scheduler.add(ticket)
+        self._tickets[request] = ticket
+        request.future.add_done_callback(lambda future: self._note_cancelled(request, future))
+        self._changed.notify_all()
+
+    def _note_cancelled(self, request: GenerateRequest, future: Future[GenerateOutput]) -> None:
+        """Called by whoever ends the future; the thread itself does so with answers and errors only."""
+        if future.cancelled():
+            self._cancelled.append(request)
+            if threading.current_thread() is not self._thread:
+                with self._changed:
+                    self._changed.notify_all()
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise EngineClosedError("the engine is closed; load the artifact again")
+
+    def _serve(self, prepare: Callable[[], None]) -> None:
+        try:
+            prepare()
+            self._decoding.probe()
+        except BaseException as error:
+            self._ready.set_exception(error)
+            return
+        self._ready.set_result(None)
+        try:
+            while self._wait_for_work():
+                self._drop()
+                self._admit()
+                self._encode_one()
+                self._decoding.run(self._steps_per_look)
+                self._release(self._decoding.take_ended())
+            self._fail_all(EngineClosedError("the engine was closed before it could answer"))
+        except Exception as error:  # nothing may be left without an answer, whatever this is
+            with self._changed:
+                self._closed = True
+            self._fail_all(EngineClosedError(f"the engine failed: {type(error).__name__}: {error}"))
+            raise
+
+    def _wait_for_work(self) -> bool:
+        """Until there is something to do; False once the engine is closed."""
+        with self._changed:
+            while not self._closed:
+                if self._scheduler.running or self._scheduler.waiting or self._jobs or self._cancelled:
+                    return True
+                self._changed.wait()
+            return False
+
+    def _drop(self) -> None:
+        """Let go of requests that were cancelled or whose time is over."""
+        ended: list[Placement] = []
+        with self._changed:
+            while self._cancelled:
+                request = self._cancelled.popleft()
+                ended += self._leave(request, None)
+            for ticket in self._scheduler.expired(time.monotonic()):
+                waited = time.monotonic() - ticket.payload.made
+                error = DeadlineError(
+                    f"the request's timeout was over after {waited:.3f} seconds; {ticket.state}"
+                )
+                ended += self._leave(ticket.payload, error)
+        self._release(ended)
+
+    def _leave(self, request: GenerateRequest, error: RuntimeFault | None) -> list[Placement]:
+        ticket = self._tickets.pop(request, None)
+        if ticket is None:
+            return []
+        was = self._scheduler.cancel(ticket)
+        self._decoding.count_end(request, error)
+        self._changed.notify_all()
+        return self._decoding.remove(request) if was == "running" else []
+
+    def _admit(self) -> None:
+        with self._changed:
+            placements = self._scheduler.admit(self._decoding.counts.steps)
+            if placements:
+                self._changed.notify_all()
+        if placements:
+            self._release(self._decoding.admit(placements))
+
+    def _encode_one(self) -> None:
+        """One job between steps; it is as long as its maker cut it."""
+        with self._changed:
+            job = self._jobs.popleft() if self._jobs else None
+        if job is not None:
+            self._decoding.encode(job.tokens, job.futures)
+
+    def _release(self, placements: Sequence[Placement]) -> None:
+        with self._changed:
+            for placement in placements:
+                self._tickets.pop(placement.ticket.payload, None)
+                self._scheduler.finish(placement)
+
+    def _fail_all(self, error: RuntimeFault) -> None:
+        with self._changed:
+            requests, jobs = list(self._tickets), list(self._jobs)
+            self._tickets.clear()
+            self._jobs.clear()
+        for request in requests:
+            request.settle(error)
+        for job in jobs:
+            for future in job.futures:
+                if future.set_running_or_notify_cancel():
+                    future.set_exception(error)
+
+
+def _need(request: GenerateRequest) -> Need:
+    return Need(request.plan.rows, request.plan.max_length, len(request.tokens))

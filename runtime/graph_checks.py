@@ -1,0 +1,143 @@
+"""Whether the graphs that a manifest describes take and give what this runtime fills and reads."""
+
+from __future__ import annotations
+
+from itertools import zip_longest
+from reprlib import repr as shortened
+from typing import Any
+
+from precast.artifacts.errors import ManifestError
+from precast.artifacts.manifest import (
+    ClassifyInfo,
+    EmbedInfo,
+    GenerateInfo,
+    GraphInfo,
+    HiddenInfo,
+    Manifest,
+)
+from precast.graphs.encode import EncodeOutput, Limits, encode_output, encode_signature
+from precast.graphs.generate import GenerateLimits
+from precast.graphs.generation import generation_ladder, generation_signatures
+from precast.graphs.ladder import Ladder
+from precast.graphs.signature import Signature
+
+_ANSWERS = {
+    "embed": EmbedInfo,
+    "classify": ClassifyInfo,
+    "rerank": ClassifyInfo,
+    "token-classify": ClassifyInfo,
+    "hidden": HiddenInfo,
+    "generate": GenerateInfo,
+}
+
+
+def check_answer(manifest: Manifest) -> None:
+    """Whether the answers are those of the task.
+
+    Raises:
+        ManifestError: they are not.
+    """
+    task, answer = manifest.model.task, manifest.answer
+    if not isinstance(answer, _ANSWERS[task]):
+        raise ManifestError(
+            f"the manifest describes answers of kind {answer.kind}, which the task {task} does not give; "
+            f"compile the artifact again"
+        )
+
+
+def output_of(manifest: Manifest) -> EncodeOutput:
+    """The output of ``encode``, by what the manifest says of the answers."""
+    answer = manifest.answer
+    size = len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size
+    return encode_output(manifest.model.task, size)
+
+
+def check_encode_graph(manifest: Manifest, limits: Limits) -> None:
+    """Hold ``encode`` against what an encoder packs and reads.
+
+    Raises:
+        ManifestError: it is not there, or it is another one.
+    """
+    graph = manifest.graphs.get("encode")
+    if graph is None:
+        raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
+    answer, device = manifest.answer, manifest.build.device
+    names = {buffer.name for buffer in graph.signature.inputs}
+    expected = encode_signature(
+        limits,
+        output_of(manifest),
+        device=device,
+        token_types="token_type_ids" in names,
+        prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
+    )
+    _check_signature(graph.signature, expected)
+    ladder = limits.ladder("cpu")
+    # On CUDA larger batches are called directly.
+    _check_ladder("encode", graph.ladder, ladder, may_end_before=device == "cuda")
+    _check_variants("encode", graph, ladder)
+
+
+def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: GenerateLimits) -> None:
+    """Hold all graphs of a ``generate`` artifact against what this runtime fills.
+
+    Raises:
+        ManifestError: one is another, was built for another device, or comes in several files.
+    """
+    if manifest.build.device != "cpu":
+        raise ManifestError(f"generation runs on cpu, the artifact was built for {manifest.build.device}")
+    model = manifest.model
+    if answer.size != model.hidden_size:
+        raise ManifestError(f"the answer has size {answer.size}, the model {model.hidden_size}")
+    expected = generation_signatures(
+        limits,
+        answer.own_pool,
+        answer.cross_pool,
+        hidden_size=answer.size,
+        vocab_size=answer.vocab_size,
+        device="cpu",
+    )
+    for name, signature in expected.items():
+        graph = manifest.graphs[name]
+        _check_signature(graph.signature, signature)
+        ladder = generation_ladder(name, limits)
+        _check_ladder(name, graph.ladder, ladder)
+        _check_variants(name, graph, ladder)
+        if len(graph.variants) > 1:
+            raise ManifestError(f"graph {name} has {len(graph.variants)} variants, on a cpu there is one")
+
+
+def _check_signature(found: Signature, expected: Signature) -> None:
+    for part in ("axes", "inputs", "outputs", "written"):
+        pair = _first_difference(getattr(found, part), getattr(expected, part))
+        if pair is not None:
+            raise ManifestError(
+                f"the {part} of graph {expected.graph} are not those of this runtime: found {pair[0]}, "
+                f"expected {pair[1]}; compile the artifact again"
+            )
+    if found.graph != expected.graph:
+        raise ManifestError(
+            f"the graph {expected.graph} calls itself {shortened(found.graph)}; compile the artifact again"
+        )
+
+
+def _first_difference(found: tuple[Any, ...], expected: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    pairs = zip_longest(found, expected)
+    return next(((ours, theirs) for ours, theirs in pairs if ours != theirs), None)
+
+
+def _check_ladder(name: str, found: Ladder, limit: Ladder, *, may_end_before: bool = False) -> None:
+    fits = found.top <= limit.top if may_end_before else found.top == limit.top
+    if found.axis != limit.axis or not fits:
+        raise ManifestError(
+            f"the ladder of graph {name} ends at {found.top} {found.axis}, its limits at {limit.top} "
+            f"{limit.axis}; compile the artifact again"
+        )
+
+
+def _check_variants(name: str, graph: GraphInfo, ladder: Ladder) -> None:
+    found = [variant.max_size for variant in graph.variants]
+    if found != sorted(set(found)) or found[-1] != ladder.top:
+        raise ManifestError(
+            f"the variants of graph {name} hold {found} {ladder.axis}, expected ascending numbers up to "
+            f"{ladder.top}; compile the artifact again"
+        )

@@ -1,0 +1,100 @@
+"""From a checked encoder-decoder artifact to its engine."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.graphs.generate import GenerateLimits
+from precast.runtime.detokenization import Detokenizer
+from precast.runtime.generation.decoding import Decoding
+from precast.runtime.generation.options import GenerationOptions
+from precast.runtime.generation.pages import PagePool
+from precast.runtime.generation.pools import PAGE_SIZE, pool_sizes, pool_tensors
+from precast.runtime.generation.preparation import Preparation
+from precast.runtime.generation.scheduler import Scheduler
+from precast.runtime.generation.state import RowState
+from precast.runtime.generation.steps import LoadedGraph, Steps
+from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.languages import Languages
+from precast.runtime.loading import text_of, tokenizer_json
+from precast.runtime.options import EngineOptions
+from precast.runtime.pieces import parse_pieces
+from precast.runtime.replay.opening import open_graphs
+from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.tokenization import TextTokenizer
+
+
+def open_tokenizers(
+    folder: Path, manifest: Manifest, options: EngineOptions
+) -> tuple[TextTokenizer, Detokenizer | None]:
+    """What makes tokens of sources, and text of targets if the artifact has a tokenizer.
+
+    Raises:
+        TokenizerFileError: a file cannot be read.
+    """
+    assert isinstance(manifest.limits, GenerateLimits)
+    info, serialized = manifest.tokenization, tokenizer_json(folder, manifest)
+    decoding, pieces = info.decoding, None
+    if decoding is not None and decoding.pieces_file is not None and decoding.unknown_id is not None:
+        pieces = parse_pieces(text_of(folder, decoding.pieces_file), decoding.unknown_id)
+    tokenizer = TextTokenizer(
+        serialized,
+        info,
+        vocab_size=manifest.model.vocab_size,
+        max_length=manifest.limits.max_source_length,
+        max_characters=options.max_characters,
+        languages=None if info.languages is None else Languages(info.languages),
+        pieces=pieces,
+    )
+    tokenizer.warm()
+    if serialized is None or decoding is None:
+        return tokenizer, None
+    return tokenizer, Detokenizer(serialized, decoding, pieces)
+
+
+def start_seq2seq(
+    folder: Path, manifest: Manifest, options: EngineOptions, generation: GenerationOptions
+) -> Seq2Seq:
+    """The engine of an artifact whose files and graphs were checked.
+
+    Raises:
+        OptionError: the pools would not hold one request, or another device was asked for.
+        GraphError, ProgramError, WeightsError: a graph cannot be loaded, or fails on its first batch.
+    """
+    info, limits = manifest.answer, manifest.limits
+    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
+    options.device_for(manifest)
+    tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
+    sizes = pool_sizes(
+        limits, info.own_pool, info.cross_pool, generation.kv_cache_bytes, generation.cross_fraction
+    )
+    own, cross = PagePool(sizes.own + 1, PAGE_SIZE), PagePool(sizes.cross + 1, PAGE_SIZE)
+    pools = {
+        **pool_tensors("self", info.own_pool, sizes.own + 1),
+        **pool_tensors("cross", info.cross_pool, sizes.cross + 1),
+    }
+    graphs = {
+        name: LoadedGraph(manifest.graphs[name].signature, graph)
+        for name, graph in open_graphs(folder, manifest).items()
+    }
+    state = RowState(limits)
+    scheduler = Scheduler(
+        limits.max_rows,
+        own,
+        cross,
+        max_waiting=options.max_waiting,
+        admit_tokens=min(limits.max_tokens, max(generation.admit_tokens, limits.max_source_length)),
+        admit_batch=limits.max_batch,
+        patience=generation.patience,
+    )
+    worker = GenerationWorker(
+        Decoding(Steps(graphs, state, pools), state, own, cross, pools, detokenizer, info.vocab_size),
+        scheduler,
+        steps_per_look=generation.steps_per_look,
+        prepare=partial(torch.set_num_threads, options.num_threads or torch.get_num_threads()),
+    )
+    return Seq2Seq(manifest, Preparation(manifest, tokenizer, detokenizer), worker)

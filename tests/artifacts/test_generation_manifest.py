@@ -1,0 +1,124 @@
+"""Manifests of artifacts that generate: kinds stand together, six graphs, possible pools."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from precast.artifacts.errors import ManifestError
+from precast.artifacts.generation import GenerationDefaults
+from precast.artifacts.manifest import (
+    FileInfo,
+    GenerateInfo,
+    GraphInfo,
+    Manifest,
+    TokenizationInfo,
+    VariantInfo,
+    parse_manifest,
+)
+from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
+from precast.graphs.generate import GenerateLimits, PoolShape
+from precast.graphs.generation import generation_ladder, generation_signatures
+from tests.artifacts.test_manifest import at, signed
+from tests.support.artifacts import example_manifest
+
+
+def generating(**changes: Any) -> Manifest:
+    """A fixed manifest of an encoder-decoder, of files that are nowhere."""
+    limit = GenerateLimits(8, 6, 32, 4, 5)
+    own, cross = PoolShape(2, 2, 8, "float32"), PoolShape(2, 4, 8, "float32")
+    signatures = generation_signatures(limit, own, cross, hidden_size=16, vocab_size=47, device="cpu")
+    graphs = {
+        name: GraphInfo(
+            variants=(
+                VariantInfo(
+                    file=f"graphs/{name}.json",
+                    max_size=generation_ladder(name, limit).top,
+                    tuned_at=2,
+                    choices={},
+                ),
+            ),
+            signature=signature,
+            ladder=generation_ladder(name, limit),
+            weights="bound",
+            constants=(),
+            prepacked_bytes=0,
+        )
+        for name, signature in signatures.items()
+    }
+    tokenization = TokenizationInfo(
+        file="tokenizer.json", token_types=False, truncation_side="right", empty_id=0, special_ids=(),
+        decoding=DecodingInfo(
+            joins="metaspace", drops_prefix=True, strips=False, cleans_up=True, skipped_ids=(0, 1),
+            pieces_file="pieces.json", unknown_id=2,
+        ),
+        languages=LanguageInfo(codes={"de": 3}, default="de", prefix=(None,), suffix=(1,)),
+    )  # fmt: skip
+    defaults = GenerationDefaults(num_beams=4, bad_words_ids=((3, 4),), sequence_bias=(((5,), -1.5),))
+    named = [*(f"graphs/{name}.json" for name in graphs), "tokenizer.json", "pieces.json"]
+    example = example_manifest()
+    given: dict[str, Any] = {
+        **{name: getattr(example, name) for name in ("format_version", "build", "parity", "notes")},
+        "model": example.model.model_copy(update={"task": "generate"}),
+        "limits": limit,
+        "graphs": graphs,
+        "weights": None,
+        "tokenization": tokenization,
+        "answer": GenerateInfo(size=16, vocab_size=47, own_pool=own, cross_pool=cross, defaults=defaults),
+        "files": {name: FileInfo(sha256="0" * 64, bytes=5) for name in named},
+    }
+    return Manifest(**{**given, **changes})
+
+
+def test_a_manifest_of_generation_survives_its_text() -> None:
+    manifest = generating()
+    text = manifest.to_json()
+    assert parse_manifest(text) == manifest and parse_manifest(text).to_json() == text
+    assert "pieces.json" in manifest.named_files()
+
+
+@pytest.mark.parametrize(
+    ("way", "value", "says"),
+    [
+        (
+            ("limits",),
+            {"max_length": 8, "max_tokens": 32, "max_batch": 4},
+            "answers of kind generate with Limits",
+        ),
+        (("answer",), {"kind": "hidden", "size": 16}, "answers of kind hidden with GenerateLimits"),
+        (("graphs", "more"), None, "graphs.more"),
+        (("limits", "max_rows"), 0, "max_rows=0"),
+        (("limits", "max_rows"), "5", "limits.*max_rows.*'5'"),
+        (("limits", "max_length"), 5, "limits.*max_length"),
+        (("answer", "vocab_size"), 1, "vocab_size"),
+        (("answer", "own_pool", "layers"), 10**12, "own_pool needs up to 1024 layers"),
+        (("answer", "cross_pool", "heads"), 0, "cross_pool needs"),
+        (("answer", "cross_pool", "dtype"), "int32", "cross_pool needs"),
+        (("answer", "cross_pool", "layers"), 3, "different layers"),
+        (("answer", "own_pool", "dtype"), "bfloat16", "different layers or dtypes"),
+        (("answer", "own_pool", "step"), 3, "own_pool.*step"),
+        (("answer", "defaults", "guidance_scale"), 1.5, "guidance_scale"),
+        (("answer", "defaults", "num_beams"), "4", "num_beams"),
+        (("tokenization", "file"), None, "decoding or languages without a tokenizer"),
+        (("tokenization", "decoding", "pieces_file"), None, "pieces_file"),
+        (("tokenization", "languages", "default"), "fr", "fr is none"),
+    ],
+)
+def test_contradictions_of_generation_are_refused(way: tuple[str, ...], value: Any, says: str) -> None:
+    data = json.loads(generating().to_json())
+    at(data, way[:-1])[way[-1]] = value
+    with pytest.raises(ManifestError, match=says):
+        parse_manifest(signed(data))
+
+
+def test_exactly_the_graphs_of_generation() -> None:
+    for name in generating().graphs:
+        data = json.loads(generating().to_json())
+        graph = data["graphs"].pop(name)
+        with pytest.raises(ManifestError, match="expected the graphs"):
+            parse_manifest(signed(data))
+        data["graphs"]["encode"] = graph
+        with pytest.raises(ManifestError, match="expected the graphs"):
+            parse_manifest(signed(data))

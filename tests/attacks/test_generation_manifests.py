@@ -1,0 +1,121 @@
+"""Manifests of encoder-decoders that lie about their graphs, signed again so that the digest fits."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import T5Config, T5ForConditionalGeneration
+
+import precast
+from precast.artifacts.errors import ArtifactError, ManifestError
+from tests.attacks.spoil import Json, Spoil, change, copy_of, edit, refusal
+from tests.support.models import save
+
+
+def graph(name: str, alter: Callable[[Json], object]) -> Spoil:
+    """Alter what the manifest says of one graph; its name has a dot, which ``change`` takes for a step."""
+    return edit(lambda data: alter(data["graphs"][name]))
+
+
+def two_variants(info: Json) -> None:
+    smaller = {**copy.deepcopy(info["variants"][0]), "max_size": 3}
+    info["variants"].insert(0, smaller)
+
+
+ATTACKS: dict[str, tuple[Spoil, str]] = {
+    "a graph less": (edit(lambda d: d["graphs"].pop("rules")), "expected the graphs"),
+    "a graph by another name": (
+        edit(lambda d: d["graphs"].update(encode=d["graphs"].pop("decode"))),
+        "expected the graphs",
+    ),
+    "limits of an encoder": (
+        change("limits", {"max_length": 20, "max_tokens": 64, "max_batch": 4}),
+        "kind generate with Limits",
+    ),
+    "the answer of an encoder": (change("answer", {"kind": "hidden", "size": 16}), "kind hidden with"),
+    "the task of an encoder": (change("model.task", "hidden"), "kind generate, which the task hidden"),
+    "a pool of more layers": (
+        edit(lambda d: [d["answer"][pool].update(layers=3) for pool in ("own_pool", "cross_pool")]),
+        "inputs of graph admit .*cross_key_2",
+    ),
+    "a pool of more layers than memory": (change("answer.own_pool.layers", 10**12), "up to 1024 layers"),
+    "a self pool of other heads": (change("answer.own_pool.heads", 4), "graph decode.*'self_pool', 4"),
+    "a cross pool of other heads": (change("answer.cross_pool.heads", 4), "inputs of graph admit.*4"),
+    "a pool of another dtype": (
+        edit(lambda d: [d["answer"][pool].update(dtype="bfloat16") for pool in ("own_pool", "cross_pool")]),
+        "inputs of graph admit.*bfloat16",
+    ),
+    "another vocabulary": (change("answer.vocab_size", 48), "outputs of graph decode.*47.*48"),
+    "another hidden size": (change("answer.size", 17), "size 17, the model 16"),
+    "more rows": (change("limits.max_rows", 7), "graph decode.*6.*7"),
+    "longer answers": (change("limits.max_target_length", 13), "graph decode.*12.*13"),
+    "longer sources": (change("limits.max_source_length", 21), "graph admit.*20.*21"),
+    "an unknown default": (change("answer.defaults.guidance_scale", 2.0), "guidance_scale"),
+    "a default of another type": (change("answer.defaults.num_beams", "4"), "num_beams"),
+    "a default that is no token": (change("answer.defaults.bos_token_id", -3), "bos_token_id"),
+    "a written input less": (
+        graph("choose.greedy", lambda g: g["signature"]["written"].pop()),
+        "written of graph choose.greedy",
+    ),
+    "graphs that change places": (
+        edit(lambda d: d["graphs"].update(rules=d["graphs"]["decode"], decode=d["graphs"]["rules"])),
+        "axes of graph decode",
+    ),
+    "a ladder of another axis": (
+        graph("choose.beam", lambda g: g["ladder"].update(axis="rows")),
+        "ladder of graph choose.beam ends at 6 rows, its limits at 6 groups",
+    ),
+    "a ladder that ends elsewhere": (
+        graph("decode", lambda g: g["ladder"].update(buckets=[1, 2])),
+        "ladder of graph decode ends at 2",
+    ),
+    "a variant that ends before the limits": (
+        graph("rules", lambda g: g["variants"][0].update(max_size=3)),
+        r"variants of graph rules hold \[3\]",
+    ),
+    "two variants on a cpu": (graph("decode", two_variants), "graph decode has 2 variants"),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An artifact that nobody may change."""
+    folder = tmp_path_factory.mktemp("generating")
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=47, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=2, num_heads=2,
+        decoder_start_token_id=0,
+    )  # fmt: skip
+    checkpoint = save(T5ForConditionalGeneration(config), folder / "model")
+    precast.compile(
+        checkpoint, folder / "a.precast", backend="reference", verify=False, max_length=20, max_tokens=64,
+        max_batch=4, max_target_length=12, max_rows=6,
+    )  # fmt: skip
+    return folder / "a.precast"
+
+
+@pytest.mark.parametrize("name", ATTACKS)
+def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
+    spoil, says = ATTACKS[name]
+    spoilt = copy_of(generating, tmp_path)
+    spoil(spoilt)
+    error = refusal(spoilt)
+    assert type(error) is ManifestError, f"expected a ManifestError, found {error!r}"
+    assert re.search(says, str(error)), f"{says!r} is not in the message: {error}"
+    assert len(str(error)) < 2000, "nobody reads such a message"
+
+
+def test_any_number_anywhere_is_refused_by_a_typed_error(generating: Path, tmp_path: Path) -> None:
+    """Numbers that the runtime would allocate by."""
+    for place in ("limits.max_rows", "limits.max_tokens", "answer.own_pool.head_dim", "answer.vocab_size"):
+        for value in (-1, 0, 10**30):
+            folder = tmp_path / f"{place}{value}"
+            folder.mkdir()
+            spoilt = copy_of(generating, folder)
+            change(place, value)(spoilt)
+            assert isinstance(refusal(spoilt), ArtifactError), f"{place} = {value}"

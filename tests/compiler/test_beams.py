@@ -1,0 +1,84 @@
+"""Beam search under the worker that serves, against Hugging Face's ``generate``: requests of all kinds at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+from transformers import PreTrainedModel
+
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.choosing import rule_values, some_of
+from tests.support.generation import LIMITS, Model
+from tests.support.hf_generate import Job, answers, check, make_job
+from tests.support.models import save
+from tests.support.seq2seq_models import spread_t5
+
+VOCAB = 37
+SEARCH = settings(
+    max_examples=12,
+    deadline=None,
+    phases=[Phase.explicit, Phase.reuse, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+)
+SEARCHES: dict[str, st.SearchStrategy[Any]] = {
+    "length_penalty": st.sampled_from([-2.0, -0.5, 0.0, 0.7, 2.0]),
+    "early_stopping": st.sampled_from([True, "never"]),
+    "renormalize_logits": st.just(True),
+}
+VALUES = rule_values(VOCAB) | SEARCHES
+SOURCES = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
+PREFIXES = st.lists(st.integers(0, VOCAB - 1), max_size=3)
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return spread_t5(VOCAB)
+
+
+@pytest.fixture(scope="module")
+def engine(model: PreTrainedModel) -> Iterator[GenerationWorker]:
+    worker = Model(save(model)).engine()
+    yield worker
+    worker.close()
+
+
+@st.composite
+def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int) -> Job:
+    call = draw(some_of(values, most)) | {
+        "num_beams": draw(st.integers(2, 6)),
+        "max_length": draw(st.integers(5, LIMITS.max_target_length)),
+        "eos_token_id": draw(st.sampled_from([[1], [1, 2], [5, 9, 1, 30]])),
+    }
+    return make_job(call, draw(SOURCES), draw(PREFIXES), VOCAB)
+
+
+def all_beams(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+    for job, answer in zip(asked, answers(engine, asked), strict=True):
+        check(model, job, answer)
+
+
+@SEARCH
+@given(asked=st.lists(jobs(VALUES, 5), min_size=1, max_size=5))
+def test_mixed_searches(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+    all_beams(engine, model, asked)
+
+
+@settings(SEARCH, max_examples=8)
+@given(asked=st.lists(jobs(SEARCHES, 3), min_size=3, max_size=6))
+def test_searches_without_rules(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+    all_beams(engine, model, asked)
+
+
+@pytest.mark.parametrize("name", VALUES)
+@settings(SEARCH, max_examples=2)
+@given(data=st.data())
+def test_each_parameter_alone(
+    name: str, data: st.DataObject, engine: GenerationWorker, model: PreTrainedModel
+) -> None:
+    one = {name: VALUES[name]}
+    drawn = data.draw(st.lists(jobs(one, 1).filter(lambda job: name in job.call), min_size=2, max_size=3))
+    all_beams(engine, model, drawn)

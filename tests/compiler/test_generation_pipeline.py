@@ -1,0 +1,256 @@
+"""Encoder-decoders through the pipeline: six graphs, one weights file, limits, graphs that models share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import BartConfig, BartModel, T5Config, T5EncoderModel, T5ForConditionalGeneration, T5Model
+
+import precast
+from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.artifacts.reader import read_manifest
+from precast.compiler import pipeline
+from precast.compiler.build import choose_task
+from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.errors import CompileError, UnsupportedModelError
+from precast.compiler.options import CompileOptions
+from precast.graphs.encode import Limits
+from precast.graphs.generate import GenerateLimits, PoolShape
+from precast.graphs.generation import LADDER_AXES
+from precast.runtime.graph_checks import check_answer, check_generation_graphs
+from precast.runtime.replay.opening import open_graph, open_graphs
+from precast.tools.models import write_small
+from tests.support.artifacts import tiny_checkpoint
+from tests.support.models import save
+
+VOCAB = 47
+SMALL: dict[str, Any] = {
+    "max_length": 20,
+    "max_target_length": 12,
+    "max_tokens": 64,
+    "max_batch": 4,
+    "max_rows": 6,
+}
+
+
+def t5(folder: Path, *, seed: int = 0, layers: int = 1, tied: bool = True, **generation: Any) -> Path:
+    torch.manual_seed(seed)
+    config = T5Config(
+        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=layers, num_heads=2,
+        decoder_start_token_id=0, tie_word_embeddings=tied,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config)
+    for name, value in generation.items():
+        setattr(model.generation_config, name, value)
+    return save(model, folder)
+
+
+def compile_small(checkpoint: Path, out: Path, **options: Any) -> Manifest:
+    given = {"backend": "reference", "verify": False, **options}
+    return precast.compile(checkpoint, out, **given)
+
+
+@pytest.mark.parametrize("family", ["t5", "marian", "bart"])
+def test_six_graphs_over_one_weights_file(family: str, tmp_path: Path) -> None:
+    checkpoint = t5(tmp_path / "model") if family == "t5" else write_small(family, tmp_path / "model")
+    written = compile_small(checkpoint, tmp_path / "a", **SMALL)
+    manifest = read_manifest(tmp_path / "a")
+    assert manifest == written and manifest.model.task == "generate"
+    assert list(manifest.graphs) == list(LADDER_AXES)
+    assert manifest.limits == GenerateLimits(20, 12, 64, 4, 6)
+    for name, graph in manifest.graphs.items():
+        (variant,) = graph.variants
+        assert variant.file == f"graphs/{name}.json" and (tmp_path / "a" / variant.file).is_file()
+        assert graph.ladder.axis == LADDER_AXES[name]
+        assert variant.max_size == graph.ladder.top == (64 if name == "admit" else 6)
+        assert graph.ladder.buckets[0] == (16 if name == "admit" else 1)
+        assert variant.tuned_at <= variant.max_size
+        assert bool(graph.constants) is (name in ("admit", "decode"))
+        assert graph.weights == "bound"
+    assert isinstance(manifest.answer, GenerateInfo)
+    check_answer(manifest)
+    check_generation_graphs(manifest, manifest.answer, GenerateLimits(20, 12, 64, 4, 6))
+
+
+def test_the_answer_describes_pools_and_defaults(tmp_path: Path) -> None:
+    checkpoint = t5(tmp_path / "model", layers=1, num_beams=3, bad_words_ids=[[5, 6]])
+    answer = compile_small(checkpoint, tmp_path / "a", dtype="bf16").answer
+    assert isinstance(answer, GenerateInfo)
+    shape = PoolShape(layers=1, heads=2, head_dim=8, dtype="bfloat16")
+    assert (answer.own_pool, answer.cross_pool) == (shape, shape)
+    assert (answer.size, answer.vocab_size) == (16, VOCAB)
+    assert (answer.defaults.num_beams, answer.defaults.bad_words_ids) == (3, ((5, 6),))
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_a_shared_table_lies_once(tied: bool, tmp_path: Path) -> None:
+    """Sources, targets and a tied head read the same rows."""
+    compile_small(t5(tmp_path / "model", tied=tied), tmp_path / "a", **SMALL)
+    stored = load_file(tmp_path / "a" / "weights.safetensors")
+    tables = [name for name, tensor in stored.items() if tensor.shape == (VOCAB, 16)]
+    source = load_file(tmp_path / "model" / "model.safetensors")
+    distinct = {tensor.numpy().tobytes() for tensor in source.values() if tensor.shape == (VOCAB, 16)}
+    assert len(tables) == len({stored[name].numpy().tobytes() for name in tables}) == len(distinct)
+
+
+def test_graphs_open_by_name_or_all_with_the_weights_read_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from precast.runtime.replay import opening
+
+    manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", **SMALL)
+    reads: list[Path] = []
+    read = opening.read_weights
+
+    def counted(path: Path) -> dict[str, torch.Tensor]:
+        reads.append(path)
+        return read(path)
+
+    monkeypatch.setattr(opening, "read_weights", counted)
+    graphs = open_graphs(tmp_path / "a", manifest)
+    assert list(graphs) == list(LADDER_AXES) and len(reads) == 1
+    chosen = torch.tensor([1, 3], dtype=torch.int32)
+    signature = manifest.graphs["choose.greedy"].signature
+    for graph in (graphs["choose.greedy"], open_graph(tmp_path / "a", manifest, "choose.greedy")):
+        sizes = {"rows": 3, "chosen_rows": 2}
+        inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
+        inputs["chosen"].copy_(chosen)
+        inputs["at"].copy_(torch.tensor([2, 0]))
+        inputs["max_lengths"].fill_(9)
+        inputs["scores"][2, 11] = inputs["scores"][0, 30] = 5.0
+        (tokens,) = graph(inputs)
+        assert tokens.tolist() == [11, 30]
+
+
+def test_models_of_one_size_share_the_graphs_without_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
+
+    def compiled(name: str, checkpoint: Path, **options: Any) -> set[str]:
+        """The entries of the cache that this compilation added."""
+        folder = tmp_path / "cache" / "graphs"
+        before = set(folder.iterdir()) if folder.is_dir() else set()
+        compile_small(checkpoint, tmp_path / name, **SMALL, **options)
+        added = set(folder.iterdir()) - before
+        return {path.name for path in added}
+
+    first = t5(tmp_path / "first")
+    assert len(compiled("a", first)) == 6
+    assert not compiled("again", first)
+    assert len(compiled("b", t5(tmp_path / "deeper", layers=2))) == 2, "admit and decode are the model's own"
+    assert len(compiled("c", first, dtype="bf16")) == 2, "scores are fp32 in any case"
+    same = [manifest_of(tmp_path / name) for name in "ab"]
+    for name in LADDER_AXES:
+        files = [manifest.files[f"graphs/{name}.json"] for manifest in same]
+        assert (files[0] == files[1]) is (name not in ("admit", "decode")), name
+
+
+def manifest_of(artifact: Path) -> Manifest:
+    return read_manifest(artifact)
+
+
+def test_a_second_compile_takes_all_graphs_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
+    checkpoint = t5(tmp_path / "model")
+
+    def run(name: str) -> bool:
+        given = CompileOptions(str(checkpoint), tmp_path / name, backend="reference", verify=False, **SMALL)
+        return pipeline.run(given).from_cache
+
+    assert not run("first") and run("second")
+
+
+@pytest.mark.parametrize(
+    ("generation", "options", "expected"),
+    [
+        ({}, {}, GenerateLimits(512, 512, 4096, 64, 64)),
+        ({"max_length": 700}, {}, GenerateLimits(512, 700, 4096, 64, 64)),
+        ({"max_length": 30}, {}, GenerateLimits(512, 512, 4096, 64, 64)),
+        ({"max_new_tokens": 600}, {}, GenerateLimits(512, 601, 4096, 64, 64)),
+        ({"max_length": 700}, {"max_target_length": 40}, GenerateLimits(512, 40, 4096, 64, 64)),
+        ({}, {"max_length": 5000, "max_batch": 3, "max_rows": 7}, GenerateLimits(5000, 512, 5000, 3, 7)),
+    ],
+)
+def test_limits_of_relative_positions(
+    generation: dict[str, Any], options: dict[str, int], expected: GenerateLimits, tmp_path: Path
+) -> None:
+    checkpoint = t5(tmp_path / "model", **generation)
+    assert compile_small(checkpoint, tmp_path / "a", **options).limits == expected
+
+
+def test_positions_of_both_halves_bound_the_limits(tmp_path: Path) -> None:
+    checkpoint = write_small("marian", tmp_path / "model")  # 256 positions
+    config = {"max_length": 300, "decoder_start_token_id": 2, "eos_token_id": 2}
+    (checkpoint / "generation_config.json").write_text(json.dumps(config), "utf-8")
+    limits = compile_small(checkpoint, tmp_path / "a").limits
+    assert limits == GenerateLimits(256, 256, 4096, 64, 64)
+    for option in ("max_length", "max_target_length"):
+        with pytest.raises(CompileError, match=f"{option} 257 is beyond the 256 positions"):
+            compile_small(checkpoint, tmp_path / "b", **{option: 257})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_rows": 0}, "max_rows must be positive, found 0"),
+        ({"max_target_length": 0}, "max_target_length must be positive, found 0"),
+        ({"max_target_length": 1}, "expected 2 or more, found 1"),
+        ({"max_length": 20, "max_tokens": 19}, "max_tokens 19 does not hold"),
+        ({"device": "cuda:sm_90"}, "generation on CUDA is not there yet; compile for cpu"),
+        ({"task": "hidden", "max_target_length": 9}, "for task generate, this is task hidden"),
+        ({"task": "poem"}, "task must be one of auto, .*generate, found 'poem'"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+    checkpoint = t5(tmp_path / "model")
+    given = {"backend": "inductor" if "device" in options else "reference", **options}
+    with pytest.raises(CompileError, match=message):
+        compile_small(checkpoint, tmp_path / "a", **given)
+    assert not (tmp_path / "a").exists()
+
+
+def test_an_encoder_does_not_generate(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("hidden", tmp_path / "model", tokenizer=False)
+    with pytest.raises(UnsupportedModelError, match="family bert has no decoder"):
+        compile_small(checkpoint, tmp_path / "a", task="generate")
+
+
+def test_a_named_task_of_the_encoder_is_still_compiled(tmp_path: Path) -> None:
+    manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", task="hidden", max_length=20)
+    assert list(manifest.graphs) == ["encode"] and manifest.limits == Limits(20, 16_384, 512)
+
+
+def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path) -> None:
+    config = T5Config(vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
+    whole = save(T5Model(config), tmp_path / "whole")
+    half = save(T5EncoderModel(config), tmp_path / "half")
+    bart = save(BartModel(BartConfig(
+        vocab_size=VOCAB, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
+        decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
+    )), tmp_path / "bart")  # fmt: skip
+    found = [choose_task(open_checkpoint(str(path))) for path in (t5(tmp_path / "t5"), whole, bart, half)]
+    assert found == ["generate", "generate", "generate", "hidden"]
+    nameless = json.loads((half / "config.json").read_text("utf-8"))
+    del nameless["architectures"]
+    (half / "config.json").write_text(json.dumps(nameless), "utf-8")
+    assert choose_task(open_checkpoint(str(half))) == "hidden", "it has no decoder"
+
+
+def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
+    """They bind nothing and carry nothing, whatever was asked of the others."""
+    from precast.compiler.lowered import backend_for
+    from precast.compiler.plan_generation import plan_generation
+
+    for prepack in (True, False):
+        options = CompileOptions(str(t5(tmp_path / f"{prepack}")), tmp_path / "a", prepack=prepack, **SMALL)
+        plan = plan_generation(options, open_checkpoint(options.model), None)
+        carried = {graph.name: backend_for(graph, options).carries_weights for graph in plan.graphs}
+        assert carried == {name: prepack and name in ("admit", "decode") for name in LADDER_AXES}
