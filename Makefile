@@ -36,6 +36,7 @@ test: lint
 bench: $(READY)
 	$(BIN)/python -m precast.tools.bench.throughput
 	$(BIN)/python -m precast.tools.bench.cold_start
+	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.readme
 
 readme: $(READY)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
 README = Path(__file__).resolve().parents[2] / "README.md"
@@ -109,14 +110,18 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "cold_start": cold_start,
     "gpu_check": gpu_check,
     "cross_check": cross_check,
+    "generation": generation,
+    "generation_load": generation_load,
 }
+_FILES = {"generation_load": "generation"}
+"""The result that a table is made from, where its name is another."""
 
 
 def rendered(text: str) -> str:
     """``text`` with every table made anew; one without a result says so."""
 
     def table(match: re.Match[str]) -> str:
-        data = read_result(match[2])
+        data = read_result(_FILES.get(match[2], match[2]))
         body = TABLES[match[2]](data) if data else _ABSENT.get(match[2], "Not measured yet.")
         return f"{match[1]}{body}\n{match[3]}"
 

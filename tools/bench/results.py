@@ -11,13 +11,19 @@ from typing import Any
 from precast.tools.bench.machine import machine, versions
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "tokenizers", "numpy")
+_PACKAGES = ("torch", "transformers", "sentence-transformers", "ctranslate2", "tokenizers", "numpy")
 
 
-def write_result(name: str, content: dict[str, Any]) -> Path:
-    """Write ``benchmarks/results/NAME.json`` with the machine and the versions beside the figures."""
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    path = FOLDER / f"{name}.json"
+def write_result(name: str, content: dict[str, Any], path: Path | None = None) -> Path:
+    """Write the figures with the machine and the versions beside them.
+
+    Args:
+        name: of the benchmark.
+        content: JSON.
+        path: of the file; ``benchmarks/results/NAME.json`` where left out.
+    """
+    path = path or FOLDER / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     data = {"benchmark": name, "machine": machine(), "versions": versions(*_PACKAGES), **content}
     path.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
     return path

@@ -6,7 +6,7 @@ What counts is the ratio within a row.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -16,7 +16,10 @@ import precast
 from precast.tools.bench.minilm import artifact, checkpoint
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.texts import texts
-from precast.tools.bench.turns import Contender, Maker, Turns
+from precast.tools.bench.turns import Turns
+
+Contender = Callable[[Sequence[str]], np.ndarray]
+"""Texts to normalized embeddings ``[n, size]``."""
 
 
 def hugging_face(dtype: str) -> Contender:
@@ -33,8 +36,8 @@ def hugging_face(dtype: str) -> Contender:
     model.eval()
 
     @torch.inference_mode()
-    def embed(batch: list[str]) -> np.ndarray:
-        inputs = tokenizer(batch, padding=True, truncation=True, max_length=256, return_tensors="pt")
+    def embed(batch: Sequence[str]) -> np.ndarray:
+        inputs = tokenizer(list(batch), padding=True, truncation=True, max_length=256, return_tensors="pt")
         hidden = model(**inputs).last_hidden_state.float()
         mask = inputs["attention_mask"][..., None].float()
         pooled = (hidden * mask).sum(1) / mask.sum(1)
@@ -50,7 +53,7 @@ def loaded(path: Path) -> Contender:
     return embed
 
 
-def makers(artifacts: Mapping[str, Path]) -> dict[str, Maker]:
+def makers(artifacts: Mapping[str, Path]) -> dict[str, Callable[[], Contender]]:
     """HF in both dtypes and the artifact of each."""
     return {
         "HF eager fp32": partial(hugging_face, "fp32"),
@@ -59,12 +62,12 @@ def makers(artifacts: Mapping[str, Path]) -> dict[str, Maker]:
     }
 
 
-def measure(turns: Turns, rounds: int) -> list[dict[str, object]]:
+def measure(turns: Turns[Sequence[str], np.ndarray], rounds: int) -> list[dict[str, object]]:
     """One row a text kind and contender: times, speed against HF, cosine against HF fp32."""
     rows: list[dict[str, object]] = []
     for kind in ("short", "mixed", "long"):
-        answers = turns.answers(texts(kind))
-        times = {name: summary(taken) for name, taken in turns.seconds(texts(kind), rounds).items()}
+        answers, seconds = turns.measured(texts(kind), rounds)
+        times = {name: summary(taken) for name, taken in seconds.items()}
         base = {name: found["median_ms"] for name, found in times.items()}
         for name, answer in answers.items():
             rows.append(

@@ -8,23 +8,29 @@ from __future__ import annotations
 
 import multiprocessing
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
+from typing import Any, Generic, TypeVar
 
-import numpy as np
-
-Contender = Callable[[list[str]], np.ndarray]
-"""Texts to normalized embeddings ``[n, size]``."""
-
-Maker = Callable[[], Contender]
-"""Makes a contender, in its own process; must pickle."""
+Work = TypeVar("Work")
+"""What a contender is given; must pickle, as its answer must."""
+Answer = TypeVar("Answer")
 
 
-class Turns:
-    """Processes that wait for their turn; a context manager that ends them."""
+class Turns(Generic[Work, Answer]):
+    """Processes that wait for their turn; a context manager that ends them.
 
-    def __init__(self, makers: Mapping[str, Maker]) -> None:
+    Args:
+        makers: each makes a contender, in its own process; must pickle.
+        rest: seconds before each turn, in which the threads of the one before may fall asleep: a team of
+            OpenMP goes on looking for work for some milliseconds, or for 200.
+    """
+
+    def __init__(
+        self, makers: Mapping[str, Callable[[], Callable[[Work], Answer]]], rest: float = 0.0
+    ) -> None:
+        self._rest = rest
         context = multiprocessing.get_context("spawn")
         self._connections: dict[str, Connection] = {}
         self._stack = ExitStack()
@@ -37,39 +43,47 @@ class Turns:
             self._stack.callback(ours.close)
             self._connections[name] = ours
 
-    def __enter__(self) -> Turns:
+    def __enter__(self) -> Turns[Work, Answer]:
         return self
 
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def answers(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """What each contender makes of ``texts``, one after the other."""
-        return {name: self._ask(name, texts)[1] for name in self._connections}
+    def answers(self, work: Work) -> dict[str, Answer]:
+        """What each contender makes of ``work``, one after the other."""
+        return {name: self._ask(name, work)[1] for name in self._connections}
 
-    def seconds(self, texts: Sequence[str], rounds: int) -> dict[str, list[float]]:
+    def seconds(self, work: Work, rounds: int) -> dict[str, list[float]]:
         """Seconds of each contender in each of ``rounds`` rounds, after one that does not count."""
-        self.answers(texts)
+        return self.measured(work, rounds)[1]
+
+    def measured(self, work: Work, rounds: int) -> tuple[dict[str, Answer], dict[str, list[float]]]:
+        """The answers of a round that does not count, and the seconds of ``rounds`` more."""
+        answers = self.answers(work)
         taken: dict[str, list[float]] = {name: [] for name in self._connections}
         for _ in range(rounds):
             for name in self._connections:
-                taken[name].append(self._ask(name, texts)[0])
-        return taken
+                taken[name].append(self._ask(name, work)[0])
+        return answers, taken
 
-    def _ask(self, name: str, texts: Sequence[str]) -> tuple[float, np.ndarray]:
+    def _ask(self, name: str, work: Work) -> tuple[float, Answer]:
         connection = self._connections[name]
-        connection.send(list(texts))
-        taken: tuple[float, np.ndarray] = connection.recv()
+        time.sleep(self._rest)
+        connection.send(work)
+        try:
+            taken: tuple[float, Answer] = connection.recv()
+        except EOFError as error:
+            raise RuntimeError(f"{name} ended before it answered; its own error stands above") from error
         return taken
 
 
-def _serve(make: Maker, connection: Connection) -> None:
+def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection) -> None:
     contender = make()
     while True:
         try:
-            texts = connection.recv()
+            work = connection.recv()
         except EOFError:
             return
         started = time.perf_counter()
-        answer = contender(texts)
+        answer = contender(work)
         connection.send((time.perf_counter() - started, answer))

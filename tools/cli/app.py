@@ -9,11 +9,12 @@ import typer
 import precast
 from precast.tools.cli.answer import classify_command, embed_command, rank_command
 from precast.tools.cli.compile import compile_command, verify_command
+from precast.tools.cli.generate import generate_command
 from precast.tools.cli.show import inspect_command
 
 app = typer.Typer(
     name="precast",
-    help="Cast Hugging Face encoders ahead of time; replay them in a minimal runtime.",
+    help="Cast Hugging Face encoders and encoder-decoders ahead of time; replay them in a minimal runtime.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -23,6 +24,7 @@ app.command("verify")(verify_command)
 app.command("embed")(embed_command)
 app.command("classify")(classify_command)
 app.command("rank")(rank_command)
+app.command("generate")(generate_command)
 
 
 def _version(asked: bool) -> None:

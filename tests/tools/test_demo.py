@@ -1,0 +1,68 @@
+"""The demo's second act in small: what it trains, and that it would notice a wrong answer."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import precast
+from precast.tools.demo import generation
+from precast.tools.demo.contenders import filled_up, generated, same_answers, up_to_end
+from precast.tools.synthetic import FORMS, Training, held_out_dates, write_dates_model
+
+SHORT = Training(steps=30, batch=32)
+
+
+def compiled(family: str, checkpoint: Path, folder: Path) -> Path:
+    path = folder / f"{family}.precast"
+    precast.compile(checkpoint, path, backend="reference", verify=False,
+                    max_target_length=16, max_rows=32, max_length=32)  # fmt: skip
+    return path
+
+
+def test_held_out_dates_are_of_every_form_and_of_one_day_each() -> None:
+    pairs = held_out_dates(40)
+    assert pairs == held_out_dates(40) and pairs != held_out_dates(40, seed=1)
+    assert pairs[0][0] == "September 9, 1986" and pairs[0][1] == "1986-09-09"
+    assert pairs[1][0] == "9th of July 1952" and pairs[1][1] == "1952-07-09"
+    for at, (text, iso) in enumerate(pairs):
+        form = FORMS[at % len(FORMS)]
+        assert text == form(date.fromisoformat(iso)) and "1950" <= iso < "2050"
+
+
+def test_a_training_gives_the_same_weights_again(tmp_path: Path) -> None:
+    first, second = (write_dates_model("marian", tmp_path / name, SHORT) for name in ("a", "b"))
+    assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("family", ["t5", "marian"])
+def test_the_act_compares_with_hugging_face(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(generation, "ROUNDS", 1)
+    checkpoint = write_dates_model(family, tmp_path / "right", SHORT)
+    artifact = compiled(family, checkpoint, tmp_path)
+    texts = tuple(text for text, _ in held_out_dates(4))
+    assert generation.compare(family, checkpoint, {"fp32": artifact}, texts) == []
+
+
+def test_a_wrong_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generation, "ROUNDS", 1)
+    checkpoint = write_dates_model("t5", tmp_path / "one", SHORT)
+    other = write_dates_model("t5", tmp_path / "other", Training(steps=30, batch=32, seed=1))
+    artifact = compiled("t5", other, tmp_path)
+    texts = tuple(text for text, _ in held_out_dates(2))
+    wrong = generation.compare("t5", checkpoint, {"fp32": artifact}, texts)
+    assert "t5 greedy, precast fp32, one by one" in wrong and "t5 4 beams, precast fp32, as a list" in wrong
+
+
+def test_answers_are_compared_without_their_filling() -> None:
+    one = filled_up([np.array([0, 5, 1]), np.array([0, 1])])
+    other = filled_up([np.array([0, 5, 1]), np.array([0, 1, 7, 8])])
+    assert one.tolist() == [[0, 5, 1], [0, 1, -1]] and generated(one) == 3
+    assert same_answers(one, other) == 1 and same_answers(one, one) == 2
+    assert up_to_end(np.array([0, 5, 1, 0, 0]), 1).tolist() == [0, 5, 1]
+    assert up_to_end(np.array([0, 5, 0]), 1).tolist() == [0, 5, 0]

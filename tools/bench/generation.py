@@ -1,0 +1,222 @@
+"""Encoder-decoders: tokens a second beside Hugging Face and CTranslate2, and requests of many lengths.
+
+``--quick`` runs the same on tiny models, to see that it works; its figures go into no table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+import precast
+from precast.tools.bench.ctranslate2_model import convert
+from precast.tools.bench.generation_load import measure_load
+from precast.tools.bench.generation_models import FIRST_WORD, SHAPES, TINY_SHAPES, Shape, write_checkpoint
+from precast.tools.bench.generation_peers import (
+    Generator,
+    Job,
+    Targets,
+    agreement,
+    ctranslate2_generator,
+    hugging_face,
+    precast_generator,
+)
+from precast.tools.bench.results import FOLDER, write_result
+from precast.tools.bench.turns import Turns
+
+REFERENCE = "HF generate fp32"
+RATIOS = {
+    "times_ctranslate2_int8": "CTranslate2 int8",
+    "times_ctranslate2_fp32": "CTranslate2 fp32",
+    "times_hf_fp32": REFERENCE,
+    "times_hf_bf16": "HF generate bf16",
+}
+"""Who each contender is divided by, and the name of the quotient."""
+BF16 = "precast bf16"
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What is measured.
+
+    Attributes:
+        shapes: of the models; requests of many lengths go to the first one.
+        batches: sources of one call.
+        beams: 1 is greedy search.
+        source_length: tokens of every source.
+        new_tokens: of every target.
+        rounds: of which the median counts.
+        load_requests: of many lengths.
+        load_rounds: of which the median counts.
+        threads: of every contender.
+        rest: seconds before each turn.
+        backend: of precast's compiler.
+    """
+
+    shapes: tuple[Shape, ...] = SHAPES
+    batches: tuple[int, ...] = (1, 16)
+    beams: tuple[int, ...] = (1, 4)
+    source_length: int = 40
+    new_tokens: int = 64
+    rounds: int = 5
+    load_requests: int = 200
+    load_rounds: int = 3
+    threads: int = 2
+    rest: float = 0.1
+    backend: Literal["inductor", "reference"] = "inductor"
+
+
+QUICK = Settings(
+    shapes=TINY_SHAPES,
+    batches=(1, 4),
+    new_tokens=16,
+    rounds=1,
+    load_requests=24,
+    load_rounds=1,
+    backend="reference",
+)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A model in everybody's own form.
+
+    Attributes:
+        checkpoint: Hugging Face's.
+        converted: CTranslate2's.
+        fp32: an artifact.
+        bf16: an artifact.
+    """
+
+    checkpoint: Path
+    converted: Path
+    fp32: Path
+    bf16: Path
+
+
+def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"]) -> Prepared:
+    """Write, convert and compile a model; only what the compiler's cache holds is not made anew.
+
+    Args:
+        shape: of the model.
+        folder: to write into.
+        backend: of precast's compiler.
+    """
+    home = folder / shape.name.lower().replace(" ", "-")
+    checkpoint = write_checkpoint(shape, home / "checkpoint")
+    converted = convert(checkpoint, home / "ctranslate2")
+    fp32, bf16 = home / "fp32.precast", home / "bf16.precast"
+    precast.compile(checkpoint, fp32, dtype="fp32", backend=backend, overwrite=True)
+    precast.compile(checkpoint, bf16, dtype="bf16", backend=backend, overwrite=True)
+    return Prepared(checkpoint, converted, fp32, bf16)
+
+
+def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Generator]]:
+    """Everybody who generates with one model, in the order of their turns."""
+    return {
+        "precast fp32": partial(precast_generator, model.fp32, threads),
+        BF16: partial(precast_generator, model.bf16, threads),
+        REFERENCE: partial(hugging_face, model.checkpoint, torch.float32, threads),
+        "HF generate bf16": partial(hugging_face, model.checkpoint, torch.bfloat16, threads),
+        "CTranslate2 fp32": partial(ctranslate2_generator, model.converted, "float32", threads),
+        "CTranslate2 int8": partial(ctranslate2_generator, model.converted, "int8", threads),
+    }
+
+
+def measure(shape: Shape, model: Prepared, settings: Settings) -> list[dict[str, Any]]:
+    """A row for each batch, number of beams and contender."""
+    rows: list[dict[str, Any]] = []
+    with Turns[Job, Targets](makers(model, settings.threads), settings.rest) as turns:
+        for beams in settings.beams:
+            for batch in settings.batches:
+                job = Job(_sources(shape, batch, settings.source_length), settings.new_tokens, beams)
+                rows += _rows(shape, job, *turns.measured(job, settings.rounds))
+                print(f"{shape.name}, batch {batch}, beams {beams}: measured", flush=True)
+    return rows
+
+
+def run(settings: Settings, folder: Path) -> dict[str, Any]:
+    """All figures.
+
+    Args:
+        settings: what is measured.
+        folder: where models are kept.
+
+    Returns:
+        JSON: ``rows`` of calls in turns, ``load`` of requests of many lengths.
+
+    Raises:
+        RuntimeError: a contender ended.
+    """
+    prepared = [prepare(shape, folder, settings.backend) for shape in settings.shapes]
+    rows: list[dict[str, Any]] = []
+    for shape, model in zip(settings.shapes, prepared, strict=True):
+        rows += measure(shape, model, settings)
+    first = settings.shapes[0]
+    load = measure_load(
+        prepared[0].bf16,
+        first.vocab_size,
+        count=settings.load_requests,
+        rounds=settings.load_rounds,
+        threads=settings.threads,
+    )
+    return {
+        **{name: getattr(settings, name) for name in ("source_length", "new_tokens", "rounds", "threads")},
+        "shapes": [asdict(shape) for shape in settings.shapes],
+        "rows": rows,
+        "load": {"shape": first.name, "contender": BF16, **load},
+    }
+
+
+def _sources(shape: Shape, batch: int, length: int) -> tuple[tuple[int, ...], ...]:
+    draw = random.Random(0)
+    return tuple(
+        tuple(draw.randrange(FIRST_WORD, shape.vocab_size - 1) for _ in range(length)) for _ in range(batch)
+    )
+
+
+def _rows(
+    shape: Shape, job: Job, answers: dict[str, Targets], seconds: dict[str, list[float]]
+) -> list[dict[str, Any]]:
+    """Tokens count once for each source, whatever the number of beams."""
+    tokens = len(job.sources) * job.new_tokens
+    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
+    equal = {name: agreement(answer, answers[REFERENCE]) for name, answer in answers.items()}
+    return [
+        {
+            "shape": shape.name,
+            "batch": len(job.sources),
+            "beams": job.beams,
+            "contender": name,
+            "median_s": round(medians[name], 6),
+            "least_s": round(min(taken), 6),
+            "most_s": round(max(taken), 6),
+            "tokens_per_s": round(tokens / medians[name], 1),
+            **{ratio: round(medians[other] / medians[name], 2) for ratio, other in RATIOS.items()},
+            "equal_tokens": round(equal[name], 4),
+        }
+        for name, taken in seconds.items()
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="tiny models, one round")
+    parser.add_argument("--output", type=Path, help="the result; benchmarks/results/generation.json")
+    parser.add_argument("--models", type=Path, default=Path("build/bench/generation"))
+    options = parser.parse_args()
+    content = run(QUICK if options.quick else Settings(), options.models)
+    usual = options.models / "quick.json" if options.quick else FOLDER / "generation.json"
+    print(f"wrote {write_result('generation', {'quick': options.quick, **content}, options.output or usual)}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,131 @@
+"""The encoder-decoders that are measured: real shapes, drawn weights.
+
+Drawn weights make a model that would say the same token forever, because the input's embedding shines through
+to the tied output. A last norm of both signs turns that off, so that tokens differ and can be compared.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedModel, T5Config
+from transformers import T5ForConditionalGeneration as T5
+
+Kind = Literal["t5", "marian"]
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A model's sizes.
+
+    Attributes:
+        name: in tables and file names.
+        kind: T5, or Marian as OPUS-MT has it.
+        vocab_size: of both sides.
+        hidden_size: of both stacks.
+        inner_size: of the feed-forward layers.
+        layers: of each stack.
+        heads: of every attention.
+    """
+
+    name: str
+    kind: Kind
+    vocab_size: int
+    hidden_size: int = 512
+    inner_size: int = 2048
+    layers: int = 6
+    heads: int = 8
+
+
+SHAPES = (Shape("T5-small", "t5", 32_128), Shape("OPUS-MT", "marian", 58_101))
+TINY_SHAPES = (
+    Shape("tiny T5", "t5", 300, hidden_size=64, inner_size=128, layers=2, heads=2),
+    Shape("tiny Marian", "marian", 301, hidden_size=64, inner_size=128, layers=2, heads=2),
+)
+FIRST_WORD = 3
+"""Token ids below it mean something in one of the two; sources are drawn from here up."""
+
+
+def write_checkpoint(shape: Shape, folder: Path) -> Path:
+    """Draw the weights of ``shape`` and write them, always the same ones.
+
+    Args:
+        shape: of the model.
+        folder: to write into.
+
+    Returns:
+        The folder.
+    """
+    torch.manual_seed(0)
+    model = {"t5": _t5, "marian": _marian}[shape.kind](shape)
+    folder.mkdir(parents=True, exist_ok=True)
+    model.eval().save_pretrained(folder)
+    return folder
+
+
+def _t5(shape: Shape) -> PreTrainedModel:
+    config = T5Config(
+        vocab_size=shape.vocab_size,
+        d_model=shape.hidden_size,
+        d_kv=shape.hidden_size // shape.heads,
+        d_ff=shape.inner_size,
+        num_layers=shape.layers,
+        num_heads=shape.heads,
+        decoder_start_token_id=0,
+    )
+    model = T5(config)
+    _both_signs(model.decoder.final_layer_norm.weight)
+    model.generation_config = _defaults(decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
+    return model
+
+
+def _marian(shape: Shape) -> PreTrainedModel:
+    pad = shape.vocab_size - 1
+    halves = {
+        f"{half}_{name}": value
+        for half in ("encoder", "decoder")
+        for name, value in (
+            ("layers", shape.layers),
+            ("attention_heads", shape.heads),
+            ("ffn_dim", shape.inner_size),
+        )
+    }
+    config = MarianConfig(
+        vocab_size=shape.vocab_size,
+        d_model=shape.hidden_size,
+        **halves,
+        activation_function="swish",
+        scale_embedding=True,
+        max_position_embeddings=512,
+        init_std=shape.hidden_size**-0.5,
+        pad_token_id=pad,
+        eos_token_id=0,
+        bos_token_id=0,
+        decoder_start_token_id=pad,
+        forced_eos_token_id=None,
+    )
+    model = MarianMTModel(config)
+    with torch.no_grad():
+        model.final_logits_bias.normal_(0, 0.1)
+        model.get_input_embeddings().weight[pad] = 0  # as OPUS-MT's: the decoder begins with nothing
+    _both_signs(model.model.decoder.layers[-1].final_layer_norm.weight)
+    model.generation_config = _defaults(
+        decoder_start_token_id=pad, eos_token_id=0, pad_token_id=pad, bad_words_ids=[[pad]]
+    )
+    return model
+
+
+def _both_signs(weight: Tensor) -> None:
+    """Wide, so that the best token stands out as it does in a trained model."""
+    with torch.no_grad():
+        weight.normal_(0, 3.0)
+
+
+def _defaults(**values: Any) -> GenerationConfig:
+    defaults: Mapping[str, Any] = {"do_sample": False, "num_beams": 1, "length_penalty": 1.0}
+    return GenerationConfig(**defaults, **values)

@@ -1,0 +1,1 @@
+"""``make demo``: models compiled ahead of time, loaded, answering as Hugging Face does."""
