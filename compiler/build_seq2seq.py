@@ -56,7 +56,7 @@ def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> BuiltSeq2Seq:
     mapped = map_weights(module, names, source, generation.dropped)
     parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
     module.load_state_dict(parameters, strict=False, assign=True)
-    return BuiltSeq2Seq(spec, module.requires_grad_(False), mapped.dropped)
+    return BuiltSeq2Seq(spec, module.requires_grad_(False), _not_read(mapped.dropped, source))
 
 
 def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[str, Tensor], Stored]:
@@ -78,6 +78,18 @@ def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[st
     if bias is not None and has_bias:
         read[bias] = source[bias].flatten()
     return {**source, **{name: tensor for name, tensor in read.items() if tensor is not None}}, stored
+
+
+def _not_read(dropped: tuple[str, ...], source: Mapping[str, Tensor]) -> tuple[str, ...]:
+    """Without copies of token tables that are read under another name."""
+    tables = [source[name] for name in (_ENCODER, _DECODER, _HEAD) if name in source]
+    copies = {
+        name
+        for name in (_ENCODER, _DECODER, _HEAD, _SHARED)
+        for table in tables
+        if _same(source.get(name), table)
+    }
+    return tuple(name for name in dropped if name not in copies)
 
 
 def _first(source: Mapping[str, Tensor], *names: str) -> Tensor | None:

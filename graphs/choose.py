@@ -23,7 +23,7 @@ RULE_LENGTH = "rule_length"
 NGRAM = "ngram"
 
 MAX_BEAMS = 64
-MAX_RULES = 1 << 20
+RULES_PER_ROW = 1 << 14
 MAX_NGRAM = 1 << 10
 EOS_TOKENS = 4
 """How many end tokens a request may have; the lists in the state are padded with -1."""
@@ -123,7 +123,7 @@ def rules_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
         graph="rules",
         axes=(
             _rows(limits),
-            Axis(RULES, 2, MAX_RULES),
+            Axis(RULES, 2, RULES_PER_ROW * limits.max_rows),
             Axis(RULE_LENGTH, 2, max(2, limits.max_target_length)),
             _self_length(limits),
             Axis(SOURCE_LENGTH, 2, max(2, limits.max_source_length)),

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from concurrent.futures import Future
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from precast.artifacts.manifest import Manifest
 from precast.runtime import calls
 from precast.runtime.calls import Answer, Call
+from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.inputs import split
 from precast.runtime.seq2seq import collect
 
@@ -80,7 +83,7 @@ class AsyncSeq2Seq:
     ) -> Any:
         """As ``Seq2Seq.generate``."""
         values, single = split(inputs, pairs=False)
-        futures = await asyncio.to_thread(self._engine.start, values, parameters, timeout, options)
+        futures = await self._start(values, parameters, timeout, options)
         found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
         return collect(found, single, return_exceptions)
 
@@ -93,3 +96,25 @@ class AsyncSeq2Seq:
     async def encode(self, inputs: Any, **options: Any) -> Any:
         """As ``Seq2Seq.encode``."""
         return await asyncio.to_thread(partial(self._engine.encode, inputs, **options))
+
+    async def _start(self, *arguments: Any) -> list[Future[GenerateOutput]]:
+        """As ``Seq2Seq.start``; its thread goes on when the task is cancelled, and must leave no requests."""
+        given_up = threading.Event()
+        started: list[Future[GenerateOutput]] = []
+
+        def start() -> None:
+            started.extend(self._engine.start(*arguments))
+            if given_up.is_set():
+                cancel()
+
+        def cancel() -> None:
+            for future in started:
+                future.cancel()
+
+        try:
+            await asyncio.to_thread(start)
+        except asyncio.CancelledError:
+            given_up.set()
+            cancel()
+            raise
+        return started

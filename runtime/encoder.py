@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from functools import wraps
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec
 
 import numpy as np
 
@@ -77,6 +77,14 @@ class Encoder:
             raise TaskError("similarity needs an artifact compiled with --task embed")
         return similarity(info.similarity, a, b)
 
+    def generate(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises: TaskError: an encoder has no decoder."""
+        raise self._without_decoder("generate")
+
+    def stream(self, *_: Any, **__: Any) -> NoReturn:
+        """Raises: TaskError: an encoder has no decoder."""
+        raise self._without_decoder("stream")
+
     def submit(self, value: Any, **options: Any) -> Future[EncoderOutput]:
         """Queue one input and return at once.
 
@@ -118,6 +126,12 @@ class Encoder:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _without_decoder(self, method: str) -> TaskError:
+        return TaskError(
+            f"{method} needs an encoder-decoder compiled with --task generate; this artifact was compiled "
+            f"with --task {self.manifest.model.task}"
+        )
 
     def start(self, call: Call) -> list[Future[EncoderOutput]]:
         """Tokenize and queue every input of ``call``; a bad one has failed already."""

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING, Any
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.runtime.errors import InputError, TaskError
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.preparation import Preparation
+from precast.runtime.generation.preparation import Preparation, check_language, check_truncate
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.stats import GenerationStats
 from precast.runtime.generation.streaming import TextPieces
+from precast.runtime.generation.values import as_number, wrong
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.inputs import parse_without_pairs, split
 from precast.runtime.outputs import EncoderOutput
@@ -98,9 +99,10 @@ class Seq2Seq:
         Raises:
             OptionError: beams, several sequences, or no tokenizer; and as ``generate``.
         """
+        seconds = _seconds(timeout)
         request = self._preparation.one(value, options)
         pieces = TextPieces(request, *self._preparation.text_stream(request))
-        self._worker.offer(request, timeout)
+        self._worker.offer(request, seconds)
         return pieces
 
     def submit(self, value: Any, *, timeout: float | None = None, **options: Any) -> Future[GenerateOutput]:
@@ -110,8 +112,9 @@ class Seq2Seq:
             InputError, OptionError: as ``generate``.
             QueueFullError: too many requests wait; try again later.
         """
+        seconds = _seconds(timeout)
         request = self._preparation.one(value, options)
-        self._worker.offer(request, timeout)
+        self._worker.offer(request, seconds)
         return request.future
 
     def encode(self, inputs: Any, *, truncate: Truncate = True, src_lang: str | None = None) -> Any:
@@ -119,8 +122,11 @@ class Seq2Seq:
 
         Raises:
             InputError: an input cannot be answered.
+            OptionError: an option has a value that it cannot have.
         """
         values, single = split(inputs, pairs=False)
+        check_truncate(truncate)
+        check_language("src_lang", src_lang)
         items = []
         for place, value in enumerate(values):
             try:
@@ -174,7 +180,8 @@ class Seq2Seq:
         options: Mapping[str, Any],
     ) -> list[Future[GenerateOutput]]:
         """Queue every input; one that cannot be answered has failed already."""
-        return self.queue(self._preparation.many(values, parameters, options), timeout)
+        seconds = _seconds(timeout)
+        return self.queue(self._preparation.many(values, parameters, options), seconds)
 
     def queue(
         self, requests: Sequence[GenerateRequest | InputError], timeout: float | None = None
@@ -200,3 +207,13 @@ def collect(answers: Sequence[Any], single: bool, return_exceptions: bool) -> An
             if isinstance(answer, BaseException):
                 raise answer
     return answers[0] if single else list(answers)
+
+
+def _seconds(timeout: Any) -> float | None:
+    """A timeout, checked."""
+    if timeout is None:
+        return None
+    seconds = as_number("timeout", timeout)
+    if seconds < 0:
+        raise wrong("timeout", "a number of seconds from 0 up", timeout)
+    return seconds

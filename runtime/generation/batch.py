@@ -33,9 +33,10 @@ class ActiveBatch:
 
     requests: tuple[Active, ...]
     vocab_size: int
+    max_rows: int
     rows: np.ndarray = field(init=False)
     padded_rows: Tensor = field(init=False)
-    """``rows``, a single one twice: graphs were traced for two and more."""
+    """``rows``, the last one again and again up to a size of which there are few."""
     source_length: int = field(init=False)
     ngram: int = field(init=False)
     rules: dict[str, Tensor] | None = field(init=False)
@@ -48,7 +49,7 @@ class ActiveBatch:
         sizes = [max(plan.no_repeat_ngram_size, plan.encoder_no_repeat_ngram_size) for plan in plans]
         for name, value in (
             ("rows", rows),
-            ("padded_rows", torch.from_numpy(_at_least_two(rows))),
+            ("padded_rows", torch.from_numpy(_filled_up(rows, self.max_rows))),
             ("source_length", max(len(one.source) for one in self.requests)),
             ("ngram", max(sizes)),
             ("rules", self._rules()),
@@ -85,6 +86,8 @@ class ActiveBatch:
         return tuple(choices)
 
 
+_EXACT, _STEP = 8, 4
+"""Up to so many rows a step has their very number, beyond a multiple."""
 _TIES = 32
 """Candidates beyond the largest ``top_k``: tokens that tie with the last one are kept too."""
 
@@ -111,6 +114,13 @@ def _groups(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
         "chosen": torch.from_numpy(_at_least_two(chosen)),
         "at": torch.from_numpy(_at_least_two(at)),
     }
+
+
+def _filled_up(rows: np.ndarray, max_rows: int) -> np.ndarray:
+    """``decode`` reads all weights for a few rows: one more costs next to nothing, a new size a setup."""
+    step = 1 if len(rows) <= _EXACT else _STEP
+    count = max(2, min(max_rows, -(-len(rows) // step) * step))
+    return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows))])
 
 
 def _at_least_two(rows: np.ndarray) -> np.ndarray:

@@ -96,7 +96,7 @@ class Decoding:
         except Exception as error:  # these requests fail, those that run do not
             failure = _failed("admit", error)
             for placement, request in zip(placements, requests, strict=True):
-                self._wipe(placement)
+                self._wipe(placement.self_pages, placement.cross_pages)
                 self.count_end(request, failure)
             return list(placements)
         self.counts.admissions += 1
@@ -128,7 +128,8 @@ class Decoding:
         if not self._running:
             return
         if self._batch is None:
-            self._batch = ActiveBatch(tuple(one for one, _ in self._running.values()), self._vocab_size)
+            requests = tuple(one for one, _ in self._running.values())
+            self._batch = ActiveBatch(requests, self._vocab_size, self._state.rows)
         try:
             for _ in range(steps):
                 self._steps.step(self._batch)
@@ -161,8 +162,9 @@ class Decoding:
         self._batch = None
         one, placement = found
         codes = self._state.arrays["finished"][list(one.rows)]
-        if (codes == INVALID).any():
-            self._wipe(placement)
+        # Nobody has looked at the scores of one that is still running since its last choice.
+        if np.isin(codes, (RUNNING, INVALID)).any():
+            self._wipe(placement.self_pages, placement.cross_pages)
         return [placement]
 
     def count_end(self, request: GenerateRequest, error: RuntimeFault | None) -> None:
@@ -209,12 +211,17 @@ class Decoding:
         self.counts.speed.add(new)
 
     def _encode(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Their keys and values go to a place that nobody reads."""
-        return self._steps.admit(sources, [np.zeros(len(source), np.int32) for source in sources])
+        """Their keys and values go to a place that counts for nobody."""
+        hidden = self._steps.admit(sources, [np.zeros(len(source), np.int32) for source in sources])
+        self._wipe((), ())
+        return hidden
 
-    def _wipe(self, placement: Placement) -> None:
-        """Overwrite what is no number: a mask gives it no weight, but zero times it is no number either."""
-        for kind, pages in (("self", sum(placement.self_pages, ())), ("cross", placement.cross_pages)):
+    def _wipe(self, self_pages: Sequence[tuple[int, ...]], cross_pages: tuple[int, ...]) -> None:
+        """Overwrite what is no number: a mask gives it no weight, but zero times it is no number either.
+
+        The page that is never dealt out is among what is masked.
+        """
+        for kind, pages in (("self", sum(self_pages, ())), ("cross", cross_pages)):
             pool = self._own if kind == "self" else self._cross
             at = pool.places((0, *pages), (len(pages) + 1) * pool.page_size)
             for name, tensor in self._pools.items():

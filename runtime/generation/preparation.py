@@ -15,6 +15,7 @@ from precast.runtime.errors import InputError, OptionError
 from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.plan import Plan
 from precast.runtime.generation.requests import GenerateRequest, LogitsProcessor
+from precast.runtime.generation.values import wrong
 from precast.runtime.inputs import Item, parse_without_pairs
 from precast.runtime.tokenization import TextTokenizer, Tokens, Truncate
 
@@ -33,18 +34,31 @@ class Options:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> Options:
-        """Raises: OptionError: ``truncate`` or ``logits_processor`` is nothing of its kind."""
+        """Raises: OptionError: one that says nothing of how to generate is nothing of its kind."""
         own = {
             name: given[name] for name in cls.__dataclass_fields__ if name in given and name != "generation"
         }
         rest = {name: value for name, value in given.items() if name not in own}
         found = cls(**own, generation=rest)
-        if not isinstance(found.truncate, bool) and found.truncate not in ("left", "right"):
-            raise OptionError(f"truncate must be True, False, 'left' or 'right', found {found.truncate!r}")
+        check_truncate(found.truncate)
+        for name in ("src_lang", "tgt_lang"):
+            check_language(name, getattr(found, name))
         processors = found.logits_processor or ()
         if not isinstance(processors, Sequence) or not all(map(callable, processors)):
             raise OptionError(f"logits_processor must be a list of functions, found {processors!r}")
         return found
+
+
+def check_truncate(value: Any) -> None:
+    """Raises: OptionError: it does not say how to cut a source."""
+    if not isinstance(value, bool) and not (isinstance(value, str) and value in ("left", "right")):
+        raise wrong("truncate", "True, False, 'left' or 'right'", value)
+
+
+def check_language(name: str, value: Any) -> None:
+    """Raises: OptionError: it cannot be the code of a language."""
+    if value is not None and not isinstance(value, str):
+        raise wrong(name, "a language's code, as the tokenizer has it", value)
 
 
 class Preparation:
@@ -82,10 +96,7 @@ class Preparation:
         Raises:
             OptionError: an option is wrong; nothing has been queued then.
         """
-        if parameters is not None and len(parameters) != len(values):
-            raise OptionError(
-                f"expected parameters for each of {len(values)} inputs, found {len(parameters)}"
-            )
+        _check_parameters(parameters, len(values))
         common = Options.of(given)
         each = [Options.of({**given, **own}) for own in parameters] if parameters else [common] * len(values)
         found: list[GenerateRequest | InputError] = []
@@ -161,3 +172,12 @@ class Preparation:
             return ids
         assert isinstance(item, str)
         return self._tokenizer.target_ids(item)
+
+
+def _check_parameters(parameters: Any, inputs: int) -> None:
+    if parameters is None:
+        return
+    if not isinstance(parameters, list | tuple) or not all(isinstance(own, Mapping) for own in parameters):
+        raise wrong("parameters", "a list of dictionaries", parameters)
+    if len(parameters) != inputs:
+        raise OptionError(f"expected parameters for each of {inputs} inputs, found {len(parameters)}")

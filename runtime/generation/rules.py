@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from precast.graphs.choose import MAX_RULES
+from precast.graphs.choose import RULES_PER_ROW
 from precast.runtime.errors import OptionError
 from precast.runtime.generation.plan import Rule
 from precast.runtime.generation.values import Ids, Values, as_list, as_number, wrong
@@ -41,9 +41,10 @@ def make_rules(
         # A sequence acts once more tokens are written than stand before its last one.
         if rule.last >= written and rule.first < max_length and len(rule.prefix) < max_length - 1
     )
-    if len(acting) > MAX_RULES:
+    if len(acting) > RULES_PER_ROW:
         raise OptionError(
-            f"the lists of tokens make {len(acting)} rules, at most {MAX_RULES} fit; give shorter lists"
+            f"the lists of tokens make {len(acting)} rules, at most {RULES_PER_ROW} fit a row; give shorter "
+            f"lists"
         )
     return acting
 

@@ -17,6 +17,7 @@ class RowState:
     """One tensor for each buffer of ``graphs.choose.state_buffers``, and numpy views to write through."""
 
     def __init__(self, limits: GenerateLimits) -> None:
+        self.rows = limits.max_rows
         buffers = state_buffers(limits)
         self.tensors: Mapping[str, Tensor] = {
             name: torch.zeros(buffer.sizes({}), dtype=buffer.torch_dtype) for name, buffer in buffers.items()
@@ -49,6 +50,8 @@ class RowState:
         state["logprobs"][at, : len(prefix)] = 0
         for row, places in zip(rows, own_places, strict=True):
             state["ancestry"][row, : len(places)] = places
+            # What its last owner saw there may be somebody else's by now, and no number.
+            state["ancestry"][row, len(places) :] = 0
         state["cross_places"][at, :count] = cross_places
         state["cross_places"][at, count:] = 0
         state["cross_lengths"][at] = count
@@ -89,6 +92,8 @@ class RowState:
         state["beam_scores"][at] = NO_SCORE
         state["beam_scores"][at[0]] = 0
         state["hypothesis_scores"][at] = NO_SCORE
+        # A place that no hypothesis comes to must not show what another request left there.
+        state["hypotheses"][at, : len(plan.prefix)] = plan.prefix
         state["hypothesis_done"][at] = 0
         state["hypothesis_lengths"][at] = len(plan.prefix)
         state["improvable"][at] = 1

@@ -80,7 +80,11 @@ class Steps:
         graph = self._graphs["admit"]
         lengths = [len(source) for source in sources]
         tokens = sum(lengths)
-        axes = {TOKENS: max(2, tokens), SEQUENCES: max(2, len(sources)), LENGTH: max(2, *lengths, 0)}
+        axes = {
+            TOKENS: self._rounded("admit", TOKENS, tokens),
+            SEQUENCES: max(2, len(sources)),
+            LENGTH: self._rounded("admit", LENGTH, max(lengths)),
+        }
         ids, to, ends = (np.zeros(n, np.int32) for n in (axes[TOKENS], axes[TOKENS], axes[SEQUENCES] + 1))
         np.concatenate(sources, out=ids[:tokens])
         np.concatenate(places, out=to[:tokens])
@@ -106,8 +110,8 @@ class Steps:
         reached = int(self._state.arrays["positions"][batch.rows].max()) + 1
         axes = {
             ROWS: len(batch.padded_rows),
-            SELF_LENGTH: self._rounded(SELF_LENGTH, reached),
-            SOURCE_LENGTH: self._rounded(SOURCE_LENGTH, batch.source_length),
+            SELF_LENGTH: self._rounded("decode", SELF_LENGTH, reached),
+            SOURCE_LENGTH: self._rounded("decode", SOURCE_LENGTH, batch.source_length),
         }
         given = {"rows": batch.padded_rows}
         (scores,) = self._run("decode", given, axes, batch)
@@ -123,9 +127,9 @@ class Steps:
             self._choose(choice, scores, axes, batch)
         self._checked = batch
 
-    def _rounded(self, axis: str, size: int) -> int:
+    def _rounded(self, graph: str, axis: str, size: int) -> int:
         """Matrix products are set up anew for each size that they meet: they shall meet few."""
-        limit = self._graphs["decode"].signature.axis(axis)
+        limit = self._graphs[graph].signature.axis(axis)
         return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
 
     def _choose(self, choice: Choice, scores: Tensor, axes: Mapping[str, int], batch: ActiveBatch) -> None:
