@@ -101,7 +101,7 @@ def _penalize(scores: Tensor, text: Tensor, length: Tensor, penalty: Tensor) -> 
     # Behind the end stands the first token again: one that is there anyway, with the same new score.
     tokens = torch.where(place[None, :] < length[:, None], text, text[:, :1]).long()
     found, by = scores.gather(1, tokens), penalty[:, None]
-    return scores.scatter(1, tokens, torch.where(found < 0, found * by, found / by))
+    return _put(scores, tokens, torch.where(found < 0, found * by, found / by))
 
 
 @dataclass(frozen=True)
@@ -140,4 +140,10 @@ def _force(scores: Tensor, first: Tensor, bos: Tensor, last: Tensor, eos: Tensor
     # What fills up the list repeats its first token; a row that is not forced writes back what it had.
     ids = torch.where(ids >= 0, ids, ids[:, :1]).clamp(min=0).long()
     kept = torch.where(forced, 0.0, scores.gather(1, ids))
-    return torch.where(forced, -math.inf, scores).scatter(1, ids, kept)
+    return _put(torch.where(forced, -math.inf, scores), ids, kept)
+
+
+def _put(scores: Tensor, tokens: Tensor, values: Tensor) -> Tensor:
+    """``values`` ``[R, S]`` in the places of ``tokens``; unlike scatter, this compiles to writes in place."""
+    row = torch.arange(tokens.shape[0], device=tokens.device)[:, None].expand(tokens.shape)
+    return scores.index_put((row, tokens), values)

@@ -1,4 +1,4 @@
-"""Beam search under the worker that serves, against Hugging Face's ``generate``: requests of all kinds at once."""
+"""Beam search in the engine against Hugging Face's ``generate``; requests of all kinds at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.seq2seq_models import spread_t5
 
 VOCAB = 37
 SEARCH = settings(
-    max_examples=12,
+    max_examples=40,
     deadline=None,
     phases=[Phase.explicit, Phase.reuse, Phase.generate],
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
@@ -67,14 +67,14 @@ def test_mixed_searches(engine: GenerationWorker, model: PreTrainedModel, asked:
     all_beams(engine, model, asked)
 
 
-@settings(SEARCH, max_examples=8)
+@settings(SEARCH, max_examples=40)
 @given(asked=st.lists(jobs(SEARCHES, 3), min_size=3, max_size=6))
 def test_searches_without_rules(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
     all_beams(engine, model, asked)
 
 
 @pytest.mark.parametrize("name", VALUES)
-@settings(SEARCH, max_examples=2)
+@settings(SEARCH, max_examples=4)
 @given(data=st.data())
 def test_each_parameter_alone(
     name: str, data: st.DataObject, engine: GenerationWorker, model: PreTrainedModel

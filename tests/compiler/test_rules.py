@@ -54,7 +54,9 @@ class Asked:
     expected: Tensor
 
 
-def hf_scores(call: dict[str, Any], asked_source: list[int], past: Tensor, logits: Tensor, written: int) -> Tensor:
+def hf_scores(
+    call: dict[str, Any], asked_source: list[int], past: Tensor, logits: Tensor, written: int
+) -> Tensor:
     if call["num_beams"] > 1:
         logits = logits.log_softmax(dim=-1)
     return hf_processors(MODEL, call, asked_source, written)(past, logits)
@@ -142,7 +144,9 @@ def check(kind: str, requests: list[Asked], order: list[int], spare: int) -> Non
 
 @settings(deadline=None, max_examples=200)
 @given(requests=requests_of(VALUES, 6), order=ORDERS, spare=st.integers(0, 3))
-def test_mixed_requests_have_hugging_faces_scores(requests: list[Asked], order: list[int], spare: int) -> None:
+def test_mixed_requests_have_hugging_faces_scores(
+    requests: list[Asked], order: list[int], spare: int
+) -> None:
     check("module", requests, order, spare)
 
 
@@ -174,26 +178,29 @@ def test_rows_without_rules_keep_their_logits_bit_by_bit(
         assert torch.equal(found.view(torch.int32), kept.view(torch.int32))
 
 
-def test_every_rule_is_seen_to_act() -> None:
-    """The draws above must reach each of them: here, what each one does to a chosen case."""
-    history, source = [0, 3, 4, 3], [5, 3, 6]
-    cases: dict[str, tuple[Any, list[int]]] = {
-        "sequence_bias": ([[[4, 3, 7], 2.0]], [7]),
-        "encoder_repetition_penalty": (2.0, [3, 5, 6]),
-        "repetition_penalty": (2.0, [0, 3, 4]),
-        "no_repeat_ngram_size": (2, [4]),
-        "encoder_no_repeat_ngram_size": (2, [6]),
-        "bad_words_ids": ([[3, 8]], [8]),
-        "min_length": (5, [1]),
-        "min_new_tokens": (4, [1]),
-        "forced_eos_token_id": (9, [*range(VOCAB)]),
-        "suppress_tokens": ([10], [10]),
-    }
-    for name, (value, changed) in cases.items():
-        plan = make_plan(LIMITS, VOCAB, {name: value, "max_length": 5, "eos_token_id": 1})
-        logits = torch.full((2, VOCAB), 1.5)
-        found = scores(Rules(), [Asked(plan, source, [history] * 2, logits, logits)], range(3), 0)
-        assert (found[0] != logits[0]).nonzero()[:, 0].tolist() == changed, name
+ACTS: dict[str, tuple[Any, list[int], list[int]]] = {
+    "sequence_bias": ([[[4, 3, 7], 2.0]], [0, 3, 4, 3], [7]),
+    "encoder_repetition_penalty": (2.0, [0, 3, 4, 3], [3, 5, 6]),
+    "repetition_penalty": (2.0, [0, 3, 4, 3], [0, 3, 4]),
+    "no_repeat_ngram_size": (2, [0, 3, 4, 3], [4]),
+    "encoder_no_repeat_ngram_size": (2, [0, 3, 4, 3], [6]),
+    "bad_words_ids": ([[3, 8]], [0, 3, 4, 3], [8]),
+    "min_length": (5, [0, 3, 4, 3], [1]),
+    "min_new_tokens": (4, [0, 3, 4, 3], [1]),
+    "forced_bos_token_id": (9, [0], [*range(VOCAB)]),
+    "forced_eos_token_id": (9, [0, 3, 4, 3], [*range(VOCAB)]),
+    "suppress_tokens": ([10], [0, 3, 4, 3], [10]),
+    "begin_suppress_tokens": ([10], [0], [10]),
+}
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_each_parameter_is_seen_to_act(name: str) -> None:
+    value, history, changed = ACTS[name]
+    plan = make_plan(LIMITS, VOCAB, {name: value, "max_length": 5, "eos_token_id": 1})
+    logits = torch.full((2, VOCAB), 1.5)
+    found = scores(Rules(), [Asked(plan, [5, 3, 6], [history] * 2, logits, logits)], range(3), 0)
+    assert (found[0] != logits[0]).nonzero()[:, 0].tolist() == changed
 
 
 def test_what_forces_and_suppresses_the_same_token_is_refused() -> None:

@@ -1,9 +1,8 @@
-"""The ``choose.sample`` graph: what may be drawn is what Hugging Face's warpers leave, and the draw is fair."""
+"""The ``choose.sample`` graph: what may be drawn is what Hugging Face's warpers leave, and draws are fair."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -11,37 +10,239 @@ import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 from transformers import PreTrainedModel
-from transformers.generation import LogitsProcessorList
-from transformers.generation import logits_process as hf
 
 from precast.compiler.model.choose.random import uniform
 from precast.compiler.model.choose.sample import Sample
-from precast.graphs.choose import sample_signature
-from precast.graphs.generate import GenerateLimits
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.choosing import Call, begin, buffers, integers, make_plan, portable
+from tests.support.choosing import make_plan, portable, some_of
+from tests.support.drawing import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
+from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save
 from tests.support.seq2seq_models import spread_t5
 
-VOCAB = 8
-ROWS = 6000
-LIMITS = GenerateLimits(
-    max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_rows=ROWS
-)
-SIGNATURE = sample_signature(LIMITS, VOCAB)
-SEEN = 3e-3
-"""What is drawn with a probability of this much is missed in all rows once in 10^7 times."""
-NO_LUCK = 5.0
-"""Standard deviations that a fair draw exceeds less than once in a million times."""
+DRAWS = 6000
+SEEN = 4e-3
+"""All draws miss a token that is as probable as that once in ten thousand million times."""
+FAIR = 5.0
+"""Standard deviations that fair draws exceed once in millions of times."""
 MARGIN = 1e-4
+WARPERS: dict[str, st.SearchStrategy[Any]] = {
+    "temperature": st.sampled_from([0.5, 0.8, 1.7]),
+    "top_k": st.integers(1, VOCAB - 1),
+    "top_p": st.floats(0.05, 0.99),
+    "min_p": st.floats(0.01, 0.9),
+    "typical_p": st.floats(0.05, 0.99),
+}
+# Quarters tie often; none has so little probability that it could not be seen.
+SCORES = st.lists(st.integers(-6, 6).map(lambda quarters: quarters / 4), min_size=VOCAB, max_size=VOCAB)
+SEEDS = range(7, 7 + DRAWS)
 
-Call_ = dict[str, Any]
+
+def on_an_edge(scores: torch.Tensor, call: dict[str, Any]) -> bool:
+    """Whether rounding decides what Hugging Face keeps."""
+
+    def kept(share: float) -> torch.Tensor:
+        moved = {name: value * share if name.endswith("_p") else value for name, value in call.items()}
+        return torch.isfinite(hf_logprobs(scores, moved))
+
+    return not torch.equal(kept(1 - MARGIN), kept(1 + MARGIN))
 
 
-def draw(scores: Tensor, call: Call_, seeds: Sequence[int], position: int = 0, candidates: int = VOCAB) -> Drawn:
-    """Every row draws from its own ``scores`` ``[R, VOCAB]``, by its own seed, behind ``position``."""
-    return draw_by(Sample(), scores, [call] * len(seeds), seeds, position, candidates)
+def check_support(
+    found: np.ndarray, logprobs: np.ndarray, scores: torch.Tensor, call: dict[str, Any]
+) -> None:
+    """The drawn tokens and their probabilities; of tokens that tie on an edge any may be kept."""
+    expected = hf_logprobs(scores, call)
+    ours = dict(zip(found.tolist(), logprobs.tolist(), strict=True))
+    likely = sorted(value for value in expected.tolist() if value > np.log(SEEN))
+    seen = sorted(value for value in ours.values() if value > np.log(SEEN))
+    np.testing.assert_allclose(seen, likely, atol=1e-4)
+    by_score = {
+        scores[token].item(): value for token, value in enumerate(expected.tolist()) if value > -np.inf
+    }
+    for token, logprob in ours.items():
+        np.testing.assert_allclose(logprob, by_score[scores[token].item()], atol=1e-4)
+
+
+@settings(deadline=None, max_examples=100)
+@given(values=SCORES, call=some_of(WARPERS, 5), data=st.data())
+def test_what_may_be_drawn_is_what_hugging_face_leaves(
+    values: list[float], call: dict[str, Any], data: st.DataObject
+) -> None:
+    scores = torch.tensor(values)
+    assume(not on_an_edge(scores, call))
+    # As many as tie with the last of the top k must be among the candidates, as the engine sees to.
+    ties = int((scores >= scores.topk(call.get("top_k", VOCAB))[0][-1]).sum())
+    candidates = data.draw(st.integers(max(2, ties), VOCAB))
+    drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS, candidates=candidates)
+    check_support(drawn.tokens, drawn.logprobs, scores, call)
+
+
+@pytest.mark.parametrize("name", WARPERS)
+@settings(deadline=None, max_examples=25)
+@given(values=SCORES, data=st.data())
+def test_each_warper_alone(name: str, values: list[float], data: st.DataObject) -> None:
+    scores, call = torch.tensor(values), {name: data.draw(WARPERS[name])}
+    assume(not on_an_edge(scores, call))
+    drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS)
+    check_support(drawn.tokens, drawn.logprobs, scores, call)
+
+
+def test_forbidden_tokens_are_never_drawn() -> None:
+    scores = torch.tensor([1.0, -torch.inf, 0.5, -torch.inf, 0.0, -1.0, -torch.inf, 2.0])
+    for call in ({}, {"typical_p": 0.9}, {"top_p": 0.99}, {"min_p": 0.01}, {"top_k": 7}):
+        drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS)
+        assert not set(drawn.tokens.tolist()) & {1, 3, 6}
+        assert np.isfinite(drawn.logprobs).all()
+
+
+@pytest.mark.parametrize("call", [{}, {"temperature": 1.6}, {"top_k": 5}, {"top_p": 0.8, "temperature": 0.7}])
+def test_draws_by_many_seeds_are_fair(call: dict[str, Any]) -> None:
+    scores = torch.tensor([0.3, -1.0, 1.5, 0.0, 0.9, -0.4, 0.2, -2.0])
+    for first in (0, 1 << 40):
+        for position in (0, 5):
+            seeds = range(first, first + DRAWS)
+            drawn = draw(scores.expand(DRAWS, -1), [call], seeds, position=position)
+            assert deviation(drawn.tokens, hf_logprobs(scores, call)) < FAIR
+
+
+@pytest.mark.parametrize("seed", [0, 1, 12345, (1 << 62) + 3])
+def test_numbers_of_one_seed_and_of_one_position_are_spread_evenly(seed: int) -> None:
+    """By position, by seed, and in pairs of neighbours, which must not depend on each other."""
+    count, bins = 1 << 16, 16
+    numbers = torch.arange(count)
+    for drawn in (
+        uniform(torch.full((count,), seed), numbers),
+        uniform(numbers + (seed >> 1), torch.full((count,), 9)),
+        uniform((numbers << 32) + (seed >> 1), torch.full((count,), 9)),
+    ):
+        assert drawn.dtype == torch.float32 and 0 <= drawn.min() and drawn.max() < 1
+        place = (drawn * bins).long()
+        even = torch.full((bins,), 1 / bins).log()
+        assert deviation(place.numpy(), even) < FAIR
+        pairs = place[:-1:2] * bins + place[1::2]
+        assert deviation(pairs.numpy(), torch.full((bins * bins,), 1 / bins**2).log()) < FAIR
+
+
+def test_draws_of_one_seed_over_positions_are_fair() -> None:
+    scores, calls = torch.tensor([0.3, -1.0, 1.5, 0.0, 0.9, -0.4, 0.2, -2.0]), [{"top_k": 6}]
+    tokens = [
+        draw(scores.expand(100, -1), calls, range(seed, seed + 100), position=position).tokens
+        for seed in (5, 999)
+        for position in range(60)
+    ]
+    assert deviation(np.concatenate(tokens), hf_logprobs(scores, calls[0])) < FAIR
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    values=st.lists(SCORES, min_size=2, max_size=6),
+    calls=st.lists(some_of(WARPERS, 3), min_size=6, max_size=6),
+    seeds=st.lists(st.integers(0, (1 << 62)), min_size=6, max_size=6),
+    position=st.integers(0, 40),
+    data=st.data(),
+)
+def test_a_row_draws_the_same_whatever_stands_beside_it(
+    values: list[list[float]],
+    calls: list[dict[str, Any]],
+    seeds: list[int],
+    position: int,
+    data: st.DataObject,
+) -> None:
+    count, scores = len(values), torch.tensor(values)
+    together = draw(scores, calls[:count], seeds[:count], position=position)
+    order = data.draw(st.permutations(range(count)))
+    rows = data.draw(
+        st.lists(st.integers(0, LIMITS.max_rows - 1), min_size=count, max_size=count, unique=True)
+    )
+    mixed = draw(
+        scores[order], [calls[i] for i in order], [seeds[i] for i in order], position=position, rows=rows,
+        graph=GRAPH,
+    )  # fmt: skip
+    assert mixed.tokens.tolist() == together.tokens[order].tolist()
+    for i in range(count):
+        twice = draw(scores[[i, i]], [calls[i]], [seeds[i]] * 2, position=position)
+        assert twice.tokens.tolist() == [together.tokens[i]] * 2
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    values=SCORES, top_k=st.integers(1, 4), seeds=st.lists(st.integers(0, 1 << 62), min_size=2, max_size=50)
+)
+def test_more_candidates_than_needed_change_nothing(
+    values: list[float], top_k: int, seeds: list[int]
+) -> None:
+    scores = torch.tensor(values)
+    ties = max(2, int((scores >= scores.topk(top_k)[0][-1]).sum()))
+    found = [
+        draw(scores.expand(len(seeds), -1), [{"top_k": top_k}], seeds, candidates=n)
+        for n in range(ties, VOCAB + 1)
+    ]
+    for other in found[1:]:
+        # Equal scores have no order of their own: which of them stands first may differ.
+        assert torch.equal(scores[other.tokens.tolist()], scores[found[0].tokens.tolist()])
+
+
+GRAPH = portable(Sample(), SIGNATURE)
+WORDS = 37
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return spread_t5(WORDS)
+
+
+@pytest.fixture(scope="module")
+def engine(model: PreTrainedModel) -> Iterator[GenerationWorker]:
+    worker = Model(save(model)).engine()
+    yield worker
+    worker.close()
+
+
+def generate(engine: GenerationWorker, calls: list[dict[str, Any]]) -> list[GenerateOutput]:
+    plans = [make_plan(ENGINE_LIMITS, WORDS, {"max_length": 16, "eos_token_id": 1, **call}) for call in calls]
+    requests = [request([5, 9, 4], plan) for plan in plans]
+    for one in requests:
+        engine.add(one)
+    return [one.future.result(timeout=120) for one in requests]
+
+
+SAMPLED: dict[str, Any] = {"do_sample": True, "seed": 11, "temperature": 1.3, "top_p": 0.9, "top_k": 9}
+
+
+def test_a_request_draws_the_same_alone_and_among_others(engine: GenerationWorker) -> None:
+    (alone,) = generate(engine, [SAMPLED])
+    others = [
+        {"num_beams": 3},
+        {"num_beams": 1},
+        {**SAMPLED, "seed": 4, "top_k": 0, "num_return_sequences": 3},
+    ]
+    for place in range(len(others) + 1):
+        among = generate(engine, [*others[:place], SAMPLED, *others[place:]])[place]
+        assert among.token_ids.tolist() == alone.token_ids.tolist()
+        np.testing.assert_allclose(among.sequences[0].logprobs, alone.sequences[0].logprobs, atol=1e-4)
+
+
+def test_logprobs_are_those_of_the_warped_distribution(
+    engine: GenerationWorker, model: PreTrainedModel
+) -> None:
+    call = {key: SAMPLED[key] for key in ("temperature", "top_p", "top_k")}
+    for seed in range(6):
+        (answer,) = generate(engine, [{**SAMPLED, "seed": seed}])
+        ids = answer.token_ids.tolist()
+        with torch.no_grad():
+            logits = model(torch.tensor([[5, 9, 4]]), decoder_input_ids=torch.tensor([ids])).logits[0]
+        expected = [hf_logprobs(logits[at], call)[ids[at + 1]].item() for at in range(len(ids) - 1)]
+        np.testing.assert_allclose(answer.sequences[0].logprobs, expected, atol=1e-3)
+        assert answer.score == pytest.approx(sum(expected), abs=1e-2)
+
+
+def test_the_sequences_of_a_request_are_different_samples(engine: GenerationWorker) -> None:
+    (answer,) = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3, "num_return_sequences": 6}])
+    found = [tuple(one.token_ids.tolist()) for one in answer.sequences]
+    assert len(set(found)) == 6
+    singles = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3 + row} for row in range(6)])
+    assert found == [tuple(one.token_ids.tolist()) for one in singles]

@@ -58,7 +58,7 @@ def begin(state: RowState, rows: Sequence[int], plan: Plan, source: Sequence[int
 def make_plan(
     limits: GenerateLimits, vocab: int, given: Mapping[str, Any], prefix: Sequence[int] | None = None
 ) -> Plan:
-    """The plan of arguments in Hugging Face's names, for a checkpoint that says nothing but the start token."""
+    """The plan of arguments in Hugging Face's names; the checkpoint says nothing but the start token."""
     return resolve(GenerationDefaults(decoder_start_token_id=0), limits, vocab, given, prefix)
 
 
@@ -86,7 +86,10 @@ def hf_processors(
 def rule_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
     """Arguments of a call that change its scores; token 0 is the start token, 1 and 2 may end a target."""
     token = st.integers(1, vocab - 1)
-    sequence = st.lists(token, min_size=1, max_size=3)
+    # Low tokens are those that histories are made of. A bias cannot name token 0 in this form, a word can.
+    often = st.one_of(st.integers(1, 4), token)
+    sequence = st.lists(often, min_size=1, max_size=3)
+    word = st.lists(st.one_of(st.just(0), often), min_size=1, max_size=3)
     # Eighths add up without rounding, in any order.
     bias = st.one_of(st.integers(-24, 24).map(lambda eighths: eighths / 8), st.just(-float("inf")))
     return {
@@ -97,7 +100,7 @@ def rule_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
         "repetition_penalty": st.sampled_from([0.7, 1.2, 2.5]),
         "no_repeat_ngram_size": st.integers(1, 4),
         "encoder_no_repeat_ngram_size": st.integers(1, 4),
-        "bad_words_ids": st.lists(sequence, min_size=1, max_size=4),
+        "bad_words_ids": st.lists(word, min_size=1, max_size=4),
         "min_length": st.integers(1, 12),
         "min_new_tokens": st.integers(1, 9),
         "forced_bos_token_id": token,

@@ -75,7 +75,9 @@ def plans(draw: st.DrawFn) -> Plan:
     rules = tuple(
         Rule(token, value, first=first)
         for token, value, first in draw(
-            st.lists(st.tuples(tokens, st.sampled_from([-math.inf, -3.0, 2.0]), st.integers(1, 6)), max_size=3)
+            st.lists(
+                st.tuples(tokens, st.sampled_from([-math.inf, -3.0, 2.0]), st.integers(1, 6)), max_size=3
+            )
         )
     )
     more = {

@@ -1,0 +1,50 @@
+"""Every graph of generation through AOTInductor: the answers are those of the portable programs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import precast
+from tests.support.drawn_requests import write_t5
+
+SOURCES = [[5, 9, 4, 30, 2], [7, 7, 3], list(range(2, 20)), [36], [11, 12, 13, 14]]
+ASKED: list[dict[str, Any]] = [
+    {"max_new_tokens": 18},
+    {"max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "length_penalty": 0.5},
+    {"max_new_tokens": 15, "do_sample": True, "seed": 5, "top_p": 0.9, "typical_p": 0.95, "min_p": 0.01},
+    {
+        "max_new_tokens": 14, "repetition_penalty": 1.3, "no_repeat_ngram_size": 2, "min_new_tokens": 6,
+        "bad_words_ids": [[7], [8, 9]], "suppress_tokens": [20], "decoder_input_ids": [0, 6, 4],
+    },
+    {
+        "max_new_tokens": 10, "num_beams": 4, "early_stopping": True, "no_repeat_ngram_size": 3,
+        "encoder_no_repeat_ngram_size": 2, "forced_eos_token_id": 1, "renormalize_logits": True,
+    },
+]  # fmt: skip
+"""Among them every graph and every rule."""
+
+
+@pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
+def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
+    checkpoint = write_t5(tmp_path / "checkpoint")
+    found, expected = [
+        _answers(checkpoint, tmp_path / backend, backend=backend, prepack=prepack)
+        for backend in ("inductor", "reference")
+    ]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert [one.token_ids.tolist() for one in ours] == [one.token_ids.tolist() for one in theirs]
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.score == pytest.approx(other.score, rel=1e-4)
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
+
+
+def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
+    """All requests decode together, so that every graph runs in the same steps."""
+    limits = {"max_length": 32, "max_target_length": 32, "max_rows": 16, "max_tokens": 128, "max_batch": 8}
+    precast.compile(checkpoint, artifact, **limits, **options)
+    with precast.load(artifact) as engine:
+        return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]

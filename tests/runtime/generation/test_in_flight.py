@@ -1,0 +1,177 @@
+"""Requests that come, end and are cancelled while others run: each gets what it gets alone."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from concurrent.futures import CancelledError, wait
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.steps import Steps
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.drawn_requests import (
+    ASKED,
+    Asked,
+    answer_alone,
+    asked,
+    assert_empty,
+    assert_same_answer,
+    beams,
+    write_t5,
+)
+from tests.support.generation import Model, request
+from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_until_idle
+
+Moment = tuple[int, Asked, int | None]
+"""The step before which a request is made, what it asks, and after how many steps it is cancelled."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(write_t5(tmp_path_factory.mktemp("t5")))
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> Iterator[GenerationWorker]:
+    engine = model.engine(patience=0)
+    yield engine
+    engine.close()
+
+
+class Script:
+    """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
+
+    def __init__(self, moments: list[Moment]) -> None:
+        self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
+        self.cancelled: set[GenerateRequest] = set()
+        self._lock = threading.RLock()
+        self._due = [(step, made, False) for (step, _, _), made in zip(moments, self.requests, strict=True)]
+        self._due += [
+            (step + after, made, True)
+            for (step, _, after), made in zip(moments, self.requests, strict=True)
+            if after is not None
+        ]
+        self._due.sort(key=lambda entry: (entry[0], entry[2]))
+        self.engine: GenerationWorker
+
+    def act(self, step: int) -> None:
+        """All that is due before ``step``."""
+        with self._lock:
+            while self._due and self._due[0][0] <= step:
+                _, made, cancels = self._due.pop(0)
+                if not cancels:
+                    self.engine.offer(made)
+                elif made.future.cancel():
+                    self.cancelled.add(made)
+
+    def finish(self) -> None:
+        """Wait for all; the engine stops counting when nothing runs."""
+        while self._due:
+            wait_until_idle(self.engine)
+            with self._lock:
+                if self._due:
+                    self.act(self._due[0][0])
+        wait([made.future for made in self.requests], timeout=60)
+        wait_until_idle(self.engine)
+
+
+@given(
+    moments=st.lists(
+        st.tuples(st.integers(0, 25), asked(), st.none() | st.none() | st.integers(0, 12)),
+        min_size=1, max_size=9,
+    ),
+    self_pages=st.sampled_from([8, 9, 12, 40]),
+    cross_pages=st.sampled_from([2, 3, 12]),
+    patience=st.integers(0, 4),
+    steps_per_look=st.integers(1, 4),
+)  # fmt: skip
+@settings(max_examples=60, deadline=None)
+def test_every_request_gets_what_it_gets_alone(
+    model: Model,
+    alone: GenerationWorker,
+    moments: list[Moment],
+    self_pages: int,
+    cross_pages: int,
+    patience: int,
+    steps_per_look: int,
+) -> None:
+    script = Script(moments)
+
+    def wrap(steps: Steps) -> ScriptedSteps:
+        scripted = ScriptedSteps(steps)
+        scripted.before_step = lambda step, _: script.act(step)
+        return scripted
+
+    engine = model.engine(
+        self_pages=self_pages, cross_pages=cross_pages, patience=patience, steps_per_look=steps_per_look,
+        wrap=wrap,
+    )  # fmt: skip
+    script.engine = engine
+    script.finish()
+    for (_, one, _), made in zip(moments, script.requests, strict=True):
+        if made in script.cancelled:
+            with pytest.raises(CancelledError):
+                made.future.result(timeout=0)
+        else:
+            assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))
+    assert_empty(engine)
+    stats = engine.stats()
+    assert (stats.cancelled, stats.failed) == (len(script.cancelled), 0)
+    assert stats.requests == len(moments) - len(script.cancelled)
+    engine.close()
+
+
+@given(st.lists(asked(), min_size=12, max_size=24), st.integers(0, 4), st.integers(1, 4))
+@settings(max_examples=8, deadline=None)
+def test_many_threads_ask_one_engine(
+    model: Model, alone: GenerationWorker, many: list[Asked], patience: int, steps_per_look: int
+) -> None:
+    engine = model.engine(self_pages=10, cross_pages=4, patience=patience, steps_per_look=steps_per_look)
+    made = [request(list(one[0]), one[1]) for one in many]
+
+    def add(mine: list[GenerateRequest]) -> None:
+        for each in mine:
+            engine.add(each)
+
+    threads = [threading.Thread(target=add, args=(made[first::3],)) for first in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for one, mine in zip(many, made, strict=True):
+        assert_same_answer(mine.future.result(timeout=60), answer_alone(alone, one))
+    wait_until_idle(engine)
+    assert_empty(engine)
+    engine.close()
+
+
+def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationWorker) -> None:
+    """A full house of equal requests: none waits for ever, all get the same."""
+    one: Asked = ((5, 9, 4, 30, 2), beams(3, 16))
+    engine = model.engine(self_pages=24, cross_pages=8)
+    made = [request(list(one[0]), one[1]) for _ in range(20)]
+    for each in made:
+        engine.offer(each)
+    expected = answer_alone(alone, one)
+    for each in made:
+        assert_same_answer(each.future.result(timeout=60), expected)
+    wait_until_idle(engine)
+    assert_empty(engine)
+    engine.close()
+
+
+def test_encoding_goes_on_beside_decoding(model: Model, alone: GenerationWorker) -> None:
+    with scripted(model, patience=0) as (engine, _):
+        made = [ask(engine, one) for one in ASKED]
+        tokens = [one.tokens for one in made]
+        beside = [future.result(timeout=30).hidden for future in engine.encode(tokens)]
+        for one, asked in zip(made, ASKED, strict=True):
+            assert_same_answer(one.future.result(timeout=30), answer_alone(alone, asked))
+        for found, future in zip(beside, alone.encode(tokens), strict=True):
+            expected = future.result(timeout=30).hidden
+            assert found is not None and expected is not None and found.shape == expected.shape
+            assert abs(found - expected).max() < 1e-4

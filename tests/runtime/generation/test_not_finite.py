@@ -1,0 +1,177 @@
+"""Numbers that are none end the request that has them; its neighbours and successors notice nothing."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from precast.runtime.errors import NotFiniteError
+from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.plan import Rule
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.drawn_requests import (
+    ASKED,
+    VOCAB,
+    answer_alone,
+    assert_empty,
+    assert_same_answer,
+    beams,
+    endless,
+    greedy,
+    samples,
+    write_t5,
+)
+from tests.support.generation import Model
+from tests.support.scripted_steps import ScriptedSteps, ask, assert_serves, scripted, wait_until_idle
+
+VICTIM = tuple(range(5, 28))
+"""A source of a length that no other has here: what is written for it is known by it."""
+VICTIMS = {
+    "greedy": greedy(30),
+    "beam": beams(3, 20),
+    "sample": samples(2, 5, 20),
+    "prefix": greedy(30, prefix=(0, 4, 5, 6, 7)),
+}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(write_t5(tmp_path_factory.mktemp("t5")))
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> Iterator[GenerationWorker]:
+    engine = model.engine(patience=0)
+    yield engine
+    engine.close()
+
+
+def spoil(steps: ScriptedSteps, kind: str, places: np.ndarray) -> None:
+    """What a model that overflows writes there."""
+    for name, tensor in steps.pools.items():
+        if name.startswith(f"{kind}_"):
+            tensor[torch.from_numpy(places.astype(np.int64))] = math.nan
+
+
+def spoil_victims(steps: ScriptedSteps) -> None:
+    """Every source of the victim's length has keys and values that are no numbers."""
+
+    def after(places: Sequence[np.ndarray]) -> None:
+        for one in places:
+            if len(one) == len(VICTIM):
+                spoil(steps, "cross", one)
+
+    steps.after_admit = after
+
+
+@pytest.mark.parametrize("kind", VICTIMS)
+@pytest.mark.parametrize("steps_per_look", [1, 3])
+def test_neighbours_and_successors_are_not_disturbed(
+    kind: str, steps_per_look: int, model: Model, alone: GenerationWorker
+) -> None:
+    with scripted(model, self_pages=12, cross_pages=6, steps_per_look=steps_per_look) as (engine, steps):
+        spoil_victims(steps)
+        for _ in range(2):
+            before = [(ask(engine, one), one) for one in ASKED[:2]]
+            victim = ask(engine, (VICTIM, VICTIMS[kind]))
+            after = [(ask(engine, one), one) for one in ASKED]
+            with pytest.raises(NotFiniteError, match="no numbers"):
+                victim.future.result(timeout=30)
+            for made, one in before + after:
+                assert_same_answer(made.future.result(timeout=30), answer_alone(alone, one))
+        wait_until_idle(engine)
+        assert_empty(engine)
+        assert engine.stats().failed == 2
+
+
+@given(cancelled_at=st.integers(1, 6), self_pages=st.sampled_from([8, 12]))
+@settings(max_examples=8, deadline=None)
+def test_one_that_leaves_before_it_is_found_out_leaves_nothing_behind(
+    model: Model, alone: GenerationWorker, cancelled_at: int, self_pages: int
+) -> None:
+    """Inside a prefix nothing is chosen, so that nobody looks at the scores."""
+    with scripted(model, self_pages=self_pages, cross_pages=6, patience=0) as (engine, steps):
+        spoil_victims(steps)
+        victim = ask(engine, (VICTIM, greedy(32, prefix=(0, 4, 5, 6, 7))))
+
+        def cancel(step: int, _: ActiveBatch) -> None:
+            if step == cancelled_at:
+                victim.future.cancel()
+
+        steps.after_step = cancel
+        wait_until_idle(engine)
+        assert victim.future.cancelled() or isinstance(victim.future.exception(), NotFiniteError)
+        assert_serves(engine, alone)
+
+
+def test_places_that_a_row_had_before_do_not_matter(model: Model, alone: GenerationWorker) -> None:
+    """A short target gets the row of a longer one, whose last page goes to somebody else, beside a third
+    that makes all of them be read that far."""
+    long, short = ((8, 9), endless(30)), ((3, 4), endless(6))
+    with scripted(model, patience=0) as (engine, steps):
+        spoil_victims(steps)
+        gone, made = [], []
+
+        def join(step: int, _: ActiveBatch) -> None:
+            if step == 2:
+                gone.append(ask(engine, ((9,), endless(32))))
+            elif step == 8:
+                gone[0].future.cancel()
+            elif step == 18:
+                made.extend(
+                    [ask(engine, short), ask(engine, (VICTIM, greedy(32, prefix=(0, *range(4, 20)))))]
+                )
+
+        steps.before_step = join
+        first = ask(engine, long)
+        first.future.result(timeout=30)
+        wait_until_idle(engine)
+        assert_same_answer(first.future.result(), answer_alone(alone, long))
+        assert_same_answer(made[0].future.result(), answer_alone(alone, short))
+        assert isinstance(made[1].future.exception(), NotFiniteError)
+
+
+def test_a_source_that_is_only_encoded_does_not_matter(model: Model, alone: GenerationWorker) -> None:
+    """Its keys and values go to the place that rows read behind the end of a shorter source."""
+    with scripted(model, patience=0) as (engine, steps):
+        spoil_victims(steps)
+        made = [ask(engine, one) for one in ASKED]
+        (encoded,) = engine.encode([ask(engine, (VICTIM, greedy(4))).tokens])
+        encoded.result(timeout=30)
+        for one, asked in zip(made, ASKED, strict=True):
+            assert_same_answer(one.future.result(timeout=30), answer_alone(alone, asked))
+        assert_serves(engine, alone)
+
+
+def test_every_token_forbidden(model: Model, alone: GenerationWorker) -> None:
+    rules = tuple(Rule(token, -math.inf, first=4) for token in range(VOCAB))
+    with scripted(model) as (engine, _):
+        for plan in (greedy(9, rules=rules), beams(2, 9, rules=rules), samples(2, 1, 9, rules=rules)):
+            made = ask(engine, ((6, 7), plan))
+            with pytest.raises(NotFiniteError, match="every token is forbidden"):
+                made.future.result(timeout=30)
+        assert_serves(engine, alone)
+
+
+def test_a_model_that_always_gives_none(model: Model) -> None:
+    """Everybody fails, the engine stays."""
+    with scripted(model, self_pages=6) as (engine, steps):
+
+        def after(places: Sequence[np.ndarray]) -> None:
+            for one in places:
+                spoil(steps, "cross", one)
+
+        steps.after_admit = after
+        made = [ask(engine, one) for one in ASKED * 2]
+        for one in made:
+            with pytest.raises(NotFiniteError, match="check the weights"):
+                one.future.result(timeout=30)
+        wait_until_idle(engine)
+        assert_empty(engine)
+        assert engine.stats().failed == len(made)

@@ -1,0 +1,300 @@
+"""The engine's calls on a compiled artifact, against Hugging Face where it has something to say."""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import LogitsProcessorList
+
+import precast
+from precast.runtime.errors import (
+    EmptyInputError,
+    InputTooLongError,
+    InputTypeError,
+    OptionError,
+    ProcessorError,
+    TaskError,
+    TokenIdError,
+)
+from precast.runtime.generation.outputs import GenerateOutput
+from precast.runtime.seq2seq import Seq2Seq
+from tests.support.artifacts import TinyModels
+from tests.support.drawn_requests import write_t5
+from tests.support.generating import SOURCE, TARGET, Generating, mbart, t5
+
+Options = dict[str, Any]
+TEXTS = ["the cat sat", "l'été où être naïve", "dogs weren't barking at night !", ""]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
+    return t5(tmp_path_factory.mktemp("t5"), max_length=14, no_repeat_ngram_size=2)
+
+
+@pytest.fixture(scope="module")
+def engine(made: Generating) -> Iterator[Seq2Seq]:
+    with precast.load(made.artifact) as loaded:
+        yield loaded
+
+
+@pytest.fixture(scope="module")
+def translating(tmp_path_factory: pytest.TempPathFactory) -> Generating:
+    return mbart(tmp_path_factory.mktemp("mbart"))
+
+
+def ids_of(answer: GenerateOutput) -> list[int]:
+    found: list[int] = answer.token_ids.tolist()
+    return found
+
+
+def expected(made: Generating, text: str, **options: Any) -> list[int]:
+    return made.generate(made.ids(text), **options)[0]
+
+
+def test_one_a_list_and_an_empty_list(made: Generating, engine: Seq2Seq) -> None:
+    one = engine.generate(TEXTS[0])
+    assert isinstance(one, GenerateOutput) and one.text == made.text(ids_of(one))
+    many = engine.generate(TEXTS[:3])
+    assert isinstance(many, list) and [one.prompt_token_ids.tolist() for one in many] == [
+        made.ids(text) for text in TEXTS[:3]
+    ]
+    assert ids_of(many[0]) == ids_of(one)
+    assert engine.generate([]) == [] and engine.encode([]) == []
+    assert ids_of(engine.generate([TEXTS[0]])[0]) == ids_of(one)
+
+
+def test_the_checkpoints_own_defaults_hold(made: Generating, engine: Seq2Seq) -> None:
+    """max_length 14 and no bigram twice, unless the call says otherwise."""
+    for text in TEXTS[:3]:
+        assert ids_of(engine.generate(text)) == expected(made, text)
+        assert len(ids_of(engine.generate(text, eos_token_id=[]))) == 14
+        free: Options = {"no_repeat_ngram_size": 0, "max_length": TARGET}
+        assert ids_of(engine.generate(text, **free)) == expected(made, text, **free)
+
+
+def test_texts_and_ids_with_parameters_of_their_own(made: Generating, engine: Seq2Seq) -> None:
+    values = [TEXTS[0], made.ids(TEXTS[1]), np.array(made.ids(TEXTS[2])), torch.tensor([5, 6])]
+    own: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"max_length": 9}, {"num_beams": 2, "max_length": 8}]
+    found = engine.generate(values, parameters=own, max_length=11)
+    sources = [*map(made.ids, TEXTS[:3]), [5, 6]]
+    for answer, source, options in zip(found, sources, own, strict=True):
+        assert ids_of(answer) == made.generate(source, **{"max_length": 11, **options})[0]
+    with pytest.raises(OptionError, match="expected parameters for each of 4 inputs, found 1"):
+        engine.generate(values, parameters=[{}])
+
+
+def test_several_sequences_best_first(made: Generating, engine: Seq2Seq) -> None:
+    options: Options = {"num_beams": 4, "num_return_sequences": 3, "max_length": 10}
+    answer = engine.generate(TEXTS[1], **options)
+    assert [one.token_ids.tolist() for one in answer.sequences] == made.generate(
+        made.ids(TEXTS[1]), **options
+    )
+    scores = [one.score for one in answer.sequences]
+    assert scores == sorted(scores, reverse=True)
+    assert answer.text == answer.sequences[0].text and answer.score == scores[0]
+
+
+def test_an_input_that_cannot_be_answered_keeps_its_place(engine: Seq2Seq) -> None:
+    values = [TEXTS[0], None, [10**6], [], TEXTS[1]]
+    found = engine.generate(values, return_exceptions=True)
+    kinds = [GenerateOutput, InputTypeError, TokenIdError, EmptyInputError, GenerateOutput]
+    assert [type(one) for one in found] == kinds
+    assert [one.index for one in found[1:4]] == [1, 2, 3]
+    with pytest.raises(InputTypeError, match="input 1: "):
+        engine.generate(values)
+    with pytest.raises(TokenIdError, match="input 1: "):
+        engine.encode([TEXTS[0], [10**6]])
+
+
+def test_a_given_beginning_of_the_target(made: Generating, engine: Seq2Seq) -> None:
+    beginning = made.tokenizer("dogs sat", add_special_tokens=False).input_ids
+    whole = [0, *beginning]
+    for options in (Options(), Options(num_beams=3)):
+        wanted = expected(made, TEXTS[0], decoder_input_ids=whole, **options)
+        givens: list[Options] = [
+            {"target_prefix": "dogs sat"}, {"target_prefix": beginning}, {"decoder_input_ids": whole},
+            {"decoder_input_ids": np.array(beginning)},
+        ]  # fmt: skip
+        for given in givens:
+            answer = engine.generate(TEXTS[0], **given, **options)
+            assert ids_of(answer) == wanted and answer.sequences[0].prefix_length == len(whole)
+            assert len(answer.sequences[0].logprobs) == len(wanted) - len(whole)
+    with pytest.raises(OptionError, match="expected decoder_input_ids or target_prefix, found both"):
+        engine.generate(TEXTS[0], target_prefix="a", decoder_input_ids=[0])
+    with pytest.raises(InputTooLongError, match="the target begins with"):
+        engine.generate(TEXTS[0], target_prefix=[5] * TARGET, max_length=TARGET)
+
+
+class Favour:
+    """Makes one token likelier wherever another is in the row; keeps what it was called with."""
+
+    def __init__(self) -> None:
+        self.shapes: list[tuple[Any, ...]] = []
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.shapes.append((input_ids.shape, input_ids.dtype, scores.shape, scores.dtype))
+        return scores + 4.0 * torch.sin(torch.arange(scores.shape[1]) * input_ids.sum(1, keepdim=True))
+
+
+@pytest.mark.parametrize("beams", [1, 3])
+def test_a_processor_sees_and_does_what_it_does_in_hugging_face(
+    beams: int, made: Generating, engine: Seq2Seq
+) -> None:
+    ours, theirs = Favour(), Favour()
+    options: Options = {"num_beams": beams, "max_length": 12}
+    with torch.no_grad():
+        wanted = expected(made, TEXTS[0], logits_processor=LogitsProcessorList([theirs]), **options)
+    plain = engine.generate(TEXTS[0], **options)
+    others = [engine.submit(text, max_length=12) for text in TEXTS[1:3]]
+    answer = engine.generate(TEXTS[0], logits_processor=[ours], **options)
+    assert ids_of(answer) == wanted != ids_of(plain)
+    assert ours.shapes[: len(theirs.shapes)] == theirs.shapes
+    for text, other in zip(TEXTS[1:3], others, strict=True):
+        assert ids_of(other.result()) == expected(made, text, max_length=12)
+
+
+def raising(input_ids: Tensor, scores: Tensor) -> Tensor:
+    if input_ids.shape[1] == 4:
+        raise KeyError("mine")
+    return scores
+
+
+@pytest.mark.parametrize(
+    ("processor", "message"),
+    [
+        (raising, "KeyError: 'mine'"),
+        (lambda ids, scores: scores[:, :-1], r"scores of shape \(1, \d+\), found \(1, \d+\)"),
+        (lambda ids, scores: None, "found NoneType"),
+        (lambda ids: ids, "TypeError"),
+    ],
+    ids=["raises", "shape", "none", "arguments"],
+)
+def test_a_processor_that_fails_ends_its_own_request(
+    processor: Any, message: str, made: Generating, engine: Seq2Seq
+) -> None:
+    own: list[Options] = [{}, {"logits_processor": [processor]}, {}]
+    found = engine.generate(TEXTS[:3], parameters=own, return_exceptions=True, eos_token_id=[])
+    with pytest.raises(ProcessorError, match=message):
+        raise found[1]
+    for place in (0, 2):
+        assert ids_of(found[place]) == ids_of(engine.generate(TEXTS[place], eos_token_id=[]))
+
+
+def test_encode_gives_the_encoders_hidden_states(made: Generating, engine: Seq2Seq) -> None:
+    sources = [made.ids(text) or [1] for text in TEXTS[:3]] * 3
+    found = engine.encode([*TEXTS[:3], *sources[3:]])
+    for answer, source in zip(found, sources, strict=True):
+        with torch.no_grad():
+            theirs = made.model.get_encoder()(torch.tensor([source])).last_hidden_state[0].numpy()
+        assert answer.prompt_token_ids.tolist() == source
+        np.testing.assert_allclose(answer.hidden, theirs, atol=2e-4 * max(1, abs(theirs).max()))
+    np.testing.assert_array_equal(engine.encode(TEXTS[0]).hidden.shape, found[0].hidden.shape)
+
+
+def test_sources_that_are_too_long_are_cut_or_refused(made: Generating, engine: Seq2Seq) -> None:
+    ids = [5 + number % 40 for number in range(SOURCE + 9)]
+    cuts: list[tuple[Any, list[int]]] = [
+        (True, ids[:SOURCE]), ("right", ids[:SOURCE]), ("left", ids[-SOURCE:]),
+    ]  # fmt: skip
+    for truncate, kept in cuts:
+        answer = engine.generate(ids, truncate=truncate)
+        assert answer.truncated and answer.prompt_token_ids.tolist() == kept
+        assert ids_of(answer) == made.generate(kept)[0]
+        encoded = engine.encode(ids, truncate=truncate)
+        assert encoded.truncated and encoded.prompt_token_ids.tolist() == kept
+    long = "the cat sat on a mat " * 9
+    assert engine.generate(long).truncated and len(engine.generate(long).prompt_token_ids) == SOURCE
+    for value in (ids, long):
+        for call in (engine.generate, engine.encode):
+            with pytest.raises(InputTooLongError, match=f"the artifact takes {SOURCE}"):
+                call([value], truncate=False)
+    with pytest.raises(InputTooLongError):
+        engine.submit(ids, truncate=False)
+
+
+def test_languages_of_source_and_target(translating: Generating) -> None:
+    with precast.load(translating.artifact) as engine:
+        code = {name: translating.tokenizer.convert_tokens_to_ids(name) for name in ("en_XX", "de_DE")}
+        for source, target in (("en_XX", "de_DE"), ("de_DE", "en_XX")):
+            ids = translating.ids("the cat sat", source)
+            answer = engine.generate(
+                "the cat sat", src_lang=source, tgt_lang=target, num_beams=2, max_length=9
+            )
+            assert answer.prompt_token_ids.tolist() == ids and code[source] in ids
+            wanted = translating.generate(ids, forced_bos_token_id=code[target], num_beams=2, max_length=9)[0]
+            assert ids_of(answer) == wanted and wanted[1] == code[target]
+            assert engine.encode("the cat sat", src_lang=source).prompt_token_ids.tolist() == ids
+        for name in ("src_lang", "tgt_lang"):
+            with pytest.raises(OptionError, match="xx_YY"):
+                engine.generate("the", **Options({name: "xx_YY"}))
+
+
+def test_what_is_not_supported_is_refused_by_name(engine: Seq2Seq) -> None:
+    before = engine.stats()
+    for name, value in (("max_new_token", 3), ("guidance_scale", 2.0), ("streamer", object())):
+        for call in (engine.generate, engine.submit, engine.stream):
+            with pytest.raises(OptionError, match=f"^{name} is"):
+                call("the", **Options({name: value}))
+    assert engine.stats().admissions == before.admissions
+
+
+def test_timings_and_statistics(engine: Seq2Seq) -> None:
+    before = engine.stats()
+    answers = engine.generate(TEXTS[:3], max_length=10)
+    for answer in answers:
+        timings = answer.timings
+        assert 0 < timings.admitted < timings.first_token <= timings.finished < 60
+    after = engine.stats()
+    assert after.requests == before.requests + 3 and after.failed == before.failed
+    assert after.tokens - before.tokens == sum(len(ids_of(answer)) - 1 for answer in answers)
+    assert after.rows == 8 and after.tokens_per_second > 0
+
+
+def test_methods_of_the_other_kind_of_artifact(engine: Seq2Seq, tiny: TinyModels) -> None:
+    for name in ("embed", "classify", "predict", "rank", "similarity"):
+        with pytest.raises(TaskError, match=f"{name} needs an encoder artifact"):
+            getattr(engine, name)("the cat")
+    with pytest.raises(AttributeError, match="has no attribute 'generat'"):
+        engine.generat("the cat")
+    with precast.load(tiny["embed"].artifact) as encoder:
+        for name in ("generate", "stream"):
+            with pytest.raises(TaskError, match=f"{name} needs .* --task generate.*embed"):
+                getattr(encoder, name)("the cat", num_beams=2)
+
+
+def test_an_engine_that_is_dropped_ends_its_thread(made: Generating) -> None:
+    engine = precast.load(made.artifact)
+    thread = engine._worker._thread
+    engine.generate("the cat")
+    del engine
+    gc.collect()
+    thread.join(30)
+    assert not thread.is_alive()
+
+
+def test_sampling_repeats_by_its_seed_in_any_company(engine: Seq2Seq) -> None:
+    options: Options = {"do_sample": True, "seed": 5, "num_return_sequences": 3, "max_length": 12}
+    alone = engine.generate(TEXTS[0], **options)
+    again = engine.generate([*TEXTS[:3], TEXTS[0]], **options)[::3]
+    for answer in again:
+        assert [one.text for one in answer.sequences] == [one.text for one in alone.sequences]
+    assert len({one.text for one in alone.sequences}) > 1
+    assert engine.generate(TEXTS[0], **options | {"seed": 6}).text != alone.text
+
+
+def test_artifacts_without_a_tokenizer_take_and_give_ids(tmp_path: Path, made: Generating) -> None:
+    precast.compile(write_t5(tmp_path / "c"), tmp_path / "a", backend="reference", verify=False, max_rows=4)
+    with precast.load(tmp_path / "a") as engine:
+        answer = engine.generate([3, 4, 5])
+        assert answer.text is None and len(answer.token_ids) > 1
+        with pytest.raises(OptionError, match="no tokenizer, so there is no text"):
+            engine.stream([3, 4, 5])
+        found = engine.generate(["the", [3]], return_exceptions=True)
+        assert type(found[0]).__name__ == "TokenizationError" and found[1].text is None
