@@ -44,7 +44,13 @@ def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
 
 def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
     """All requests decode together, so that every graph runs in the same steps."""
-    limits = {"max_length": 32, "max_target_length": 32, "max_rows": 16, "max_tokens": 128, "max_batch": 8}
+    limits: dict[str, Any] = {
+        "max_length": 32,
+        "max_target_length": 32,
+        "max_rows": 16,
+        "max_tokens": 128,
+        "max_batch": 8,
+    }
     precast.compile(checkpoint, artifact, **limits, **options)
     with precast.load(artifact) as engine:
         return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]
