@@ -22,7 +22,7 @@ from typing import Any, Literal
 import precast
 from precast.runtime.errors import QueueFullError, RuntimeFault
 from precast.runtime.seq2seq import Seq2Seq
-from precast.tools.bench.machine import machine, versions
+from precast.tools.bench.results import write_result
 from precast.tools.synthetic import LONGEST_TARGET, held_out_dates, write_dates_model
 
 Backend = Literal["inductor", "reference"]
@@ -226,13 +226,10 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         found = soak(Path(folder), options.requests, options.threads, options.backend)
-    data = {"benchmark": "generation_soak", "machine": machine(), "versions": versions("torch"), **found}
-    text = json.dumps(data, indent=2) + "\n"
     if options.output is None:
-        print(text, end="")
+        print(json.dumps(found, indent=2))
     else:
-        options.output.parent.mkdir(parents=True, exist_ok=True)
-        options.output.write_text(text, "utf-8")
+        write_result("generation_soak", {"rows": [found]}, options.output)
     for line in complaints(found):
         print(line, file=sys.stderr)
     return 1 if complaints(found) else 0
