@@ -9,12 +9,12 @@ import numpy as np
 import torch
 import transformers
 from torch import Tensor
-from transformers import AutoModelForSeq2SeqLM, PreTrainedModel
+from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from precast.artifacts.manifest import GenerateInfo, ParityInfo
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.errors import ParityError
-from precast.compiler.parity import ALLOWED, compare
+from precast.compiler.parity import TEXTS, check_token_ids, judged
 from precast.graphs.generate import GenerateLimits
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.parameters import resolve
@@ -39,13 +39,14 @@ class Recorder:
 
 
 def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityInfo:
-    """Compare the logits of every step of some greedy answers, and that each token is the best of HF's too.
+    """Compare the logits of every step of some greedy answers, every token, and texts both ways.
 
     The requests run at the same time, so that they join and leave while others decode. Hugging Face decodes
     each alone, fed with the same tokens.
 
     Raises:
-        ParityError: logits are further from HF's than the dtype explains, or a token is not the best one.
+        ParityError: logits are further from HF's than the dtype explains, a token is not the best one, or a
+            text is tokenized or written in another way.
     """
     manifest = engine.manifest
     sources = draw_sources(engine)
@@ -54,27 +55,19 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
     outputs = _generate(engine, sources, steps, recorders)
     model = _oracle(checkpoint)
     expected = [
-        logits_of(model, source, output.token_ids[:-1].tolist())
+        logits_of(model, source, output.token_ids[:-1].tolist()).numpy()
         for source, output in zip(sources, outputs, strict=True)
     ]
     found = [np.stack(recorder.seen) for recorder in recorders]
-    allowed = ALLOWED[manifest.build.dtype]
-    info = ParityInfo(
+    info = judged(
+        found,
+        expected,
         oracle=f"transformers {transformers.__version__}, fp32, each input alone, step by step",
-        inputs=len(sources),
+        dtype=manifest.build.dtype,
         tokens=sum(map(len, found)),
-        allowed_relative_error=allowed.relative,
-        allowed_cosine=allowed.cosine,
-        **compare(found, expected),
     )
-    if not (info.max_relative_error <= allowed.relative and info.min_cosine >= allowed.cosine):
-        raise ParityError(
-            f"the artifact does not decode as {info.oracle}: largest relative error "
-            f"{info.max_relative_error:.2e} (allowed {allowed.relative:.0e}), least cosine "
-            f"{info.min_cosine:.6f} (allowed {allowed.cosine}); nothing was written. Compare with "
-            f"--backend reference, and please report it"
-        )
-    _check_tokens(outputs, expected, allowed.relative)
+    _check_tokens(outputs, expected, info.allowed_relative_error)
+    _check_texts(engine, outputs, checkpoint)
     return info
 
 
@@ -107,7 +100,7 @@ def draw_sources(engine: Seq2Seq) -> list[list[int]]:
     return [random.integers(0, vocab, size=min(int(n), longest)).tolist() for n in lengths]
 
 
-def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[int]) -> np.ndarray:
+def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[int]) -> Tensor:
     """Hugging Face's logits after each token of ``target``, fp32 ``[n, vocab]``.
 
     Token by token with its cache, as ``generate`` does it: umT5 gives others when it is given all at once.
@@ -123,8 +116,8 @@ def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[in
                 use_cache=True,
             )
             cache = step.past_key_values
-            rows.append(step.logits[0, -1].float().numpy())
-    return np.stack(rows)
+            rows.append(step.logits[0, -1].float())
+    return torch.stack(rows)
 
 
 def _most_steps(engine: Seq2Seq) -> int:
@@ -151,4 +144,23 @@ def _check_tokens(outputs: Sequence[GenerateOutput], expected: Sequence[np.ndarr
             raise ParityError(
                 f"step {step} chose token {tokens[step]}, Hugging Face's best is "
                 f"{int(logits[step].argmax())}; nothing was written. Please report it"
+            )
+
+
+def _check_texts(engine: Seq2Seq, outputs: Sequence[GenerateOutput], checkpoint: Checkpoint) -> None:
+    """Sources are tokenized, and targets written, as transformers does it."""
+    manifest = engine.manifest
+    if manifest.tokenization.file is None:
+        return
+    assert isinstance(manifest.limits, GenerateLimits)
+    theirs = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    for text, encoded in zip(TEXTS, engine.encode(list(TEXTS)), strict=True):
+        ids = theirs(text, truncation=True, max_length=manifest.limits.max_source_length)["input_ids"]
+        check_token_ids(text, encoded.prompt_token_ids.tolist(), ids or [manifest.tokenization.empty_id])
+    for output in outputs:
+        expected = theirs.decode(output.token_ids.tolist(), skip_special_tokens=True)
+        if output.text != expected:
+            raise ParityError(
+                f"the token ids {output.token_ids.tolist()} are written as {output.text!r}, transformers "
+                f"gives {expected!r}; nothing was written"
             )

@@ -18,7 +18,7 @@ from precast.graphs.encode import Limits
 from precast.runtime.encoder import Encoder
 from precast.runtime.outputs import EncoderOutput
 
-_TEXTS = (
+TEXTS = (
     "",
     "a",
     "Cast ahead of time, assembled on site.",
@@ -53,18 +53,38 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> Pa
     oracle = Oracle(checkpoint, spec)
     expected = [tensor.float().numpy() for tensor in oracle.answers(sequences)]
     found = [_answer(output) for output in engine.encode(sequences)]
-    allowed = ALLOWED[manifest.build.dtype]
+    return judged(
+        found, expected, oracle=Oracle.name, dtype=manifest.build.dtype, tokens=sum(map(len, sequences))
+    )
+
+
+def judged(
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, oracle: str, dtype: str, tokens: int
+) -> ParityInfo:
+    """How far the answers are from the oracle's.
+
+    Args:
+        found: an answer for each input.
+        expected: the oracle's.
+        oracle: who it is, for people.
+        dtype: of the artifact.
+        tokens: that were compared.
+
+    Raises:
+        ParityError: further than the dtype explains.
+    """
+    allowed = ALLOWED[dtype]
     info = ParityInfo(
-        oracle=Oracle.name,
-        inputs=len(sequences),
-        tokens=sum(map(len, sequences)),
+        oracle=oracle,
+        inputs=len(found),
+        tokens=tokens,
         allowed_relative_error=allowed.relative,
         allowed_cosine=allowed.cosine,
         **compare(found, expected),
     )
     if not (info.max_relative_error <= allowed.relative and info.min_cosine >= allowed.cosine):
         raise ParityError(
-            f"the artifact does not answer as {info.oracle}: largest relative error "
+            f"the artifact does not answer as {oracle}: largest relative error "
             f"{info.max_relative_error:.2e} (allowed {allowed.relative:.0e}), least cosine "
             f"{info.min_cosine:.6f} (allowed {allowed.cosine}); nothing was written. Compare with "
             f"--backend reference, and please report it"
@@ -122,13 +142,21 @@ def _check_tokenizer(engine: Encoder, checkpoint: Checkpoint) -> None:
         return
     theirs = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     lower_case = read_settings(checkpoint).do_lower_case
-    texts = [text.lower() for text in _TEXTS] if lower_case else list(_TEXTS)
+    texts = [text.lower() for text in TEXTS] if lower_case else list(TEXTS)
     longest = _max_length(engine.manifest)
     for text, output in zip(texts, engine.encode(texts, prompt=""), strict=True):
         expected = theirs(text, truncation=True, max_length=longest)["input_ids"]
         expected = expected or [engine.manifest.tokenization.empty_id]
-        if output.prompt_token_ids.tolist() != expected:
-            raise ParityError(
-                f"the text {text!r} is tokenized to {output.prompt_token_ids.tolist()}, "
-                f"transformers gives {expected}; nothing was written"
-            )
+        check_token_ids(text, output.prompt_token_ids.tolist(), expected)
+
+
+def check_token_ids(text: str, found: list[int], expected: list[int]) -> None:
+    """Compare the token ids of a text.
+
+    Raises:
+        ParityError: they are others.
+    """
+    if found != expected:
+        raise ParityError(
+            f"the text {text!r} is tokenized to {found}, transformers gives {expected}; nothing was written"
+        )

@@ -77,12 +77,12 @@ class Seq2Seq:
             ProcessorError, NotFiniteError, GraphError: what the request ended by.
         """
         values, single = split(inputs, pairs=False)
-        futures = self.start(values, parameters, timeout, options)
-        answers: list[GenerateOutput | BaseException] = []
-        for future in futures:
-            error = future.exception()
-            answers.append(future.result() if error is None else error)
-        return collect(answers, single, return_exceptions)
+        # No name for the answers: an error that is raised holds this frame, and would be in a circle with them.
+        return collect(
+            [_outcome(future) for future in self.start(values, parameters, timeout, options)],
+            single,
+            return_exceptions,
+        )
 
     def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> TextPieces:
         """Generate one target and iterate over its text as it grows.
@@ -196,17 +196,25 @@ class Seq2Seq:
                 futures.append(found.future)
             except InputError as error:
                 futures.append(Future())
-                futures[-1].set_exception(error.at(place))
+                # Without a traceback: this frame holds the futures, and one of them the error.
+                futures[-1].set_exception(error.at(place).with_traceback(None))
         return futures
 
 
 def collect(answers: Sequence[Any], single: bool, return_exceptions: bool) -> Any:
     """What the caller gets: the first error, unless errors were asked for as results."""
-    if not return_exceptions:
-        for answer in answers:
-            if isinstance(answer, BaseException):
-                raise answer
+    failed = [answer for answer in answers if isinstance(answer, BaseException)]
+    if failed and not return_exceptions:
+        try:
+            raise failed[0]
+        finally:
+            del answers, failed  # the error holds this frame: they would be in a circle with it
     return answers[0] if single else list(answers)
+
+
+def _outcome(future: Future[GenerateOutput]) -> GenerateOutput | BaseException:
+    error = future.exception()
+    return future.result() if error is None else error
 
 
 def _seconds(timeout: Any) -> float | None:

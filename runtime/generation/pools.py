@@ -89,8 +89,8 @@ def _zeros(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
     """Memory that is taken page by page when it is first written to.
 
     torch.zeros would write to all of it, and start a team of threads for this thread: beside that of the
-    engine's they are more than there are cores, and OpenMP then lets waiting threads sleep, which makes a
-    step three times as long.
+    engine's they are more than there are cores, and OpenMP then lets waiting threads sleep: waking them
+    is slow beside a step of a small model.
     """
     memory = torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8))
     return memory.view(dtype).view(size)

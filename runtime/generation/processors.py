@@ -5,13 +5,18 @@ The slow way: every step waits for them.
 
 from __future__ import annotations
 
+import traceback
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
 from precast.runtime.errors import ProcessorError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.requests import Active
+from precast.runtime.generation.requests import Active, LogitsProcessor
 from precast.runtime.generation.state import RowState
+
+_OWN_FRAMES = 2
 
 
 def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> None:
@@ -30,18 +35,34 @@ def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> Non
 def _apply(one: Active, state: RowState, scores: Tensor, length: int) -> None:
     input_ids = state.tensors["history"][list(one.rows), :length].long()
     try:
-        found = scores.clone()
-        for processor in one.request.processors:
-            found = processor(input_ids.clone(), found)
-            if not isinstance(found, Tensor) or found.shape != scores.shape:
-                shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
-                raise ProcessorError(
-                    f"a logits processor must give scores of shape {tuple(scores.shape)}, found {shape}"
-                )
-        scores.copy_(found.detach().to(torch.float32))
-    except ProcessorError as error:
-        one.request.failure = error
+        scores.copy_(_processed(one.request.processors, input_ids, scores))
     except Exception as error:  # whatever a user's code raises
-        failure = ProcessorError(f"a logits processor failed: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-        one.request.failure = failure
+        one.request.failure = _failure(error)
+
+
+def _processed(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:
+    found = scores.clone()
+    for processor in processors:
+        found = processor(input_ids.clone(), found)
+        if not isinstance(found, Tensor) or found.shape != scores.shape:
+            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise ProcessorError(
+                f"a logits processor must give scores of shape {tuple(scores.shape)}, found {shape}"
+            )
+    return found.detach().to(torch.float32)
+
+
+def _failure(error: Exception) -> ProcessorError:
+    """What the request ends by, with the user's part of the traceback as text.
+
+    The frames themselves hold the request, and so the future that will hold the error: a circle with the
+    scores in it, which would stay in memory until the garbage collector comes.
+    """
+    below = traceback.extract_tb(error.__traceback__)[_OWN_FRAMES:]
+    error = error.with_traceback(None)
+    if isinstance(error, ProcessorError):
+        return error
+    where = "".join(f"\n{line}" for line in traceback.StackSummary.from_list(below).format())
+    failure = ProcessorError(f"a logits processor failed: {type(error).__name__}: {error}{where.rstrip()}")
+    failure.__cause__ = error
+    return failure

@@ -56,9 +56,10 @@ class GenerationWorker:
         self._scheduler = scheduler
         self._steps_per_look = steps_per_look
         self._changed = threading.Condition()
-        self._tickets: dict[GenerateRequest, Ticket] = {}
+        # By future: one that held its request would make a circle, which only the garbage collector ends.
+        self._tickets: dict[Future[GenerateOutput], Ticket] = {}
         self._jobs: deque[EncodeJob] = deque()
-        self._cancelled: deque[GenerateRequest] = deque()
+        self._cancelled: deque[Future[GenerateOutput]] = deque()
         self._closed = False
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(
@@ -144,14 +145,14 @@ class GenerationWorker:
         self._scheduler.check(need)
         ticket = Ticket(need, None if timeout is None else request.made + timeout, request)
         self._scheduler.add(ticket)
-        self._tickets[request] = ticket
-        request.future.add_done_callback(lambda future: self._note_cancelled(request, future))
+        self._tickets[request.future] = ticket
+        request.future.add_done_callback(self._note_cancelled)
         self._changed.notify_all()
 
-    def _note_cancelled(self, request: GenerateRequest, future: Future[GenerateOutput]) -> None:
+    def _note_cancelled(self, future: Future[GenerateOutput]) -> None:
         """Called by whoever ends the future; the thread itself does so with answers and errors only."""
         if future.cancelled():
-            self._cancelled.append(request)
+            self._cancelled.append(future)
             if threading.current_thread() is not self._thread:
                 with self._changed:
                     self._changed.notify_all()
@@ -196,24 +197,23 @@ class GenerationWorker:
         ended: list[Placement] = []
         with self._changed:
             while self._cancelled:
-                request = self._cancelled.popleft()
-                ended += self._leave(request, None)
+                ended += self._leave(self._cancelled.popleft(), None)
             for ticket in self._scheduler.expired(time.monotonic()):
                 waited = time.monotonic() - ticket.payload.made
                 error = DeadlineError(
                     f"the request's timeout was over after {waited:.3f} seconds; {ticket.state}"
                 )
-                ended += self._leave(ticket.payload, error)
+                ended += self._leave(ticket.payload.future, error)
         self._release(ended)
 
-    def _leave(self, request: GenerateRequest, error: RuntimeFault | None) -> list[Placement]:
-        ticket = self._tickets.pop(request, None)
+    def _leave(self, future: Future[GenerateOutput], error: RuntimeFault | None) -> list[Placement]:
+        ticket = self._tickets.pop(future, None)
         if ticket is None:
             return []
         was = self._scheduler.cancel(ticket)
-        self._decoding.count_end(request, error)
+        self._decoding.count_end(ticket.payload, error)
         self._changed.notify_all()
-        return self._decoding.remove(request) if was == "running" else []
+        return self._decoding.remove(ticket.payload) if was == "running" else []
 
     def _admit(self) -> None:
         with self._changed:
@@ -233,12 +233,13 @@ class GenerationWorker:
     def _release(self, placements: Sequence[Placement]) -> None:
         with self._changed:
             for placement in placements:
-                self._tickets.pop(placement.ticket.payload, None)
+                self._tickets.pop(placement.ticket.payload.future, None)
                 self._scheduler.finish(placement)
 
     def _fail_all(self, error: RuntimeFault) -> None:
         with self._changed:
-            requests, jobs = list(self._tickets), list(self._jobs)
+            requests = [ticket.payload for ticket in self._tickets.values()]
+            jobs = list(self._jobs)
             self._tickets.clear()
             self._jobs.clear()
         for request in requests:

@@ -10,11 +10,12 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from precast.compiler.generation_parity import logits_of
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
 from precast.graphs.signature import Signature
 from precast.runtime.replay.inductor import InductorGraph
 from tests.support.models import assert_close, save
-from tests.support.seq2seq import ByHand, hf_logits
+from tests.support.seq2seq import ByHand
 
 VOCAB = 47
 
@@ -51,6 +52,6 @@ def test_steps_through_inductor(prepack: bool, tmp_path: Path) -> None:
     engine.follow(7, 2)
     continued = engine.step({7: 3, 2: 4})
     for row, source in sources.items():
-        assert_close(found[row], list(hf_logits(model, source, target)))
+        assert_close(found[row], list(logits_of(model, source, target)))
     for row, token in ((7, 3), (2, 4)):
-        assert_close([continued[row]], [hf_logits(model, sources[2], [*target, token])[-1]])
+        assert_close([continued[row]], [logits_of(model, sources[2], [*target, token])[-1]])

@@ -27,8 +27,9 @@ from precast.compiler.build_seq2seq import build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
 from precast.compiler.families.registry import FAMILIES
+from precast.compiler.generation_parity import logits_of
 from tests.support.models import assert_close, hf_answers, reference_answers, save
-from tests.support.seq2seq import ByHand, hf_logits
+from tests.support.seq2seq import ByHand
 from tests.support.strategies import batches
 
 VOCAB = 47
@@ -73,7 +74,7 @@ def check(model: PreTrainedModel, sources: list[list[int]], seed: int, start: in
             found[row].append(logits)
     for row, rows in found.items():
         assert len(rows) == STEPS - begun[row]
-        assert_close(rows, list(hf_logits(model, sources[row], targets[row][: len(rows)])))
+        assert_close(rows, list(logits_of(model, sources[row], targets[row][: len(rows)])))
     check_beams(engine, model, sources[0], targets[0])
 
 
@@ -86,7 +87,7 @@ def check_beams(engine: ByHand, model: PreTrainedModel, source: list[int], targe
         given = {beam: 3 + 2 * step + at for at, beam in enumerate(BEAMS)}
         for beam, logits in engine.step(given).items():
             pasts[beam].append(given[beam])
-            assert_close([logits], [hf_logits(model, source, pasts[beam])[-1]])
+            assert_close([logits], [logits_of(model, source, pasts[beam])[-1]])
 
 
 @st.composite
@@ -190,7 +191,7 @@ def test_copies_of_tied_tables_are_no_tables_of_their_own(tmp_path: Path) -> Non
     assert decoder.shared_tokens and decoder.head.tied and not decoder.head.bias
     assert engine.built.dropped == ("encoder.version",)
     engine.admit({0: [5, 6, 7]})
-    assert_close([engine.step({0: 2})[0]], list(hf_logits(model, [5, 6, 7], [2])))
+    assert_close([engine.step({0: 2})[0]], list(logits_of(model, [5, 6, 7], [2])))
 
 
 def test_what_is_no_encoder_of_bart_is_refused(tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
@@ -128,23 +127,3 @@ def program(module: nn.Module, signature: Signature) -> ProgramRunner:
     names = [buffer.name for buffer in signature.inputs]
     text = to_program(trace(module.eval(), signature), names).to_json()
     return ProgramRunner(Program.from_json(text), dict(module.state_dict()))
-
-
-def hf_logits(model: PreTrainedModel, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """HF's logits after each token of ``target``, ``[n, vocab]``, for this source alone.
-
-    Token by token with its cache, as ``generate`` does: given all at once, umT5's decoder sees the future.
-    """
-    found, cache = [], None
-    with torch.no_grad():
-        encoded = model.get_encoder()(torch.tensor([list(source)]))
-        for token in target:
-            step = model(
-                encoder_outputs=encoded,
-                decoder_input_ids=torch.tensor([[token]]),
-                past_key_values=cache,
-                use_cache=True,
-            )
-            cache = step.past_key_values
-            found.append(step.logits[0, -1])
-    return torch.stack(found)

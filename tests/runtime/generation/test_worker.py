@@ -168,7 +168,7 @@ def test_an_answer_in_time_meets_no_deadline(model: Model, alone: GenerationWork
 
 def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationWorker) -> None:
     with held(model, self_pages=4, patience=0) as (engine, gate):
-        running = [made for made in engine._tickets if engine._tickets[made].state == "running"]
+        running = [one.payload for one in engine._tickets.values() if one.state == "running"]
         waiting = [ask(engine, ((3,), endless())) for _ in range(3)]
         for made in (*running, waiting[1]):
             assert made.future.cancel()
@@ -242,7 +242,8 @@ def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
 
 def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> None:
     with held(model, self_pages=2, max_waiting=2) as (engine, gate):
-        made = [*engine._tickets, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
+        held_back = [ticket.payload for ticket in engine._tickets.values()]
+        made = [*held_back, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
         blocked: list[BaseException] = []
 
         def add() -> None:
