@@ -77,7 +77,7 @@ class Seq2Seq:
             ProcessorError, NotFiniteError, GraphError: what the request ended by.
         """
         values, single = split(inputs, pairs=False)
-        # No name for the answers: an error that is raised holds this frame, and would be in a circle with them.
+        # No name for the answers: an error that is raised holds this frame, and they hold the error.
         return collect(
             [_outcome(future) for future in self.start(values, parameters, timeout, options)],
             single,

@@ -19,6 +19,7 @@ from precast.graphs.program_runner import ProgramRunner
 from precast.runtime.errors import GraphError
 from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.packing import fill_example
+from precast.runtime.replay.allocator import keep_freed_memory
 from precast.runtime.replay.captured import CapturedReplay, CaptureOptions, device_failed
 from precast.runtime.replay.cuda import CudaDevice
 from precast.runtime.replay.direct import DirectReplay
@@ -88,6 +89,7 @@ def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
 
 
 def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:
+    keep_freed_memory()
     inductor = manifest.build.backend == "inductor"
     open_one = _open_library if inductor else _open_program
     return _open_variants(graph, partial(open_one, folder, graph, _bound(weights, graph)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.model.choose.best import best_tokens
+from precast.compiler.model.choose.best import Best, best_continuations
 from precast.compiler.model.choose.progress import Progress
 from precast.graphs.choose import AT_EOS, AT_LENGTH, EOS_TOKENS, INVALID, NO_SCORE, RUNNING
 
@@ -118,9 +118,13 @@ class Beam(nn.Module):
         head, span = rows[:, :1], self_span.long()
         settings = Settings(length_penalties[head], early_stoppings[head] == 1, early_stoppings[head] == 2)
         step = _step(progress, rows)
-        logs = scores[at.long()]
-        logs = torch.where(renormalize_logits[rows][..., None] > 0, logs.log_softmax(dim=-1), logs)
-        best = _continuations(logs, beam_scores[rows], step, progress)
+        best = _continuations(
+            best_continuations(
+                scores, at.long(), beam_scores[rows], renormalize_logits[rows] > 0, _enough(scores.shape[-1])
+            ),
+            step,
+            progress,
+        )
         going = _going_on(best, rows.shape[1])
 
         possible = improvable[head] > 0
@@ -171,13 +175,15 @@ def _step(progress: Progress, rows: Tensor) -> Step:
     return Step(rows, position, prompt, running, running & (position + 1 < prompt))
 
 
-def _continuations(logs: Tensor, running_scores: Tensor, step: Step, progress: Progress) -> Continuations:
-    enough = min(1 + EOS_TOKENS, logs.shape[-1])
-    score, parent, token = best_tokens(logs + running_scores[..., None], enough)
-    logprob = logs[torch.arange(logs.shape[0], device=logs.device)[:, None], parent, token]
-    head = step.rows[:, :1].expand(token.shape)
-    ends = progress.ending(head, token, step.position + 2, logprob) != RUNNING
-    return Continuations(score, parent, token, logprob, ends)
+def _enough(vocab: int) -> int:
+    """Continuations for each beam: one goes on even when all end tokens are among the best."""
+    return min(1 + EOS_TOKENS, vocab)
+
+
+def _continuations(best: Best, step: Step, progress: Progress) -> Continuations:
+    head = step.rows[:, :1].expand(best.token.shape)
+    ends = progress.ending(head, best.token, step.position + 2, best.logprob) != RUNNING
+    return Continuations(best.score, best.beam, best.token, best.logprob, ends)
 
 
 def _going_on(best: Continuations, beams: int) -> Continuations:

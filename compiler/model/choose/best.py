@@ -1,8 +1,13 @@
-"""The best of very many numbers."""
+"""The best of very many scores.
+
+The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Those take one pass over the scores that
+writes next to nothing; selecting among all of them would take several times as long.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -10,24 +15,85 @@ from torch import Tensor
 _CHUNK = 64
 
 
-def best_tokens(scores: Tensor, each: int) -> tuple[Tensor, Tensor, Tensor]:
-    """The best ``each * B`` scores of ``[G, B, vocab]``, falling: score, beam and token, ``[G, each * B]``.
+@dataclass(frozen=True)
+class Best:
+    """The best continuations of each group, ``[G, K]``, by falling score."""
 
-    The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Maxima are one pass that compiles to
-    vector code; selecting among all numbers takes several times as long.
+    score: Tensor
+    """With the sum that the beam came with."""
+    beam: Tensor
+    token: Tensor
+    logprob: Tensor
+
+
+def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, renormalize: Tensor, each: int) -> Best:
+    """The best ``each * B`` continuations of ``G`` groups of ``B`` beams.
 
     Args:
-        scores: fp32.
+        scores: fp32 ``[R, vocab]``.
+        at: int64 ``[G, B]``, the row of each beam.
+        sums: fp32 ``[G, B]``, what each beam came with.
+        renormalize: bool ``[G, B]``, whether log-softmax goes over the scores first.
         each: at most ``vocab``.
     """
-    groups, beams, vocab = scores.shape
-    chunks = -(-vocab // _CHUNK)
-    padded = torch.nn.functional.pad(scores, (0, chunks * _CHUNK - vocab), value=-math.inf)
-    padded = padded.view(groups, beams * chunks, _CHUNK)
-    _, chunk = torch.topk(padded.amax(dim=-1), min(each, chunks) * beams, dim=-1, sorted=False)
-    among = padded.gather(1, chunk[..., None].expand(-1, -1, _CHUNK))
-    score, place = torch.topk(among.flatten(1), each * beams, dim=-1, sorted=True)
-    chunk = chunk.gather(1, place // _CHUNK)
-    # A place behind the vocabulary is as bad as a forbidden token, and may stand for one.
-    token = (chunk % chunks * _CHUNK + place % _CHUNK).clamp(max=vocab - 1)
-    return score, chunk // chunks, token
+    beams, vocab = at.shape[1], scores.shape[-1]
+    maxima = _chunk_maxima(scores)
+    largest, exponents = _normalizer(scores, maxima)
+    shift = torch.where(renormalize, largest[at], 0.0)[..., None]
+    divisor = torch.where(renormalize, exponents[at], 0.0)[..., None]
+
+    chunks = maxima.shape[1]
+    hopes = maxima[at] - shift - divisor + sums[..., None]
+    _, chunk = torch.topk(hopes.flatten(1), min(each, chunks) * beams, dim=-1, sorted=False)
+    beam = chunk // chunks
+    token, exists = _tokens_in(chunk % chunks, vocab)
+
+    def of_beam(value: Tensor) -> Tensor:
+        return value.flatten(1).gather(1, beam)[..., None]
+
+    logprob = torch.where(exists, scores[of_beam(at), token], -math.inf) - of_beam(shift) - of_beam(divisor)
+    score, place = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
+    picked = place // _CHUNK
+    return Best(
+        score, beam.gather(1, picked), token.flatten(1).gather(1, place), logprob.flatten(1).gather(1, place)
+    )
+
+
+def best_tokens(scores: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The best ``count`` scores of some rows, falling, and their tokens: ``[C, count]`` each.
+
+    Args:
+        scores: fp32 ``[R, vocab]``.
+        at: int64 ``[C]``, rows.
+        count: at most ``vocab``.
+    """
+    maxima = _chunk_maxima(scores)
+    _, chunk = torch.topk(maxima[at], torch.sym_min(count, maxima.shape[1]), dim=-1, sorted=False)
+    token, exists = _tokens_in(chunk, scores.shape[-1])
+    among = torch.where(exists, scores[at[:, None, None], token], -math.inf).flatten(1)
+    score, place = torch.topk(among, count, dim=-1, sorted=True)
+    return score, token.flatten(1).gather(1, place)
+
+
+def _tokens_in(chunk: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
+    """The tokens of each chunk, and which of them exist: ``[..., 64]``.
+
+    One behind the vocabulary is as bad as a forbidden one, and stands for the last.
+    """
+    token = (chunk * _CHUNK)[..., None] + torch.arange(_CHUNK, device=chunk.device)
+    return token.clamp(max=vocab - 1), token < vocab
+
+
+def _chunk_maxima(scores: Tensor) -> Tensor:
+    """``[R, chunks]``."""
+    whole = scores.shape[1] // _CHUNK * _CHUNK
+    parts = [scores[:, :whole].unflatten(1, (-1, _CHUNK)).amax(dim=-1)] if whole else []
+    if whole < scores.shape[1]:
+        parts.append(scores[:, whole:].amax(dim=-1, keepdim=True))
+    return torch.cat(parts, dim=1)
+
+
+def _normalizer(scores: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
+    """What log-softmax takes from each row, one after the other: its largest score, the log of the sum."""
+    largest = maxima.amax(dim=-1)
+    return largest, (scores - largest[:, None]).exp().sum(dim=-1).log()

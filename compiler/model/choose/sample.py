@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from precast.compiler.model.choose.best import best_tokens
 from precast.compiler.model.choose.progress import Progress
 from precast.compiler.model.choose.random import uniform
 
@@ -43,9 +44,8 @@ class Sample(nn.Module):
             tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
         )
         rows = chosen.long()
-        warm = scores[at.long()] / temperatures[rows][:, None]
-        best, ids = torch.topk(warm, candidate_span.shape[0], dim=-1, sorted=True)
-        best = _top_k(best, top_ks[rows].long())
+        best, ids = best_tokens(scores, at.long(), candidate_span.shape[0])
+        best = _top_k(best / temperatures[rows][:, None], top_ks[rows].long())
         best = _top_p(best, top_ps[rows])
         best = _min_p(best, min_ps[rows])
         probabilities = _typical_p(best, typical_ps[rows]).softmax(dim=-1)
