@@ -18,6 +18,7 @@ import torch
 
 from precast.tools.bench import generation, generation_tables, ragged
 from precast.tools.bench.ctranslate2_model import convert
+from precast.tools.bench.generation_load import STEPS_PER_LOOK
 from precast.tools.bench.generation_models import TINY_SHAPES, Shape, write_checkpoint
 from precast.tools.bench.generation_peers import Job, agreement, ctranslate2_generator, hugging_face
 from precast.tools.bench.ragged import Load, Request, draw_requests, percentile, poisson
@@ -77,6 +78,12 @@ def test_every_way_to_serve_generates_the_tokens_that_were_asked_for(result: dic
     ]
     assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in load["rows"])
     assert load["stream_requests_per_s"] == pytest.approx(0.7 * load["saturation_requests_per_s"], rel=0.02)
+
+
+def test_looks_of_every_number_of_steps_are_measured(result: dict[str, Any]) -> None:
+    looks = result["load"]["looks"]
+    assert [row["steps_per_look"] for row in looks] == list(STEPS_PER_LOOK)
+    assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in looks)
 
 
 @pytest.mark.parametrize("name", ["generation", "generation_load"])

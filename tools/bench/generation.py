@@ -18,7 +18,7 @@ import torch
 
 import precast
 from precast.tools.bench.ctranslate2_model import convert
-from precast.tools.bench.generation_load import measure_load
+from precast.tools.bench.generation_load import measure_load, measure_looks
 from precast.tools.bench.generation_models import FIRST_WORD, SHAPES, TINY_SHAPES, Shape, write_checkpoint
 from precast.tools.bench.generation_peers import (
     Generator,
@@ -151,7 +151,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         folder: where models are kept.
 
     Returns:
-        JSON: ``rows`` of calls in turns, ``load`` of requests of many lengths.
+        JSON: ``rows`` of calls in turns, ``load`` of requests of many lengths, with its ``looks``.
 
     Raises:
         RuntimeError: a contender ended.
@@ -161,18 +161,18 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     for shape, model in zip(settings.shapes, prepared, strict=True):
         rows += measure(shape, model, settings)
     first = settings.shapes[0]
-    load = measure_load(
-        prepared[0].bf16,
-        first.vocab_size,
-        count=settings.load_requests,
-        rounds=settings.load_rounds,
-        threads=settings.threads,
-    )
+    sizes = {
+        "count": settings.load_requests,
+        "rounds": settings.load_rounds,
+        "threads": settings.threads,
+    }
+    load = measure_load(prepared[0].bf16, first.vocab_size, **sizes)
+    looks = measure_looks(prepared[0].bf16, first.vocab_size, **sizes)
     return {
         **{name: getattr(settings, name) for name in ("source_length", "new_tokens", "rounds", "threads")},
         "shapes": [asdict(shape) for shape in settings.shapes],
         "rows": rows,
-        "load": {"shape": first.name, "contender": BF16, **load},
+        "load": {"shape": first.name, "contender": BF16, **load, "looks": looks},
     }
 
 

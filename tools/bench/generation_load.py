@@ -1,4 +1,5 @@
-"""Requests that arrive all at once, and as a stream below saturation, through one engine."""
+"""Requests that arrive all at once, and as a stream below saturation, through one engine; and how many steps
+it had best take between its looks at what has ended and arrived."""
 
 from __future__ import annotations
 
@@ -16,6 +17,7 @@ from precast.tools.bench.turns import Turns
 GROUP = 16
 SATURATION = 0.7
 """The stream's rate, as a part of the requests a second that are served in flight when all are there."""
+STEPS_PER_LOOK = (1, 2, 4, 8)
 _ENGINE = "engine"
 
 
@@ -46,6 +48,28 @@ def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, th
         "stream_requests_per_s": round(rate, 2),
         "rows": [*_rows("all at once", at_once), *_rows("stream", stream)],
     }
+
+
+def measure_looks(
+    artifact: Path, vocab_size: int, *, count: int, rounds: int, threads: int
+) -> list[dict[str, Any]]:
+    """A row for each number of steps between looks: the same requests, all there at once.
+
+    Args:
+        artifact: that generates.
+        vocab_size: of its sources.
+        count: of requests.
+        rounds: of which medians count, after one that does not.
+        threads: of each engine.
+    """
+    load = Load(draw_requests(count, vocab_size), (0.0,) * count, None)
+    makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_LOOK}
+    with Turns[Load, Served](makers) as engines:
+        engines.answers(load)
+        found = [engines.answers(load) for _ in range(rounds)]
+    return [
+        {"steps_per_look": int(steps), **_medians([served[steps] for served in found])} for steps in makers
+    ]
 
 
 def _ways(artifact: Path) -> dict[str, int | None]:
@@ -79,14 +103,20 @@ def _rows(arrival: str, found: Mapping[str, Sequence[Served]]) -> list[dict[str,
         {
             "arrival": arrival,
             "way": way,
-            "tokens_per_s": round(statistics.median(one.tokens / one.seconds for one in served), 1),
             "times_groups": round(base / statistics.median(one.seconds for one in served), 2),
-            **{
-                f"p{share}_s": round(
-                    statistics.median(percentile(one.latencies, share / 100) for one in served), 3
-                )
-                for share in (50, 95)
-            },
+            **_medians(served),
         }
         for way, served in found.items()
     ]
+
+
+def _medians(rounds: Sequence[Served]) -> dict[str, float]:
+    return {
+        "tokens_per_s": round(statistics.median(one.tokens / one.seconds for one in rounds), 1),
+        **{
+            f"p{share}_s": round(
+                statistics.median(percentile(one.latencies, share / 100) for one in rounds), 3
+            )
+            for share in (50, 95)
+        },
+    }

@@ -1,7 +1,7 @@
 """The encoder-decoders that are measured: real shapes, drawn weights.
 
-Drawn weights make a model that would say the same token forever, because the input's embedding shines through
-to the tied output. A last norm of both signs turns that off, so that tokens differ and can be compared.
+Drawn weights make a model that would say the same token forever: the input's embedding shines through to the
+tied output, or the mean that attention takes drowns it. Both are mended, so that tokens differ and tell.
 """
 
 from __future__ import annotations
@@ -113,11 +113,22 @@ def _marian(shape: Shape) -> PreTrainedModel:
     with torch.no_grad():
         model.final_logits_bias.normal_(0, 0.1)
         model.get_input_embeddings().weight[pad] = 0  # as OPUS-MT's: the decoder begins with nothing
+    _choosy_attention(model)
     _both_signs(model.model.decoder.layers[-1].final_layer_norm.weight)
     model.generation_config = _defaults(
         decoder_start_token_id=pad, eos_token_id=0, pad_token_id=pad, bad_words_ids=[[pad]]
     )
     return model
+
+
+def _choosy_attention(model: PreTrainedModel) -> None:
+    """Attention that looks at few tokens. As drawn, its mean over all of them outweighs the token itself."""
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if name.endswith(("q_proj.weight", "k_proj.weight")):
+                weight.mul_(8.0)
+            elif name.endswith("out_proj.weight"):
+                weight.mul_(0.5)
 
 
 def _both_signs(weight: Tensor) -> None:

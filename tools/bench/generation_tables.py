@@ -54,9 +54,14 @@ def generation_load(data: dict[str, Any]) -> str:
             f"{load['requests']} requests to {load['contender']}, {load['shape']} in shape: sources of 5 to "
             f"60 tokens, targets of 8 to 64; the stream brings {load['stream_requests_per_s']:.1f} a second, "
             f"seven tenths of what is served in flight when all are there. Medians of {load['rounds']} "
-            f"rounds in turns, {data['threads']} threads, {_machine(data)}.",
+            f"rounds in turns, {data['threads']} threads, {_machine(data)}. {_looks(load['looks'])}",
         ]
     )
+
+
+def _looks(rows: list[dict[str, Any]]) -> str:
+    found = ", ".join(f"{row['steps_per_look']}: {row['tokens_per_s']:.0f}" for row in rows)
+    return f"Tokens/s of all at once by `steps_per_look`: {found}."
 
 
 def _setting(row: dict[str, Any]) -> str:

@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _CHUNK = 64
@@ -70,9 +71,14 @@ def best_tokens(scores: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor]
     maxima = _chunk_maxima(scores)
     _, chunk = torch.topk(maxima[at], torch.sym_min(count, maxima.shape[1]), dim=-1, sorted=False)
     token, exists = _tokens_in(chunk, scores.shape[-1])
-    among = torch.where(exists, scores[at[:, None, None], token], -math.inf).flatten(1)
+    # Tracing cannot see that so many chunks hold enough: forbidden ones behind make it plain.
+    among = F.pad(
+        torch.where(exists, scores[at[:, None, None], token], -math.inf).flatten(1),
+        (0, count),
+        value=-math.inf,
+    )
     score, place = torch.topk(among, count, dim=-1, sorted=True)
-    return score, token.flatten(1).gather(1, place)
+    return score, F.pad(token.flatten(1), (0, count)).gather(1, place)
 
 
 def _tokens_in(chunk: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
