@@ -113,7 +113,7 @@ def _marian(shape: Shape) -> PreTrainedModel:
     with torch.no_grad():
         model.final_logits_bias.normal_(0, 0.1)
         model.get_input_embeddings().weight[pad] = 0  # as OPUS-MT's: the decoder begins with nothing
-    _choosy_attention(model)
+    _quiet_attention(model)
     _both_signs(model.model.decoder.layers[-1].final_layer_norm.weight)
     model.generation_config = _defaults(
         decoder_start_token_id=pad, eos_token_id=0, pad_token_id=pad, bad_words_ids=[[pad]]
@@ -121,14 +121,12 @@ def _marian(shape: Shape) -> PreTrainedModel:
     return model
 
 
-def _choosy_attention(model: PreTrainedModel) -> None:
-    """Attention that looks at few tokens. As drawn, its mean over all of them outweighs the token itself."""
+def _quiet_attention(model: PreTrainedModel) -> None:
+    """Attention as drawn takes the mean over all tokens, which outweighs the token itself."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
-            if name.endswith(("q_proj.weight", "k_proj.weight")):
-                weight.mul_(8.0)
-            elif name.endswith("out_proj.weight"):
-                weight.mul_(0.5)
+            if name.endswith("out_proj.weight"):
+                weight.mul_(0.3)
 
 
 def _both_signs(weight: Tensor) -> None:
