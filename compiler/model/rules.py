@@ -67,7 +67,11 @@ class Rules(nn.Module):
         written, source = history[at], source_ids[at]
         used, source_length = self_span.long(), cross_lengths[at].long()
         past, text = written[:, used], source[:, cross_span.long()]
+        last = length == max_lengths[at] - 1
+        forced = _forced(length == 1, forced_bos_token_ids[at], last, forced_eos_token_ids[at])
         scores = torch.where(as_logprobs[at][:, None] > 0, torch.log_softmax(logits, dim=-1), logits)
+        # Ahead of the other rules, which leave what is forbidden: so it takes no pass of its own.
+        scores = torch.where(forced[:, :1] >= 0, -math.inf, scores)
         acts = _acting(entries, written, length)
         scores = _add(scores, entries, acts & (entries.afters == 0))
         scores = _penalize(scores, text, source_length, encoder_repetition_penalties[at])
@@ -75,8 +79,7 @@ class Rules(nn.Module):
         look_back = LookBack(written, length, ngram_span.long())
         scores = _forbid_ngrams(scores, past, length, no_repeat_ngram_sizes[at], look_back)
         scores = _forbid_ngrams(scores, text, source_length, encoder_no_repeat_ngram_sizes[at], look_back)
-        last = length == max_lengths[at] - 1
-        scores = _force(scores, length == 1, forced_bos_token_ids[at], last, forced_eos_token_ids[at])
+        scores = _allow(scores, forced)
         return _add(scores, entries, acts & (entries.afters != 0))
 
 
@@ -132,15 +135,18 @@ def _forbid_ngrams(scores: Tensor, text: Tensor, length: Tensor, size: Tensor, b
     return scores.index_put((row, text.long()), values, accumulate=True)
 
 
-def _force(scores: Tensor, first: Tensor, bos: Tensor, last: Tensor, eos: Tensor) -> Tensor:
-    """At a row's first and at its last position, leave nothing but the tokens that it must have there."""
+def _forced(first: Tensor, bos: Tensor, last: Tensor, eos: Tensor) -> Tensor:
+    """The tokens that a row must have, at its first position or at its last, ``[R, n]``; -1 for none."""
     ids = torch.where(first[:, None], bos[:, None], -1).expand(eos.shape)
-    ids = torch.where(last[:, None] & (eos[:, :1] >= 0), eos, ids)
-    forced = ids[:, :1] >= 0
-    # What fills up the list repeats its first token; a row that is not forced writes back what it had.
-    ids = torch.where(ids >= 0, ids, ids[:, :1]).clamp(min=0).long()
-    kept = torch.where(forced, 0.0, scores.gather(1, ids))
-    return _put(torch.where(forced, -math.inf, scores), ids, kept)
+    return torch.where(last[:, None] & (eos[:, :1] >= 0), eos, ids)
+
+
+def _allow(scores: Tensor, forced: Tensor) -> Tensor:
+    """Give ``forced`` tokens a score of zero; a row that is not forced writes back what it had."""
+    # What fills up the list repeats its first token.
+    ids = torch.where(forced >= 0, forced, forced[:, :1]).clamp(min=0).long()
+    kept = torch.where(forced[:, :1] >= 0, 0.0, scores.gather(1, ids))
+    return _put(scores, ids, kept)
 
 
 def _put(scores: Tensor, tokens: Tensor, values: Tensor) -> Tensor:

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import torch
 from torch import Tensor
 
 from precast.graphs.generate import MAX_PLACES, GenerateLimits, PoolShape
 from precast.graphs.signature import DTYPES
 from precast.runtime.errors import OptionError
+from precast.runtime.replay.buffers import zeros
 
 PAGE_SIZE = 16
 """Places of a page: what a request takes more than it needs is half of this on average."""
@@ -82,18 +80,7 @@ def pool_tensors(kind: str, shape: PoolShape, pages: int) -> Mapping[str, Tensor
         pages: with the one that is never dealt out.
     """
     size = (pages * PAGE_SIZE, shape.heads, shape.head_dim)
-    return {name: _zeros(size, DTYPES[shape.dtype]) for name in shape.names(kind)}
-
-
-def _zeros(size: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory that is taken page by page when it is first written to.
-
-    torch.zeros would write to all of it, and start a team of threads for this thread: beside that of the
-    engine's they are more than there are cores, and OpenMP then lets waiting threads sleep: waking them
-    is slow beside a step of a small model.
-    """
-    memory = torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8))
-    return memory.view(dtype).view(size)
+    return {name: zeros(size, DTYPES[shape.dtype]) for name in shape.names(kind)}
 
 
 def _pages(tokens: int) -> int:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from precast.graphs.choose import EARLY_STOPPING, EOS_TOKENS, NO_SCORE, RUNNING, state_buffers
 from precast.graphs.generate import GenerateLimits
 from precast.runtime.generation.plan import Plan
+from precast.runtime.replay.buffers import zeros
 
 
 class RowState:
@@ -20,7 +20,7 @@ class RowState:
         self.rows = limits.max_rows
         buffers = state_buffers(limits)
         self.tensors: Mapping[str, Tensor] = {
-            name: torch.zeros(buffer.sizes({}), dtype=buffer.torch_dtype) for name, buffer in buffers.items()
+            name: zeros(buffer.sizes({}), buffer.torch_dtype) for name, buffer in buffers.items()
         }
         self.arrays: Mapping[str, np.ndarray] = {name: t.numpy() for name, t in self.tensors.items()}
 

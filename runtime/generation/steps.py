@@ -59,9 +59,9 @@ class Steps:
         sizes = [
             axis.maximum for graph in graphs.values() for axis in graph.signature.axes if axis.name in SPANS
         ]
-        count = torch.arange(max(sizes) + 1, dtype=torch.int32)
-        # A slice that begins at 1 would not be aligned.
-        self._counting = {axis: count for axis in SPANS} | {NGRAM: count + 1}
+        # A slice of the first that begins at 1 would not be aligned.
+        count, ngram = _counting(0, max(sizes) + 1), _counting(1, max(sizes) + 2)
+        self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
         self._checked: ActiveBatch | None = None
 
     def admit(self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
@@ -160,3 +160,8 @@ class Steps:
             for buffer in signature.inputs
             if buffer.name in self._pools
         }
+
+
+def _counting(start: int, end: int) -> Tensor:
+    """``start .. end - 1``, int32; for a large vocabulary torch would start a team, see replay.buffers."""
+    return torch.from_numpy(np.arange(start, end, dtype=np.int32))

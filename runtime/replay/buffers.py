@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
@@ -21,8 +22,7 @@ class StaticBuffers:
         largest = {axis.name: axis.maximum for axis in signature.axes}
         self._inputs = signature.inputs
         self._tensors = {
-            buffer.name: torch.zeros(buffer.sizes(largest), dtype=buffer.torch_dtype)
-            for buffer in signature.inputs
+            buffer.name: zeros(buffer.sizes(largest), buffer.torch_dtype) for buffer in signature.inputs
         }
         self._arrays: dict[str, np.ndarray] = {name: t.numpy() for name, t in self._tensors.items()}
 
@@ -33,3 +33,14 @@ class StaticBuffers:
     def arrays(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
         """The same memory to write through."""
         return {buffer.name: self._arrays[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}
+
+
+def zeros(size: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Memory that is taken page by page when it is first written to.
+
+    torch.zeros would write to all of it, and where it is large start a team of threads for this thread.
+    Beside the engine's team they are more than there are cores; OpenMP then lets waiting threads sleep, and
+    waking them is slow beside a step of a small model. Nothing else in loading computes with torch either.
+    """
+    memory = torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8))
+    return memory.view(dtype).view(size)
