@@ -64,7 +64,7 @@ def load(
         admit_tokens: source tokens that are encoded together; 1024 where left out.
         patience: decode steps for which a request that could join is held back, so that more join with it;
             4 where left out.
-        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; 1
+        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; 2
             where left out.
 
     Raises:

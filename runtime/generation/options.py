@@ -19,7 +19,7 @@ class GenerationOptions:
     cross_fraction: float | None = None
     admit_tokens: int = 1024
     patience: int = 4
-    steps_per_look: int = 1
+    steps_per_look: int = 2
 
     def __post_init__(self) -> None:
         for name, least in (

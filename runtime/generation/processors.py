@@ -8,9 +8,11 @@ from __future__ import annotations
 import traceback
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from precast.graphs.choose import RUNNING
 from precast.runtime.errors import ProcessorError
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.requests import Active, LogitsProcessor
@@ -23,21 +25,30 @@ def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> Non
     """Let each request's processors change its rows of ``scores`` ``[R, vocab]``, in place.
 
     One that raises, or gives something else than scores, fails its own request.
-    Within a prefix nothing is chosen, so nobody is asked.
+    Within a prefix nothing is chosen, and between two looks a request may have ended: nobody is asked then.
     """
     for start, one in zip(batch.starts(), batch.requests, strict=True):
         if one.request.processors and one.request.failure is None:
-            length = int(state.arrays["positions"][one.rows[0]]) + 1
-            if length >= len(one.plan.prefix):
-                _apply(one, state, scores[start : start + len(one.rows)], length)
+            _apply(one, state, scores[start : start + len(one.rows)])
 
 
-def _apply(one: Active, state: RowState, scores: Tensor, length: int) -> None:
-    input_ids = state.tensors["history"][list(one.rows), :length].long()
+def _apply(one: Active, state: RowState, scores: Tensor) -> None:
+    rows = list(one.rows)
+    running = state.arrays["finished"][rows] == RUNNING
+    positions = state.arrays["positions"][rows]
+    length = int(positions.max()) + 1
+    if not running.any() or length < len(one.plan.prefix):
+        return
     try:
-        scores.copy_(_processed(one.request.processors, input_ids, scores))
+        scores.copy_(_processed(one.request.processors, _written(state, rows, length), scores))
     except Exception as error:  # whatever a user's code raises
         one.request.failure = _failure(error)
+
+
+def _written(state: RowState, rows: list[int], length: int) -> Tensor:
+    """The tokens of ``rows``, int64 ``[rows, length]``; one that has ended before repeats its last."""
+    place = np.minimum(np.arange(length), state.arrays["positions"][rows][:, None])
+    return torch.from_numpy(np.take_along_axis(state.arrays["history"][rows], place, axis=1)).long()
 
 
 def _processed(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -155,9 +155,33 @@ def test_a_processor_sees_and_does_what_it_does_in_hugging_face(
     others = [engine.submit(text, max_length=12) for text in TEXTS[1:3]]
     answer = engine.generate(TEXTS[0], logits_processor=[ours], **options)
     assert ids_of(answer) == wanted != ids_of(plain)
-    assert ours.shapes[: len(theirs.shapes)] == theirs.shapes
+    assert ours.shapes == theirs.shapes
     for text, other in zip(TEXTS[1:3], others, strict=True):
         assert ids_of(other.result()) == expected(made, text, max_length=12)
+
+
+def test_a_processor_sees_all_samples_until_the_last_one_ends(engine: Seq2Seq) -> None:
+    seen: list[Tensor] = []
+
+    def ends_one(input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The first row ends with its third token, the others do not end."""
+        seen.append(input_ids.clone())
+        scores[:, 1] = -torch.inf
+        if input_ids.shape[1] == 3:
+            scores[0] = torch.full_like(scores[0], -torch.inf)
+            scores[0, 1] = 0.0
+        return scores
+
+    answer = engine.generate(
+        TEXTS[0], do_sample=True, seed=3, num_return_sequences=3, max_length=9, logits_processor=[ends_one]
+    )
+    assert [len(one.token_ids) for one in answer.sequences] == [4, 9, 9]
+    assert [tuple(ids.shape) for ids in seen] == [(3, length) for length in range(1, 9)]
+    for ids in seen:
+        length = ids.shape[1]
+        for row, one in zip(ids.tolist(), answer.sequences, strict=True):
+            known = one.token_ids[:length].tolist()
+            assert row == known + known[-1:] * (length - len(known))
 
 
 def raising(input_ids: Tensor, scores: Tensor) -> Tensor:
