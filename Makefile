@@ -12,7 +12,7 @@ CUDA_READY := $(CUDA_VENV)/.ready
 CUDA_TORCH := torch==2.11.0
 CUDA_COMPILER := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
 
-.PHONY: demo test lint bench readme cross-check gpu-check clean
+.PHONY: demo test lint bench soak readme cross-check gpu-check clean
 
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
@@ -38,6 +38,9 @@ bench: $(READY)
 	$(BIN)/python -m precast.tools.bench.cold_start
 	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.readme
+
+soak: $(READY)
+	$(BIN)/python -m precast.tools.bench.soak --output benchmarks/results/generation_soak.json
 
 readme: $(READY)
 	$(BIN)/python -m precast.tools.bench.readme

@@ -1,0 +1,55 @@
+"""The soak: what it asks, and that it would see a wrong answer, a lost one, growth and pages left behind."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from precast.tools import synthetic
+from precast.tools.bench import soak
+
+
+@pytest.fixture(scope="module")
+def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(synthetic.TRAINING, "t5", synthetic.Training(steps=30, batch=32))
+        patch.setattr(soak, "DISTINCT", 12)
+        return soak.soak(tmp_path_factory.mktemp("soak"), 120, 3, "reference")
+
+
+def test_every_request_is_answered_rightly_or_was_cancelled(result: dict[str, Any]) -> None:
+    assert result["answered"] + result["cancelled"] == result["requests"] == 120
+    assert 0 < result["cancelled"] < 60
+    assert not result["wrong"] and not result["lost"] and not result["unlike_hugging_face"]
+    assert result["rows_used"] == result["self_pages_used"] == result["cross_pages_used"] == 0
+    assert list(result["rss_bytes"]) == [f"{part}%" for part in range(10, 101, 10)]
+
+
+@pytest.mark.parametrize(
+    "name", ["failed", "lost", "wrong", "self_pages_used", "cross_pages_used", "rows_used"]
+)
+def test_anything_wrong_is_a_complaint(result: dict[str, Any], name: str) -> None:
+    good = {**result, "rss_growth_bytes": 0}
+    assert soak.complaints(good) == []
+    assert soak.complaints({**good, name: 1}) == [f"{name}: 1"]
+
+
+def test_growth_is_a_complaint(result: dict[str, Any]) -> None:
+    assert soak.complaints({**result, "rss_growth_bytes": soak.GROWTH}) == []
+    (line,) = soak.complaints({**result, "rss_growth_bytes": soak.GROWTH + 1})
+    assert line.startswith("memory grew")
+
+
+def test_a_different_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    one = soak.Asked("3 May 1999", {"max_length": 8})
+    seen = soak.Seen()
+
+    class Answered:
+        def result(self, timeout: float) -> Any:
+            return [[1, 2, 3]]
+
+    monkeypatch.setattr(soak, "tokens_of", lambda answer: answer)
+    soak._check(0, Answered(), [one], [[[1, 2, 4]]], seen, 1)
+    assert seen.answered == 1 and len(seen.wrong) == 1
