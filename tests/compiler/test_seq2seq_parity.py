@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 from typing import Any
 
@@ -29,14 +28,10 @@ from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelErro
 from precast.compiler.families.registry import FAMILIES
 from precast.compiler.generation_parity import logits_of
 from tests.support.models import assert_close, hf_answers, reference_answers, save
-from tests.support.seq2seq import ByHand
+from tests.support.seq2seq import ByHand, check_every_step
 from tests.support.strategies import batches
 
 VOCAB = 47
-STEPS = 6
-LATE = 2
-"""The step before which the last row is admitted."""
-BEAMS = (7, 8)
 FEW = settings(
     max_examples=4,
     deadline=None,
@@ -53,41 +48,6 @@ BART_LIKE = {
     "blenderbot": "BlenderbotForConditionalGeneration",
     "blenderbot_small": "BlenderbotSmallForConditionalGeneration",
 }
-
-
-def check(model: PreTrainedModel, sources: list[list[int]], seed: int, start: int) -> None:
-    """Rows admitted at two moments decode side by side; then two beams go on from the first."""
-    sources = sources if len(sources) > 1 else sources * 2
-    engine = ByHand(save(model), seed)
-    vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
-    targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
-    last = len(sources) - 1
-    hidden = engine.admit(dict(enumerate(sources[:last])))
-    assert_close([hidden], [torch.cat(hf_answers(model.get_encoder(), sources[:last], "last_hidden_state"))])
-    begun = {row: LATE if row == last else 0 for row in range(len(sources))}
-    found: dict[int, list[torch.Tensor]] = {row: [] for row in begun}
-    for at in range(STEPS):
-        if at == LATE:
-            engine.admit({last: sources[last]})
-        live = {row: targets[row][at - begin] for row, begin in begun.items() if begin <= at}
-        for row, logits in engine.step(live).items():
-            found[row].append(logits)
-    for row, rows in found.items():
-        assert len(rows) == STEPS - begun[row]
-        assert_close(rows, list(logits_of(model, sources[row], targets[row][: len(rows)])))
-    check_beams(engine, model, sources[0], targets[0])
-
-
-def check_beams(engine: ByHand, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
-    """Two rows share the past of row 0 and go apart; nothing that they share is copied."""
-    pasts = {beam: list(target) for beam in BEAMS}
-    for beam in BEAMS:
-        engine.follow(beam, 0)
-    for step in range(2):
-        given = {beam: 3 + 2 * step + at for at, beam in enumerate(BEAMS)}
-        for beam, logits in engine.step(given).items():
-            pasts[beam].append(given[beam])
-            assert_close([logits], [logits_of(model, source, pasts[beam])[-1]])
 
 
 @st.composite
@@ -116,7 +76,7 @@ def t5_models(draw: st.DrawFn) -> PreTrainedModel:
 def test_t5(model: PreTrainedModel, sources: list[list[int]], untied: bool, seed: int) -> None:
     if untied:
         model.lm_head.weight = torch.nn.Parameter(torch.randn_like(model.lm_head.weight))
-    check(model, sources, seed, start=0)
+    check_every_step(model, sources, seed, start=0)
 
 
 @st.composite
@@ -157,7 +117,7 @@ def bart_like_models(draw: st.DrawFn, family: str) -> PreTrainedModel:
 @given(data=st.data(), sources=batches(VOCAB, frequent=(0, 1, 4)), seed=st.integers(0, 99))
 def test_bart_like(family: str, data: st.DataObject, sources: list[list[int]], seed: int) -> None:
     model = data.draw(bart_like_models(family))
-    check(model, sources, seed, start=data.draw(st.sampled_from([1, 2])))
+    check_every_step(model, sources, seed, start=data.draw(st.sampled_from([1, 2])))
 
 
 @pytest.mark.parametrize("family", BART_LIKE)

@@ -13,6 +13,7 @@ import sys
 import tempfile
 from collections import Counter
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 from unittest.mock import patch
 
@@ -22,11 +23,12 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from precast.compiler.kernels.cuda import packed_attention, segment_pool
+from precast.compiler.kernels.cuda import decode_attention, packed_attention, segment_pool
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 POINTERS = {torch.int32: "*i32"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}
 TOKENS, SEQUENCES, HEADS, KV_HEADS, REACH = 8197, 33, 12, 4, 128
+ROWS, STATE, PLACES = 33, 64, 8192
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
@@ -46,20 +48,46 @@ def launch_pool(dtype: str, maximum: bool, weighted: bool) -> None:
     segment_pool._launch(rows, *bounds, weight if weighted else None, maximum)
 
 
-LAUNCHES: dict[str, Callable[..., None]] = {"attention": launch_attention, "pool": launch_pool}
+def launch_decode_self(dtype: str, head_dim: int, biased: bool, splits: int) -> None:
+    query, key, value = meta(ROWS, 3, HEADS, head_dim, dtype=DTYPES[dtype]).unbind(1)
+    keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
+    bias = meta(HEADS, 2 * REACH + 1, dtype=torch.float32) if biased else None
+    decode_attention.launch_self_attention(
+        query, key, value, keys, values, meta(STATE, 512), meta(ROWS), meta(STATE), bias, 0.125, splits
+    )
+
+
+def launch_decode_cross(dtype: str, head_dim: int, splits: int) -> None:
+    query = meta(ROWS, HEADS, head_dim, dtype=DTYPES[dtype])
+    keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
+    decode_attention.launch_cross_attention(
+        query, keys, values, meta(STATE, 512), meta(ROWS), meta(STATE), 0.125, splits
+    )
+
+
+LAUNCHES: dict[str, Callable[..., None]] = {
+    "attention": launch_attention,
+    "pool": launch_pool,
+    "decode_self": launch_decode_self,
+    "decode_cross": launch_decode_cross,
+}
 
 
 def recorded(kernel: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The launch that ``kernel`` leads to: the Triton function, its arguments, its constants."""
+    """The launch that ``kernel`` leads to: the Triton function, its arguments, its constants.
+
+    Of several it is the one that ``kernel["launch"]`` counts to.
+    """
     launches: list[Any] = []
 
     def record(function: Any, grid: Any, *arguments: Any, **constants: Any) -> None:
         launches.append((function, arguments, constants))
 
-    with patch.object(packed_attention, "launch", record), patch.object(segment_pool, "launch", record):
+    with ExitStack() as patches:
+        for module in (packed_attention, segment_pool, decode_attention):
+            patches.enter_context(patch.object(module, "launch", record))
         LAUNCHES[kernel["name"]](**kernel["arguments"])
-    (launch,) = launches
-    return launch
+    return launches[kernel.get("launch", 0)]
 
 
 def compiled(kernel: dict[str, Any], arch: int) -> Any:

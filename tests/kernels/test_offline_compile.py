@@ -33,18 +33,20 @@ class Case:
     name: str
     arguments: tuple[tuple[str, Any], ...]
     arch: int
+    launch: int = 0
+    """Which of the kernels that it launches."""
 
     @property
     def half(self) -> bool:
         return dict(self.arguments)["dtype"] != "fp32"
 
     def __str__(self) -> str:
-        return "-".join(
-            [self.name, *(f"{name}={value}" for name, value in self.arguments), f"sm_{self.arch}"]
-        )
+        arguments = (f"{name}={value}" for name, value in self.arguments)
+        return "-".join([self.name, *arguments, f"sm_{self.arch}", *["second"] * self.launch])
 
     def request(self) -> dict[str, Any]:
-        return {"kernel": {"name": self.name, "arguments": dict(self.arguments)}, "arch": self.arch}
+        kernel = {"name": self.name, "arguments": dict(self.arguments), "launch": self.launch}
+        return {"kernel": kernel, "arch": self.arch}
 
 
 def cases() -> Iterator[Case]:
@@ -58,9 +60,21 @@ def cases() -> Iterator[Case]:
                 for head_dim in sizes:
                     arguments = (("dtype", dtype), ("head_dim", head_dim), ("biased", biased))
                     yield Case("attention", arguments, arch)
+        yield from decode_cases(arch)
         for maximum, weighted in ((False, False), (False, True), (True, False)):
             arguments = (("dtype", "bf16"), ("maximum", maximum), ("weighted", weighted))
             yield Case("pool", arguments, arch)
+
+
+def decode_cases(arch: int) -> Iterator[Case]:
+    """A step's attention in one part, and in several with the kernel that combines them."""
+    for dtype, head_dim in (("bf16", 64), ("bf16", 128), ("fp16", 64), ("fp32", 64), ("fp32", 128)):
+        of_head: tuple[tuple[str, Any], ...] = (("dtype", dtype), ("head_dim", head_dim))
+        for splits in (1, 8):
+            for biased in (False, True):
+                yield Case("decode_self", (*of_head, ("biased", biased), ("splits", splits)), arch)
+            yield Case("decode_cross", (*of_head, ("splits", splits)), arch)
+        yield Case("decode_cross", (*of_head, ("splits", 8)), arch, launch=1)
 
 
 CASES = list(cases())
@@ -109,6 +123,15 @@ def test_nothing_spills(case: Case, findings: dict[Case, dict[str, Any]]) -> Non
 def test_products_run_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
     """16-bit ones alone: fp32 is asked for to be exact, which tensor cores are not."""
     assert bool(count(findings[case], MATRIX_UNITS[case.arch])) == case.half
+
+
+CROSS = [case for case in CASES if case.name == "decode_cross" and not case.launch]
+
+
+@pytest.mark.parametrize("case", CROSS, ids=str)
+def test_beams_are_multiplied_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
+    """By the instruction for 16 rows, on every architecture."""
+    assert bool(count(findings[case], "HMMA.16816")) == case.half
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name == "attention"], ids=str)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -9,25 +10,35 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedModel
 
+from precast.compiler.build import operations
 from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.generation_parity import logits_of
 from precast.compiler.kernels.cpu.gathered import GatheredOps
-from precast.compiler.kernels.cpu.padded import PaddedOps
+from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
+from precast.compiler.model.decode_ops import DecodeOpsFactory
 from precast.compiler.model.seq2seq import Admit, Decode
 from precast.compiler.model.spec import Attention
+from precast.graphs.encode import Device
 from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.program import Program
 from precast.graphs.program_runner import ProgramRunner
 from precast.graphs.signature import Signature
 from precast.runtime.replay.interface import Graph
+from tests.support.models import assert_close, hf_answers, save
 
 GraphMaker = Callable[[nn.Module, Signature], Graph]
 
 LIMITS = GenerateLimits(max_source_length=40, max_target_length=24, max_tokens=256, max_batch=8, max_rows=9)
 PLACES = 400
+STEPS = 6
+LATE = 2
+"""The step before which the last row is admitted."""
+BEAMS = (7, 8)
 
 
 class ByHand:
@@ -37,20 +48,23 @@ class ByHand:
         checkpoint: of an encoder-decoder.
         seed: of the dealing.
         make: a graph from a module and its signature; the portable program where left out.
+        device: whose operations the graphs have.
     """
 
-    def __init__(self, checkpoint: Path, seed: int, make: GraphMaker | None = None) -> None:
+    def __init__(
+        self, checkpoint: Path, seed: int, make: GraphMaker | None = None, device: Device = "cpu"
+    ) -> None:
         self.built: BuiltSeq2Seq = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
         decoder = self.built.spec.decoder
         own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
         shapes = (pool_shape(own, len(decoder.layers)), pool_shape(cross, len(decoder.layers)))
         vocab = decoder.head.vocab_size
-        ops = partial(PaddedOps, dtype=torch.float32, max_length=LIMITS.max_source_length)
-        admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device="cpu")
-        decode = decode_signature(LIMITS, *shapes, vocab, device="cpu")
+        encode = operations(device, torch.float32, LIMITS.max_source_length)
+        admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
+        decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
-        self._admit = make(Admit(self.built.module, ops), admit)
-        self._decode = make(Decode(self.built.module, GatheredOps), decode)
+        self._admit = make(Admit(self.built.module, encode), admit)
+        self._decode = make(Decode(self.built.module, step_operations(device)), decode)
         draw = random.Random(seed)
         self._free = {kind: draw.sample(range(1, PLACES), PLACES - 1) for kind in ("self", "cross")}
         # What nobody wrote must not matter: it is as wrong as it can be and still finite.
@@ -118,6 +132,24 @@ class ByHand:
         self._cross_lengths[row] = self._cross_lengths[other]
 
 
+def step_operations(device: Device) -> DecodeOpsFactory:
+    """What a step of the decoder computes in the device's own way."""
+    return partial(TritonDecodeOps, typical_rows=LIMITS.max_rows) if device == "cuda" else GatheredOps
+
+
+def eager(module: nn.Module, signature: Signature) -> Graph:
+    """``module`` as it stands: kernels of a GPU run in Triton's interpreter."""
+    named = inspect.signature(module.forward).parameters
+    names = [buffer.name for buffer in signature.inputs]
+
+    def run(buffers: Mapping[str, Tensor]) -> list[Tensor]:
+        own = {name: buffers[name] for name in names if name in named}
+        with torch.no_grad():
+            return [module(**own, pools=[buffers[name] for name in names if name not in named])]
+
+    return run
+
+
 def pool_shape(attention: Attention, layers: int) -> PoolShape:
     return PoolShape(layers, attention.heads, attention.head_dim, "float32")
 
@@ -127,3 +159,45 @@ def program(module: nn.Module, signature: Signature) -> ProgramRunner:
     names = [buffer.name for buffer in signature.inputs]
     text = to_program(trace(module.eval(), signature), names).to_json()
     return ProgramRunner(Program.from_json(text), dict(module.state_dict()))
+
+
+def check_every_step(
+    model: PreTrainedModel,
+    sources: list[list[int]],
+    seed: int,
+    start: int,
+    make: GraphMaker | None = None,
+    device: Device = "cpu",
+) -> None:
+    """Rows admitted at two moments decode side by side; then two beams go on from the first."""
+    sources = sources if len(sources) > 1 else sources * 2
+    engine = ByHand(save(model), seed, make, device)
+    vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
+    targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
+    last = len(sources) - 1
+    hidden = engine.admit(dict(enumerate(sources[:last])))
+    assert_close([hidden], [torch.cat(hf_answers(model.get_encoder(), sources[:last], "last_hidden_state"))])
+    begun = {row: LATE if row == last else 0 for row in range(len(sources))}
+    found: dict[int, list[torch.Tensor]] = {row: [] for row in begun}
+    for at in range(STEPS):
+        if at == LATE:
+            engine.admit({last: sources[last]})
+        live = {row: targets[row][at - begin] for row, begin in begun.items() if begin <= at}
+        for row, logits in engine.step(live).items():
+            found[row].append(logits)
+    for row, rows in found.items():
+        assert len(rows) == STEPS - begun[row]
+        assert_close(rows, list(logits_of(model, sources[row], targets[row][: len(rows)])))
+    _check_beams(engine, model, sources[0], targets[0])
+
+
+def _check_beams(engine: ByHand, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
+    """Two rows share the past of row 0 and go apart; nothing that they share is copied."""
+    pasts = {beam: list(target) for beam in BEAMS}
+    for beam in BEAMS:
+        engine.follow(beam, 0)
+    for step in range(2):
+        given = {beam: 3 + 2 * step + at for at, beam in enumerate(BEAMS)}
+        for beam, logits in engine.step(given).items():
+            pasts[beam].append(given[beam])
+            assert_close([logits], [logits_of(model, source, pasts[beam])[-1]])
