@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -41,27 +41,30 @@ class GraphSource:
     content: Mapping[str, Any] | None
     """What the module was made from, besides weights, as JSON has it. None for a graph without weights: our
     own code and its signature say all of it, and every model shares it."""
+    tuned: Callable[[int], nn.Module] | None = None
+    """The module for one size, with the same weights, where what it computes with depends on the size."""
 
 
-def cached_lower(backend: Backend, source: GraphSource, tokens: int) -> tuple[Lowered, bool]:
+def cached_lower(backend: Backend, source: GraphSource, size: int) -> tuple[Lowered, bool]:
     """Lower a module, or take what an earlier call with the same content made.
 
     Args:
         backend: that lowers.
         source: the graph.
-        tokens: the size that kernels are chosen for.
+        size: that kernels are chosen for.
 
     Returns:
         The lowered graph inside the cache, and whether it was there already.
     """
-    folder = cache_folder() / "graphs" / cache_key(backend, source, tokens)
+    folder = cache_folder() / "graphs" / cache_key(backend, source, size)
     found = _read(folder)
     if found is not None:
         return found, True
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        lowered = backend.lower(source.module, source.signature, tokens, work)
+        module = source.module if source.tuned is None else source.tuned(size)
+        lowered = backend.lower(module, source.signature, size, work)
         _describe(work, lowered)
         # Another process may have been as fast; its folder holds the same.
         shutil.rmtree(folder, ignore_errors=True)
@@ -71,14 +74,14 @@ def cached_lower(backend: Backend, source: GraphSource, tokens: int) -> tuple[Lo
     return replace(lowered, path=folder / lowered.path.name), False
 
 
-def cache_key(backend: Backend, source: GraphSource, tokens: int) -> str:
+def cache_key(backend: Backend, source: GraphSource, size: int) -> str:
     """SHA-256 over everything that the lowered file depends on, our own source code included."""
     content = {
         "backend": backend.name,
         "settings": backend.settings,
         "content": source.content,
         "signature": asdict(source.signature),
-        "tokens": tokens,
+        "size": size,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
         "source": _source_digest(),

@@ -1,27 +1,30 @@
-"""The graphs of an encoder-decoder, ready to be lowered."""
+"""The graphs of an encoder-decoder, as modules that can be lowered."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 from torch import nn
 
+from precast.compiler.build import operations
 from precast.compiler.build_seq2seq import BuiltSeq2Seq
 from precast.compiler.kernels.cpu.gathered import GatheredOps
-from precast.compiler.kernels.cpu.padded import PaddedOps
 from precast.compiler.model import spec
 from precast.compiler.model.choose.beam import Beam
 from precast.compiler.model.choose.greedy import Greedy
 from precast.compiler.model.choose.sample import Sample
+from precast.compiler.model.decode_ops import DecodeOpsFactory
 from precast.compiler.model.rules import Rules
 from precast.compiler.model.seq2seq import Admit, Decode
 from precast.graphs.choose import beam_signature, greedy_signature, rules_signature, sample_signature
+from precast.graphs.encode import Device
 from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.signature import Signature
 
-_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16"}
+_NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
 @dataclass(frozen=True)
@@ -30,6 +33,8 @@ class GraphModule:
 
     module: nn.Module
     signature: Signature
+    tuned: Callable[[int], nn.Module] | None = None
+    """As in ``GraphSource``."""
 
 
 def pool_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[PoolShape, PoolShape]:
@@ -43,20 +48,42 @@ def pool_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[PoolShape, P
 
 
 def generation_graphs(
-    built: BuiltSeq2Seq, limits: GenerateLimits, dtype: torch.dtype
+    built: BuiltSeq2Seq, limits: GenerateLimits, dtype: torch.dtype, device: Device
 ) -> tuple[GraphModule, ...]:
-    """All graphs of a CPU artifact, in the order in which they are compiled."""
+    """All graphs of an artifact for ``device``, in the order in which they are compiled."""
     model, decoder = built.module, built.spec.decoder
     own, cross = pool_shapes(decoder, dtype)
-    encode = partial(PaddedOps, dtype=dtype, max_length=limits.max_source_length)
+    encode = operations(device, dtype, limits.max_source_length)
     vocab = decoder.head.vocab_size
+
+    def decode(rows: int) -> Decode:
+        return Decode(model, decode_operations(device, rows))
+
     return (
         GraphModule(
-            Admit(model, encode), admit_signature(limits, cross, built.spec.hidden_size, device="cpu")
+            Admit(model, encode), admit_signature(limits, cross, built.spec.hidden_size, device=device)
         ),
-        GraphModule(Decode(model, GatheredOps), decode_signature(limits, own, cross, vocab, device="cpu")),
+        GraphModule(
+            decode(1),
+            decode_signature(limits, own, cross, vocab, device=device),
+            tuned=None if device == "cpu" else decode,
+        ),
         GraphModule(Rules(), rules_signature(limits, vocab)),
         GraphModule(Greedy(), greedy_signature(limits, vocab)),
         GraphModule(Sample(), sample_signature(limits, vocab)),
         GraphModule(Beam(), beam_signature(limits, vocab)),
     )
+
+
+def decode_operations(device: Device, typical_rows: int) -> DecodeOpsFactory:
+    """What a decoder's step computes in the device's own way.
+
+    Args:
+        device: that the graph is lowered for.
+        typical_rows: of a step; on CUDA it says how many programs share a row's keys.
+    """
+    if device == "cpu":
+        return GatheredOps
+    from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
+
+    return partial(TritonDecodeOps, typical_rows=typical_rows)

@@ -51,7 +51,8 @@ def backend_for(graph: GraphPlan, options: CompileOptions) -> Backend:
 
 def lowering_sizes(backend: Backend, graph: GraphPlan) -> list[int]:
     """The sizes for which a graph is lowered, ascending; each gives a variant."""
-    return sorted({min(size, graph.largest) for size in backend.tuned_at})
+    example = example_sizes(graph.source.signature)[graph.ladder.axis]
+    return sorted({min(size, graph.largest) for size in backend.tuned_at.get(graph.name, (example,))})
 
 
 def lower_graph(graph: GraphPlan, options: CompileOptions) -> LoweredGraph:
@@ -68,9 +69,7 @@ def lower_graph(graph: GraphPlan, options: CompileOptions) -> LoweredGraph:
         # Halfway in ratio, where either one's kernels are as far from what they were chosen for.
         upto = graph.largest if following is None else math.isqrt(size * following)
         file = f"graphs/{graph.name}{f'.{size}' if len(sizes) > 1 else ''}{backend.suffix}"
-        # Only packed tokens are traced at the size that was asked for.
-        tuned_at = min(example_sizes(graph.source.signature, size)[graph.ladder.axis], graph.largest)
-        variants.append(Variant(file, lowered, tuned_at, upto, cached))
+        variants.append(Variant(file, lowered, size, upto, cached))
     bound = {variant.lowered.constants for variant in variants}
     if len(bound) > 1 or (graph.source.content is None and bound != {()}):
         raise LoweringError(f"graph {graph.name} binds weights that it should not; please report it")

@@ -11,12 +11,14 @@ from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.cache import GraphSource
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.errors import CompileError
+from precast.compiler.families.registry import family_of
 from precast.compiler.generation_config import read_generation_config
 from precast.compiler.generation_graphs import GraphModule, generation_graphs, pool_shapes
 from precast.compiler.limits import choose_generate_limits
 from precast.compiler.options import CompileOptions
 from precast.compiler.plan import GraphPlan, ModelPlan
 from precast.compiler.tokenizer import TokenizerFacts
+from precast.graphs.encode import TOKENS
 from precast.graphs.generate import GenerateLimits
 from precast.graphs.generation import generation_ladder
 
@@ -29,14 +31,14 @@ def plan_generation(
     Raises:
         CompileError: its subclasses say why.
     """
-    if options.device_kind == "cuda":
-        raise CompileError("generation on CUDA is not there yet; compile for cpu")
     defaults = read_generation_config(checkpoint)
     built = build_seq2seq(checkpoint, options.torch_dtype)
     spec = built.spec
+    if options.dtype == "fp16" and family_of(checkpoint.config.model_type).overflows_fp16:
+        raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
     limits = choose_generate_limits(options, spec, tokenizer, defaults)
     own, cross = pool_shapes(spec.decoder, options.torch_dtype)
-    graphs = generation_graphs(built, limits, options.torch_dtype)
+    graphs = generation_graphs(built, limits, options.torch_dtype, options.device_kind)
     return ModelPlan(
         family=spec.family,
         task="generate",
@@ -64,8 +66,10 @@ def _plan(
     # What has no weights is the same for all models of these limits and this vocabulary.
     weighted = bool(graph.module.state_dict())
     content = {"spec": asdict(built.spec), "dtype": options.dtype} if weighted else None
-    ladder = generation_ladder(graph.signature.graph, limits)
-    return GraphPlan(GraphSource(graph.module, graph.signature, content), ladder, ladder.top)
+    name = graph.signature.graph
+    ladder = generation_ladder(name, limits, options.device_kind)
+    source = GraphSource(graph.module, graph.signature, content, graph.tuned)
+    return GraphPlan(source, ladder, limits.max_tokens if ladder.axis == TOKENS else limits.max_rows)
 
 
 def _check(engine: Any, checkpoint: Checkpoint) -> ParityInfo:

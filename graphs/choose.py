@@ -181,9 +181,9 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     return Signature(
         graph="choose.beam",
         axes=(
-            _rows(limits),
             Axis(GROUPS, 2, max(2, limits.max_rows)),
             Axis(BEAMS, 2, MAX_BEAMS),
+            _rows(limits),
             _self_length(limits),
         ),
         inputs=(
@@ -201,7 +201,7 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
 def _one_token(graph: str, limits: GenerateLimits, vocab_size: int, parameters: tuple[str, ...]) -> Signature:
     state = state_buffers(limits)
     sampled = bool(parameters)
-    axes = [_rows(limits), Axis(CHOSEN, 2, max(2, limits.max_rows))]
+    axes = [Axis(CHOSEN, 2, max(2, limits.max_rows)), _rows(limits)]
     if sampled:
         axes.append(Axis(CANDIDATES, 2, vocab_size))
     return Signature(

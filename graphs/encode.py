@@ -47,10 +47,14 @@ class Limits:
             )
 
     def ladder(self, device: Device) -> Ladder:
-        """The buckets of packed tokens; on CUDA each is one captured graph."""
-        if device == "cuda":
-            return Ladder.doubling(TOKENS, min(CAPTURED_TOKENS, self.max_tokens), steps=2)
-        return Ladder.doubling(TOKENS, self.max_tokens)
+        return tokens_ladder(self.max_tokens, device)
+
+
+def tokens_ladder(max_tokens: int, device: Device) -> Ladder:
+    """The buckets of packed tokens; on CUDA each is one captured graph."""
+    if device == "cuda":
+        return Ladder.doubling(TOKENS, min(CAPTURED_TOKENS, max_tokens), steps=2)
+    return Ladder.doubling(TOKENS, max_tokens)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from precast.graphs.choose import (
     rules_signature,
     sample_signature,
 )
-from precast.graphs.encode import TOKENS, Device
+from precast.graphs.encode import TOKENS, Device, tokens_ladder
 from precast.graphs.generate import ROWS, GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Signature
@@ -56,9 +56,13 @@ def generation_signatures(
     return {signature.graph: signature for signature in signatures}
 
 
-def generation_ladder(graph: str, limits: GenerateLimits) -> Ladder:
-    """The buckets of one of ``LADDER_AXES``: of source tokens, or of rows from one up."""
+def generation_ladder(graph: str, limits: GenerateLimits, device: Device) -> Ladder:
+    """The buckets of one of ``LADDER_AXES``: of source tokens, or of rows from one up.
+
+    On CUDA each bucket of ``admit`` is one captured graph, as of ``encode``; the steps of rows are captured
+    for what they meet.
+    """
     axis = LADDER_AXES[graph]
     if axis == TOKENS:
-        return Ladder.doubling(axis, limits.max_tokens)
+        return tokens_ladder(limits.max_tokens, device)
     return Ladder.doubling(axis, limits.max_rows, first=1)

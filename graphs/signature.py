@@ -65,6 +65,7 @@ class Signature:
 
     graph: str
     axes: tuple[Axis, ...]
+    """The first is the one that the graph is bucketed by."""
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     written: tuple[str, ...]

@@ -10,6 +10,7 @@ import torch
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.generate import GenerateLimits
 from precast.runtime.detokenization import Detokenizer
+from precast.runtime.errors import OptionError
 from precast.runtime.generation.decoding import Decoding
 from precast.runtime.generation.options import GenerationOptions
 from precast.runtime.generation.pages import PagePool
@@ -67,7 +68,8 @@ def start_seq2seq(
     """
     info, limits = manifest.answer, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
-    options.device_for(manifest)
+    if options.device_for(manifest) != "cpu":
+        raise OptionError("this artifact was built for cuda, where generation is not served yet")
     tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
     sizes = pool_sizes(
         limits, info.own_pool, info.cross_pool, generation.kv_cache_bytes, generation.cross_fraction

@@ -23,7 +23,7 @@ from rich.table import Table
 import precast
 from precast.graphs.encode import Task
 from precast.tools.bench.results import write_result
-from precast.tools.models import SMALL, write_bert_base, write_small
+from precast.tools.models import SEQ2SEQ, SMALL, write_bert_base, write_small, write_small_seq2seq
 
 ARCHITECTURE = "sm_90"
 
@@ -34,14 +34,18 @@ class Row:
 
     family: str
     seconds: float
+    libraries: int
+    """One for each graph and variant."""
     library_kib: int
     kernels: int
-    """Distinct Triton kernels inside the library."""
+    """Distinct Triton kernels inside each library, summed up."""
     error: str | None
 
 
 CLASSIFIER = "bert, classify"
 """Besides every family with an embedding: a head whose size no tile divides."""
+GENERATES = ", generate"
+ROWS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
 
 
 def check(family: str) -> Row:
@@ -56,13 +60,18 @@ def check(family: str) -> Row:
                 checkpoint, output, device=f"cuda:{ARCHITECTURE}", dtype="bf16", verify=False, task=task
             )
         except Exception as error:  # whatever went wrong is what the row is for
-            return Row(family, time.perf_counter() - started, 0, 0, f"{type(error).__name__}: {error}"[:2000])
-        library = (output / "graphs" / "encode.so").read_bytes()
-        kernels = set(re.findall(rb"__(\w+?)_start\0", library))
-        return Row(family, time.perf_counter() - started, len(library) >> 10, len(kernels), None)
+            return Row(
+                family, time.perf_counter() - started, 0, 0, 0, f"{type(error).__name__}: {error}"[:2000]
+            )
+        libraries = [path.read_bytes() for path in (output / "graphs").glob("*.so")]
+        kernels = [set(re.findall(rb"__(\w+?)_start\0", library)) for library in libraries]
+        size = sum(map(len, libraries)) >> 10
+        return Row(family, time.perf_counter() - started, len(libraries), size, sum(map(len, kernels)), None)
 
 
 def _model(name: str, folder: Path) -> tuple[Path, Task]:
+    if name.endswith(GENERATES):
+        return write_small_seq2seq(name.removesuffix(GENERATES), folder), "generate"
     if name != CLASSIFIER:
         return write_small(name, folder), "embed"
     small = {"vocab_size": 160, "hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -74,7 +83,7 @@ def run(families: list[str], jobs: int) -> list[Row]:
     with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
         rows = []
         for row in pool.imap(check, families):
-            print(f"{row.family:12} {row.seconds:6.1f} s  {row.error or 'lowered'}", flush=True)
+            print(f"{row.family:26} {row.seconds:6.1f} s  {row.error or 'lowered'}", flush=True)
             rows.append(row)
     return rows
 
@@ -84,17 +93,18 @@ def main(
     jobs: Annotated[int, typer.Option(help="Families lowered side by side.")] = 2,
     save: Annotated[bool, typer.Option(help="Write benchmarks/results/cross_check.json.")] = True,
 ) -> None:
-    """Lower the encode graph of every family for sm_90, without a GPU."""
+    """Lower all graphs of every family for sm_90, without a GPU."""
     if torch.version.cuda is None:
         raise SystemExit("expected a CUDA build of torch, found one for the cpu; run `make cross-check`")
-    families = only.split(";") if only else [*SMALL, CLASSIFIER]
+    families = only.split(";") if only else list(ROWS)
     started = time.perf_counter()
     rows = run(families, jobs)
     seconds = time.perf_counter() - started
-    table = Table(f"family, {ARCHITECTURE}", "seconds", "library", "Triton kernels", "")
+    table = Table(f"family, {ARCHITECTURE}", "seconds", "libraries", "KiB", "Triton kernels", "")
     for row in rows:
         outcome = "[red]failed" if row.error else "lowered"
-        table.add_row(row.family, f"{row.seconds:.1f}", f"{row.library_kib} KiB", str(row.kernels), outcome)
+        numbers = (f"{row.seconds:.1f}", *map(str, (row.libraries, row.library_kib, row.kernels)))
+        table.add_row(row.family, *numbers, outcome)
     Console().print(table, f"{len(rows)} families in {seconds:.0f} s")
     failed = [row.family for row in rows if row.error]
     if save and not only and not failed:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 import string
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,10 @@ from transformers import (
     PreTrainedTokenizerFast,
     T5Config,
     T5EncoderModel,
+    T5ForConditionalGeneration,
     UMT5Config,
     UMT5EncoderModel,
+    UMT5ForConditionalGeneration,
 )
 
 VOCAB = 160
@@ -126,6 +129,16 @@ def _positions_from(padding_idx: int) -> dict[str, Any]:
     return {"pad_token_id": padding_idx, "max_position_embeddings": MAX_LENGTH + padding_idx + 1}
 
 
+_BART_CLASSES = {
+    "bart": "BartForConditionalGeneration",
+    "mbart": "MBartForConditionalGeneration",
+    "plbart": "PLBartForConditionalGeneration",
+    "pegasus": "PegasusForConditionalGeneration",
+    "marian": "MarianMTModel",
+    "m2m_100": "M2M100ForConditionalGeneration",
+    "blenderbot": "BlenderbotForConditionalGeneration",
+    "blenderbot_small": "BlenderbotSmallForConditionalGeneration",
+}
 _MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     "bert": lambda: _auto("bert", **_BERT_LIKE),
     "roberta": lambda: _auto("roberta", **_BERT_LIKE | _positions_from(1)),
@@ -140,14 +153,7 @@ _MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     "mistral": lambda: _auto("mistral", **_LLAMA_LIKE, sliding_window=9),
     "qwen3": lambda: _auto("qwen3", **_LLAMA_LIKE),
     "gemma3": _gemma3,
-    "bart": lambda: _bart_like("BartForConditionalGeneration"),
-    "mbart": lambda: _bart_like("MBartForConditionalGeneration"),
-    "plbart": lambda: _bart_like("PLBartForConditionalGeneration"),
-    "pegasus": lambda: _bart_like("PegasusForConditionalGeneration"),
-    "marian": lambda: _bart_like("MarianMTModel"),
-    "m2m_100": lambda: _bart_like("M2M100ForConditionalGeneration"),
-    "blenderbot": lambda: _bart_like("BlenderbotForConditionalGeneration"),
-    "blenderbot_small": lambda: _bart_like("BlenderbotSmallForConditionalGeneration"),
+    **{name: partial(_bart_like, kind) for name, kind in _BART_CLASSES.items()},
 }
 SMALL: tuple[str, ...] = tuple(_MAKERS)
 """Every form that ``write_small`` knows: the families, and umT5 beside T5 (gated, a bias in each layer)."""
@@ -169,6 +175,21 @@ def write_small(family: str, folder: Path) -> Path:
         raise ValueError(f"no small model of family {family!r}; known are {', '.join(SMALL)}")
     torch.manual_seed(0)
     return _write(_MAKERS[family](), folder)
+
+
+_SEQ2SEQ_MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
+    "t5": lambda: T5ForConditionalGeneration(T5Config(**_T5, feed_forward_proj="relu")),
+    "umt5": lambda: UMT5ForConditionalGeneration(UMT5Config(**_T5, feed_forward_proj="gated-gelu")),
+    **{name: make for name, make in _MAKERS.items() if name in _BART_CLASSES},
+}
+SEQ2SEQ: tuple[str, ...] = tuple(_SEQ2SEQ_MAKERS)
+"""Every form that ``write_small_seq2seq`` knows."""
+
+
+def write_small_seq2seq(family: str, folder: Path) -> Path:
+    """As ``write_small``, with a decoder: a checkpoint of one of ``SEQ2SEQ`` that generates."""
+    torch.manual_seed(0)
+    return _write(_SEQ2SEQ_MAKERS[family](), folder)
 
 
 def write_bert_base(folder: Path, *, labels: int = 2, tokenizer: bool = True, **changes: Any) -> Path:

@@ -28,8 +28,8 @@ class Lowered:
 class Backend:
     """A way to lower graphs.
 
-    ``settings`` is everything besides the module, its signature and ``tokens`` that the file depends on; it
-    goes into the cache key and into the manifest.
+    ``settings`` is everything besides the module, its signature and the size that the file depends on; it
+    goes into the cache key and into the manifest. A graph's size is that of the axis it is bucketed by.
     """
 
     name: Literal["inductor", "reference"]
@@ -37,6 +37,6 @@ class Backend:
     settings: dict[str, bool | int | str]
     carries_weights: bool
     lower: Callable[[nn.Module, Signature, int, Path], Lowered]
-    """Module, signature, the size in tokens that kernels are chosen for, a folder to write into."""
-    tuned_at: tuple[int, ...] = (12,)
-    """Sizes in tokens, ascending; each gives a variant of the graph, used up to halfway to the next one."""
+    """Module, signature, the size that kernels are chosen for, a folder to write into."""
+    tuned_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """By the name of a graph, sizes, ascending; each gives a variant, used up to halfway to the next one."""

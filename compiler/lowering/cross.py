@@ -21,23 +21,22 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import toolkit
 from precast.compiler.lowering.inductor import compile_library
-from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings
+from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings, sizes
 from precast.compiler.lowering.stand_ins import stand_ins
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
 _DEVICE = "cuda:0"
-_TOKENS = 1024
 
 
 def inductor_cross(capability: tuple[int, int]) -> Backend:
     """AOTInductor for a device of ``capability``, without one."""
     settings = cuda_settings(capability, autotune=False) | {"tuned": False}
-    return Backend("inductor", ".so", settings, False, partial(_lower, capability), (_TOKENS,))
+    return Backend("inductor", ".so", settings, False, partial(_lower, capability), sizes(autotune=False))
 
 
 def _lower(
-    capability: tuple[int, int], module: nn.Module, signature: Signature, tokens: int, folder: Path
+    capability: tuple[int, int], module: nn.Module, signature: Signature, size: int, folder: Path
 ) -> Lowered:
     config = cuda_configuration(autotune=False) | {
         # Kernels must be there when the C++ is written; nothing may be measured or loaded meanwhile.
@@ -46,10 +45,12 @@ def _lower(
         "shape_padding": False,
         "use_static_cuda_launcher": False,
         "compile_threads": 1,
+        # Constants are folded by computing them on the device.
+        "joint_graph_constant_folding": False,
     }
     with stand_ins(capability), toolkit(folder):
         with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
-            exported = trace(_on_device(module), signature, tokens, _DEVICE)
+            exported = trace(_on_device(module), signature, size, _DEVICE)
         _adopt(exported)
         library, constants = compile_library(exported, config, folder)
     return Lowered(library, "bound", constants)

@@ -34,11 +34,11 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend
 
 
 def _lower(
-    prepack: bool, autotune: bool, module: nn.Module, signature: Signature, tokens: int, folder: Path
+    prepack: bool, autotune: bool, module: nn.Module, signature: Signature, size: int, folder: Path
 ) -> Lowered:
     searches: AbstractContextManager[dict[str, str]] = recorded_searches() if autotune else nullcontext({})
     with searches as winners:
-        exported = trace(module, signature, tokens)
+        exported = trace(module, signature, size)
         library, constants = compile_library(exported, _configuration(prepack, autotune), folder)
     if prepack:
         return Lowered(library, "prepacked", (), winners)

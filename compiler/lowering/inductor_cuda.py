@@ -18,9 +18,19 @@ from precast.compiler.lowering.searches import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
-TUNED_AT = (128, 1024, 8192)
-"""Tokens for which kernels are searched: the best tile for a handful of rows is poor for thousands, and one
-compiled graph has one choice for each multiplication."""
+_TOKENS = (128, 1024, 8192)
+_ROWS = (4, 32, 256)
+
+
+def sizes(autotune: bool) -> dict[str, tuple[int, ...]]:
+    """For which sizes each graph with weights is compiled.
+
+    The best kernels for a handful of rows are poor for many, and one compiled graph has one choice for each
+    multiplication. Without a search cuBLAS chooses by itself, for each bucket, when that is captured; how
+    many programs share the keys of a decoder's row is fixed in the code all the same.
+    """
+    tokens = _TOKENS if autotune else _TOKENS[1:2]
+    return {"encode": tokens, "admit": tokens, "decode": _ROWS}
 
 
 def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Backend:
@@ -28,13 +38,12 @@ def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Back
 
     Args:
         capability: compute capability of the device.
-        autotune: search among Triton's and cuBLAS' matrix multiplications; None does so. Without a search
-            cuBLAS chooses by itself, for each bucket, when that is captured.
+        autotune: search among Triton's and cuBLAS' matrix multiplications; None does so.
     """
     tune = autotune is not False
     settings = cuda_settings(capability, tune)
     lower = partial(_lower, cuda_configuration(tune))
-    return Backend("inductor", ".so", settings, False, lower, TUNED_AT if tune else TUNED_AT[1:2])
+    return Backend("inductor", ".so", settings, False, lower, sizes(tune))
 
 
 def cuda_settings(capability: tuple[int, int], autotune: bool) -> dict[str, bool | int | str]:
@@ -68,11 +77,11 @@ def cuda_configuration(autotune: bool) -> dict[str, Any]:
 
 
 def _lower(
-    config: dict[str, Any], module: nn.Module, signature: Signature, tokens: int, folder: Path
+    config: dict[str, Any], module: nn.Module, signature: Signature, size: int, folder: Path
 ) -> Lowered:
     # The caller keeps its module on the CPU: its weights go to the artifact from there.
     placed = copy.deepcopy(module).to("cuda")
     with recorded_searches() as winners, toolkit(folder):
-        exported = trace(placed, signature, tokens, "cuda")
+        exported = trace(placed, signature, size, "cuda")
         library, constants = compile_library(exported, config, folder)
     return Lowered(library, "bound", constants, winners)

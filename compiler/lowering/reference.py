@@ -34,8 +34,8 @@ def reference() -> Backend:
     return Backend("reference", ".json", {}, False, _lower)
 
 
-def _lower(module: nn.Module, signature: Signature, tokens: int, folder: Path) -> Lowered:
-    program = to_program(trace(module, signature, tokens), [buffer.name for buffer in signature.inputs])
+def _lower(module: nn.Module, signature: Signature, size: int, folder: Path) -> Lowered:
+    program = to_program(trace(module, signature, size), [buffer.name for buffer in signature.inputs])
     path = folder / "graph.json"
     path.write_text(program.to_json(), "utf-8")
     return Lowered(path, "bound", tuple(sorted(set(program.weights.values()))))

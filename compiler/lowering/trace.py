@@ -15,28 +15,31 @@ from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.generate import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
 from precast.graphs.signature import Signature, split_dim
 
-_OF_GENERATION = {
-    ROWS: 6, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9, SOURCE_LENGTH: 11, CHOSEN: 5, GROUPS: 4, BEAMS: 3,
-    CANDIDATES: 13, RULES: 10, RULE_LENGTH: 8, NGRAM: 14,
+_EXAMPLES = {
+    TOKENS: 12, SEQUENCES: 3, LENGTH: 7, ROWS: 6, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9,
+    SOURCE_LENGTH: 11, CHOSEN: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, RULES: 10, RULE_LENGTH: 8, NGRAM: 14,
 }  # fmt: skip
 
 
-def example_sizes(signature: Signature, tokens: int) -> dict[str, int]:
+def example_sizes(signature: Signature, size: int | None = None) -> dict[str, int]:
     """A size for each axis, different ones where the limits allow, so that no two are taken for one.
 
     Args:
         signature: of the graph.
-        tokens: what kernels are chosen for.
+        size: what kernels are chosen for, of the axis that the graph is bucketed by; some small one where
+            left out.
     """
-    wanted = {TOKENS: tokens, SEQUENCES: max(3, tokens // 128), LENGTH: 7, **_OF_GENERATION}
+    bucketed = signature.axes[0].name
+    wanted = _EXAMPLES | {bucketed: size or _EXAMPLES[bucketed]}
+    wanted[SEQUENCES] = max(3, wanted[TOKENS] // 128)
     return {axis.name: min(max(wanted[axis.name], axis.minimum), axis.maximum) for axis in signature.axes}
 
 
 def example_inputs(
-    signature: Signature, tokens: int, device: str | torch.device = "cpu"
+    signature: Signature, size: int | None = None, device: str | torch.device = "cpu"
 ) -> dict[str, torch.Tensor]:
     """A batch that fits ``signature``: two sequences, the others of no length, spare tokens behind."""
-    sizes = example_sizes(signature, tokens)
+    sizes = example_sizes(signature, size)
     tensors = {
         buffer.name: torch.zeros(buffer.sizes(sizes), dtype=buffer.torch_dtype, device=device)
         for buffer in signature.inputs
@@ -51,14 +54,17 @@ def example_inputs(
 
 
 def trace(
-    module: nn.Module, signature: Signature, tokens: int = 12, device: str | torch.device = "cpu"
+    module: nn.Module,
+    signature: Signature,
+    size: int | None = None,
+    device: str | torch.device = "cpu",
 ) -> ExportedProgram:
     """``torch.export`` with every axis of ``signature`` symbolic.
 
     Args:
         module: its tensors on ``device``.
         signature: names, shapes and limits of its inputs.
-        tokens: the size that a backend takes for typical.
+        size: as for ``example_sizes``.
         device: of the example inputs.
 
     Raises:
@@ -84,7 +90,7 @@ def trace(
         return torch.export.export(
             module,
             (),
-            kwargs=_as_taken(module, example_inputs(signature, tokens, device)),
+            kwargs=_as_taken(module, example_inputs(signature, size, device)),
             dynamic_shapes=_as_taken(module, shapes),
             strict=False,
         )

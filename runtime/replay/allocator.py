@@ -1,9 +1,8 @@
 """Memory that the C library keeps for the next batch.
 
 A compiled graph allocates its intermediate results anew in every call. glibc gives large ones back to the
-system at once, and each page of the next ones is then a fault that the kernel answers with zeros: a sizable
-part of a short step, and more or less of it from process to process, since the limits move with what was
-freed before.
+system at once, and each page of the next ones is then a fault that the kernel answers with zeros. Its limits
+move with what was freed before, so that processes differ.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch._C import _aoti
+from torch.utils._python_dispatch import _disable_current_modes
 
 from precast.graphs.signature import Signature
 from precast.runtime.errors import GraphError
@@ -216,6 +217,8 @@ def _release(
     """Delete the graph, let go of the weights it was bound to, take the library out of memory."""
     library[f"{_PREFIX}Delete"](container)
     _taken_over(handles)
-    for tensor in bound:
-        tensor.set_()  # type: ignore[call-overload]
+    # The garbage collector may come while this thread traces a model, and operators would become part of it.
+    with _disable_current_modes():
+        for tensor in bound:
+            tensor.set_()  # type: ignore[call-overload]
     _ctypes.dlclose(library._handle)

@@ -35,13 +35,13 @@ def generating(**changes: Any) -> Manifest:
             variants=(
                 VariantInfo(
                     file=f"graphs/{name}.json",
-                    max_size=generation_ladder(name, limit).top,
+                    max_size=generation_ladder(name, limit, "cpu").top,
                     tuned_at=2,
                     choices={},
                 ),
             ),
             signature=signature,
-            ladder=generation_ladder(name, limit),
+            ladder=generation_ladder(name, limit, "cpu"),
             weights="bound",
             constants=(),
             prepacked_bytes=0,

@@ -13,6 +13,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from torch import nn
 from transformers import (
     BertConfig,
     BertForTokenClassification,
@@ -27,11 +28,14 @@ from transformers import (
 )
 
 import precast
+from precast.artifacts.reader import read_manifest
 from precast.compiler import pipeline
 from precast.compiler.lowering import inductor_cpu
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
 from precast.runtime import Encoder
+from precast.runtime.replay.inductor import InductorGraph
+from precast.runtime.replay.opening import open_graph
 from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, tiny_checkpoint, tiny_config
 from tests.support.models import hf_answers, save
 from tests.support.strategies import batches
@@ -157,3 +161,19 @@ def test_a_library_from_the_cache_serves_other_weights(compiled: Path, tmp_path:
     assert result.from_cache, "the same operators were compiled again"
     assert result.manifest.parity is not None
     assert "head.out.bias" in result.manifest.graphs["encode"].constants
+
+
+def test_a_graph_may_go_while_a_model_is_traced(compiled: Path) -> None:
+    """The garbage collector comes when it likes; what it frees must not become part of the trace."""
+    held = [open_graph(compiled, read_manifest(compiled), "encode")]
+    assert isinstance(held[0], InductorGraph)
+    weights = held[0]._bound
+
+    class Traced(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            held.clear()
+            return x + 1
+
+    exported = torch.export.export(Traced(), (torch.zeros(3),), strict=False)
+    assert [node.op for node in exported.graph.nodes] == ["placeholder", "call_function", "output"]
+    assert weights and all(tensor.untyped_storage().nbytes() == 0 for tensor in weights)

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from precast.compiler.kernels.cuda import decode_attention
 from precast.compiler.kernels.cuda import packed_attention as attention
-from precast.compiler.lowering.inductor_cuda import TUNED_AT
+from precast.compiler.kernels.cuda.decode_attention import decode_self_attention
+from precast.compiler.lowering.inductor_cuda import sizes
 from precast.runtime.encoder import Encoder
 from precast.runtime.packing import fill
+from precast.tools.gpucheck.cases.case import draw_lengths
+from precast.tools.gpucheck.cases.packed_attention import ranges
 from precast.tools.gpucheck.clock import CudaClock, HostClock, clock_of
 from precast.tools.gpucheck.engines import Stopwatch, timed
 from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
@@ -86,7 +91,7 @@ def test_machine(setting: Setting) -> None:
 
 def test_each_tuned_graph_has_its_part() -> None:
     assert [part for part in lower.PARTS if part.startswith("tuned")] == [
-        f"tuned-{at}" for at in range(len(TUNED_AT))
+        f"tuned-{at}" for at in range(len(sizes(autotune=True)["encode"]))
     ]
 
 
@@ -209,10 +214,11 @@ def test_a_part_for_cuda_alone_is_skipped_here(setting: Setting) -> None:
 
 def test_every_kernel_file_is_covered() -> None:
     files = {path.stem for path in KERNELS.glob("*.py") if "@triton_op(" in path.read_text("utf-8")}
-    assert files == set(kernels.COVERED) and set(kernels.COVERED.values()) == set(kernels.DRAWS.values())
+    assert files == set(kernels.FILES.values()) and set(kernels.FILES) == set(kernels.draws())
+    assert {part.partition("-")[0] for part in kernels.PARTS} == set(kernels.FILES)
 
 
-@pytest.mark.parametrize("part", ["attention-0", "pooling-0"])
+@pytest.mark.parametrize("part", ["attention-0", "pooling-0", "self-0", "cross-0"])
 def test_kernels(setting: Setting, part: str) -> None:
     content = passed(kernels.STAGE, setting, (part,))[part].content
     assert content["cases"] == kernels.TINY.cases
@@ -228,24 +234,41 @@ def _unwritten(query: torch.Tensor, *rest: Any) -> torch.Tensor:
     return found
 
 
-@pytest.mark.parametrize("wrong", [_nearly, _unwritten])
+def _not_appended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *rest: Any) -> torch.Tensor:
+    keys, values, *others = rest
+    return decode_self_attention(query, key, value, keys.clone(), values.clone(), *others)
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "wrong", "part"),
+    [
+        (attention, "packed_attention", _nearly, "attention-0"),
+        (attention, "packed_attention", _unwritten, "attention-0"),
+        (decode_attention, "decode_self_attention", _not_appended, "self-0"),
+    ],
+)
 def test_kernels_see_a_wrong_one(
-    wrong: Callable[..., torch.Tensor], setting: Setting, monkeypatch: pytest.MonkeyPatch
+    module: ModuleType,
+    name: str,
+    wrong: Callable[..., torch.Tensor],
+    part: str,
+    setting: Setting,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(attention, "packed_attention", wrong)
-    report = kernels.STAGE.run(setting, "attention-0")
+    monkeypatch.setattr(module, name, wrong)
+    report = kernels.STAGE.run(setting, part)
     assert report.checks == len(report.failures) == kernels.TINY.cases
 
 
 def test_drawn_lengths_fit_and_have_tokens() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
-        lengths = kernels.draw_lengths(random, 60)
+        lengths = draw_lengths(random, 60)
         assert 0 < sum(lengths) <= 60
 
 
 def test_ranges() -> None:
-    begin, end = kernels.ranges([3, 0, 2], 1, (1, 0), "cpu")
+    begin, end = ranges([3, 0, 2], 1, (1, 0), "cpu")
     assert begin.tolist() == [0, 0, 1, 3, 3, 5] and end.tolist() == [1, 2, 3, 4, 5, 5]
 
 
@@ -261,7 +284,7 @@ def test_sanitizer(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with program(tmp_path, '"$@" && echo "========= ERROR SUMMARY: 0 errors"'):
         report = passed(sanitizer.STAGE, setting, ("memcheck",))["memcheck"]
-    assert report.content["cases"] == 2 * sanitizer.TINY.cases
+    assert report.content["cases"] == len(kernels.draws()) * sanitizer.TINY.cases
     for text in (
         '"$@"; echo "========= ERROR SUMMARY: 3 errors"; exit 9',
         'echo "========= ERROR SUMMARY: 0 errors"',

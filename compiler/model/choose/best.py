@@ -1,7 +1,7 @@
 """The best of very many scores.
 
 The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Those take one pass over the scores that
-writes next to nothing; selecting among all of them would take several times as long.
+writes next to nothing; selecting among all of them would sort and copy.
 """
 
 from __future__ import annotations

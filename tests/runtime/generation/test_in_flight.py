@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import CancelledError, wait
 
 import pytest
@@ -21,25 +20,12 @@ from tests.support.drawn_requests import (
     assert_empty,
     assert_same_answer,
     beams,
-    write_t5,
 )
 from tests.support.generation import Model, request
 from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_until_idle
 
 Moment = tuple[int, Asked, int | None]
 """The step before which a request is made, what it asks, and after how many steps it is cancelled."""
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(write_t5(tmp_path_factory.mktemp("t5")))
-
-
-@pytest.fixture(scope="module")
-def alone(model: Model) -> Iterator[GenerationWorker]:
-    engine = model.engine(patience=0)
-    yield engine
-    engine.close()
 
 
 class Script:

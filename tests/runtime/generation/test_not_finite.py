@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -25,7 +25,6 @@ from tests.support.drawn_requests import (
     endless,
     greedy,
     samples,
-    write_t5,
 )
 from tests.support.generation import Model
 from tests.support.scripted_steps import ScriptedSteps, ask, assert_serves, scripted, wait_until_idle
@@ -38,18 +37,6 @@ VICTIMS = {
     "sample": samples(2, 5, 20),
     "prefix": greedy(30, prefix=(0, 4, 5, 6, 7)),
 }
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(write_t5(tmp_path_factory.mktemp("t5")))
-
-
-@pytest.fixture(scope="module")
-def alone(model: Model) -> Iterator[GenerationWorker]:
-    engine = model.engine(patience=0)
-    yield engine
-    engine.close()
 
 
 def spoil(steps: ScriptedSteps, kind: str, places: np.ndarray) -> None:

@@ -31,7 +31,6 @@ from tests.support.drawn_requests import (
     beams,
     endless,
     greedy,
-    write_t5,
 )
 from tests.support.generation import LIMITS, Model, request
 from tests.support.scripted_steps import (
@@ -42,18 +41,6 @@ from tests.support.scripted_steps import (
     wait_until,
     wait_until_idle,
 )
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
-    return Model(write_t5(tmp_path_factory.mktemp("t5")))
-
-
-@pytest.fixture(scope="module")
-def alone(model: Model) -> Iterator[GenerationWorker]:
-    engine = model.engine(patience=0)
-    yield engine
-    engine.close()
 
 
 @contextmanager

@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import dataclass
 
+from precast.tools.gpucheck.cases import case
 from precast.tools.gpucheck.rehearsal import repair_interpreter
 from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
 from precast.tools.gpucheck.stages import kernels
@@ -70,12 +71,12 @@ def sanitize(command: list[str], tool: str, sizes: Sizes, device: str) -> Report
 def kernel_cases(cases: int, tokens: int, device: str) -> None:
     """What runs inside the sanitizer: some cases of every kernel; wrong numbers end it with an error."""
     repair_interpreter()
-    for draw in kernels.DRAWS.values():
-        sizes = kernels.Sizes(cases=cases, tokens=tokens, seconds=1e9)
+    for draw in kernels.draws().values():
+        sizes = case.Sizes(cases=cases, tokens=tokens, seconds=1e9)
         report = kernels.check(draw, sizes, device, seed=99)
         if report.failures:
             sys.exit("\n".join(report.failures))
-    print(f"ran {cases * len(kernels.DRAWS)} kernel cases")
+    print(f"ran {cases * len(kernels.draws())} kernel cases")
 
 
 STAGE = Stage(

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from precast.tools.gpucheck.cases.case import ALLOWED, poisoned
+from precast.tools.gpucheck.cases.packed_attention import ranges
 from precast.tools.gpucheck.stage import Report, Setting, Stage
-from precast.tools.gpucheck.stages.kernels import ALLOWED, poisoned, ranges
 
 HEAD_SIZES = (64, 128)
 

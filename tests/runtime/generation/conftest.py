@@ -1,0 +1,23 @@
+"""One small T5 for tests of the engine's thread, and an engine that answers one request at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.drawn_requests import write_t5
+from tests.support.generation import Model
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    return Model(write_t5(tmp_path_factory.mktemp("t5")))
+
+
+@pytest.fixture(scope="module")
+def alone(model: Model) -> Iterator[GenerationWorker]:
+    engine = model.engine(patience=0)
+    yield engine
+    engine.close()

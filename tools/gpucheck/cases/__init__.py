@@ -1,0 +1,1 @@
+"""Drawn calls of the kernels, a file for each of ``compiler/kernels/cuda`` that defines operators."""

@@ -1,0 +1,122 @@
+"""Attention of a step: rows of ragged pasts over scattered places; what no row sees is NaN."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from precast.compiler.kernels.cuda import decode_attention as kernels
+from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
+
+MOST_BEAMS = 20
+"""One more than a program takes together, and then some."""
+
+
+@dataclass(frozen=True)
+class DrawnStep:
+    """``rows`` ``[R]`` step; ``places`` and ``lengths`` are of all rows of state."""
+
+    rows: Tensor
+    lengths: Tensor
+    places: Tensor
+    query: Tensor
+    key_pool: Tensor
+    value_pool: Tensor
+    scale: float
+    splits: int
+    what: str
+
+    @property
+    def own(self) -> Tensor:
+        """The places of the rows' last keys."""
+        last = self.lengths[self.rows.long()].long() - 1
+        return self.places[self.rows.long()].gather(1, last[:, None])[:, 0].long()
+
+    def expected(self, bias: Tensor | None) -> Tensor:
+        return kernels.decode_attention_reference(
+            self.query.double(), self.key_pool.double(), self.value_pool.double(), self.places, self.rows,
+            self.lengths, bias, self.scale,
+        )  # fmt: skip
+
+
+def draw_step(
+    variant: np.random.Generator,
+    random: np.random.Generator,
+    device: str,
+    lengths: list[int],
+    request: list[int],
+) -> DrawnStep:
+    """Rows of the drawn ``lengths``; the same ``request`` means that all places are shared."""
+    dtype, heads, head_dim = (
+        draw_dtype(variant, device),
+        int(variant.integers(1, 5)),
+        draw_head_dim(variant, device),
+    )
+    splits, longest = int(variant.choice([1, 2, 4, 16])), max(*lengths, 1) + 5
+    count = max(request) + 1
+    dealt = torch.from_numpy(random.permutation(count * longest)).view(count, longest)
+    places, sizes = dealt[request], torch.tensor([lengths[one] for one in request])
+    pools = torch.full((2, count * longest, heads, head_dim), torch.nan)
+    for at, length in zip(dealt, lengths, strict=True):
+        pools[:, at[:length]] = torch.randn(2, length, heads, head_dim)
+    rows = torch.arange(len(request))[: int(random.integers(1, len(request) + 1))]
+    key_pool, value_pool = pools.to(device, dtype)
+    scale = float(random.choice([1.0, head_dim**-0.5]))
+    return DrawnStep(
+        rows.int().to(device),
+        sizes.int().to(device),
+        places.int().to(device),
+        torch.randn(len(rows), heads, head_dim, device=device).to(dtype),
+        key_pool,
+        value_pool,
+        scale,
+        splits,
+        f"{dtype} lengths {lengths} of {request} rows {len(rows)} heads {heads}x{head_dim} splits {splits} "
+        f"scale {scale:.3f}",
+    )
+
+
+def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+    """The answer, and what the pools hold at the rows' own places; NaN if anything else in them changed."""
+    lengths = [max(1, length) for length in draw_lengths(random, sizes.tokens)]
+    step = draw_step(variant, random, device, lengths, list(range(len(lengths))))
+    reach = [None, 0, 3, 64, 128][int(random.integers(5))]
+    heads = step.query.shape[1]
+    bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device)
+    own, pools = step.own, (step.key_pool.clone(), step.value_pool.clone())
+    fused = torch.stack((step.query, pools[0][own], pools[1][own]), dim=1)
+
+    def call() -> Tensor:
+        for pool in pools:
+            pool[own] = torch.nan
+        found = kernels.decode_self_attention(
+            *fused.unbind(1), *pools, step.places, step.rows, step.lengths - 1, bias, step.scale, step.splits
+        )
+        same = torch.equal(torch.stack(pools).isnan(), torch.stack((step.key_pool, step.value_pool)).isnan())
+        written = torch.cat((found.flatten(), pools[0][own].flatten(), pools[1][own].flatten()))
+        return written if same else written * torch.nan
+
+    def reference() -> Tensor:
+        wide = None if bias is None else bias.double()
+        found, keys, values = step.expected(wide), step.key_pool[own], step.value_pool[own]
+        return torch.cat((found.flatten(), keys.double().flatten(), values.double().flatten()))
+
+    return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
+
+
+def draw_cross(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+    """Sources that several rows side by side share, some of them empty."""
+    lengths = draw_lengths(random, sizes.tokens)
+    request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MOST_BEAMS])))]
+    step = draw_step(variant, random, device, lengths, request)
+
+    def call() -> Tensor:
+        return kernels.decode_cross_attention(
+            step.query, step.key_pool, step.value_pool, step.places, step.rows, step.lengths, step.scale,
+            step.splits,
+        )  # fmt: skip
+
+    return Case(f"decode_cross_attention {step.what}", step.query.dtype, call, lambda: step.expected(None))
