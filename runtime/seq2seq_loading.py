@@ -18,6 +18,7 @@ from precast.runtime.generation.pools import PAGE_SIZE, pool_sizes, pool_tensors
 from precast.runtime.generation.preparation import Preparation
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.state import RowState
+from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.languages import Languages
@@ -84,6 +85,7 @@ def start_seq2seq(
         for name, graph in open_graphs(folder, manifest).items()
     }
     state = RowState(limits)
+    stepper = DirectStepper(Steps(graphs, state, pools), state, own, cross, pools)
     scheduler = Scheduler(
         limits.max_rows,
         own,
@@ -94,7 +96,7 @@ def start_seq2seq(
         patience=generation.patience,
     )
     worker = GenerationWorker(
-        Decoding(Steps(graphs, state, pools), state, own, cross, pools, detokenizer, info.vocab_size),
+        Decoding(stepper, own, cross, detokenizer, info.vocab_size),
         scheduler,
         steps_per_look=generation.steps_per_look,
         prepare=partial(torch.set_num_threads, options.num_threads or torch.get_num_threads()),

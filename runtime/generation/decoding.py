@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 
 import numpy as np
-from torch import Tensor
 
 from precast.graphs.choose import INVALID, RUNNING
 from precast.runtime.detokenization import Detokenizer
-from precast.runtime.errors import GraphError, NotFiniteError, RuntimeFault
+from precast.runtime.errors import DeviceFailedError, GraphError, NotFiniteError, RuntimeFault
 from precast.runtime.generation.answers import answer
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.pages import PagePool
 from precast.runtime.generation.requests import Active, GenerateRequest
 from precast.runtime.generation.scheduler import Placement
 from precast.runtime.generation.speed import Speed
-from precast.runtime.generation.state import RowState
-from precast.runtime.generation.steps import Steps
+from precast.runtime.generation.stepper import Admission, Launch, Stepper
 from precast.runtime.outputs import EncoderOutput
 from precast.runtime.tokenization import Tokens
 
@@ -41,44 +40,46 @@ class Counts:
 class Decoding:
     """Used by one thread.
 
+    Any call may raise DeviceFailedError; nobody is answered after that.
+
     Args:
-        steps: the graphs.
-        state: that the graphs work on.
+        stepper: what runs the graphs.
         own: of the self pools.
         cross: of the cross pools.
-        pools: the tensors, by name, so that what a broken request wrote can be wiped out.
         detokenizer: None where the artifact has no tokenizer.
         vocab_size: of the decoder.
     """
 
     def __init__(
         self,
-        steps: Steps,
-        state: RowState,
+        stepper: Stepper,
         own: PagePool,
         cross: PagePool,
-        pools: Mapping[str, Tensor],
         detokenizer: Detokenizer | None,
         vocab_size: int,
     ) -> None:
         self.counts = Counts()
-        self._steps = steps
-        self._state = state
+        self.stepper = stepper
+        self._state = stepper.state
         self._own, self._cross = own, cross
-        self._pools = pools
         self._detokenizer = detokenizer
         self._vocab_size = vocab_size
+        self._admitted: dict[GenerateRequest, tuple[Admission, Placement]] = {}
         self._running: dict[GenerateRequest, tuple[Active, Placement]] = {}
+        self._launches: deque[Launch] = deque()
         self._batch: ActiveBatch | None = None
 
-    def probe(self) -> None:
-        """Encode two tokens that nobody reads: a graph that fails shall do so when it is loaded.
+    def prepare(self) -> None:
+        """Set up what belongs to the calling thread, and encode two tokens that nobody reads.
 
         Raises:
-            GraphError: it failed.
+            GraphError: a graph failed, which shall show when it is loaded.
         """
+        self.stepper.prepare()
         try:
             self._encode([np.array([0, 0], np.int32)])
+        except DeviceFailedError:
+            raise
         except Exception as error:
             raise GraphError(
                 f"the graph admit fails on its first batch: {error}; compile the artifact again"
@@ -92,27 +93,26 @@ class Decoding:
             for placement, request in zip(placements, requests, strict=True)
         ]
         try:
-            self._steps.admit([request.tokens.ids for request in requests], cross)
+            admission = self.stepper.admit([request.tokens.ids for request in requests], cross, hidden=False)
+        except DeviceFailedError:
+            raise
         except Exception as error:  # these requests fail, those that run do not
             failure = _failed("admit", error)
             for placement, request in zip(placements, requests, strict=True):
-                self._wipe(placement.self_pages, placement.cross_pages)
+                self._wipe(placement)
                 self.count_end(request, failure)
             return list(placements)
         self.counts.admissions += 1
-        now = time.monotonic()
-        for placement, request, places in zip(placements, requests, cross, strict=True):
-            own = [self._own.places(pages, request.plan.max_length) for pages in placement.self_pages]
-            self._state.begin(placement.rows, request.plan, request.tokens.ids, own, places)
-            request.admitted, request.streamed = now, len(request.plan.prefix)
-            self._running[request] = (Active(request, placement.rows), placement)
-        self._batch = None
+        for request, placement in zip(requests, placements, strict=True):
+            self._admitted[request] = (admission, placement)
         return []
 
     def encode(self, tokens: Sequence[Tokens], futures: Sequence[Future[EncoderOutput]]) -> None:
         """Answer sources with the encoder's hidden states."""
         try:
             hidden = self._encode([one.ids for one in tokens])
+        except DeviceFailedError:
+            raise
         except Exception as error:
             failure = _failed("admit", error)
             for future in futures:
@@ -124,38 +124,41 @@ class Decoding:
                 future.set_result(EncoderOutput(one.ids, hidden=states.copy(), truncated=one.truncated))
 
     def run(self, steps: int) -> None:
-        """Take all running requests so many tokens on. A graph that fails ends them all."""
+        """Take all running requests so many tokens on, and look at what is over. A graph that fails ends them.
+
+        So many launches as the stepper's ``depth`` are under way: what a look shows is by so much older.
+        """
+        self._join()
         if not self._running:
+            self._launches.clear()  # of rows that have ended
             return
         if self._batch is None:
             requests = tuple(one for one, _ in self._running.values())
             self._batch = ActiveBatch(requests, self._vocab_size, self._state.rows)
         try:
-            for _ in range(steps):
-                self._steps.step(self._batch)
+            self._launches.append(self.stepper.launch(self._batch, steps))
+            while len(self._launches) >= self.stepper.depth:
+                self._look(self._launches.popleft())
+        except DeviceFailedError:
+            raise
         except Exception as error:
             failure = _failed("a step", error)
             for request in self._running:
                 self.count_end(request, failure)
-            return
-        self.counts.steps += steps
-        self._note_progress(self._batch)
 
     def take_ended(self) -> list[Placement]:
-        """Answer the requests that have ended; gives what they held."""
-        finished, ended = self._state.arrays["finished"], []
-        for request, (one, _) in list(self._running.items()):
-            codes = finished[list(one.rows)]
-            if request.failure is not None:
-                self.count_end(request, request.failure)
-            elif not request.settled and (codes != RUNNING).all():
-                self._answer(one, bool((codes == INVALID).any()))
-            if request.settled:
-                ended += self.remove(request)
-        return ended
+        """What the requests held that have ended."""
+        return [
+            placement
+            for request in list(self._running)
+            if request.settled
+            for placement in self.remove(request)
+        ]
 
     def remove(self, request: GenerateRequest) -> list[Placement]:
         """Take a request off the rows, whatever has become of it."""
+        if request in self._admitted:
+            return [self._admitted.pop(request)[1]]
         found = self._running.pop(request, None)
         if found is None:
             return []
@@ -164,7 +167,7 @@ class Decoding:
         codes = self._state.arrays["finished"][list(one.rows)]
         # Nobody has looked at the scores of one that is still running since its last choice.
         if np.isin(codes, (RUNNING, INVALID)).any():
-            self._wipe(placement.self_pages, placement.cross_pages)
+            self._wipe(placement)
         return [placement]
 
     def count_end(self, request: GenerateRequest, error: RuntimeFault | None) -> None:
@@ -177,7 +180,35 @@ class Decoding:
         else:
             self.counts.cancelled += 1
 
-    def _answer(self, one: Active, invalid: bool) -> None:
+    def _join(self) -> None:
+        """Let requests decode whose sources are encoded; where nobody decodes the device waits, not the host."""
+        now = time.monotonic()
+        for request, (admission, placement) in list(self._admitted.items()):
+            if self._running and not admission.done():
+                return
+            del self._admitted[request]
+            plan, ids = request.plan, request.tokens.ids
+            own = [self._own.places(pages, plan.max_length) for pages in placement.self_pages]
+            cross = self._cross.places(placement.cross_pages, len(ids))
+            self.stepper.begin(admission, placement.rows, plan, ids, own, cross)
+            request.admitted, request.streamed = now, len(plan.prefix)
+            self._running[request] = (Active(request, placement.rows), placement)
+            self._batch = None
+
+    def _look(self, launch: Launch) -> None:
+        """Answer who has ended, tell others how far they are."""
+        self.counts.steps += launch.steps
+        here = [one for one in launch.batch.requests if one.request in self._running]
+        self.stepper.look(launch, [row for one in here for row in one.rows])
+        self._note_progress(launch, here)
+        for one in here:
+            codes = self._state.arrays["finished"][list(one.rows)]
+            if one.request.failure is not None:
+                self.count_end(one.request, one.request.failure)
+            elif not one.request.settled and (codes != RUNNING).all():
+                self._answer(launch, one, bool((codes == INVALID).any()))
+
+    def _answer(self, launch: Launch, one: Active, invalid: bool) -> None:
         if invalid:
             self.count_end(
                 one.request,
@@ -187,6 +218,8 @@ class Decoding:
                 ),
             )
             return
+        kind = ("hypotheses", "hypothesis_logprobs") if one.plan.mode == "beam" else ("history", "logprobs")
+        self.stepper.fetch(launch, one.rows[: one.plan.num_return_sequences], kind)
         found = answer(one, self._state, self._detokenizer)
         if not one.request.end():  # it was cancelled during its last step
             self.counts.cancelled += 1
@@ -194,9 +227,9 @@ class Decoding:
         self.counts.requests += 1
         one.request.future.set_result(found)
 
-    def _note_progress(self, batch: ActiveBatch) -> None:
+    def _note_progress(self, launch: Launch, requests: Sequence[Active]) -> None:
         now, new = time.monotonic(), 0
-        for one in batch.requests:
+        for one in requests:
             request, row = one.request, one.rows[0]
             reached = int(self._state.arrays["positions"][row]) + 1
             if reached <= request.streamed:
@@ -205,6 +238,7 @@ class Decoding:
                 request.first_token = now
             new += (reached - request.streamed) * len(one.rows)
             if request.on_tokens is not None:
+                self.stepper.fetch(launch, [row], ["history"])
                 request.on_tokens(self._state.arrays["history"][row, request.streamed : reached].copy())
             request.streamed = reached
         self.counts.tokens += new
@@ -212,21 +246,13 @@ class Decoding:
 
     def _encode(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Their keys and values go to a place that counts for nobody."""
-        hidden = self._steps.admit(sources, [np.zeros(len(source), np.int32) for source in sources])
-        self._wipe((), ())
+        nowhere = [np.zeros(len(source), np.int32) for source in sources]
+        hidden = self.stepper.admit(sources, nowhere, hidden=True).hidden()
+        self.stepper.wipe((), ())
         return hidden
 
-    def _wipe(self, self_pages: Sequence[tuple[int, ...]], cross_pages: tuple[int, ...]) -> None:
-        """Overwrite what is no number: a mask gives it no weight, but zero times it is no number either.
-
-        The page that is never dealt out is among what is masked.
-        """
-        for kind, pages in (("self", sum(self_pages, ())), ("cross", cross_pages)):
-            pool = self._own if kind == "self" else self._cross
-            at = pool.places((0, *pages), (len(pages) + 1) * pool.page_size)
-            for name, tensor in self._pools.items():
-                if name.startswith(f"{kind}_"):
-                    tensor[at.astype(np.int64)] = 0
+    def _wipe(self, placement: Placement) -> None:
+        self.stepper.wipe(sum(placement.self_pages, ()), placement.cross_pages)
 
 
 def _failed(what: str, error: Exception) -> GraphError:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from precast.runtime.replay.interface import CaptureInfo
+
 
 @dataclass(frozen=True)
 class GenerationStats:
@@ -21,6 +23,10 @@ class GenerationStats:
         rows_used: rows of state in use, of ``rows``.
         self_pages_used: pages of the self pools in use, of ``self_pages``.
         cross_pages_used: pages of the cross pools in use, of ``cross_pages``.
+        kv_cache_bytes: of the pools.
+        captures: on CUDA, one for each captured graph.
+        capture_seconds: that they took together.
+        graph_bytes: device memory that they took: intermediate and output tensors, not the weights.
         tokens_per_second: over the last five seconds.
     """
 
@@ -38,4 +44,8 @@ class GenerationStats:
     self_pages_used: int
     cross_pages: int
     cross_pages_used: int
+    kv_cache_bytes: int
+    captures: tuple[CaptureInfo, ...]
+    capture_seconds: float
+    graph_bytes: int
     tokens_per_second: float

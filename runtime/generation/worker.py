@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
-from precast.runtime.errors import DeadlineError, EngineClosedError, RuntimeFault
+from precast.runtime.errors import DeadlineError, DeviceFailedError, EngineClosedError, RuntimeFault
 from precast.runtime.generation.decoding import Decoding
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.requests import GenerateRequest
@@ -40,8 +40,11 @@ class GenerationWorker:
         steps_per_look: decode steps between looks.
         prepare: called by the thread before anything else.
 
+    When the device fails, all that runs, all that waits and all that comes later meets the same
+    DeviceFailedError.
+
     Raises:
-        RuntimeFault: the probe of the graphs failed.
+        RuntimeFault: the graphs could not be set up.
     """
 
     def __init__(
@@ -61,6 +64,7 @@ class GenerationWorker:
         self._jobs: deque[EncodeJob] = deque()
         self._cancelled: deque[Future[GenerateOutput]] = deque()
         self._closed = False
+        self._failure: DeviceFailedError | None = None
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(
             target=self._serve, args=(prepare,), name="precast-generation", daemon=True
@@ -83,6 +87,7 @@ class GenerationWorker:
             RequestTooLargeError: it could not run in an empty engine.
             QueueFullError: as many as may wait do.
             EngineClosedError: the engine was closed.
+            DeviceFailedError: the device failed before.
         """
         with self._changed:
             self._push(request, timeout)
@@ -113,6 +118,7 @@ class GenerationWorker:
     def stats(self) -> GenerationStats:
         with self._changed:
             scheduler, counts = self._scheduler, self._decoding.counts
+            captures = self._decoding.stepper.captures
             return GenerationStats(
                 requests=counts.requests,
                 failed=counts.failed,
@@ -128,6 +134,10 @@ class GenerationWorker:
                 self_pages_used=scheduler.own.used,
                 cross_pages=scheduler.cross.capacity,
                 cross_pages_used=scheduler.cross.used,
+                kv_cache_bytes=self._decoding.stepper.kv_cache_bytes,
+                captures=captures,
+                capture_seconds=sum(one.seconds for one in captures),
+                graph_bytes=sum(one.bytes for one in captures),
                 tokens_per_second=counts.speed.per_second(),
             )
 
@@ -158,30 +168,46 @@ class GenerationWorker:
                     self._changed.notify_all()
 
     def _check_open(self) -> None:
+        if self._failure is not None:
+            raise self._failure
         if self._closed:
             raise EngineClosedError("the engine is closed; load the artifact again")
 
     def _serve(self, prepare: Callable[[], None]) -> None:
         try:
             prepare()
-            self._decoding.probe()
+            self._decoding.prepare()
         except BaseException as error:
+            self._decoding.stepper.close()
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
         try:
             while self._wait_for_work():
-                self._drop()
-                self._admit()
-                self._encode_one()
-                self._decoding.run(self._steps_per_look)
-                self._release(self._decoding.take_ended())
+                self._turn()
             self._fail_all(EngineClosedError("the engine was closed before it could answer"))
+        except DeviceFailedError as error:
+            self._end(error)
+            self._fail_all(error)
         except Exception as error:  # nothing may be left without an answer, whatever this is
-            with self._changed:
-                self._closed = True
+            self._end(None)
             self._fail_all(EngineClosedError(f"the engine failed: {type(error).__name__}: {error}"))
             raise
+        finally:
+            self._decoding.stepper.close()
+
+    def _turn(self) -> None:
+        self._drop()
+        self._admit()
+        self._encode_one()
+        self._decoding.run(self._steps_per_look)
+        self._release(self._decoding.take_ended())
+
+    def _end(self, failure: DeviceFailedError | None) -> None:
+        """Take no more requests; who waits for room in the queue wakes up."""
+        with self._changed:
+            self._closed, self._failure = True, failure
+            self._changed.notify_all()
 
     def _wait_for_work(self) -> bool:
         """Until there is something to do; False once the engine is closed."""
@@ -216,6 +242,8 @@ class GenerationWorker:
         return self._decoding.remove(ticket.payload) if was == "running" else []
 
     def _admit(self) -> None:
+        if not self._decoding.stepper.can_admit():
+            return
         with self._changed:
             placements = self._scheduler.admit(self._decoding.counts.steps)
             if placements:

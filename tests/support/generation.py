@@ -27,6 +27,7 @@ from precast.runtime.generation.pools import PAGE_SIZE, pool_tensors
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.state import RowState
+from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.tokenization import Tokens
@@ -86,7 +87,8 @@ class Model:
             patience=patience,
         )
         steps = wrap(Steps(self.graphs, state, pools))
-        decoding = Decoding(steps, state, own, cross, pools, None, self.vocab_size)
+        stepper = DirectStepper(steps, state, own, cross, pools)
+        decoding = Decoding(stepper, own, cross, None, self.vocab_size)
         return GenerationWorker(
             decoding, scheduler, steps_per_look=steps_per_look, prepare=lambda: torch.set_num_threads(1)
         )
