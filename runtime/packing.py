@@ -33,7 +33,7 @@ def fill(replay: Replay, batch: Sequence[Tokens]) -> HostBuffers:
     lengths = np.fromiter(map(len, batch), dtype=np.int32, count=len(batch))
     needed = {TOKENS: int(lengths.sum()), SEQUENCES: len(batch), LENGTH: int(lengths.max())}
     buffers = replay.buffers_for(needed)
-    _write(buffers, batch, lengths, needed[TOKENS])
+    write_batch(buffers, batch, lengths, needed[TOKENS])
     return buffers
 
 
@@ -45,11 +45,14 @@ def fill_example(buffers: HostBuffers, max_length: int) -> None:
     tokens, sequences = buffers.sizes[TOKENS], buffers.sizes[SEQUENCES]
     lengths = [min(max_length, tokens - start) for start in range(0, tokens, max_length)][:sequences]
     batch = [Tokens(np.zeros(length, np.int32), None) for length in lengths]
-    _write(buffers, batch, np.array(lengths, np.int32), sum(lengths))
+    write_batch(buffers, batch, np.array(lengths, np.int32), sum(lengths))
 
 
-def _write(buffers: HostBuffers, batch: Sequence[Tokens], lengths: np.ndarray, tokens: int) -> None:
-    """What the batch leaves over becomes spare tokens (id 0, read by nobody) and sequences of length zero."""
+def write_batch(buffers: HostBuffers, batch: Sequence[Tokens], lengths: np.ndarray, tokens: int) -> None:
+    """Write a batch of these ``lengths``, ``tokens`` together.
+
+    What it leaves over becomes spare tokens (id 0, read by nobody) and sequences of length zero.
+    """
     arrays = buffers.arrays
     ids, ends = arrays["input_ids"], arrays["cu_seqlens"]
     np.concatenate([item.ids for item in batch], out=ids[:tokens])

@@ -124,9 +124,10 @@ class Decoding:
                 future.set_result(EncoderOutput(one.ids, hidden=states.copy(), truncated=one.truncated))
 
     def run(self, steps: int) -> None:
-        """Take all running requests so many tokens on, and look at what is over. A graph that fails ends them.
+        """Take all running requests so many tokens on, and look at what is over.
 
-        So many launches as the stepper's ``depth`` are under way: what a look shows is by so much older.
+        A graph that fails ends them. So many launches as the stepper's ``depth`` are under way: what a look
+        shows is by so much older.
         """
         self._join()
         if not self._running:
@@ -170,6 +171,12 @@ class Decoding:
             self._wipe(placement)
         return [placement]
 
+    def close(self) -> None:
+        """Let go of graphs and memory; nobody is answered any more."""
+        self._launches.clear()
+        self._batch = None
+        self.stepper.close()
+
     def count_end(self, request: GenerateRequest, error: RuntimeFault | None) -> None:
         """End a request without an answer: by an error, or with none because its maker cancelled it."""
         if request.settled:
@@ -181,7 +188,10 @@ class Decoding:
             self.counts.cancelled += 1
 
     def _join(self) -> None:
-        """Let requests decode whose sources are encoded; where nobody decodes the device waits, not the host."""
+        """Let requests decode whose sources are encoded.
+
+        Where nobody decodes it is the device that waits, and not the host.
+        """
         now = time.monotonic()
         for request, (admission, placement) in list(self._admitted.items()):
             if self._running and not admission.done():

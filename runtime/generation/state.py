@@ -14,13 +14,18 @@ from precast.runtime.replay.buffers import zeros
 
 
 class RowState:
-    """One tensor for each buffer of ``graphs.choose.state_buffers``, and numpy views to write through."""
+    """One tensor for each buffer of ``graphs.choose.state_buffers``, and numpy views to write through.
 
-    def __init__(self, limits: GenerateLimits) -> None:
+    Args:
+        limits: of the artifact.
+        tensors: on the host, zeros; memory of its own where left out.
+    """
+
+    def __init__(self, limits: GenerateLimits, tensors: Mapping[str, Tensor] | None = None) -> None:
         self.rows = limits.max_rows
-        buffers = state_buffers(limits)
-        self.tensors: Mapping[str, Tensor] = {
-            name: zeros(buffer.sizes({}), buffer.torch_dtype) for name, buffer in buffers.items()
+        self.tensors: Mapping[str, Tensor] = tensors or {
+            name: zeros(buffer.sizes({}), buffer.torch_dtype)
+            for name, buffer in state_buffers(limits).items()
         }
         self.arrays: Mapping[str, np.ndarray] = {name: t.numpy() for name, t in self.tensors.items()}
 

@@ -102,7 +102,7 @@ class Stepper(Protocol):
         ...
 
     def look(self, launch: Launch, rows: Sequence[int]) -> None:
-        """Wait for ``launch``; then where these of its rows stand, and whether they have ended, is in ``state``.
+        """Wait for ``launch``; then ``state`` shows where these of its rows stand, and which have ended.
 
         That is ``positions``, ``finished``, ``hypothesis_lengths`` and ``hypothesis_scores``. Launches are
         looked at in their order, or not at all.

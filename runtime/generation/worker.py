@@ -178,7 +178,7 @@ class GenerationWorker:
             prepare()
             self._decoding.prepare()
         except BaseException as error:
-            self._decoding.stepper.close()
+            self._decoding.close()
             self._ready.set_exception(error)
             return
         self._ready.set_result(None)
@@ -194,7 +194,7 @@ class GenerationWorker:
             self._fail_all(EngineClosedError(f"the engine failed: {type(error).__name__}: {error}"))
             raise
         finally:
-            self._decoding.stepper.close()
+            self._decoding.close()
 
     def _turn(self) -> None:
         self._drop()

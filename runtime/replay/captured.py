@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Signature
-from precast.runtime.errors import DeviceFailedError
 from precast.runtime.replay.buckets import Buckets, Plan
-from precast.runtime.replay.device import CapturedGraph, Device, Pool
+from precast.runtime.replay.device import CapturedGraph, Device, Pool, Stream
+from precast.runtime.replay.guard import DeviceGuard
 from precast.runtime.replay.interface import CaptureInfo, Graph, HostBuffers
 from precast.runtime.replay.layout import Layout
 from precast.runtime.replay.pipeline import Pipeline, Slot
@@ -67,6 +65,14 @@ class InFlight:
         self.wait(self.slot)
         return list(self.outputs.tensors(self.slot.host_outputs).values())
 
+    def done(self) -> bool:
+        """Whether ``result`` would not wait."""
+        return not self.slot.in_flight or self.slot.downloaded.query()
+
+    def before(self, stream: Stream) -> None:
+        """Let ``stream`` wait for what the graph writes."""
+        self.slot.computed.wait(stream)
+
 
 class CapturedReplay:
     """Replays a batch at its bucket; one above the ladder is called directly, at its own sizes.
@@ -94,7 +100,7 @@ class CapturedReplay:
         self._pool: Pool = None
         self._captured: dict[int, _Captured] = {}
         self._staged: _Staged | None = None
-        self._failure: DeviceFailedError | None = None
+        self._guard = DeviceGuard()
 
     def prepare(self) -> None:
         """Allocate, capture, and run each captured bucket once.
@@ -103,17 +109,22 @@ class CapturedReplay:
             DeviceFailedError: any of it failed.
         """
         output_bytes = Layout.of(self.signature.outputs, self._options.largest).nbytes
-        with self._device_calls("it was set up"):
+        with self._guard.calls("it was set up"):
             self._device.open()
             self._pipeline = Pipeline(self._device, self.depth, self._buckets.input_bytes(), output_bytes)
             self._pool = self._device.pool()
         for bucket in self._buckets.reachable():
             if bucket <= self._options.upto:
                 self._run_example(bucket)
-        with self._device_calls("memory was given back"):
+        with self._guard.calls("memory was given back"):
             self._device.trim()  # of runs before captures; captured graphs keep a pool of their own
 
-    def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
+    def free(self) -> bool:
+        """Whether less than ``depth`` launches are in flight."""
+        return self._running().free()
+
+    def buffers_for(self, needed: Mapping[str, int], *, answer: bool = True) -> HostBuffers:
+        """See ``Replay``; without ``answer`` no output comes back."""
         pipeline = self._running()
         for axis in self.signature.axes:
             if needed[axis.name] > self._options.largest[axis.name]:
@@ -123,7 +134,8 @@ class CapturedReplay:
                 )
         slot, plan = pipeline.next_slot(), self._buckets.plan(needed)
         buffers = HostBuffers(plan.sizes, plan.inputs.arrays(slot.host_inputs))
-        self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, needed))
+        taken = needed if answer else dict.fromkeys(needed, 0)
+        self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, taken))
         return buffers
 
     def launch(self, buffers: HostBuffers) -> InFlight:
@@ -132,7 +144,7 @@ class CapturedReplay:
             raise RuntimeError("launch takes what buffers_for gave last, once")
         self._staged = None
         run = self._run_direct if staged.plan.bucket is None else self._run_captured
-        with self._device_calls("a batch was launched"):
+        with self._guard.calls("a batch was launched"):
             pipeline.launch(staged.slot, staged.plan.inputs, partial(run, staged.plan), staged.outputs)
         return InFlight(staged.outputs, staged.slot, self._wait)
 
@@ -206,35 +218,12 @@ class CapturedReplay:
         return inputs
 
     def _running(self) -> Pipeline:
-        if self._failure is not None:
-            raise self._failure
+        self._guard.check()
         if self._pipeline is None:
             raise RuntimeError("this replay was closed, or not prepared yet")
         return self._pipeline
 
     def _wait(self, slot: Slot) -> None:
         pipeline = self._running()
-        with self._device_calls("a batch was computed"):
+        with self._guard.calls("a batch was computed"):
             pipeline.wait(slot)
-
-    @contextmanager
-    def _device_calls(self, doing: str) -> Iterator[None]:
-        """Whatever is raised inside leaves streams half filled: nothing can be run after it."""
-        try:
-            yield
-        except DeviceFailedError:
-            raise
-        except Exception as error:
-            self._failure = device_failed(doing, error)
-            raise self._failure from error
-
-
-def device_failed(doing: str, error: Exception) -> DeviceFailedError:
-    """The error of an engine whose device failed while ``doing``."""
-    reason = (str(error) or repr(error)).splitlines()[0]
-    advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
-    if isinstance(error, torch.OutOfMemoryError):
-        advice = "Load the artifact again in a new process, with a smaller batch_tokens or capture"
-    return DeviceFailedError(
-        f"the device failed while {doing}: {reason}. This engine is dead and answers nothing more. {advice}"
-    )

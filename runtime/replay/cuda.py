@@ -51,6 +51,10 @@ class CudaDevice:
         with torch.cuda.stream(stream):
             target.copy_(source, non_blocking=True)
 
+    def scatter(self, target: Tensor, index: Tensor, source: Tensor, stream: Stream) -> None:
+        with torch.cuda.stream(stream):
+            target.index_copy_(0, index, source)
+
     def run(self, work: Callable[[], T], stream: Stream) -> T:
         with torch.cuda.stream(stream):
             return work()
@@ -69,6 +73,10 @@ class CudaDevice:
     def replay(self, graph: CapturedGraph, stream: Stream) -> None:
         with torch.cuda.stream(stream):
             graph.replay()
+
+    def memory_bytes(self) -> tuple[int, int]:
+        free, total = torch.cuda.mem_get_info(self._device)
+        return free, total
 
     def reserved_bytes(self) -> int:
         return torch.cuda.memory_reserved(self._device)

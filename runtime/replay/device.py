@@ -36,6 +36,10 @@ class Event(Protocol):
         """Wait here, without the interpreter lock."""
         ...
 
+    def query(self) -> bool:
+        """Whether ``synchronize`` would return at once."""
+        ...
+
 
 class Device(Protocol):
     """One device, used by one thread. Any call may raise, also for work that was put on a stream before."""
@@ -62,6 +66,10 @@ class Device(Protocol):
         """Put a copy on ``stream``. Both are contiguous and of one dtype and shape; read when it is done."""
         ...
 
+    def scatter(self, target: Tensor, index: Tensor, source: Tensor, stream: Stream) -> None:
+        """Put ``target[index] = source`` on ``stream``: ``[n]``, int64 ``[k]``, ``[k]``."""
+        ...
+
     def run(self, work: Callable[[], T], stream: Stream) -> T:
         """Call ``work`` with ``stream`` as its current one: kernels are put there, memory belongs to it."""
         ...
@@ -71,6 +79,10 @@ class Device(Protocol):
         ...
 
     def replay(self, graph: CapturedGraph, stream: Stream) -> None: ...
+
+    def memory_bytes(self) -> tuple[int, int]:
+        """Memory of the device that nobody has taken, and all that it has."""
+        ...
 
     def reserved_bytes(self) -> int:
         """Device memory that is taken, in use or kept for later use."""

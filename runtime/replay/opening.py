@@ -20,9 +20,10 @@ from precast.runtime.errors import GraphError
 from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.packing import fill_example
 from precast.runtime.replay.allocator import keep_freed_memory
-from precast.runtime.replay.captured import CapturedReplay, CaptureOptions, device_failed
+from precast.runtime.replay.captured import CapturedReplay, CaptureOptions
 from precast.runtime.replay.cuda import CudaDevice
 from precast.runtime.replay.direct import DirectReplay
+from precast.runtime.replay.guard import device_failed
 from precast.runtime.replay.inductor import InductorGraph
 from precast.runtime.replay.interface import Graph, Replay
 from precast.runtime.replay.variants import VariantGraph

@@ -62,6 +62,10 @@ class Pipeline:
             raise RuntimeError(f"{len(self._slots)} launches are in flight; take a result first")
         return slot
 
+    def free(self) -> bool:
+        """Whether the slot of the next launch is."""
+        return not self._slots[self._launches % len(self._slots)].in_flight
+
     def launch(self, slot: Slot, inputs: Layout, run: Callable[[], list[Tensor]], outputs: Layout) -> None:
         """Put all steps on their streams.
 
@@ -80,10 +84,12 @@ class Pipeline:
         slot.uploaded.wait(self.compute)
         copy(self.static_inputs[given], slot.landing[given], self.compute)
         for field, found in zip(outputs.fields, run(), strict=True):
-            copy(field.view(slot.outputs), found[: field.shape[0]], self.compute)
+            if field.nbytes:
+                copy(field.view(slot.outputs), found[: field.shape[0]], self.compute)
         slot.computed.record(self.compute)
         slot.computed.wait(self._download)
-        copy(slot.host_outputs[taken], slot.outputs[taken], self._download)
+        if outputs.nbytes:
+            copy(slot.host_outputs[taken], slot.outputs[taken], self._download)
         slot.downloaded.record(self._download)
 
     def wait(self, slot: Slot) -> None:

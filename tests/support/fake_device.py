@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from random import Random
@@ -26,6 +26,9 @@ from tests.support.races import Access, Clock, Races
 
 POISON = 0xFF
 """Of every byte: NaN as a float, -1 as a number."""
+
+TOTAL_BYTES = 1 << 30
+"""Of the device's memory."""
 
 T = TypeVar("T")
 Kind = Literal["host", "device", "stream", "pool"]
@@ -100,6 +103,13 @@ class FakeEvent:
         self._device.on_synchronize()
         self._device.run_until(self._condition())
         self._device.races.synchronize(self._clock)
+
+    def query(self) -> bool:
+        self._device.call("query")
+        over = self._condition()()
+        if over:
+            self._device.races.synchronize(self._clock)
+        return over
 
     def _condition(self) -> Callable[[], bool]:
         number = self._recorded
@@ -178,6 +188,21 @@ class FakeDevice:
 
         self._put(stream, Work(name, do, touches=[to_block, of_block]), accesses)
 
+    def scatter(self, target: Tensor, index: Tensor, source: Tensor, stream: FakeStream) -> None:
+        self.call("scatter")
+        if index.dtype != torch.int64 or source.dtype != target.dtype or index.shape != source.shape:
+            self._violation(f"a scatter of {source.shape} {source.dtype} at {index.shape} {index.dtype}")
+        (to, to_block), (at, at_block) = self._memory_of(target), self._memory_of(index)
+        of, of_block = self._memory_of(source)
+        accesses = [self._access(target, write=True)]
+        accesses += [self._access(tensor, write=False) for tensor in (index, source)]
+
+        def do() -> None:
+            assert ((at >= 0) & (at < len(to))).all(), "an index beyond the target"
+            to[at] = of
+
+        self._put(stream, Work("scatter", do, touches=[to_block, at_block, of_block]), accesses)
+
     def run(self, work: Callable[[], T], stream: FakeStream) -> T:
         self.call("run")
         self._current = stream
@@ -210,9 +235,26 @@ class FakeDevice:
         self._put(stream, Work("replay", do, touches=touches), [*accesses, *graph.accesses])
 
     def kernel(
-        self, function: Kernel, inputs: Mapping[str, Tensor], shapes: Sequence[tuple[int, ...]]
+        self,
+        function: Kernel,
+        inputs: Mapping[str, Tensor],
+        shapes: Sequence[tuple[int, ...]],
+        *,
+        dtype: torch.dtype = torch.float32,
+        writes: Collection[str] = (),
+        untracked: Collection[str] = (),
     ) -> list[Tensor]:
-        """What a compiled graph does when it is called: fp32 outputs of ``shapes``, computed later."""
+        """What a compiled graph does when it is called: outputs of ``shapes``, computed later.
+
+        Args:
+            function: computes them.
+            inputs: that it reads.
+            shapes: of the outputs.
+            dtype: of the outputs, of 4 bytes.
+            writes: inputs that it writes.
+            untracked: inputs that pieces of work may share without an order, since each has places of its own
+                there; that they keep to them must show in the numbers.
+        """
         stream, graph = self._current, self._capturing
         if stream is None:
             self._violation("a kernel on the default stream")
@@ -221,7 +263,7 @@ class FakeDevice:
         owner: object = stream if graph is None else graph.pool
         outputs = [
             self._allocate(prod(shape) * 4, "stream" if graph is None else "pool", owner)
-            .view(torch.float32)
+            .view(dtype)
             .view(shape)
             for shape in shapes
         ]
@@ -232,7 +274,11 @@ class FakeDevice:
             lambda: function({name: raw for name, (raw, _) in read.items()}, [raw for raw, _ in written]),
             touches=[block for _, block in [*read.values(), *written]],
         )
-        accesses = [self._access(tensor, write=False) for tensor in inputs.values()]
+        accesses = [
+            self._access(tensor, write=name in writes)
+            for name, tensor in inputs.items()
+            if name not in untracked
+        ]
         accesses += [self._access(tensor, write=True) for tensor in outputs]
         if graph is None:
             self._loaded.add(tuple(shapes))
@@ -244,6 +290,13 @@ class FakeDevice:
             graph.accesses += accesses
             graph.outputs += [block for _, block in written]
         return outputs
+
+    def memory_bytes(self) -> tuple[int, int]:
+        self.call("memory_bytes")
+        return TOTAL_BYTES - self.used_bytes(), TOTAL_BYTES
+
+    def used_bytes(self) -> int:
+        return sum(len(block.data) for block in self._blocks if block.live and block.kind != "host")
 
     def reserved_bytes(self) -> int:
         self.call("reserved_bytes")
@@ -257,12 +310,16 @@ class FakeDevice:
         self.run_until(lambda: not any(stream.queue for stream in self._streams))
         self.races.synchronize_all()
 
+    def fill(self, tensor: Tensor, value: float) -> None:
+        """Write memory at once: what was there before a test."""
+        self._memory_of(tensor)[0].fill_(value)
+
     def fail_next(self) -> None:
         """Let the next call raise, and all after it."""
         self._fail_call = len(self.calls)
 
-    def live_blocks(self) -> int:
-        return sum(block.live for block in self._blocks)
+    def live_blocks(self, kinds: Collection[Kind] = ("host", "device", "stream", "pool")) -> int:
+        return sum(block.live and block.kind in kinds for block in self._blocks)
 
     def call(self, name: str) -> None:
         """What every call begins with: it may fail, and time passes."""

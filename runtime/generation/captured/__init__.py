@@ -1,0 +1,1 @@
+"""Steps of the decoder as captured graphs: state and pools on the device, the host one launch behind."""

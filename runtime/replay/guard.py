@@ -1,0 +1,54 @@
+"""What a failed device leaves: an engine that answers nothing more, and says why."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from precast.runtime.errors import DeviceFailedError
+
+
+class DeviceGuard:
+    """Around all calls of a device: after one that failed, each meets the same error."""
+
+    def __init__(self) -> None:
+        self._failure: DeviceFailedError | None = None
+
+    def check(self) -> None:
+        """Raises: DeviceFailedError: the device has failed before."""
+        if self._failure is not None:
+            raise self._failure
+
+    @contextmanager
+    def calls(self, doing: str) -> Iterator[None]:
+        """Whatever is raised inside leaves streams half filled: nothing can be run after it.
+
+        Args:
+            doing: ends the sentence "the device failed while".
+
+        Raises:
+            DeviceFailedError: for any error.
+        """
+        try:
+            yield
+        except DeviceFailedError:
+            raise
+        except Exception as error:
+            self._failure = device_failed(doing, error)
+            raise self._failure from error
+
+
+def device_failed(doing: str, error: Exception) -> DeviceFailedError:
+    """The error of an engine whose device failed while ``doing``."""
+    reason = (str(error) or repr(error)).splitlines()[0]
+    advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
+    if isinstance(error, torch.OutOfMemoryError):
+        advice = "Load the artifact again in a new process, with less to hold: " + OUT_OF_MEMORY
+    return DeviceFailedError(
+        f"the device failed while {doing}: {reason}. This engine is dead and answers nothing more. {advice}"
+    )
+
+
+OUT_OF_MEMORY = "a smaller batch_tokens, admit_tokens, capture or gpu_memory_utilization"

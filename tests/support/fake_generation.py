@@ -1,0 +1,121 @@
+"""Generation on the fake device: the tiny model's portable programs are its kernels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precast.graphs.generation import generation_ladder, generation_signatures
+from precast.graphs.signature import Signature
+from precast.runtime.generation.captured.loading import captured_stepper
+from precast.runtime.generation.captured.stepper import CapturedStepper
+from precast.runtime.generation.decoding import Decoding
+from precast.runtime.generation.pages import PagePool
+from precast.runtime.generation.pools import PAGE_SIZE, PoolSizes
+from precast.runtime.generation.scheduler import Scheduler
+from precast.runtime.generation.steps import LoadedGraph
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.fake_device import FakeDevice
+from tests.support.generation import Model
+
+WRONG = 1e4
+"""What pools hold that nobody wrote: as wrong as it can be and finite, since a CPU's program multiplies by
+zero what a kernel for CUDA does not read."""
+
+
+@dataclass(frozen=True)
+class FakeGraph:
+    """One graph for the fake device, by the program that the model has for the CPU."""
+
+    device: FakeDevice
+    signature: Signature
+    program: LoadedGraph
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        axes = axes_of(self.signature, inputs)
+        (output,) = self.signature.outputs
+        untracked = [name for name in inputs if name.startswith(("cross_key", "cross_value"))]
+        return self.device.kernel(
+            self.compute, inputs, [output.sizes(axes)], dtype=output.torch_dtype,
+            writes=self.signature.written, untracked=untracked,
+        )  # fmt: skip
+
+    def compute(self, inputs: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> None:
+        given = dict(inputs)
+        if self.signature.graph == "admit":
+            longest = int(given["cu_seqlens"].diff().max())
+            assert longest > 0 and given["cu_seqlens"][0] == 0, f"cu_seqlens {given['cu_seqlens'].tolist()}"
+            given["key_positions"] = _counting(max(2, longest))
+        elif self.signature.graph == "decode":
+            rows = given["rows"].long()
+            reached = given["positions"][rows]
+            assert ((rows >= 0) & (reached >= 0)).all(), f"rows {rows.tolist()} at {reached.tolist()}"
+            given["self_span"] = _counting(max(2, int(reached.max()) + 1))
+            given["cross_span"] = _counting(max(2, int(given["cross_lengths"][rows].max())))
+        (found,) = self.program.graph(given)
+        outputs[0].copy_(found)
+
+
+def axes_of(signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes that tensors have."""
+    found: dict[str, int] = {}
+    for buffer in signature.inputs:
+        for dim, size in zip(buffer.shape, inputs[buffer.name].shape, strict=True):
+            if isinstance(dim, str) and "+" not in dim:
+                found[dim] = size
+    return found
+
+
+def fake_engine(
+    model: Model,
+    device: FakeDevice,
+    *,
+    self_pages: int = 40,
+    cross_pages: int = 12,
+    max_waiting: int = 1000,
+    patience: int = 2,
+    steps_per_look: int = 2,
+    wrap: Callable[[CapturedStepper], Any] = lambda stepper: stepper,
+) -> GenerationWorker:
+    """As ``Model.engine``, on the device."""
+    limits, (own_shape, cross_shape) = model.limits, model.shapes
+    device.open()
+    own, cross = PagePool(self_pages + 1, PAGE_SIZE), PagePool(cross_pages + 1, PAGE_SIZE)
+    stepper = captured_stepper(
+        device,
+        fake_graphs(model, device),
+        limits,
+        own_shape,
+        cross_shape,
+        PoolSizes(self_pages, cross_pages),
+        {name: generation_ladder(name, limits, "cuda") for name in ("admit", "decode")},
+    )
+    for tensor in stepper.pools.values():
+        device.fill(tensor, WRONG)
+    scheduler = Scheduler(
+        limits.max_rows, own, cross, max_waiting=max_waiting, admit_tokens=limits.max_tokens,
+        admit_batch=limits.max_batch, patience=patience,
+    )  # fmt: skip
+    decoding = Decoding(wrap(stepper), own, cross, None, model.vocab_size)
+    return GenerationWorker(decoding, scheduler, steps_per_look=steps_per_look, prepare=lambda: None)
+
+
+def fake_graphs(model: Model, device: FakeDevice) -> dict[str, LoadedGraph]:
+    """Every graph with its signature for CUDA."""
+    (hidden,) = model.graphs["admit"].signature.outputs
+    signatures = generation_signatures(
+        model.limits, *model.shapes, hidden_size=int(hidden.shape[1]), vocab_size=model.vocab_size,
+        device="cuda",
+    )  # fmt: skip
+    return {
+        name: LoadedGraph(signature, FakeGraph(device, signature, model.graphs[name]))
+        for name, signature in signatures.items()
+    }
+
+
+def _counting(end: int) -> Tensor:
+    return torch.arange(end, dtype=torch.int32)

@@ -1,0 +1,52 @@
+"""Requests that are made and cancelled at steps that a test has drawn."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import wait
+
+from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.drawn_requests import Asked
+from tests.support.generation import request
+from tests.support.scripted_steps import wait_until_idle
+
+Moment = tuple[int, Asked, int | None]
+"""The step before which a request is made, what it asks, and after how many steps it is cancelled."""
+
+
+class Script:
+    """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
+
+    def __init__(self, moments: list[Moment]) -> None:
+        self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
+        self.cancelled: set[GenerateRequest] = set()
+        self._lock = threading.RLock()
+        self._due = [(step, made, False) for (step, _, _), made in zip(moments, self.requests, strict=True)]
+        self._due += [
+            (step + after, made, True)
+            for (step, _, after), made in zip(moments, self.requests, strict=True)
+            if after is not None
+        ]
+        self._due.sort(key=lambda entry: (entry[0], entry[2]))
+        self.engine: GenerationWorker
+
+    def act(self, step: int) -> None:
+        """All that is due before ``step``."""
+        with self._lock:
+            while self._due and self._due[0][0] <= step:
+                _, made, cancels = self._due.pop(0)
+                if not cancels:
+                    self.engine.offer(made)
+                elif made.future.cancel():
+                    self.cancelled.add(made)
+
+    def finish(self) -> None:
+        """Wait for all; the engine stops counting when nothing runs."""
+        while self._due:
+            wait_until_idle(self.engine)
+            with self._lock:
+                if self._due:
+                    self.act(self._due[0][0])
+        wait([made.future for made in self.requests], timeout=60)
+        wait_until_idle(self.engine)
