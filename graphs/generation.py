@@ -59,10 +59,11 @@ def generation_signatures(
 def generation_ladder(graph: str, limits: GenerateLimits, device: Device) -> Ladder:
     """The buckets of one of ``LADDER_AXES``: of source tokens, or of rows from one up.
 
-    On CUDA each bucket of ``admit`` is one captured graph, as of ``encode``; the steps of rows are captured
-    for what they meet.
+    On CUDA each bucket of ``admit`` is one captured graph, as of ``encode``, and steps are captured at
+    buckets of rows.
     """
     axis = LADDER_AXES[graph]
     if axis == TOKENS:
         return tokens_ladder(limits.max_tokens, device)
-    return Ladder.doubling(axis, limits.max_rows, first=1)
+    first = 1 if device == "cpu" else 2
+    return Ladder.doubling(axis, limits.max_rows, first=first, steps=first)

@@ -44,6 +44,7 @@ def load(
     admit_tokens: int | None = None,
     patience: int | None = None,
     steps_per_look: int | None = None,
+    gpu_memory_utilization: float | None = None,
 ) -> Engine:
     """Check an artifact, load it and start its engine: an ``Encoder``, or a ``Seq2Seq`` where it generates.
 
@@ -57,15 +58,19 @@ def load(
         device: for an artifact built for CUDA, ``"cuda"`` or ``"cuda:1"``; device 0 where left out. For one
             built for a CPU nothing but ``"cpu"``.
         capture: on CUDA, graphs are captured at once for buckets of up to so many tokens, for larger ones
-            when a batch first meets them; all at once where left out. Without meaning on a CPU.
+            when a batch first meets them; all at once where left out. Steps of a decoder are captured at once
+            for requests without parameters, for others when they are first met. Without meaning on a CPU.
         kv_cache_bytes: where the artifact generates, as all that follow: memory of the self and cross pools
-            together. Where left out, what all rows need at their longest, but at most a gigabyte.
+            together. Where left out, what all rows need at their longest, but at most a gigabyte, on CUDA at
+            most what ``gpu_memory_utilization`` leaves.
         cross_fraction: the part of it that sources get; as the longest request's where left out.
         admit_tokens: source tokens that are encoded together; 1024 where left out.
         patience: decode steps for which a request that could join is held back, so that more join with it;
             4 where left out.
-        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; 2
-            where left out.
+        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; where
+            left out 2, on CUDA 4.
+        gpu_memory_utilization: on CUDA, the part of the device's memory that may be taken, by this process
+            and all others together; 0.9 where left out. Pools get what weights and steps leave of it.
 
     Raises:
         ArtifactError: the artifact is damaged or was built for another machine; its subclasses say how.
@@ -77,6 +82,7 @@ def load(
     given = {
         "kv_cache_bytes": kv_cache_bytes, "cross_fraction": cross_fraction, "admit_tokens": admit_tokens,
         "patience": patience, "steps_per_look": steps_per_look,
+        "gpu_memory_utilization": gpu_memory_utilization,
     }  # fmt: skip
     generation: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     folder = Path(path)

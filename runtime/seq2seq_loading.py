@@ -10,21 +10,20 @@ import torch
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.generate import GenerateLimits
 from precast.runtime.detokenization import Detokenizer
-from precast.runtime.errors import OptionError
+from precast.runtime.errors import InputError, OptionError
 from precast.runtime.generation.decoding import Decoding
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.pages import PagePool
-from precast.runtime.generation.pools import PAGE_SIZE, pool_sizes, pool_tensors
+from precast.runtime.generation.placing import on_cpu, on_cuda
 from precast.runtime.generation.preparation import Preparation
+from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
-from precast.runtime.generation.state import RowState
-from precast.runtime.generation.stepper import DirectStepper
-from precast.runtime.generation.steps import LoadedGraph, Steps
+from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.languages import Languages
 from precast.runtime.loading import text_of, tokenizer_json
 from precast.runtime.options import EngineOptions
 from precast.runtime.pieces import parse_pieces
+from precast.runtime.replay.cuda import CudaDevice
 from precast.runtime.replay.opening import open_graphs
 from precast.runtime.seq2seq import Seq2Seq
 from precast.runtime.tokenization import TextTokenizer
@@ -66,39 +65,43 @@ def start_seq2seq(
     Raises:
         OptionError: the pools would not hold one request, or another device was asked for.
         GraphError, ProgramError, WeightsError: a graph cannot be loaded, or fails on its first batch.
+        DeviceFailedError: the device failed, or its memory does not suffice.
     """
     info, limits = manifest.answer, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
-    if options.device_for(manifest) != "cpu":
-        raise OptionError("this artifact was built for cuda, where generation is not served yet")
+    device = options.device_for(manifest)
     tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
-    sizes = pool_sizes(
-        limits, info.own_pool, info.cross_pool, generation.kv_cache_bytes, generation.cross_fraction
-    )
-    own, cross = PagePool(sizes.own + 1, PAGE_SIZE), PagePool(sizes.cross + 1, PAGE_SIZE)
-    pools = {
-        **pool_tensors("self", info.own_pool, sizes.own + 1),
-        **pool_tensors("cross", info.cross_pool, sizes.cross + 1),
-    }
+    preparation = Preparation(manifest, tokenizer, detokenizer)
     graphs = {
         name: LoadedGraph(manifest.graphs[name].signature, graph)
-        for name, graph in open_graphs(folder, manifest).items()
+        for name, graph in open_graphs(folder, manifest, device).items()
     }
-    state = RowState(limits)
-    stepper = DirectStepper(Steps(graphs, state, pools), state, own, cross, pools)
+    if device == "cpu":
+        placed = on_cpu(graphs, info, limits, generation)
+    else:
+        found = default_request(preparation)
+        placed = on_cuda(CudaDevice(options.device_index()), graphs, manifest, generation, options, found)
     scheduler = Scheduler(
         limits.max_rows,
-        own,
-        cross,
+        placed.own,
+        placed.cross,
         max_waiting=options.max_waiting,
         admit_tokens=min(limits.max_tokens, max(generation.admit_tokens, limits.max_source_length)),
         admit_batch=limits.max_batch,
         patience=generation.patience,
     )
     worker = GenerationWorker(
-        Decoding(stepper, own, cross, detokenizer, info.vocab_size),
+        Decoding(placed.stepper, placed.own, placed.cross, detokenizer, info.vocab_size),
         scheduler,
-        steps_per_look=generation.steps_per_look,
+        steps_per_look=generation.steps_per_look_on(manifest.build.device),
         prepare=partial(torch.set_num_threads, options.num_threads or torch.get_num_threads()),
     )
-    return Seq2Seq(manifest, Preparation(manifest, tokenizer, detokenizer), worker)
+    return Seq2Seq(manifest, preparation, worker)
+
+
+def default_request(preparation: Preparation) -> GenerateRequest | None:
+    """What a caller asks for who passes no parameters; None where the model wants to be told something."""
+    try:
+        return preparation.one([0], {})
+    except (InputError, OptionError):
+        return None

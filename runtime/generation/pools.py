@@ -37,6 +37,7 @@ def pool_sizes(
     cross: PoolShape,
     kv_cache_bytes: int | None,
     cross_fraction: float | None,
+    at_most: int | None = None,
 ) -> PoolSizes:
     """How many pages fit a byte budget.
 
@@ -45,8 +46,9 @@ def pool_sizes(
         own: what a place of the self pools holds.
         cross: what a place of the cross pools holds.
         kv_cache_bytes: of both pools; where left out, what it takes for all rows to reach the longest target
-            from a longest source each, but at most ``DEFAULT_BYTES`` (or one request, if that needs more).
+            from a longest source each, but at most ``at_most``.
         cross_fraction: the cross pools' share; where left out, as the longest request's.
+        at_most: bytes; ``DEFAULT_BYTES`` where left out, or one request, if that needs more.
 
     Raises:
         OptionError: the budget does not hold one request of the longest source and target.
@@ -54,7 +56,8 @@ def pool_sizes(
     page = {"own": PAGE_SIZE * place_bytes(own), "cross": PAGE_SIZE * place_bytes(cross)}
     one = {"own": _pages(limits.max_target_length), "cross": _pages(limits.max_source_length)}
     longest = sum(one[kind] * page[kind] for kind in one)
-    budget = kv_cache_bytes or max(longest, min(DEFAULT_BYTES, limits.max_rows * longest))
+    most = max(longest, DEFAULT_BYTES) if at_most is None else at_most
+    budget = kv_cache_bytes or min(most, limits.max_rows * longest)
     share = one["cross"] * page["cross"] / longest if cross_fraction is None else cross_fraction
     # The division may fall a hair short of a whole page.
     pages = PoolSizes(

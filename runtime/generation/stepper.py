@@ -57,10 +57,13 @@ class Stepper(Protocol):
     state: RowState
     depth: int
     """Launches that may be under way before one of them is looked at."""
-    captures: tuple[CaptureInfo, ...]
-    """Of captured graphs, in the order in which they were captured."""
     kv_cache_bytes: int
     """Of both pools."""
+
+    @property
+    def captures(self) -> tuple[CaptureInfo, ...]:
+        """Of captured graphs, in the order in which they were captured."""
+        ...
 
     def prepare(self) -> None:
         """Set up what belongs to the calling thread; called once, before all others."""

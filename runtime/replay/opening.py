@@ -39,14 +39,26 @@ def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
     return _open_on_cpu(folder, manifest, manifest.graphs[name], _read(folder, manifest))
 
 
-def open_graphs(folder: Path, manifest: Manifest) -> dict[str, Graph]:
-    """Every graph of an artifact for the CPU, by name. The weights are read once and shared.
+def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[str, Graph]:
+    """Every graph of an artifact, by name. The weights are read once and shared.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        device: one of the kind that it was built for: ``cpu``, or such as ``cuda:0``.
 
     Raises:
         WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        DeviceFailedError: the device did not take the weights.
     """
-    weights = _read(folder, manifest)
-    return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in manifest.graphs.items()}
+    weights, graphs = _read(folder, manifest), manifest.graphs
+    if device == "cpu":
+        return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in graphs.items()}
+    placed = _on_device(weights, device)
+    return {
+        name: _open_variants(graph, partial(_open_on_cuda, folder, graph, _bound(placed, graph), device))
+        for name, graph in graphs.items()
+    }
 
 
 def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Replay:
@@ -86,7 +98,10 @@ def _bound(weights: dict[str, Tensor], graph: GraphInfo) -> dict[str, Tensor]:
 def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
     """Every variant binds the same weights."""
     opened = [(variant.max_size, open_one(variant.file)) for variant in graph.variants]
-    return opened[0][1] if len(opened) == 1 else VariantGraph(opened)
+    if len(opened) == 1:
+        return opened[0][1]
+    axis = graph.ladder.axis
+    return VariantGraph(opened, next(one.name for one in graph.signature.inputs if one.shape[0] == axis))
 
 
 def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:

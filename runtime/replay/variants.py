@@ -13,16 +13,18 @@ class VariantGraph:
     """Runs a batch on the first variant that holds it.
 
     Args:
-        variants: the largest batch of each, in tokens, ascending; and the loaded graph.
+        variants: the largest batch of each, ascending; and the loaded graph.
+        sized_by: the input whose length is the size of a batch.
     """
 
-    def __init__(self, variants: Sequence[tuple[int, Graph]]) -> None:
+    def __init__(self, variants: Sequence[tuple[int, Graph]], sized_by: str = "input_ids") -> None:
         self._variants = tuple(variants)
+        self._sized_by = sized_by
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        tokens = inputs["input_ids"].shape[0]
+        size = inputs[self._sized_by].shape[0]
         for limit, graph in self._variants:
-            if tokens <= limit:
+            if size <= limit:
                 return graph(inputs)
-        # Batches are filled up to two tokens, also where the limits allow one.
+        # Batches are filled up to two, also where the limits allow one.
         return self._variants[-1][1](inputs)

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from precast.graphs.generation import generation_ladder, generation_signatures
 from precast.graphs.signature import Signature
-from precast.runtime.generation.captured.loading import captured_stepper
+from precast.runtime.generation.captured.loading import captured_stepper, example_batches
 from precast.runtime.generation.captured.stepper import CapturedStepper
 from precast.runtime.generation.decoding import Decoding
 from precast.runtime.generation.pages import PagePool
 from precast.runtime.generation.pools import PAGE_SIZE, PoolSizes
+from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
@@ -79,12 +80,14 @@ def fake_engine(
     max_waiting: int = 1000,
     patience: int = 2,
     steps_per_look: int = 2,
+    like: GenerateRequest | None = None,
     wrap: Callable[[CapturedStepper], Any] = lambda stepper: stepper,
 ) -> GenerationWorker:
-    """As ``Model.engine``, on the device."""
+    """As ``Model.engine``, on the device; requests ``like`` this one meet captured graphs."""
     limits, (own_shape, cross_shape) = model.limits, model.shapes
     device.open()
     own, cross = PagePool(self_pages + 1, PAGE_SIZE), PagePool(cross_pages + 1, PAGE_SIZE)
+    ladders = {name: generation_ladder(name, limits, "cuda") for name in ("admit", "decode")}
     stepper = captured_stepper(
         device,
         fake_graphs(model, device),
@@ -92,7 +95,8 @@ def fake_engine(
         own_shape,
         cross_shape,
         PoolSizes(self_pages, cross_pages),
-        {name: generation_ladder(name, limits, "cuda") for name in ("admit", "decode")},
+        ladders,
+        examples=example_batches(like, model.vocab_size, ladders["decode"], steps_per_look) if like else (),
     )
     for tensor in stepper.pools.values():
         device.fill(tensor, WRONG)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -83,44 +84,60 @@ def _counting(end: int, device: Device) -> tuple[Tensor, Tensor]:
 
 
 def example_batches(request: GenerateRequest, vocab_size: int, ladder: Ladder, steps: int) -> Examples:
-    """Batches of requests like this one, the largest first, one for each bucket that they can fill."""
-    wide = request.plan.rows
+    """Batches of requests like this one, the largest first, one for each recipe that they can meet."""
+    wide, met = request.plan.rows, set()
     found: list[tuple[ActiveBatch, int]] = []
-    for bucket in reversed(ladder.buckets):
-        count = bucket // wide
-        if count and (not found or count < len(found[-1][0].requests)):
-            rows = np.arange(count * wide).reshape(count, wide)
-            active = tuple(Active(request, tuple(some)) for some in rows.tolist())
+    for count in range(ladder.top // wide, 0, -1):
+        buckets = (ladder.bucket_for(count * wide), ladder.bucket_for(count))
+        if buckets not in met:
+            met.add(buckets)
+            rows = np.arange(count * wide).reshape(count, wide).tolist()
+            active = tuple(Active(request, tuple(some)) for some in rows)
             found.append((ActiveBatch(active, vocab_size, ladder.top), steps))
     return found
 
 
-def pool_budget(device: Device, utilization: float, try_out: Callable[[PoolSizes], CapturedStepper]) -> int:
-    """Bytes that are left for pools.
+@dataclass(frozen=True)
+class Room:
+    """Bytes of a device's memory: all, those not taken, and what steps will take of them."""
+
+    total: int
+    free: int
+    workspace: int
+
+    def for_pools(self, utilization: float) -> int:
+        """What is left for pools.
+
+        Args:
+            utilization: the part of the memory that may be taken, by this process and all others together.
+
+        Raises:
+            OptionError: nothing is.
+        """
+        taken = self.total - self.free
+        left = int(utilization * self.total) - taken - self.workspace
+        if left <= 0:
+            raise OptionError(
+                f"gpu_memory_utilization {utilization} of {self.total} bytes leaves nothing for pools: "
+                f"{taken} are taken, weights included, and steps need {self.workspace}; raise it, or compile "
+                f"with fewer max_rows"
+            )
+        return left
+
+
+def measured_room(device: Device, try_out: Callable[[PoolSizes], CapturedStepper]) -> Room:
+    """The room beside pools, found by trying.
 
     Args:
         device: with the weights on it.
-        utilization: the part of its memory that this process and all others may take together.
-        try_out: gives a stepper with the smallest pools, whose examples are the largest batches: what setting
-            it up takes is what intermediate results and captured graphs will take.
-
-    Raises:
-        OptionError: nothing is left.
+        try_out: gives a stepper whose examples are the largest batches: what setting it up takes is what
+            intermediate results and captured graphs will take.
     """
     free, total = device.memory_bytes()
     stepper = try_out(PoolSizes(1, 1))
     try:
         stepper.prepare()
-        workspace = free - device.memory_bytes()[0]
+        taken = free - device.memory_bytes()[0]
     finally:
         stepper.close()
-    del stepper
-    device.trim()
-    budget = int(utilization * total) - (total - free) - workspace
-    if budget <= 0:
-        raise OptionError(
-            f"gpu_memory_utilization {utilization} of {total} bytes leaves nothing for pools: {total - free} "
-            f"are taken, weights included, and steps need {workspace}; raise it, or compile with fewer "
-            f"max_rows"
-        )
-    return budget
+    return Room(total, free, taken)

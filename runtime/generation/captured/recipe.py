@@ -61,13 +61,20 @@ class Recipe:
             ladder: of rows.
             rules: the signature of that graph.
         """
+        count = len(batch.rows)
+        rows = max(2, ladder.bucket_for(count))
         found = None
         if batch.rules is not None:
             entries, length = batch.rules["rule_prefixes"].shape
-            wanted = {RULES: entries, RULE_LENGTH: length, NGRAM: max(2, batch.ngram)}
-            found = RuleSizes(*(min(_power(size), rules.axis(axis).maximum) for axis, size in wanted.items()))
+            # By the row, so that more requests of one kind need another table only where they need more rows.
+            wanted = {
+                RULES: rows * _power(-(-entries // count)),
+                RULE_LENGTH: _power(length),
+                NGRAM: _power(max(2, batch.ngram)),
+            }
+            found = RuleSizes(*(min(size, rules.axis(axis).maximum) for axis, size in wanted.items()))
         choices = tuple(_sizes(choice, batch.vocab_size, ladder) for choice in batch.choices)
-        return cls(steps, max(2, ladder.bucket_for(len(batch.rows))), found, choices)
+        return cls(steps, rows, found, choices)
 
     def buffers(self, rules: Signature) -> tuple[Buffer, ...]:
         """What a batch is written into; ``rules`` is the signature of that graph."""

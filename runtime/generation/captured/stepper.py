@@ -31,7 +31,7 @@ from precast.runtime.generation.captured.slots import StepSlot
 from precast.runtime.generation.plan import Plan
 from precast.runtime.generation.processors import apply_processors
 from precast.runtime.generation.state import RowState
-from precast.runtime.generation.stepper import Launch
+from precast.runtime.generation.stepper import Admission, Launch
 from precast.runtime.replay.device import Device
 from precast.runtime.replay.guard import DeviceGuard
 from precast.runtime.replay.interface import CaptureInfo
@@ -113,13 +113,14 @@ class CapturedStepper:
 
     def begin(
         self,
-        admission: CapturedAdmission,
+        admission: Admission,
         rows: Sequence[int],
         plan: Plan,
         source_ids: np.ndarray,
         own_places: Sequence[np.ndarray],
         cross_places: np.ndarray,
     ) -> None:
+        assert isinstance(admission, CapturedAdmission)
         self.state.begin(rows, plan, source_ids, own_places, cross_places)
         self._beginning.append((admission, rows))
 

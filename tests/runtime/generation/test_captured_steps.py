@@ -5,19 +5,33 @@ from __future__ import annotations
 from concurrent.futures import CancelledError
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 
+from precast.runtime.errors import DeviceFailedError
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.captured.stepper import CapturedStepper
 from precast.runtime.generation.stepper import Launch
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import ASKED, answer_alone, asked, assert_empty, assert_same_answer
-from tests.support.fake_device import FakeDevice
+from precast.runtime.tokenization import Tokens
+from tests.support.drawn_requests import (
+    ASKED,
+    answer_alone,
+    asked,
+    assert_empty,
+    assert_same_answer,
+    beams,
+    endless,
+    greedy,
+)
+from tests.support.fake_device import FakeDevice, FakeStream
 from tests.support.fake_generation import fake_engine
 from tests.support.generation import Model, request
 from tests.support.script import Moment, Script
+from tests.support.scripted_steps import ask, wait_until, wait_until_idle
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -92,3 +106,186 @@ def test_every_request_gets_what_it_gets_alone(
     assert engine.stats().failed == 0
     engine.close()
     assert device.violations == []
+
+
+class HeldStream(FakeDevice):
+    """One whose admissions do nothing until they are let go."""
+
+    held = False
+
+    def _step(self) -> bool:
+        queues = [stream for stream in self._streams if self.held and self._admits(stream)]
+        for stream in queues:
+            self._streams.remove(stream)
+        try:
+            return super()._step()
+        finally:
+            self._streams += queues
+
+    def _admits(self, stream: FakeStream) -> bool:
+        return any(work.name == "replay" and stream is self.admit_stream for work in stream.queue)
+
+    admit_stream: FakeStream | None = None
+
+
+def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: GenerationWorker) -> None:
+    """Others decode on; the late one joins once its source is there, and gets what it gets alone."""
+    device = HeldStream(3)
+    first, late = ((5, 9, 4, 30, 2), endless()), ASKED[1]
+    made = [request(list(one[0]), one[1]) for one in (first, late)]
+    told: list[Told] = []
+
+    def act(launch: int) -> None:
+        if launch == 2:
+            device.admit_stream = told[0]._admit._replay._pipeline.compute
+            device.held = True
+            engine.offer(made[1])
+        running = engine.stats().running
+        if launch > 3 and device.held:
+            assert running == 2, "it was admitted"
+            reached.append(made[1].admitted)
+        if launch == 8:
+            device.held = False
+
+    reached: list[float] = []
+
+    def wrap(stepper: CapturedStepper) -> Told:
+        told.append(Told(stepper, act))
+        return told[0]
+
+    engine = fake_engine(model, device, patience=0, steps_per_look=2, wrap=wrap)
+    engine.offer(made[0])
+    for one, found in zip((first, late), made, strict=True):
+        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+    engine.close()
+    assert len(reached) == 5 and not any(reached), "it joined before its source was there"
+    assert device.violations == []
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_stop_within_a_launch(model: Model, alone: GenerationWorker, steps: int) -> None:
+    """No token behind the end, whatever the launch still had to do; and the rows serve others at once."""
+    device = FakeDevice(1)
+    engine = fake_engine(model, device, steps_per_look=steps, self_pages=2, cross_pages=2)
+    for length in range(2, 12):
+        one = ((7, 7, 3), endless(length))
+        found = ask(engine, one).future.result(timeout=60)
+        assert_same_answer(found, answer_alone(alone, one))
+        assert len(found.sequences[0].token_ids) == length
+    engine.close()
+    assert device.violations == []
+
+
+def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> None:
+    device, victim = FakeDevice(2), request([5, 6], endless())
+    after = ((36,), greedy(17))
+    late: list[Any] = []
+
+    def act(launch: int) -> None:
+        if launch == 3:
+            assert victim.future.cancel()
+            late.append(ask(engine, after))
+
+    engine = fake_engine(
+        model, device, patience=0, self_pages=2, cross_pages=2, wrap=lambda stepper: Told(stepper, act)
+    )
+    engine.offer(victim)
+    with pytest.raises(CancelledError):
+        victim.future.result(timeout=60)
+    wait_until(lambda: bool(late))
+    assert_same_answer(late[0].future.result(timeout=60), answer_alone(alone, after))
+    wait_until_idle(engine)
+    assert_empty(engine)
+    engine.close()
+    assert device.violations == []
+
+
+def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationWorker) -> None:
+    device, plan = FakeDevice(5), beams(3, 14)
+    engine = fake_engine(model, device, like=request([0], plan))
+    before = engine.stats()
+    assert [info.bucket for info in before.captures if info.bucket in (12, 6, 3)]
+    made = [ask(engine, ((7, 7, at), plan)) for at in range(2, 9)]
+    for at, one in enumerate(made):
+        assert_same_answer(one.future.result(timeout=60), answer_alone(alone, ((7, 7, at + 2), plan)))
+    assert engine.stats().captures == before.captures
+    engine.close()
+    assert device.violations == []
+
+
+def test_a_processor_between_captured_steps(model: Model) -> None:
+    """It sees what was written and changes what is chosen, beside requests that have none."""
+    seen: list[int] = []
+
+    def count_up(ids: Tensor, scores: Tensor) -> Tensor:
+        seen.append(ids.shape[1])
+        scores[:] = -1.0
+        scores[:, 2 + ids.shape[1]] = 5.0
+        return scores
+
+    device = FakeDevice(7)
+    engine = fake_engine(model, device, steps_per_look=3)
+    counted = request([4, 5], endless(9), processors=(count_up,))
+    engine.offer(counted)
+    found = counted.future.result(timeout=60).sequences[0].token_ids
+    assert found.tolist() == [0, *range(3, 11)] and seen == list(range(1, 9))
+    engine.close()
+    assert device.violations == []
+
+
+def test_tokens_as_they_come(model: Model, alone: GenerationWorker) -> None:
+    pieces: list[np.ndarray] = []
+    device = FakeDevice(8)
+    engine = fake_engine(model, device, steps_per_look=2)
+    one = ((7, 7, 3), endless(13))
+    made = request(list(one[0]), one[1], on_tokens=pieces.append)
+    engine.offer(made)
+    found = made.future.result(timeout=60)
+    assert_same_answer(found, answer_alone(alone, one))
+    np.testing.assert_array_equal(np.concatenate(pieces), found.sequences[0].token_ids[1:])
+    assert max(map(len, pieces)) <= 2
+    engine.close()
+    assert device.violations == []
+
+
+def test_sources_encoded_beside_requests(model: Model, alone: GenerationWorker) -> None:
+    device = FakeDevice(9)
+    engine = fake_engine(model, device)
+    made = ask(engine, ASKED[0])
+    tokens = [Tokens(np.array(ids, np.int32), None) for ids in ([5, 6, 7], [8])]
+    for here, there in zip(engine.encode(tokens), alone.encode(tokens), strict=True):
+        found, expected = here.result(timeout=60).hidden, there.result(timeout=60).hidden
+        assert found is not None and expected is not None
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_same_answer(made.future.result(timeout=60), answer_alone(alone, ASKED[0]))
+    engine.close()
+    assert device.violations == []
+
+
+@given(seed=SEEDS, call=st.integers(0, 400), work=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_failure_anywhere_ends_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
+    """All that runs, waits or comes later meets one error, which says what to do."""
+    device = FakeDevice(seed, fail_work=call) if work else FakeDevice(seed, fail_call=call)
+    made = [request(list(source), plan) for source, plan in ASKED]
+    try:
+        engine = fake_engine(model, device)
+    except (DeviceFailedError, RuntimeError):
+        return
+    failures = []
+    for one in made:
+        try:
+            engine.offer(one)
+        except DeviceFailedError as error:
+            failures.append(error)
+            continue
+        failure = one.future.exception(timeout=60)
+        if failure is not None:
+            assert isinstance(failure, DeviceFailedError) and "engine is dead" in str(failure)
+            failures.append(failure)
+    if failures:
+        assert len(set(map(str, failures))) == 1
+        with pytest.raises(DeviceFailedError):
+            engine.offer(request([5], ASKED[0][1]))
+    engine.close()
+    assert not device.violations or failures
