@@ -24,9 +24,11 @@ torch.set_num_threads(1)
 
 @pytest.fixture(scope="session", autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Compiled graphs of the tests stay out of the user's own cache."""
+    """Compiled graphs of the tests stay out of the user's own cache; processes of one run share them."""
+    temporary = tmp_path_factory.getbasetemp()
+    run = temporary.parent if "PYTEST_XDIST_WORKER" in os.environ else temporary
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PRECAST_CACHE", str(tmp_path_factory.mktemp("precast-cache")))
+        patch.setenv("PRECAST_CACHE", str(run / "precast-cache"))
         # What tests write outside tmp_path goes where pytest cleans up.
         patch.setattr("tempfile.tempdir", str(tmp_path_factory.mktemp("tempdir")))
         yield

@@ -20,6 +20,7 @@ from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.replay.interface import Graph
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
 
@@ -34,7 +35,7 @@ class FakeGraph:
 
     device: FakeDevice
     signature: Signature
-    program: LoadedGraph
+    program: Graph
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         axes = axes_of(self.signature, inputs)
@@ -57,7 +58,7 @@ class FakeGraph:
             assert ((rows >= 0) & (reached >= 0)).all(), f"rows {rows.tolist()} at {reached.tolist()}"
             given["self_span"] = _counting(max(2, int(reached.max()) + 1))
             given["cross_span"] = _counting(max(2, int(given["cross_lengths"][rows].max())))
-        (found,) = self.program.graph(given)
+        (found,) = self.program(given)
         outputs[0].copy_(found)
 
 
@@ -116,7 +117,7 @@ def fake_graphs(model: Model, device: FakeDevice) -> dict[str, LoadedGraph]:
         device="cuda",
     )  # fmt: skip
     return {
-        name: LoadedGraph(signature, FakeGraph(device, signature, model.graphs[name]))
+        name: LoadedGraph(signature, FakeGraph(device, signature, model.graphs[name].graph))
         for name, signature in signatures.items()
     }
 

@@ -200,6 +200,20 @@ def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> Non
     assert device.violations == []
 
 
+def test_launches_that_nobody_looked_at(model: Model, alone: GenerationWorker) -> None:
+    """What still lies in a slot when everybody has ended goes on undisturbed when the next ones come."""
+    device = FakeDevice(11)
+    engine = fake_engine(model, device, patience=0, steps_per_look=1)
+    for round_ in range(6):
+        asked_for = [((7, 7, 3 + round_), endless(3 + at)) for at in range(3)]
+        made = [ask(engine, one) for one in asked_for]
+        for one, found in zip(asked_for, made, strict=True):
+            assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+        wait_until_idle(engine)
+    engine.close()
+    assert device.violations == []
+
+
 def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationWorker) -> None:
     device, plan = FakeDevice(5), beams(3, 14)
     engine = fake_engine(model, device, like=request([0], plan))

@@ -1,0 +1,145 @@
+"""An artifact for CUDA from its files to answers, on the fake device; and how much memory its pools get."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import precast
+from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.artifacts.reader import read_manifest
+from precast.graphs.generate import GenerateLimits
+from precast.graphs.generation import generation_ladder, generation_signatures
+from precast.runtime import seq2seq_loading
+from precast.runtime.errors import DeviceFailedError, OptionError
+from precast.runtime.generation.captured.loading import Room
+from precast.runtime.generation.options import GenerationOptions
+from precast.runtime.generation.pools import PAGE_SIZE, place_bytes
+from precast.runtime.options import EngineOptions
+from precast.runtime.replay.interface import Graph
+from precast.runtime.replay.opening import open_graphs
+from precast.runtime.seq2seq import Seq2Seq
+from tests.support.fake_device import TOTAL_BYTES, FakeDevice
+from tests.support.fake_generation import WRONG, FakeGraph
+from tests.support.generating import Generating, t5
+
+TEXTS = ["the cat sat", "l'été où être naïve", "dogs weren't barking at night !"]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
+    return t5(tmp_path_factory.mktemp("t5"))
+
+
+def for_cuda(manifest: Manifest) -> Manifest:
+    """The manifest that a compilation for CUDA would have written."""
+    info, limits = manifest.answer, manifest.limits
+    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
+    signatures = generation_signatures(
+        limits, info.own_pool, info.cross_pool, hidden_size=info.size, vocab_size=info.vocab_size,
+        device="cuda",
+    )  # fmt: skip
+    graphs = {
+        name: graph.model_copy(
+            update={"signature": signatures[name], "ladder": generation_ladder(name, limits, "cuda")}
+        )
+        for name, graph in manifest.graphs.items()
+    }
+    build = manifest.build.model_copy(update={"device": "cuda"})
+    return manifest.model_copy(update={"graphs": graphs, "build": build})
+
+
+@pytest.fixture
+def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
+    """In place of the CUDA device, with the artifact's own graphs as its kernels."""
+    fake = FakeDevice(4)
+
+    def opened(folder: Path, manifest: Manifest, name: str) -> Mapping[str, Graph]:
+        programs = open_graphs(folder, read_manifest(folder))
+        if name == "cpu":
+            return programs
+        assert name == "cuda:0"
+        return {
+            key: FakeGraph(fake, manifest.graphs[key].signature, graph) for key, graph in programs.items()
+        }
+
+    monkeypatch.setattr(seq2seq_loading, "open_graphs", opened)
+    monkeypatch.setattr(seq2seq_loading, "CudaDevice", lambda index: fake)
+    yield fake
+    assert fake.violations == []
+
+
+def load(artifact: Path, device: FakeDevice, **generation: Any) -> Seq2Seq:
+    manifest = for_cuda(read_manifest(artifact))
+    engine = seq2seq_loading.start_seq2seq(
+        artifact, manifest, EngineOptions(), GenerationOptions(**generation)
+    )
+    stepper: Any = engine._worker._decoding.stepper
+    for tensor in stepper.pools.values():
+        device.fill(tensor, WRONG)
+    return engine
+
+
+def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) -> None:
+    options: list[dict[str, Any]] = [
+        {},
+        {"num_beams": 3, "num_return_sequences": 2, "no_repeat_ngram_size": 2},
+        {"do_sample": True, "seed": 3, "top_k": 5},
+    ]
+    with precast.load(made.artifact) as expected, load(made.artifact, device) as engine:
+        captured = engine.stats().captures
+        assert captured and engine.stats().capture_seconds > 0
+        for given in options:
+            for one, other in zip(
+                engine.generate(TEXTS, **given), expected.generate(TEXTS, **given), strict=True
+            ):
+                assert [found.text for found in one.sequences] == [found.text for found in other.sequences]
+        pieces = list(engine.stream(TEXTS[0], eos_token_id=[]))
+        assert "".join(pieces) == expected.generate(TEXTS[0], eos_token_id=[]).sequences[0].text
+        assert engine.stats().captures[: len(captured)] == captured
+
+
+def test_pools_fill_what_is_left(made: Generating, device: FakeDevice) -> None:
+    """All rows at their longest, where there is room for them; else what there is, and never more."""
+    info, limits = read_manifest(made.artifact).answer, read_manifest(made.artifact).limits
+    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
+    pages = -(-limits.max_target_length // PAGE_SIZE) + -(-limits.max_source_length // PAGE_SIZE)
+    page = PAGE_SIZE * place_bytes(info.own_pool)
+    longest, spare = limits.max_rows * pages * page, 2 * page
+    with load(made.artifact, device) as engine:
+        roomy = engine.stats()
+        assert roomy.kv_cache_bytes == longest + spare
+        used = device.used_bytes()
+    with load(made.artifact, device, gpu_memory_utilization=(used - longest // 2) / TOTAL_BYTES) as engine:
+        tight = engine.stats()
+        assert tight.kv_cache_bytes < roomy.kv_cache_bytes
+        assert engine.generate(TEXTS[0]).sequences[0].text is not None
+    with load(made.artifact, device, kv_cache_bytes=longest // 4) as engine:
+        assert engine.stats().kv_cache_bytes <= longest // 4 + spare
+
+
+def test_no_room_is_an_error_with_the_numbers(made: Generating, device: FakeDevice) -> None:
+    with pytest.raises(OptionError, match="gpu_memory_utilization 0.0001 of 1073741824 bytes leaves nothing"):
+        load(made.artifact, device, gpu_memory_utilization=0.0001)
+    with pytest.raises(OptionError, match="one request of 28 target and 32 source tokens needs"):
+        load(made.artifact, device, kv_cache_bytes=4096)
+
+
+def test_a_device_that_fails_while_it_is_loaded(made: Generating, device: FakeDevice) -> None:
+    device.fail_next()
+    with pytest.raises(DeviceFailedError, match="the device failed while its memory was measured"):
+        load(made.artifact, device)
+
+
+@pytest.mark.parametrize(("free", "left"), [(900, 500), (401, 1)])
+def test_room(free: int, left: int) -> None:
+    assert Room(total=1000, free=free, workspace=300).for_pools(0.9) == left
+
+
+def test_an_option_for_cuda_out_of_range() -> None:
+    for value in (0.0, 1.0, 2, "much"):
+        with pytest.raises(OptionError, match="gpu_memory_utilization must be between 0 and 1"):
+            GenerationOptions(gpu_memory_utilization=value)  # type: ignore[arg-type]
