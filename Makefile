@@ -56,6 +56,7 @@ $(CUDA_READY): pyproject.toml constraints.txt
 
 gpu-check: $(CUDA_READY)
 	$(CUDA_BIN)/python -m precast.tools.gpucheck
+	$(CUDA_BIN)/python -m precast.tools.gpucheck --suite generation
 	$(CUDA_BIN)/python -m precast.tools.bench.readme
 
 cross-check: $(CUDA_READY)

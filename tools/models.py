@@ -178,8 +178,12 @@ def write_small(family: str, folder: Path) -> Path:
 
 
 _SEQ2SEQ_MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
-    "t5": lambda: T5ForConditionalGeneration(T5Config(**_T5, feed_forward_proj="relu")),
-    "umt5": lambda: UMT5ForConditionalGeneration(UMT5Config(**_T5, feed_forward_proj="gated-gelu")),
+    "t5": lambda: T5ForConditionalGeneration(
+        T5Config(**_T5, feed_forward_proj="relu", decoder_start_token_id=0)
+    ),
+    "umt5": lambda: UMT5ForConditionalGeneration(
+        UMT5Config(**_T5, feed_forward_proj="gated-gelu", decoder_start_token_id=0)
+    ),
     **{name: make for name, make in _MAKERS.items() if name in _BART_CLASSES},
 }
 SEQ2SEQ: tuple[str, ...] = tuple(_SEQ2SEQ_MAKERS)

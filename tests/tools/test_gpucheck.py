@@ -146,8 +146,8 @@ def test_without_a_gpu_there_is_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_exit_status_and_stored_results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(command, "STAGES", fake_stages.STAGES)
-    monkeypatch.setattr(command, "_WHERE", WHERE)
+    suite = command.Suite(fake_stages.STAGES, WHERE, "gpu_check.json")
+    monkeypatch.setitem(command.SUITES, "encoders", suite)
     monkeypatch.setattr(command, "environment", lambda work, rehearse: ENVIRONMENT)
     monkeypatch.setattr(signal, "signal", lambda *_: None)
     options = ["--rehearse", "--work", str(tmp_path / "work"), "--jobs", "2"]
@@ -161,16 +161,18 @@ def test_exit_status_and_stored_results(tmp_path: Path, monkeypatch: pytest.Monk
     assert (tmp_path / "work" / "result.json").is_file(), "a part of the check is no result of the project"
 
 
-def test_the_rows_are_sound() -> None:
-    names = [stage.name for stage in STAGES]
+@pytest.mark.parametrize("suite", list(command.SUITES))
+def test_the_rows_are_sound(suite: str) -> None:
+    stages = command.SUITES[suite].stages
+    names = [stage.name for stage in stages]
     assert len(set(names)) == len(names)
-    for at, stage in enumerate(STAGES):
+    for at, stage in enumerate(stages):
         assert stage.limit > 0 and stage.proves and stage.parts
         assert stage.waits <= set(names[:at]), f"{stage.name} waits for what comes later"
         for need in stage.needs:
             name, _, part = need.partition("/")
-            assert not part or part in STAGES[names.index(name)].parts
-    assert worst_case(STAGES) < command.BUDGET_S <= 540
+            assert not part or part in stages[names.index(name)].parts
+    assert worst_case(stages) < command.BUDGET_S <= 540
 
 
 def test_the_worst_case_adds_what_cannot_overlap() -> None:

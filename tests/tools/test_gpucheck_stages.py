@@ -20,6 +20,7 @@ from precast.compiler.kernels.cuda.decode_attention import decode_self_attention
 from precast.compiler.lowering.inductor_cuda import sizes
 from precast.runtime.encoder import Encoder
 from precast.runtime.packing import fill
+from precast.tools.gpucheck import generation_shapes
 from precast.tools.gpucheck.cases.case import draw_lengths
 from precast.tools.gpucheck.cases.packed_attention import ranges
 from precast.tools.gpucheck.clock import CudaClock, HostClock, clock_of
@@ -29,6 +30,9 @@ from precast.tools.gpucheck.stages import (
     STAGES,
     cold_start,
     families,
+    generation,
+    generation_models,
+    generation_speed,
     kernels,
     latency,
     lower,
@@ -270,6 +274,39 @@ def test_drawn_lengths_fit_and_have_tokens() -> None:
 def test_ranges() -> None:
     begin, end = ranges([3, 0, 2], 1, (1, 0), "cpu")
     assert begin.tolist() == [0, 0, 1, 3, 3, 5] and end.tolist() == [1, 2, 3, 4, 5, 5]
+
+
+@pytest.mark.parametrize("part", ["t5-fp32", "marian-bf16"])
+def test_generation(setting: Setting, part: str) -> None:
+    content = passed(generation.STAGE, setting, (part,))[part].content
+    assert content["requests"] == generation.TINY.requests
+
+
+def test_generation_sees_other_tokens(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    against_hf = generation.check_against_hf
+
+    def check(model: Path, asked: Any, *rest: Any) -> int:
+        others = [generation.Asked([*one.source[::-1], 5], one.options) for one in asked]
+        return against_hf(model, others, *rest)
+
+    monkeypatch.setattr(generation, "check_against_hf", check)
+    report = generation.STAGE.run(setting, "bart-fp32")
+    assert len(report.failures) == 1 and "other tokens than Hugging Face" in report.failures[0]
+
+
+def test_generation_speed(setting: Setting) -> None:
+    passed(generation_models.STAGE, setting, ("T5-small",))
+    content = passed(generation_speed.STAGE, setting, ("T5-small",))["T5-small"].content
+    (row,) = content["rows"]
+    assert row["measured"] > 0 and row["details"]["step_ms"] > 0
+    assert set(row["peers"]) == {generation_speed.EAGER} and set(content["steps_per_look"]) == {"1", "2"}
+
+
+def test_what_a_step_must_read() -> None:
+    timed = generation_shapes.TIMED[0]
+    (work,) = timed.works
+    weights = 6 * (6 * 512 * 512 + 2 * 512 * 2048) + 512 * 32_128
+    assert timed.bytes_per_step(work, 40) == 2 * (weights + 2 * 6 * 512 * (40 + 64))
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def cold_start(data: dict[str, Any]) -> str:
 
 def gpu_check(data: dict[str, Any]) -> str:
     if data["rehearsal"] or not data["rows"]:
-        return _ABSENT["gpu_check"]
+        return _UNMEASURED
     peers = list(dict.fromkeys(name for row in data["rows"] for name in row["peers"]))
     heads = ["", "measured", "aim", "above its floor", *peers, "published"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
@@ -58,10 +58,9 @@ def gpu_check(data: dict[str, Any]) -> str:
 
 def cross_check(data: dict[str, Any]) -> str:
     machine, rows = data["machine"], data["rows"]
+    graphs = sum(row["libraries"] for row in rows)
     return (
-        f"{len(rows)} graphs, of every family, lowered for {data['architecture']} in "
-        f"{data['seconds']:.0f} s, "
-        f"{data['jobs']} at a time on {machine['cpu']}, {machine['cores']} cores, torch "
+        f"{graphs} graphs of {len(rows)} models lowered for {data['architecture']} on {machine['cpu']}, torch "
         f"{data['versions']['torch']}, without a GPU."
     )
 
@@ -103,12 +102,14 @@ def _gpu_origin(data: dict[str, Any]) -> str:
     )
 
 
-_ABSENT = {"gpu_check": "Not yet measured on a GPU."}
+_UNMEASURED = "Not yet measured on a GPU."
+_ABSENT = {"gpu_check": _UNMEASURED, "gpu_check_generation": _UNMEASURED}
 """What stands in place of a table without a result; for all others ``Not measured yet.``"""
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "encoder_throughput": encoder_throughput,
     "cold_start": cold_start,
     "gpu_check": gpu_check,
+    "gpu_check_generation": gpu_check,
     "cross_check": cross_check,
     "generation": generation,
     "generation_load": generation_load,

@@ -8,6 +8,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -17,18 +18,34 @@ from precast.tools.bench.results import FOLDER
 from precast.tools.gpucheck.result import Result
 from precast.tools.gpucheck.runner import Runner, jobs_here
 from precast.tools.gpucheck.stage import Setting, Stage, worst_case
-from precast.tools.gpucheck.stages import STAGES
+from precast.tools.gpucheck.stages import GENERATION, STAGES
 
 BUDGET_S = 540.0
-_WHERE = "precast.tools.gpucheck.stages:STAGES"
+_MODULE = "precast.tools.gpucheck.stages"
+
+
+@dataclass(frozen=True)
+class Suite:
+    """Stages that run together, where a child finds them, and the name of their result."""
+
+    stages: tuple[Stage, ...]
+    where: str
+    result: str
+
+
+SUITES = {
+    "encoders": Suite(STAGES, f"{_MODULE}:STAGES", "gpu_check.json"),
+    "generation": Suite(GENERATION, f"{_MODULE}:GENERATION", "gpu_check_generation.json"),
+}
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m precast.tools.gpucheck", description=__doc__)
+    parser.add_argument("--suite", choices=list(SUITES), default="encoders", help="what is checked")
     parser.add_argument("--list", action="store_true", help="say what the stages are and end")
     parser.add_argument("--only", type=_names, help="these stages, and what they build on")
     parser.add_argument("--skip", type=_names, default=(), help="all but these stages")
-    parser.add_argument("--output", type=Path, help="the result; benchmarks/results/gpu_check.json")
+    parser.add_argument("--output", type=Path, help="the result; benchmarks/results/gpu_check*.json")
     parser.add_argument("--work", type=Path, help="where models and compiled graphs are kept")
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds for everything")
     parser.add_argument("--jobs", type=int, default=jobs_here(), help="processes side by side")
@@ -65,11 +82,12 @@ def stored(path: Path) -> dict[str, dict[str, Any]]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     asked = options(arguments)
+    suite = SUITES[asked.suite]
     if asked.list:
-        for stage in STAGES:
+        for stage in suite.stages:
             beside = "alone" if stage.alone else "beside others"
             print(f"{stage.name:14} {stage.limit:4.0f} s  {beside:13}  {stage.proves}")
-        print(f"at most {worst_case(STAGES):.0f} s")
+        print(f"at most {worst_case(suite.stages):.0f} s")
         return 0
     if not asked.rehearse and not torch.cuda.is_available():
         raise SystemExit("expected a CUDA device, torch sees none; --rehearse runs the same code on the CPU")
@@ -77,15 +95,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     work.mkdir(parents=True, exist_ok=True)
     passed = work / "passed"
     earlier = stored(passed) if asked.only else {}
-    stages = chosen(STAGES, asked.only, asked.skip, list(earlier))
-    whole = not asked.rehearse and len(stages) == len(STAGES)
-    output = asked.output or (FOLDER / "gpu_check.json" if whole else work / "result.json")
+    stages = chosen(suite.stages, asked.only, asked.skip, list(earlier))
+    whole = not asked.rehearse and len(stages) == len(suite.stages)
+    output = asked.output or (FOLDER / suite.result if whole else work / "result.json")
     result = Result(output, passed, rehearsal=asked.rehearse)
     runner = Runner(
         stages,
         Setting(work, "cpu" if asked.rehearse else "cuda", tiny=asked.rehearse, earlier=earlier),
         result,
-        where=_WHERE,
+        where=suite.where,
         jobs=asked.jobs,
         budget=asked.budget,
         environment=environment(work, rehearse=asked.rehearse),

@@ -146,7 +146,9 @@ class Runner:
             self._result.skipped(stage, progress.skipped[0], seconds)
             return
         self._good |= {f"{stage.name}/{part}" for part, one in progress.reports.items() if not one.failures}
-        report = finished(stage.name, progress.reports)
+        # In the order of the stage, whichever ended first.
+        ordered = {part: progress.reports[part] for part in (*stage.parts, "all") if part in progress.reports}
+        report = finished(stage.name, ordered)
         if progress.skipped:
             report.content["skipped"] = progress.skipped
         if len(progress.seconds) > 1:

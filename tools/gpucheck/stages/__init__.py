@@ -7,6 +7,9 @@ from precast.tools.gpucheck.stages import (
     cold_start,
     compile,
     families,
+    generation,
+    generation_models,
+    generation_speed,
     kernels,
     latency,
     lower,
@@ -40,3 +43,12 @@ STAGES: tuple[Stage, ...] = (
     profile.STAGE,
     tiles.STAGE,
 )
+"""Of encoders."""
+
+GENERATION: tuple[Stage, ...] = (
+    machine.STAGE,
+    generation_models.STAGE,
+    generation.STAGE,
+    generation_speed.STAGE,
+)
+"""Of encoder-decoders that generate; together with the others they would outlast what one check may take."""
