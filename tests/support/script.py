@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import wait
+from concurrent.futures import CancelledError, wait
+
+import pytest
 
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import Asked
+from tests.support.drawn_requests import Asked, answer_alone, assert_same_answer
 from tests.support.generation import request
 from tests.support.scripted_steps import wait_until_idle
 
@@ -19,6 +21,7 @@ class Script:
     """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
 
     def __init__(self, moments: list[Moment]) -> None:
+        self.asked = [one for _, one, _ in moments]
         self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
         self.cancelled: set[GenerateRequest] = set()
         self._lock = threading.RLock()
@@ -50,3 +53,12 @@ class Script:
                     self.act(self._due[0][0])
         wait([made.future for made in self.requests], timeout=60)
         wait_until_idle(self.engine)
+
+    def assert_as_alone(self, alone: GenerationWorker) -> None:
+        """Each has what ``alone`` answers, or was cancelled."""
+        for one, made in zip(self.asked, self.requests, strict=True):
+            if made in self.cancelled:
+                with pytest.raises(CancelledError):
+                    made.future.result(timeout=0)
+            else:
+                assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))

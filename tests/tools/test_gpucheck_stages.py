@@ -33,6 +33,7 @@ from precast.tools.gpucheck.stages import (
     generation,
     generation_models,
     generation_speed,
+    generation_start,
     kernels,
     latency,
     lower,
@@ -300,6 +301,18 @@ def test_generation_speed(setting: Setting) -> None:
     (row,) = content["rows"]
     assert row["measured"] > 0 and row["details"]["step_ms"] > 0
     assert set(row["peers"]) == {generation_speed.EAGER} and set(content["steps_per_look"]) == {"1", "2"}
+
+
+def test_generation_start(setting: Setting) -> None:
+    passed(generation_models.STAGE, setting, (generation_start.MODEL,))
+    (row,) = passed(generation_start.STAGE, setting)["all"].content["rows"]
+    assert row["measured"] > 0 and row["aim"] == generation_start.AIM_S
+
+
+def test_what_was_not_compiled_is_not_timed(setting: Setting, tmp_path: Path) -> None:
+    for stage, part in ((generation_speed.STAGE, "OPUS-MT"), (generation_start.STAGE, "all")):
+        with pytest.raises(Skip, match="was not compiled"):
+            stage.run(replace(setting, work=tmp_path), part)
 
 
 def test_what_a_step_must_read() -> None:

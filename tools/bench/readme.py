@@ -60,8 +60,8 @@ def cross_check(data: dict[str, Any]) -> str:
     machine, rows = data["machine"], data["rows"]
     graphs = sum(row["libraries"] for row in rows)
     return (
-        f"{graphs} graphs of {len(rows)} models lowered for {data['architecture']} on {machine['cpu']}, torch "
-        f"{data['versions']['torch']}, without a GPU."
+        f"{graphs} graphs of {len(rows)} models lowered for {data['architecture']} on {machine['cpu']}, "
+        f"torch {data['versions']['torch']}, without a GPU."
     )
 
 

@@ -96,12 +96,7 @@ def test_every_request_gets_what_it_gets_alone(
     )  # fmt: skip
     script.engine = engine
     script.finish()
-    for (_, one, _), made in zip(moments, script.requests, strict=True):
-        if made in script.cancelled:
-            with pytest.raises(CancelledError):
-                made.future.result(timeout=0)
-        else:
-            assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))
+    script.assert_as_alone(alone)
     assert_empty(engine)
     assert engine.stats().failed == 0
     engine.close()

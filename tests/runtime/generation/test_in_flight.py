@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import threading
-from concurrent.futures import CancelledError
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -59,12 +57,7 @@ def test_every_request_gets_what_it_gets_alone(
     )  # fmt: skip
     script.engine = engine
     script.finish()
-    for (_, one, _), made in zip(moments, script.requests, strict=True):
-        if made in script.cancelled:
-            with pytest.raises(CancelledError):
-                made.future.result(timeout=0)
-        else:
-            assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))
+    script.assert_as_alone(alone)
     assert_empty(engine)
     stats = engine.stats()
     assert (stats.cancelled, stats.failed) == (len(script.cancelled), 0)

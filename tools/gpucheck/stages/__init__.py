@@ -10,6 +10,7 @@ from precast.tools.gpucheck.stages import (
     generation,
     generation_models,
     generation_speed,
+    generation_start,
     kernels,
     latency,
     lower,
@@ -50,5 +51,6 @@ GENERATION: tuple[Stage, ...] = (
     generation_models.STAGE,
     generation.STAGE,
     generation_speed.STAGE,
+    generation_start.STAGE,
 )
 """Of encoder-decoders that generate; together with the others they would outlast what one check may take."""
