@@ -58,10 +58,10 @@ class GenerateInfo(Part):
             sizes = 0 < pool.layers <= MAX_LAYERS and all(
                 0 < size <= MAX_WIDTH for size in (pool.heads, pool.head_dim)
             )
-            if not sizes or pool.dtype not in ("float32", "bfloat16"):
+            if not sizes or pool.dtype not in ("float32", "bfloat16", "float16"):
                 raise ValueError(
                     f"{name} needs up to {MAX_LAYERS} layers, up to {MAX_WIDTH} heads of up to {MAX_WIDTH} "
-                    f"numbers, in float32 or bfloat16, found {pool}"
+                    f"numbers, in float32, bfloat16 or float16, found {pool}"
                 )
         if (self.own_pool.layers, self.own_pool.dtype) != (self.cross_pool.layers, self.cross_pool.dtype):
             raise ValueError(f"pools of different layers or dtypes: {self.own_pool} and {self.cross_pool}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,9 +12,9 @@ from torch import Tensor
 from precast.graphs.choose import CANDIDATES, NGRAM
 from precast.graphs.generate import SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.captured.recipe import ChoiceSizes, Recipe
+from precast.runtime.generation.captured.recipe import Recipe
 from precast.runtime.generation.steps import SPANS, LoadedGraph
-from precast.runtime.replay.device import CapturedGraph, Device, Stream
+from precast.runtime.replay.device import CapturedGraph, Device, Pool, Stream
 from precast.runtime.replay.layout import Layout
 
 BetweenSteps = Callable[[Tensor], None]
@@ -59,8 +59,6 @@ class StepProgram:
     inputs: Tensor
     batch: ActiveBatch | None = None
     graph: CapturedGraph | None = None
-    kept: list[Tensor] = field(default_factory=list)
-    """What the captured graph reads and writes, so that nobody else gets this memory."""
 
     @classmethod
     def of(cls, recipe: Recipe, bound: Bound, device: Device) -> StepProgram:
@@ -73,42 +71,31 @@ class StepProgram:
         self.recipe.write(batch, self.layout.arrays(torch.from_numpy(block)))
         return block
 
-    def run(self, between: BetweenSteps | None = None) -> list[Tensor]:
-        """Put all steps on the current stream; gives every tensor that took part."""
-        taken: list[Tensor] = []
+    def run(self, between: BetweenSteps | None = None) -> None:
+        """Put all steps on the current stream."""
         for _ in range(self.recipe.steps):
-            taken += self._step(between)
-        return taken
+            self._step(between)
 
-    def capture(self, device: Device, stream: Stream, pool: object) -> None:
-        """Record the steps. They were run before: kernels are loaded by their first run."""
-        self.graph, self.kept = device.capture(self.run, stream, pool)
+    def capture(self, device: Device, stream: Stream, pool: Pool) -> None:
+        """Record the steps. They were run before: kernels are loaded by their first run.
 
-    def _step(self, between: BetweenSteps | None) -> list[Tensor]:
+        Nothing that they allocate is kept, since what comes of them is the state: each step, and each graph
+        of the same pool, may use the memory of the one before.
+        """
+        self.graph, _ = device.capture(self.run, stream, pool)
+
+    def _step(self, between: BetweenSteps | None) -> None:
         given, recipe = self.layout.tensors(self.inputs), self.recipe
         sizes = recipe.sizes(self.bound.limits)
         (scores,) = self._call("decode", {"rows": given["rows"]}, sizes)
-        taken = [scores]
         if recipe.rules is not None:
             (scores,) = self._call("rules", {**given, "logits": scores}, sizes)
-            taken.append(scores)
         if between is not None:
             between(scores)
         for place, choice in enumerate(recipe.choices):
-            taken += self._choose(place, choice, given, scores, sizes)
-        return [*given.values(), *taken]
-
-    def _choose(
-        self,
-        place: int,
-        choice: ChoiceSizes,
-        given: Mapping[str, Tensor],
-        scores: Tensor,
-        sizes: Mapping[str, int],
-    ) -> list[Tensor]:
-        named = {name: given[f"{name}_{place}"] for name in ("chosen", "at")}
-        axes = {**sizes, **self.recipe.choice_sizes(choice)}
-        return self._call(choice.graph, {**named, "scores": scores}, axes)
+            named = {name: given[f"{name}_{place}"] for name in ("chosen", "at")}
+            axes = {**sizes, **recipe.choice_sizes(choice)}
+            self._call(choice.graph, {**named, "scores": scores}, axes)
 
     def _call(self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
         graph, bound = self.bound.graphs[name], self.bound
