@@ -65,11 +65,11 @@ class Recipe:
         rows = max(2, ladder.bucket_for(count))
         found = None
         if batch.rules is not None:
-            entries, length = batch.rules["rule_prefixes"].shape
             # By the row, so that more requests of one kind need another table only where they need more rows.
+            entries = sum(len(one.plan.rules) * len(one.rows) for one in batch.requests)
             wanted = {
                 RULES: rows * _power(-(-entries // count)),
-                RULE_LENGTH: _power(length),
+                RULE_LENGTH: _power(batch.rules["rule_prefixes"].shape[1]),
                 NGRAM: _power(max(2, batch.ngram)),
             }
             found = RuleSizes(*(min(size, rules.axis(axis).maximum) for axis, size in wanted.items()))
