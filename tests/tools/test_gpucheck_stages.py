@@ -32,6 +32,7 @@ from precast.tools.gpucheck.stages import (
     families,
     generation,
     generation_models,
+    generation_profile,
     generation_speed,
     generation_start,
     kernels,
@@ -307,6 +308,13 @@ def test_generation_start(setting: Setting) -> None:
     passed(generation_models.STAGE, setting, (generation_start.MODEL,))
     (row,) = passed(generation_start.STAGE, setting)["all"].content["rows"]
     assert row["measured"] > 0 and row["aim"] == generation_start.AIM_S
+
+
+def test_generation_profile(setting: Setting) -> None:
+    passed(generation_models.STAGE, setting, ("T5-small",))
+    content = passed(generation_profile.STAGE, setting)["all"].content
+    found = content["T5-small, 1 sources, 1 beams"]
+    assert 0 < len(found["top"]) <= 16 and found["kernel_us_a_launch"] > 0
 
 
 def test_what_was_not_compiled_is_not_timed(setting: Setting, tmp_path: Path) -> None:

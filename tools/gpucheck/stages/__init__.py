@@ -9,6 +9,7 @@ from precast.tools.gpucheck.stages import (
     families,
     generation,
     generation_models,
+    generation_profile,
     generation_speed,
     generation_start,
     kernels,
@@ -52,5 +53,6 @@ GENERATION: tuple[Stage, ...] = (
     generation.STAGE,
     generation_speed.STAGE,
     generation_start.STAGE,
+    generation_profile.STAGE,
 )
 """Of encoder-decoders that generate; together with the others they would outlast what one check may take."""

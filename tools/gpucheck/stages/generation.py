@@ -130,7 +130,7 @@ def check_against_hf(
 STAGE = Stage(
     "generation",
     "every encoder-decoder generates what Hugging Face does, alone as in flight",
-    limit=300,
+    limit=295,
     run=run,
     parts=PARTS,
     after=("machine",),

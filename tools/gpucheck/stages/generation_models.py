@@ -47,7 +47,7 @@ def run(setting: Setting, part: str) -> Report:
 STAGE = Stage(
     "generation_models",
     "the encoder-decoders that are timed, compiled and right",
-    limit=300,
+    limit=295,
     run=run,
     parts=PARTS,
     after=("machine",),

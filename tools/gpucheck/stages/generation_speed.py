@@ -196,7 +196,7 @@ def options(work: Work) -> dict[str, Any]:
 STAGE = Stage(
     "generation_speed",
     "tokens per second of whole requests, and the host's part of a step",
-    limit=165,
+    limit=145,
     run=run,
     parts=PARTS,
     after=("generation_models",),

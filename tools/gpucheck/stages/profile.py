@@ -24,16 +24,22 @@ from precast.tools.gpucheck.stages.shapes import SHAPES, TINY_SHAPES, Shape
 
 
 @dataclass(frozen=True)
+class Listing:
+    """What is divided by what, and how many of the kernels that take most are listed."""
+
+    launches: int
+    layers: int
+    kernels: int
+
+
+@dataclass(frozen=True)
 class Sizes:
     shapes: tuple[Shape, ...]
-    launches: int
-    kernels: int
-    """The ones that take most, which are listed."""
-    layers: int
+    listing: Listing
 
 
-FULL = Sizes(SHAPES, launches=5, kernels=14, layers=BERT_BASE.layers)
-TINY = Sizes(TINY_SHAPES[:2], launches=2, kernels=5, layers=2)
+FULL = Sizes(SHAPES, Listing(launches=5, layers=BERT_BASE.layers, kernels=14))
+TINY = Sizes(TINY_SHAPES[:2], Listing(launches=2, layers=2, kernels=5))
 
 
 def run(setting: Setting, part: str) -> Report:
@@ -49,7 +55,7 @@ def run(setting: Setting, part: str) -> Report:
         replay.prepare()
         for shape in sizes.shapes:
             ids = random_ids(np.random.default_rng(0), shape.lengths, manifest.model.vocab_size)
-            found = profiled(replay, [Tokens(one, None) for one in ids], sizes, setting.device)
+            found = profiled(replay, [Tokens(one, None) for one in ids], sizes.listing, setting.device)
             report.expect(found["kernels_a_launch"] > 0, f"{shape.name}: the profiler saw no kernel")
             report.content[shape.name] = found
             keep(setting, report)
@@ -63,8 +69,8 @@ def activities(device: str) -> list[ProfilerActivity]:
     return [ProfilerActivity.CPU] if device == "cpu" else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 
 
-def profiled(replay: Replay, batch: list[Tokens], sizes: Sizes, device: str) -> dict[str, Any]:
-    """What ``sizes.launches`` launches do on the device."""
+def profiled(replay: Replay, batch: list[Tokens], listing: Listing, device: str) -> dict[str, Any]:
+    """What ``listing.launches`` launches do on the device."""
 
     def launch() -> None:
         replay.launch(fill(replay, batch)).result()
@@ -72,27 +78,27 @@ def profiled(replay: Replay, batch: list[Tokens], sizes: Sizes, device: str) -> 
     for _ in range(3):
         launch()
     with profile(activities=activities(device)) as seen:
-        for _ in range(sizes.launches):
+        for _ in range(listing.launches):
             launch()
         if device != "cpu":
             torch.cuda.synchronize()
-    return summarized(seen.key_averages(), sizes, device)
+    return summarized(seen.key_averages(), listing, device)
 
 
-def summarized(events: Any, sizes: Sizes, device: str) -> dict[str, Any]:
+def summarized(events: Any, listing: Listing, device: str) -> dict[str, Any]:
     """Kernels by the time that they take, without copies and memory sets."""
     kind = DeviceType.CPU if device == "cpu" else DeviceType.CUDA
     taken = []
     for event in events:
         microseconds = event.self_cpu_time_total if device == "cpu" else event.self_device_time_total
         if event.device_type == kind and microseconds > 0 and not event.key.startswith(("Memcpy", "Memset")):
-            taken.append((microseconds / sizes.launches, event.count / sizes.launches, event.key))
+            taken.append((microseconds / listing.launches, event.count / listing.launches, event.key))
     taken.sort(reverse=True)
     whole = sum(microseconds for microseconds, *_ in taken)
     count = sum(count for _, count, _ in taken)
     return {
         "kernels_a_launch": rounded(count),
-        "kernels_a_layer": rounded(count / sizes.layers),
+        "kernels_a_layer": rounded(count / listing.layers),
         "kernel_us_a_launch": rounded(whole),
         "top": [
             {
@@ -101,7 +107,7 @@ def summarized(events: Any, sizes: Sizes, device: str) -> dict[str, Any]:
                 "count": rounded(times),
                 "share": rounded(time / whole),
             }
-            for time, times, name in taken[: sizes.kernels]
+            for time, times, name in taken[: listing.kernels]
         ],
     }
 
