@@ -145,7 +145,7 @@ class FakeDevice:
         self.races = Races()
         self.on_synchronize = on_synchronize
         self._random = Random(seed)
-        self._eagerness = self._random.choice([0.0, 0.0, 0.3, 0.9])
+        self.eagerness = self._random.choice([0.0, 0.0, 0.3, 0.9])
         self._fail_call, self._fail_work = fail_call, fail_work
         self._lost = False
         self._thread: int | None = None
@@ -333,7 +333,7 @@ class FakeDevice:
         if self._capturing is not None:
             self._violation(f"{name} during a capture")
         self._count(name)
-        while self._random.random() < self._eagerness and self._step():
+        while self._random.random() < self.eagerness and self._step():
             pass
 
     def run_until(self, condition: Callable[[], bool]) -> None:
