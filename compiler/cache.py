@@ -66,9 +66,7 @@ def cached_lower(backend: Backend, source: GraphSource, size: int) -> tuple[Lowe
         module = source.module if source.tuned is None else source.tuned(size)
         lowered = backend.lower(module, source.signature, size, work)
         _describe(work, lowered)
-        # Another process may have been as fast; its folder holds the same.
-        shutil.rmtree(folder, ignore_errors=True)
-        work.rename(folder)
+        _put(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return replace(lowered, path=folder / lowered.path.name), False
@@ -108,6 +106,17 @@ def _source_digest() -> str:
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _put(work: Path, folder: Path) -> None:
+    """Rename ``work`` to ``folder``, unless another process was as fast: it may be copying from there."""
+    try:
+        work.rename(folder)
+    except OSError:
+        if _read(folder) is not None:
+            return
+        shutil.rmtree(folder, ignore_errors=True)
+        work.rename(folder)
 
 
 def _describe(folder: Path, lowered: Lowered) -> None:

@@ -71,6 +71,8 @@ def test_an_interrupted_compilation_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "out.precast"
+    # Tests beside this one may compile into the cache that they share.
+    monkeypatch.setenv("PRECAST_CACHE", str(embed.with_name("cache")))
     fail_in(name, error, monkeypatch, after=after)
     before = workers()
     with pytest.raises(type(error)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from transformers import pipeline as pipeline_of_transformers
 import precast
 from precast.artifacts.manifest import Manifest
 from precast.compiler import oracle, pipeline
+from precast.compiler.cache import GraphSource, cached_lower
 from precast.compiler.errors import (
     CheckpointError,
     CompileError,
@@ -25,8 +27,13 @@ from precast.compiler.errors import (
     WeightValueError,
 )
 from precast.compiler.families.registry import family_of
+from precast.compiler.lowering.backend import Lowered
+from precast.compiler.lowering.reference import reference
+from precast.compiler.model.choose.greedy import Greedy
 from precast.compiler.options import CompileOptions
+from precast.graphs.choose import greedy_signature
 from precast.graphs.encode import Limits, Task
+from precast.graphs.generate import GenerateLimits
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
 from tests.support.models import save
 
@@ -63,6 +70,26 @@ def test_a_second_compile_takes_the_graph_from_the_cache(
     assert (tmp_path / "first" / "manifest.json").read_bytes() == (
         tmp_path / "second" / "manifest.json"
     ).read_bytes()
+
+
+def test_an_entry_that_another_process_made_meanwhile_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may be copying from there."""
+    monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
+    source = GraphSource(Greedy(), greedy_signature(GenerateLimits(8, 8, 8, 2, 4), 20), None)
+    plain = reference()
+    others: list[Path] = []
+    inodes: list[int] = []
+
+    def slowly(*arguments: Any) -> Lowered:
+        others.append(cached_lower(plain, source, 4)[0].path)
+        inodes.append(others[0].stat().st_ino)
+        return plain.lower(*arguments)
+
+    found, cached = cached_lower(replace(plain, lower=slowly), source, 4)
+    assert not cached and found.path == others[0] and found.path.stat().st_ino == inodes[0]
+    assert not [path for path in (tmp_path / "cache").rglob(".partial-*")]
 
 
 def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path: Path) -> None:
