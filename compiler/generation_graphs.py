@@ -16,14 +16,16 @@ from precast.compiler.model import spec
 from precast.compiler.model.choose.beam import Beam
 from precast.compiler.model.choose.greedy import Greedy
 from precast.compiler.model.choose.sample import Sample
-from precast.compiler.model.decode_ops import DecodeOpsFactory
+from precast.compiler.model.decode_ops import DecodeOpsFactory, SourceWriter, write_source
 from precast.compiler.model.rules import Rules
-from precast.compiler.model.seq2seq import Admit, Decode
+from precast.compiler.model.seq2seq import Admit, Decode, Seq2Seq
 from precast.graphs.choose import beam_signature, greedy_signature, rules_signature, sample_signature
 from precast.graphs.encode import Device
 from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.signature import Signature
 
+FEW_ROWS = 4
+"""A step that is compiled for no more has layers of its own; it serves up to 11 rows, see ``lower_graph``."""
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
@@ -57,14 +59,15 @@ def generation_graphs(
     vocab = decoder.head.vocab_size
 
     def decode(rows: int) -> Decode:
-        return Decode(model, decode_operations(device, rows))
+        return Decode(decoding_model(model, device, rows), decode_operations(device, rows))
 
     return (
         GraphModule(
-            Admit(model, encode), admit_signature(limits, cross, built.spec.hidden_size, device=device)
+            Admit(model, encode, source_writer(device)),
+            admit_signature(limits, cross, built.spec.hidden_size, device=device),
         ),
         GraphModule(
-            decode(1),
+            Decode(model, decode_operations(device, 1)),
             decode_signature(limits, own, cross, vocab, device=device),
             tuned=None if device == "cpu" else decode,
         ),
@@ -87,3 +90,21 @@ def decode_operations(device: Device, typical_rows: int) -> DecodeOpsFactory:
     from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
 
     return partial(TritonDecodeOps, typical_rows=typical_rows)
+
+
+def decoding_model(model: Seq2Seq, device: Device, typical_rows: int) -> Seq2Seq:
+    """``model``, or on CUDA for a handful of rows another module over the same tensors."""
+    if device == "cpu" or typical_rows > FEW_ROWS:
+        return model
+    from precast.compiler.kernels.cuda.few_rows import with_few_rows
+
+    return with_few_rows(model)
+
+
+def source_writer(device: Device) -> SourceWriter:
+    """What writes the keys and values of sources, in the device's own way."""
+    if device == "cpu":
+        return write_source
+    from precast.compiler.kernels.cuda import project
+
+    return project.write_source

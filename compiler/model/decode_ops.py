@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from torch import Tensor
+from torch import Tensor, nn
 
 
 @dataclass(frozen=True)
@@ -73,6 +73,19 @@ class DecodeOps(Protocol):
     def cross_attention(self, query: Tensor, pool: Pool, scale: float) -> Tensor:
         """Attend to a row's source: ``query`` ``[R, heads, head_dim]`` to ``[R, heads * head_dim]``."""
         ...
+
+
+SourceWriter = Callable[[Tensor, nn.Linear, Tensor, Pool], None]
+"""Writes a source's keys and values: hidden states ``[T, size]``, what projects them (to keys, then values),
+int32 places ``[T]``, the pool of one layer."""
+
+
+def write_source(hidden: Tensor, kv: nn.Linear, places: Tensor, pool: Pool) -> None:
+    """As a ``SourceWriter`` in plain torch."""
+    key, value = kv(hidden).view(hidden.shape[0], 2, *pool.key.shape[1:]).unbind(1)
+    at = places.long()
+    pool.key.index_put_((at,), key)
+    pool.value.index_put_((at,), value)
 
 
 DecodeOpsFactory = Callable[[StepState], DecodeOps]

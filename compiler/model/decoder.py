@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from precast.compiler.model import spec
-from precast.compiler.model.decode_ops import DecodeOps, Pool
+from precast.compiler.model.decode_ops import DecodeOps, Pool, SourceWriter
 from precast.compiler.model.layers import FeedForward, Norm, RelativeBias
 from precast.compiler.model.stack import Embeddings
 
@@ -44,12 +44,6 @@ class CrossAttention(nn.Module):
     def forward(self, x: Tensor, ops: DecodeOps, pool: Pool) -> Tensor:
         query = self.q(x).view(x.shape[0], self.spec.heads, -1)
         return self.out(ops.cross_attention(query, pool, self.spec.scale))
-
-    def admit(self, hidden: Tensor, places: Tensor, pool: Pool) -> None:
-        """Write keys and values of ``hidden`` ``[T, source_hidden]`` to ``places`` ``[T]`` of the pool."""
-        key, value = self.kv(hidden).view(hidden.shape[0], 2, self.spec.heads, -1).unbind(1)
-        pool.key.index_put_((places,), key)
-        pool.value.index_put_((places,), value)
 
 
 class DecoderLayer(nn.Module):
@@ -115,7 +109,7 @@ class Decoder(nn.Module):
             x = cast(DecoderLayer, layer)(x, ops, own_pool, cross_pool, visible)
         return self.head(x if self.final_norm is None else self.final_norm(x))
 
-    def admit(self, hidden: Tensor, places: Tensor, cross: list[Pool]) -> None:
+    def admit(self, hidden: Tensor, places: Tensor, cross: list[Pool], write: SourceWriter) -> None:
         """Write every layer's keys and values of the source into the cross pools."""
         for layer, pool in zip(self.layers, cross, strict=True):
-            cast(DecoderLayer, layer).cross_attention.admit(hidden, places, pool)
+            write(hidden, cast(DecoderLayer, layer).cross_attention.kv, places, pool)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from precast.compiler.model import spec
-from precast.compiler.model.decode_ops import DecodeOpsFactory, Pool, StepState
+from precast.compiler.model.decode_ops import DecodeOpsFactory, Pool, SourceWriter, StepState, write_source
 from precast.compiler.model.decoder import Decoder
 from precast.compiler.model.layout import PackedLayout
 from precast.compiler.model.ops import OpsFactory
@@ -31,10 +31,11 @@ class Admit(nn.Module):
     in ``Seq2Seq``. Gives the hidden states, fp32 ``[T, hidden]``.
     """
 
-    def __init__(self, model: Seq2Seq, make_ops: OpsFactory) -> None:
+    def __init__(self, model: Seq2Seq, make_ops: OpsFactory, write: SourceWriter = write_source) -> None:
         super().__init__()
         self.embeddings, self.encoder, self.decoder = model.embeddings, model.encoder, model.decoder
         self._make_ops = make_ops
+        self._write = write
 
     def forward(
         self,
@@ -47,7 +48,7 @@ class Admit(nn.Module):
         layout = PackedLayout(input_ids.shape[0], cu_seqlens)
         ops = self._make_ops(layout, key_positions)
         hidden = self.encoder(self.embeddings(input_ids, None, layout), layout, ops)
-        self.decoder.admit(hidden, cross_places.long(), _pools(pools))
+        self.decoder.admit(hidden, cross_places, _pools(pools), self._write)
         return hidden.float()
 
 

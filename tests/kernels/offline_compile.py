@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from precast.compiler.kernels.cuda import decode_attention, packed_attention, segment_pool
+from precast.compiler.kernels.cuda import decode_attention, few_rows, packed_attention, project, segment_pool
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 POINTERS = {torch.int32: "*i32"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}
@@ -65,11 +65,25 @@ def launch_decode_cross(dtype: str, head_dim: int, splits: int) -> None:
     )
 
 
+def launch_few_rows(dtype: str, columns: int, biased: bool) -> None:
+    x, weight = meta(3, 1024, dtype=DTYPES[dtype]), meta(columns, 1024, dtype=DTYPES[dtype])
+    few_rows.launch_few_rows(x, weight, meta(columns, dtype=DTYPES[dtype]) if biased else None)
+
+
+def launch_project(dtype: str, biased: bool) -> None:
+    hidden, weight = meta(TOKENS, 1024, dtype=DTYPES[dtype]), meta(2 * 768, 1024, dtype=DTYPES[dtype])
+    keys, values = (meta(PLACES, HEADS, 64, dtype=DTYPES[dtype]) for _ in range(2))
+    bias = meta(2 * 768, dtype=DTYPES[dtype]) if biased else None
+    project.launch_project(hidden, weight, bias, keys, values, meta(TOKENS))
+
+
 LAUNCHES: dict[str, Callable[..., None]] = {
     "attention": launch_attention,
     "pool": launch_pool,
     "decode_self": launch_decode_self,
     "decode_cross": launch_decode_cross,
+    "few_rows": launch_few_rows,
+    "project": launch_project,
 }
 
 
@@ -84,7 +98,7 @@ def recorded(kernel: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, An
         launches.append((function, arguments, constants))
 
     with ExitStack() as patches:
-        for module in (packed_attention, segment_pool, decode_attention):
+        for module in (packed_attention, segment_pool, decode_attention, few_rows, project):
             patches.enter_context(patch.object(module, "launch", record))
         LAUNCHES[kernel["name"]](**kernel["arguments"])
     return launches[kernel.get("launch", 0)]

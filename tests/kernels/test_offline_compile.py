@@ -61,6 +61,7 @@ def cases() -> Iterator[Case]:
                     arguments = (("dtype", dtype), ("head_dim", head_dim), ("biased", biased))
                     yield Case("attention", arguments, arch)
         yield from decode_cases(arch)
+        yield from linear_cases(arch)
         for maximum, weighted in ((False, False), (False, True), (True, False)):
             arguments = (("dtype", "bf16"), ("maximum", maximum), ("weighted", weighted))
             yield Case("pool", arguments, arch)
@@ -75,6 +76,14 @@ def decode_cases(arch: int) -> Iterator[Case]:
                 yield Case("decode_self", (*of_head, ("biased", biased), ("splits", splits)), arch)
             yield Case("decode_cross", (*of_head, ("splits", splits)), arch)
         yield Case("decode_cross", (*of_head, ("splits", 8)), arch, launch=1)
+
+
+def linear_cases(arch: int) -> Iterator[Case]:
+    """Layers for few rows, narrow and wide, and the projection of a source."""
+    for dtype in ("bf16", "fp16", "fp32"):
+        for columns in (768, 8192):
+            yield Case("few_rows", (("dtype", dtype), ("columns", columns), ("biased", columns == 768)), arch)
+        yield Case("project", (("dtype", dtype), ("biased", dtype == "bf16")), arch)
 
 
 CASES = list(cases())
@@ -132,6 +141,13 @@ CROSS = [case for case in CASES if case.name == "decode_cross" and not case.laun
 def test_beams_are_multiplied_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
     """By the instruction for 16 rows, on every architecture."""
     assert bool(count(findings[case], "HMMA.16816")) == case.half
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.name in ("few_rows", "project")], ids=str)
+def test_linear_layers_run_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
+    unit = "HMMA.16816" if case.name == "few_rows" else MATRIX_UNITS[case.arch]
+    assert bool(count(findings[case], unit)) == case.half
+    assert count(findings[case], "LDGSTS"), "weights are loaded ahead"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name == "attention"], ids=str)

@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from precast.compiler.build import operations
 from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.generation_graphs import FEW_ROWS, decoding_model, source_writer
 from precast.compiler.generation_parity import logits_of
 from precast.compiler.kernels.cpu.gathered import GatheredOps
 from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
@@ -63,8 +64,9 @@ class ByHand:
         admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
-        self._admit = make(Admit(self.built.module, encode), admit)
-        self._decode = make(Decode(self.built.module, step_operations(device)), decode)
+        self._admit = make(Admit(self.built.module, encode, source_writer(device)), admit)
+        stepping = decoding_model(self.built.module, device, FEW_ROWS)
+        self._decode = make(Decode(stepping, step_operations(device)), decode)
         draw = random.Random(seed)
         self._free = {kind: draw.sample(range(1, PLACES), PLACES - 1) for kind in ("self", "cross")}
         # What nobody wrote must not matter: it is as wrong as it can be and still finite.

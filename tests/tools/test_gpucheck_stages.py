@@ -224,7 +224,7 @@ def test_every_kernel_file_is_covered() -> None:
     assert {part.partition("-")[0] for part in kernels.PARTS} == set(kernels.FILES)
 
 
-@pytest.mark.parametrize("part", ["attention-0", "pooling-0", "self-0", "cross-0"])
+@pytest.mark.parametrize("part", ["attention-0", "pooling-0", "self-0", "cross-0", "rows-0", "project-0"])
 def test_kernels(setting: Setting, part: str) -> None:
     content = passed(kernels.STAGE, setting, (part,))[part].content
     assert content["cases"] == kernels.TINY.cases

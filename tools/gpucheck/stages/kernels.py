@@ -12,12 +12,18 @@ from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 REPEATS = 5
 """Cases in a row of one dtype, head size and grouping: each such choice is a kernel to compile."""
-PARTS = (*(f"attention-{seed}" for seed in range(4)), "pooling-0", "self-0", "self-1", "cross-0", "cross-1")
+PARTS = (
+    *(f"attention-{seed}" for seed in range(4)),
+    *(f"{kind}-{seed}" for kind in ("self", "cross") for seed in range(2)),
+    *(f"{kind}-0" for kind in ("pooling", "rows", "project")),
+)
 FILES = {
     "attention": "packed_attention",
     "pooling": "segment_pool",
     "self": "decode_attention",
     "cross": "decode_attention",
+    "rows": "few_rows",
+    "project": "project",
 }
 """The file of ``compiler/kernels/cuda`` that a kind of case is about; a test holds that none is missing."""
 
@@ -34,10 +40,19 @@ def run(setting: Setting, part: str) -> Report:
 def draws() -> dict[str, Draw]:
     """By the kinds of ``FILES``. Imported late: a machine without Triton still lists the stages."""
     from precast.tools.gpucheck.cases.decode_attention import draw_cross, draw_self
+    from precast.tools.gpucheck.cases.few_rows import draw_few_rows
     from precast.tools.gpucheck.cases.packed_attention import draw_attention
+    from precast.tools.gpucheck.cases.project import draw_project
     from precast.tools.gpucheck.cases.segment_pool import draw_pooling
 
-    return {"attention": draw_attention, "pooling": draw_pooling, "self": draw_self, "cross": draw_cross}
+    return {
+        "attention": draw_attention,
+        "pooling": draw_pooling,
+        "self": draw_self,
+        "cross": draw_cross,
+        "rows": draw_few_rows,
+        "project": draw_project,
+    }
 
 
 def check(draw: Draw, sizes: Sizes, device: str, seed: int) -> Report:
