@@ -45,10 +45,10 @@ def device_failed(doing: str, error: Exception) -> DeviceFailedError:
     reason = (str(error) or repr(error)).splitlines()[0]
     advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
     if isinstance(error, torch.OutOfMemoryError):
-        advice = "Load the artifact again in a new process, with less to hold: " + OUT_OF_MEMORY
+        advice = (
+            "Load the artifact again in a new process, with a smaller batch_tokens, admit_tokens, capture or "
+            "gpu_memory_utilization"
+        )
     return DeviceFailedError(
         f"the device failed while {doing}: {reason}. This engine is dead and answers nothing more. {advice}"
     )
-
-
-OUT_OF_MEMORY = "a smaller batch_tokens, admit_tokens, capture or gpu_memory_utilization"
