@@ -14,13 +14,15 @@ from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Family, Head, WeightNames
 from precast.compiler.families.registry import family_of
+from precast.compiler.kernels.avx512.attention import SequenceOps
 from precast.compiler.kernels.cpu.padded import PaddedOps
 from precast.compiler.model.encode import Encode
 from precast.compiler.model.ops import OpsFactory
 from precast.compiler.model.spec import Classifier, Embedder, ModelSpec
+from precast.compiler.options import Kernels
 from precast.compiler.sentence_transformers import is_cross_encoder, read_modules
 from precast.compiler.weights import canonical, map_weights, with_tied
-from precast.graphs.encode import Device, Task
+from precast.graphs.encode import Task
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ def describe_model(
 
 
 def fill(
-    checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype, device: Device
+    checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype, kernels: Kernels
 ) -> BuiltModel:
     """Read the weights into a module; parameters get ``dtype``, tables that positions need stay as they are.
 
@@ -113,7 +115,7 @@ def fill(
         described: from ``describe_model``.
         max_length: tokens of the longest input.
         dtype: of the parameters.
-        device: that the module will be lowered for; its tensors are on the CPU all the same.
+        kernels: that the module will be lowered with; its tensors are on the CPU all the same.
 
     Raises:
         CheckpointError: the weights cannot be read.
@@ -124,21 +126,23 @@ def fill(
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
     with torch.device("meta"):  # nothing is initialised only to be overwritten
-        module = Encode(spec, operations(device, dtype, max_length)).eval()
+        module = Encode(spec, operations(kernels, dtype, max_length)).eval()
     mapped = map_weights(module, described.names, source, family.dropped)
     parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
     module.load_state_dict(parameters, strict=False, assign=True)
     return BuiltModel(spec, module.requires_grad_(False), mapped.dropped)
 
 
-def operations(device: Device, dtype: torch.dtype, max_length: int) -> OpsFactory:
+def operations(kernels: Kernels, dtype: torch.dtype, max_length: int) -> OpsFactory:
     """What the modules compute in the device's own way.
 
     Raises:
         CompileError: our kernels need triton, and it is not installed.
     """
-    if device == "cpu":
+    if kernels == "torch":
         return partial(PaddedOps, dtype=dtype, max_length=max_length)
+    if kernels == "avx512":
+        return lambda layout, _: SequenceOps(layout)
     if find_spec("triton") is None:
         raise CompileError("compiling for cuda needs triton: pip install triton, or a CUDA build of torch")
     from precast.compiler.kernels.cuda.ops import TritonOps

@@ -102,7 +102,7 @@ def _source_digest() -> str:
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
     for folder in _SOURCES:
-        for path in sorted((root / folder).rglob("*.py")):
+        for path in sorted([*(root / folder).rglob("*.py"), *(root / folder).rglob("*.h")]):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())
     return digest.hexdigest()

@@ -19,6 +19,7 @@ from precast.compiler.model.choose.sample import Sample
 from precast.compiler.model.decode_ops import DecodeOpsFactory, SourceWriter, write_source
 from precast.compiler.model.rules import Rules
 from precast.compiler.model.seq2seq import Admit, Decode, Seq2Seq
+from precast.compiler.options import Kernels
 from precast.graphs.choose import beam_signature, greedy_signature, rules_signature, sample_signature
 from precast.graphs.encode import Device
 from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
@@ -50,26 +51,27 @@ def pool_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[PoolShape, P
 
 
 def generation_graphs(
-    built: BuiltSeq2Seq, limits: GenerateLimits, dtype: torch.dtype, device: Device
+    built: BuiltSeq2Seq, limits: GenerateLimits, dtype: torch.dtype, kernels: Kernels
 ) -> tuple[GraphModule, ...]:
-    """All graphs of an artifact for ``device``, in the order in which they are compiled."""
+    """All graphs of an artifact, in the order in which they are compiled."""
     model, decoder = built.module, built.spec.decoder
     own, cross = pool_shapes(decoder, dtype)
-    encode = operations(device, dtype, limits.max_source_length)
+    encode = operations(kernels, dtype, limits.max_source_length)
     vocab = decoder.head.vocab_size
+    device: Device = "cuda" if kernels == "triton" else "cpu"
 
     def decode(rows: int) -> Decode:
-        return Decode(decoding_model(model, device, rows), decode_operations(device, rows))
+        return Decode(decoding_model(model, kernels, rows), decode_operations(kernels, rows))
 
     return (
         GraphModule(
-            Admit(model, encode, source_writer(device)),
+            Admit(model, encode, source_writer(kernels)),
             admit_signature(limits, cross, built.spec.hidden_size, device=device),
         ),
         GraphModule(
-            Decode(model, decode_operations(device, 1)),
+            Decode(model, decode_operations(kernels, 1)),
             decode_signature(limits, own, cross, vocab, device=device),
-            tuned=None if device == "cpu" else decode,
+            tuned=decode if kernels == "triton" else None,
         ),
         GraphModule(Rules(), rules_signature(limits, vocab)),
         GraphModule(Greedy(), greedy_signature(limits, vocab)),
@@ -78,32 +80,32 @@ def generation_graphs(
     )
 
 
-def decode_operations(device: Device, typical_rows: int) -> DecodeOpsFactory:
+def decode_operations(kernels: Kernels, typical_rows: int) -> DecodeOpsFactory:
     """What a decoder's step computes in the device's own way.
 
     Args:
-        device: that the graph is lowered for.
+        kernels: that the graph is lowered with.
         typical_rows: of a step; on CUDA it says how many programs share a row's keys.
     """
-    if device == "cpu":
+    if kernels != "triton":
         return GatheredOps
     from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
 
     return partial(TritonDecodeOps, typical_rows=typical_rows)
 
 
-def decoding_model(model: Seq2Seq, device: Device, typical_rows: int) -> Seq2Seq:
+def decoding_model(model: Seq2Seq, kernels: Kernels, typical_rows: int) -> Seq2Seq:
     """``model``, or on CUDA for a handful of rows another module over the same tensors."""
-    if device == "cpu" or typical_rows > FEW_ROWS:
+    if kernels != "triton" or typical_rows > FEW_ROWS:
         return model
     from precast.compiler.kernels.cuda.few_rows import with_few_rows
 
     return with_few_rows(model)
 
 
-def source_writer(device: Device) -> SourceWriter:
+def source_writer(kernels: Kernels) -> SourceWriter:
     """What writes the keys and values of sources, in the device's own way."""
-    if device == "cpu":
+    if kernels != "triton":
         return write_source
     from precast.compiler.kernels.cuda import project
 

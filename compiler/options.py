@@ -9,6 +9,7 @@ from typing import Literal, get_args
 
 import torch
 
+from precast.artifacts import host
 from precast.compiler.errors import CompileError
 from precast.graphs.encode import Device, Dtype, Task
 
@@ -17,6 +18,13 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+Kernels = Literal["torch", "avx512", "triton"]
+"""Plain operators of torch, our C++ for AVX-512, our Triton kernels."""
+_AVX512: dict[Dtype, frozenset[str]] = {
+    "fp32": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
+    "bf16": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}),
+}
+"""Instruction sets that our C++ kernels need."""
 _ARCHITECTURE = re.compile(r"cuda:sm_(\d{1,2})(\d)")
 
 
@@ -68,6 +76,14 @@ class CompileOptions:
     @property
     def device_kind(self) -> Device:
         return "cpu" if self.device == "cpu" else "cuda"
+
+    @property
+    def kernels(self) -> Kernels:
+        """What computes the operations that devices do in their own ways."""
+        if self.device_kind == "cuda":
+            return "triton"
+        fits = self.backend == "inductor" and _AVX512[self.dtype] <= host.instruction_sets()
+        return "avx512" if fits else "torch"
 
     @property
     def architecture(self) -> tuple[int, int] | None:

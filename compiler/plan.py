@@ -79,7 +79,7 @@ def plan_encoder(
     if options.dtype == "fp16" and described.family.overflows_fp16:
         raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
     limits = choose_limits(options, spec, checkpoint, settings, tokenizer)
-    built = fill(checkpoint, described, limits.max_length, options.torch_dtype, options.device_kind)
+    built = fill(checkpoint, described, limits.max_length, options.torch_dtype, options.kernels)
     answer = describe_answer(spec, checkpoint, settings)
     signature = encode_signature(
         limits,
@@ -88,7 +88,9 @@ def plan_encoder(
         token_types=spec.embeddings.token_types > 0,
         prompt_lengths=getattr(answer, "include_prompt", True) is False,
     )
-    source = GraphSource(built.module, signature, {"spec": asdict(spec), "dtype": options.dtype})
+    source = GraphSource(
+        built.module, signature, {"spec": asdict(spec), "dtype": options.dtype, "kernels": options.kernels}
+    )
     return ModelPlan(
         family=spec.family,
         task=task,

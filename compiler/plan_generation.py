@@ -38,7 +38,7 @@ def plan_generation(
         raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
     limits = choose_generate_limits(options, spec, tokenizer, defaults)
     own, cross = pool_shapes(spec.decoder, options.torch_dtype)
-    graphs = generation_graphs(built, limits, options.torch_dtype, options.device_kind)
+    graphs = generation_graphs(built, limits, options.torch_dtype, options.kernels)
     return ModelPlan(
         family=spec.family,
         task="generate",
@@ -65,7 +65,9 @@ def _plan(
 ) -> GraphPlan:
     # What has no weights is the same for all models of these limits and this vocabulary.
     weighted = bool(graph.module.state_dict())
-    content = {"spec": asdict(built.spec), "dtype": options.dtype} if weighted else None
+    content = None
+    if weighted:
+        content = {"spec": asdict(built.spec), "dtype": options.dtype, "kernels": options.kernels}
     name = graph.signature.graph
     ladder = generation_ladder(name, limits, options.device_kind)
     source = GraphSource(graph.module, graph.signature, content, graph.tuned)

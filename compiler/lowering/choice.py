@@ -19,7 +19,9 @@ def choose_backend(options: CompileOptions) -> Backend:
     if options.backend == "reference":
         return reference()
     if options.device_kind == "cpu":
-        return inductor_cpu(prepack=options.prepack, autotune=options.autotune, dtype=options.dtype)
+        return inductor_cpu(
+            prepack=options.prepack, autotune=options.autotune, dtype=options.dtype, kernels=options.kernels
+        )
     capability = compute_capability(options)
     # Triton comes with a CUDA build of torch alone.
     if options.architecture is not None:

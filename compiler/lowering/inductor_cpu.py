@@ -10,14 +10,20 @@ from typing import Any
 from torch import nn
 
 from precast.artifacts import host
+from precast.compiler.kernels.avx512 import attention, linear
+from precast.compiler.kernels.avx512.layers import with_panels
 from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.searches import recorded_searches
 from precast.compiler.lowering.trace import trace
+from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature
 
+KERNELS = (linear.LINEAR, attention.ATTENTION, attention.POOL)
 
-def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend:
+
+def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str, kernels: Kernels) -> Backend:
     """AOTInductor for this machine's CPU.
 
     Args:
@@ -26,16 +32,27 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str) -> Backend
         autotune: search for the fastest matrix multiplication; None does so where the processor has AMX
             tiles and the dtype is bf16, since only there Inductor's own templates win.
         dtype: of the weights.
+        kernels: that the graphs were made for. With those for AVX-512 linear layers are ours too, if they
+            are prepacked and not searched for.
     """
     if autotune is None:
         autotune = dtype == "bf16" and "amx_bf16" in host.instruction_sets()
-    settings: dict[str, bool | int | str] = {"prepack": prepack, "autotune": autotune}
-    return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune))
+    settings: dict[str, bool | int | str] = {"prepack": prepack, "autotune": autotune, "kernels": kernels}
+    panels = kernels == "avx512" and prepack and not autotune
+    return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune, panels))
 
 
 def _lower(
-    prepack: bool, autotune: bool, module: nn.Module, signature: Signature, size: int, folder: Path
+    prepack: bool,
+    autotune: bool,
+    panels: bool,
+    module: nn.Module,
+    signature: Signature,
+    size: int,
+    folder: Path,
 ) -> Lowered:
+    install(KERNELS)
+    module = with_panels(module) if panels else module
     searches: AbstractContextManager[dict[str, str]] = recorded_searches() if autotune else nullcontext({})
     with searches as winners:
         exported = trace(module, signature, size)
@@ -47,6 +64,8 @@ def _lower(
 
 def _configuration(prepack: bool, autotune: bool) -> dict[str, Any]:
     config: dict[str, Any] = {
+        # Our own kernels stand as they are.
+        "epilogue_fusion": False,
         # The thread count of the building machine would be compiled in otherwise.
         "cpp.dynamic_threads": True,
         "freezing": prepack,

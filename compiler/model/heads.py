@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from precast.compiler.model import spec
-from precast.compiler.model.layers import ACTIVATIONS, Norm
+from precast.compiler.model.layers import ActivatedLinear, Norm
 from precast.compiler.model.layout import PackedLayout
 from precast.compiler.model.ops import PackedOps
 
@@ -15,11 +15,10 @@ from precast.compiler.model.ops import PackedOps
 class Dense(nn.Module):
     def __init__(self, dense: spec.Dense) -> None:
         super().__init__()
-        self.linear = nn.Linear(dense.in_size, dense.out_size, bias=dense.bias)
-        self.activation = ACTIVATIONS[dense.activation]
+        self.linear = ActivatedLinear(dense.in_size, dense.out_size, dense.bias, dense.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.activation(self.linear(x))
+        return self.linear(x)
 
 
 class Classifier(nn.Module):

@@ -26,6 +26,17 @@ ACTIVATIONS: dict[spec.Activation, Callable[[Tensor], Tensor]] = {
 }
 
 
+class ActivatedLinear(nn.Linear):
+    """A linear layer whose result goes through ``ACTIVATIONS[activation]``."""
+
+    def __init__(self, inner: int, columns: int, bias: bool, activation: spec.Activation) -> None:
+        super().__init__(inner, columns, bias=bias)
+        self.activation = activation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](super().forward(x))
+
+
 class Norm(nn.Module):
     """LayerNorm or RMSNorm over the last dimension, statistics in fp32."""
 
@@ -142,16 +153,19 @@ class FeedForward(nn.Module):
         super().__init__()
         self.gated = feed_forward.gated
         self.activation = ACTIVATIONS[feed_forward.activation]
-        width = feed_forward.size * (2 if feed_forward.gated else 1)
-        self.up = nn.Linear(hidden, width, bias=feed_forward.bias)
-        self.down = nn.Linear(feed_forward.size, hidden, bias=feed_forward.bias)
+        size, bias = feed_forward.size, feed_forward.bias
+        if feed_forward.gated:
+            self.up: nn.Linear = nn.Linear(hidden, 2 * size, bias=bias)
+        else:
+            self.up = ActivatedLinear(hidden, size, bias, feed_forward.activation)
+        self.down = nn.Linear(size, hidden, bias=bias)
 
     def forward(self, x: Tensor) -> Tensor:
         wide = self.up(x)
         if self.gated:
             gate, linear = wide.chunk(2, dim=-1)
-            return self.down(self.activation(gate) * linear)
-        return self.down(self.activation(wide))
+            wide = self.activation(gate) * linear
+        return self.down(wide)
 
 
 class Layer(nn.Module):

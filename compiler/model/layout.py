@@ -19,6 +19,7 @@ class PackedLayout:
 
     def __init__(self, tokens: int, cu_seqlens: Tensor) -> None:
         self.tokens = tokens
+        self.cu_seqlens = cu_seqlens
         offsets = cu_seqlens.to(torch.int64)
         self.token = torch.arange(tokens, device=cu_seqlens.device)
         self.starts = offsets[:-1]

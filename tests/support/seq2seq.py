@@ -60,7 +60,9 @@ class ByHand:
         own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
         shapes = (pool_shape(own, len(decoder.layers)), pool_shape(cross, len(decoder.layers)))
         vocab = decoder.head.vocab_size
-        encode = operations(device, torch.float32, LIMITS.max_source_length)
+        encode = operations(
+            "triton" if device == "cuda" else "torch", torch.float32, LIMITS.max_source_length
+        )
         admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program

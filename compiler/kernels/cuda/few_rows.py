@@ -8,8 +8,6 @@ tiles of 64, an H100 has 132 multiprocessors. Here a program takes a few columns
 
 from __future__ import annotations
 
-import copy
-from itertools import chain
 from typing import TypeVar
 
 import torch
@@ -20,6 +18,8 @@ from torch.library import triton_op
 
 from precast.compiler.kernels.cuda.launch import launch
 from precast.compiler.kernels.cuda.packed_attention import DTYPES
+from precast.compiler.kernels.rebuilt import rebuilt
+from precast.compiler.model.layers import ACTIVATIONS, ActivatedLinear
 
 ROWS = 16
 """That a program takes together, as many as a matrix unit takes at least; fewer cost the same."""
@@ -120,9 +120,10 @@ class FewRowsLinear(nn.Module):
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
         self.weight, self.bias = linear.weight, linear.bias
+        self.activation = linear.activation if isinstance(linear, ActivatedLinear) else "identity"
 
     def forward(self, x: Tensor) -> Tensor:
-        return few_rows_linear(x, self.weight, self.bias)
+        return ACTIVATIONS[self.activation](few_rows_linear(x, self.weight, self.bias))
 
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -130,13 +131,13 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def with_few_rows(module: Module) -> Module:
     """A copy over the same tensors, whose linear layers of up to 8,192 columns are made for few rows."""
-    shared: dict[int, object] = {id(one): one for one in chain(module.parameters(), module.buffers())}
-    copied = copy.deepcopy(module, shared)
-    for parent in list(copied.modules()):
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Linear) and child.out_features <= MOST_COLUMNS:
-                setattr(parent, name, FewRowsLinear(child))
-    return copied
+    return rebuilt(module, _for_few_rows)
+
+
+def _for_few_rows(layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.Linear) and layer.out_features <= MOST_COLUMNS:
+        return FewRowsLinear(layer)
+    return None
 
 
 def few_rows_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

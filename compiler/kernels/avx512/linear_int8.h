@@ -1,0 +1,111 @@
+// A linear layer with weights of eight bits: each row of x is quantized on the way in.
+//
+// x is about (q - zero) * scale with q = 0 .. 255, one scale and zero a row; W is about w * scale of its column.
+// So x W^T is about (q w - zero * sum of w's column) * both scales, and q w is exact in int32. Columns of x are
+// first multiplied by `smooth`, whose inverse was multiplied into W: it takes outliers out of x.
+#ifndef PRECAST_LINEAR_INT8_H
+#define PRECAST_LINEAR_INT8_H
+
+#ifdef __AVX512VNNI__
+
+#include "linear.h"
+
+namespace precast {
+
+struct Quantized {
+  // [rows][padded inner], and one of each a row.
+  uint8_t* numbers;
+  float* scale;
+  int32_t* zero;
+  int64_t stride;
+};
+
+template <class Input>
+inline void quantize_row(const Input* x, const float* smooth, int64_t inner, Quantized into, int64_t row) {
+  __m512 low = _mm512_setzero_ps(), high = low;
+  for (int64_t at = 0; at < inner; at += LANES) {
+    const __mmask16 live = first_lanes(inner - at);
+    const __m512 value = _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
+    low = _mm512_min_ps(low, value);
+    high = _mm512_max_ps(high, value);
+  }
+  const float least = _mm512_reduce_min_ps(low);
+  const float scale = std::max((_mm512_reduce_max_ps(high) - least) / 255.0f, 1e-30f);
+  const float zero = std::nearbyint(-least / scale);
+  const __m512 inverse = _mm512_set1_ps(1.0f / scale), shift = _mm512_set1_ps(zero);
+  uint8_t* numbers = into.numbers + row * into.stride;
+  for (int64_t at = 0; at < into.stride; at += LANES) {
+    const __mmask16 live = first_lanes(inner - at), room = first_lanes(into.stride - at);
+    const __m512 value = _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
+    const __m512i rounded = _mm512_cvtps_epi32(_mm512_fmadd_ps(value, inverse, shift));
+    const __m512i inside = _mm512_max_epi32(rounded, _mm512_setzero_si512());
+    _mm_mask_storeu_epi8(numbers + at, room, _mm512_cvtusepi32_epi8(inside));
+  }
+  into.scale[row] = scale;
+  into.zero[row] = static_cast<int32_t>(zero);
+}
+
+struct Int8Weight {
+  const int8_t* panels;
+  // Of every column, filled up to whole panels: its scale and the sum of its numbers.
+  const float* scale;
+  const int32_t* sum;
+};
+
+template <class Activation, class Output>
+struct Int8Tile {
+  Quantized x;
+  Int8Weight weight;
+  const int8_t* panel;
+  const float* bias;
+  Output* y;
+  int64_t columns, first_column;
+
+  template <int ROWS>
+  void run(int64_t row) const {
+    __m512i sums[ROWS][4];
+    multiply<Int8, ROWS, 4>(x.numbers + row * x.stride, x.stride, panel, PANEL * 4, x.stride / 4, sums);
+#pragma GCC unroll 4
+    for (int part = 0; part < 4; ++part) {
+      const int64_t column = first_column + part * LANES;
+      const __mmask16 live = first_lanes(columns - column);
+      const __m512 scale = _mm512_loadu_ps(weight.scale + column);
+      const __m512i of_column = _mm512_loadu_si512(weight.sum + column);
+#pragma GCC unroll 8
+      for (int at = 0; at < ROWS; ++at) {
+        const __m512i beside = _mm512_mullo_epi32(of_column, _mm512_set1_epi32(x.zero[row + at]));
+        const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[at][part], beside));
+        const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[row + at]));
+        finish<Activation>(_mm512_mul_ps(whole, both), bias, column, live, y + (row + at) * columns);
+      }
+    }
+  }
+};
+
+// As `linear`; `smooth` is [inner].
+template <class Activation, class Input>
+inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Input* y,
+                        LinearSizes sizes) {
+  const int64_t stride = (sizes.inner + 3) / 4 * 4;
+  auto numbers = scratch<uint8_t>(sizes.rows * stride);
+  auto scales = scratch<float>(sizes.rows);
+  auto zeros = scratch<int32_t>(sizes.rows);
+  const Quantized quantized{numbers.get(), scales.get(), zeros.get(), stride};
+#pragma omp parallel
+  {
+    const Share share = share_of(sizes.rows, omp_get_thread_num(), omp_get_num_threads());
+    for (int64_t row = share.begin; row < share.end; ++row)
+      quantize_row(x + row * sizes.x_stride, smooth, sizes.inner, quantized, row);
+#pragma omp barrier
+    over_chunks(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
+      const int8_t* at = weight.panels + panel * PANEL * stride;
+      by_rows(first, last,
+              Int8Tile<Activation, Input>{quantized, weight, at, bias, y, sizes.columns, panel * PANEL});
+    });
+  }
+}
+
+}  // namespace precast
+
+#endif
+#endif

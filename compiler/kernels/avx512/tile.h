@@ -1,0 +1,98 @@
+// The inner loop of every product: a few rows of A, held in the first level of cache, times a panel of B.
+//
+// A panel holds `GROUP` consecutive numbers of a column side by side, as many as four bytes take: one
+// instruction multiplies four bytes of A, repeated, with those of sixteen columns.
+#ifndef PRECAST_TILE_H
+#define PRECAST_TILE_H
+
+#include "vector.h"
+
+namespace precast {
+
+// fp32 times fp32.
+struct Fp32 {
+  using A = float;
+  using B = float;
+  using Sum = __m512;
+  static constexpr int GROUP = 1;
+  static Sum zero() { return _mm512_setzero_ps(); }
+  static void add(Sum& sum, __m512i a, __m512i b) {
+    sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
+  }
+};
+
+#ifdef __AVX512BF16__
+// bf16 times bf16, summed in fp32.
+struct Bf16 {
+  using A = BFloat16;
+  using B = BFloat16;
+  using Sum = __m512;
+  static constexpr int GROUP = 2;
+  static Sum zero() { return _mm512_setzero_ps(); }
+  static void add(Sum& sum, __m512i a, __m512i b) { sum = _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
+};
+#endif
+
+#ifdef __AVX512VNNI__
+// Unsigned times signed bytes, summed in int32.
+struct Int8 {
+  using A = uint8_t;
+  using B = int8_t;
+  using Sum = __m512i;
+  static constexpr int GROUP = 4;
+  static Sum zero() { return _mm512_setzero_si512(); }
+  static void add(Sum& sum, __m512i a, __m512i b) {
+    // By its name: around the intrinsic gcc 12 copies every sum twice, which halves the speed.
+    asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
+  }
+};
+#endif
+
+// Columns of a panel: four registers.
+constexpr int PANEL = 4 * LANES;
+// Rows of a tile: 6 x 4 sums, 4 registers of B and one of A are 29 of the 32 that there are.
+constexpr int TILE_ROWS = 6;
+
+// `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
+// group to the next.
+template <class Type, int ROWS, int WIDE>
+inline __attribute__((always_inline)) void multiply(
+    const typename Type::A* a, ptrdiff_t a_stride, const typename Type::B* b, ptrdiff_t b_stride, int64_t groups,
+    typename Type::Sum (&sums)[ROWS][WIDE]) {
+#pragma GCC unroll 8
+  for (int row = 0; row < ROWS; ++row)
+#pragma GCC unroll 4
+    for (int part = 0; part < WIDE; ++part) sums[row][part] = Type::zero();
+  for (int64_t group = 0; group < groups; ++group) {
+    __m512i columns[WIDE];
+#pragma GCC unroll 4
+    for (int part = 0; part < WIDE; ++part)
+      columns[part] = _mm512_loadu_si512(b + group * b_stride + part * LANES * Type::GROUP);
+#pragma GCC unroll 8
+    for (int row = 0; row < ROWS; ++row) {
+      int32_t four_bytes;
+      __builtin_memcpy(&four_bytes, a + row * a_stride + group * Type::GROUP, 4);
+      const __m512i repeated = _mm512_set1_epi32(four_bytes);
+#pragma GCC unroll 4
+      for (int part = 0; part < WIDE; ++part) Type::add(sums[row][part], repeated, columns[part]);
+    }
+  }
+}
+
+// Calls `work.template run<ROWS>(first row)` until `rows` rows are done, six at a time.
+template <class Work>
+inline void by_rows(int64_t begin, int64_t end, const Work& work) {
+  for (; begin + TILE_ROWS <= end; begin += TILE_ROWS) work.template run<TILE_ROWS>(begin);
+  switch (end - begin) {
+    case 5: work.template run<5>(begin); break;
+    case 4: work.template run<4>(begin); break;
+    case 3: work.template run<3>(begin); break;
+    case 2: work.template run<2>(begin); break;
+    case 1: work.template run<1>(begin); break;
+    default: break;
+  }
+}
+
+}  // namespace precast
+
+#endif
