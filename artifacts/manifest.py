@@ -15,7 +15,7 @@ from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePa
 from precast.artifacts.part import Part
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs import strict_json
-from precast.graphs.encode import Device, Dtype, Limits, Task
+from precast.graphs.encode import Device, Dtype, Limits, Quantization, Task
 from precast.graphs.errors import PrecastError
 from precast.graphs.generate import GenerateLimits
 from precast.graphs.generation import LADDER_AXES
@@ -62,6 +62,8 @@ class BuildInfo(Part):
     backend: Literal["inductor", "reference"]
     device: Device
     dtype: Dtype
+    quantization: Quantization | None
+    """Of the linear layers' weights, on a cpu; None where they have the dtype."""
     architecture: str
     instruction_sets: tuple[str, ...]
     """Empty where the graphs hold no machine code of a processor, or none of its newer instructions."""
@@ -77,6 +79,8 @@ class BuildInfo(Part):
             raise ValueError("the reference backend is for the cpu")
         if self.device == "cpu" and self.dtype == "fp16":
             raise ValueError("fp16 is for cuda")
+        if self.device == "cuda" and self.quantization is not None:
+            raise ValueError("quantization is for the cpu")
         return self
 
 

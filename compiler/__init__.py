@@ -10,7 +10,7 @@ from typing import Literal
 from precast.artifacts.manifest import Manifest
 from precast.compiler.errors import CompileError
 from precast.compiler.options import CompileOptions
-from precast.graphs.encode import Dtype, Task
+from precast.graphs.encode import Dtype, Quantization, Task
 
 __all__ = ["compile"]
 
@@ -22,6 +22,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     task: Task | Literal["auto"] = "auto",
     device: str = "cpu",
     dtype: Dtype = "fp32",
+    quantize: Quantization | None = None,
     backend: Literal["inductor", "reference"] = "inductor",
     max_length: int | None = None,
     max_tokens: int | None = None,
@@ -45,6 +46,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         device: ``cpu``; ``cuda`` for the CUDA device of this machine; ``cuda:sm_90`` (or another
             architecture) to build for a GPU that is not here, untuned and without ``verify``.
         dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
+        quantize: ``int8``, on a CPU with AVX-512 VNNI: weights of linear layers, and what they are multiplied
+            with, are rounded to eight bits. About twice as fast; answers stay within a cosine of 0.99.
         backend: ``inductor``, or ``reference``: portable and slow.
         max_length: tokens of one input, for ``generate`` of one source; the checkpoint's own limit where
             left out, 512 for sources where it states none.
@@ -78,7 +81,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
 
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling) if pooling else None
     options = CompileOptions(
-        model=str(model), output=Path(output), task=task, device=device, dtype=dtype, backend=backend,
+        model=str(model), output=Path(output), task=task, device=device, dtype=dtype,
+        quantize=quantize, backend=backend,
         max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
         max_target_length=max_target_length, max_rows=max_rows, pooling=modes, revision=revision,
         prepack=prepack, autotune=autotune, verify=verify, overwrite=overwrite,

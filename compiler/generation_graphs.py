@@ -11,6 +11,7 @@ from torch import nn
 
 from precast.compiler.build import operations
 from precast.compiler.build_seq2seq import BuiltSeq2Seq
+from precast.compiler.kernels.avx512.step_attention import StepOps
 from precast.compiler.kernels.cpu.gathered import GatheredOps
 from precast.compiler.model import spec
 from precast.compiler.model.choose.beam import Beam
@@ -87,8 +88,10 @@ def decode_operations(kernels: Kernels, typical_rows: int) -> DecodeOpsFactory:
         kernels: that the graph is lowered with.
         typical_rows: of a step; on CUDA it says how many programs share a row's keys.
     """
-    if kernels != "triton":
+    if kernels == "torch":
         return GatheredOps
+    if kernels == "avx512":
+        return StepOps
     from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
 
     return partial(TritonDecodeOps, typical_rows=typical_rows)

@@ -63,7 +63,7 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
         found,
         expected,
         oracle=f"transformers {transformers.__version__}, fp32, each input alone, step by step",
-        dtype=manifest.build.dtype,
+        build=manifest.build,
         tokens=sum(map(len, found)),
     )
     _check_tokens(outputs, expected, info.allowed_relative_error)

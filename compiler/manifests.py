@@ -72,7 +72,7 @@ def _model_info(options: CompileOptions, plan: ModelPlan) -> ModelInfo:
         name=Path(options.model).name if Path(options.model).is_dir() else options.model,
         family=plan.family,
         task=plan.task,
-        parameters=sum(parameter.numel() for parameter in plan.module.parameters()),
+        parameters=plan.parameters,
         vocab_size=plan.vocab_size,
         hidden_size=plan.hidden_size,
     )
@@ -86,6 +86,7 @@ def _build_info(work: Work) -> BuildInfo:
         backend=backend.name,
         device=options.device_kind,
         dtype=options.dtype,
+        quantization=options.quantize,
         architecture=host.architecture(),
         instruction_sets=tuple(sorted(host.instruction_sets())) if backend.name == "inductor" else (),
         cuda=_cuda_info(options),

@@ -11,7 +11,7 @@ import torch
 
 from precast.artifacts import host
 from precast.compiler.errors import CompileError
-from precast.graphs.encode import Device, Dtype, Task
+from precast.graphs.encode import Device, Dtype, Quantization, Task
 
 DTYPES: dict[Dtype, torch.dtype] = {
     "fp32": torch.float32,
@@ -37,6 +37,7 @@ class CompileOptions:
     task: Task | Literal["auto"] = "auto"
     device: str = "cpu"
     dtype: Dtype = "fp32"
+    quantize: Quantization | None = None
     backend: Literal["inductor", "reference"] = "inductor"
     max_length: int | None = None
     max_tokens: int | None = None
@@ -62,6 +63,8 @@ class CompileOptions:
             raise CompileError("the reference backend runs on cpu; expected device cpu or backend inductor")
         if self.device_kind == "cpu" and self.dtype == "fp16":
             raise CompileError("fp16 is for cuda; on a cpu choose fp32 or bf16")
+        if self.quantize is not None:
+            self._check_quantization()
         if self.architecture is not None and self.verify:
             raise CompileError(
                 f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
@@ -72,6 +75,18 @@ class CompileOptions:
                 raise CompileError(f"{name} must be positive, found {value}")
         if self.max_target_length == 1:
             raise CompileError("max_target_length counts the start token: expected 2 or more, found 1")
+
+    def _check_quantization(self) -> None:
+        _one_of("quantize", self.quantize, get_args(Quantization))
+        if self.device_kind == "cuda":
+            raise CompileError("quantize is for the cpu; on cuda choose dtype bf16 or fp16")
+        missing = sorted((_AVX512[self.dtype] | {"avx512_vnni"}) - host.instruction_sets())
+        if self.backend == "inductor" and missing:
+            raise CompileError(
+                f"quantize needs a processor with {', '.join(missing)}, which this one has not; leave it out"
+            )
+        if self.backend == "inductor" and not self.prepack:
+            raise CompileError("quantize lays weights out in the graph; expected prepack, found --no-prepack")
 
     @property
     def device_kind(self) -> Device:
@@ -96,6 +111,6 @@ class CompileOptions:
         return DTYPES[self.dtype]
 
 
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+def _one_of(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
         raise CompileError(f"{name} must be one of {', '.join(allowed)}, found {value!r}")

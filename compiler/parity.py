@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import AutoTokenizer
 
-from precast.artifacts.manifest import Manifest, ParityInfo
+from precast.artifacts.manifest import BuildInfo, Manifest, ParityInfo
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.errors import ParityError
 from precast.compiler.model.spec import ModelSpec
@@ -38,6 +38,12 @@ class Allowed:
 
 
 ALLOWED = {"fp32": Allowed(1e-4, 0.99999), "bf16": Allowed(0.1, 0.999), "fp16": Allowed(0.03, 0.9995)}
+ALLOWED_QUANTIZED = {"int8": Allowed(0.3, 0.99)}
+
+
+def allowed_for(build: BuildInfo) -> Allowed:
+    """How far answers may be from HF's in fp32, by what they are computed with."""
+    return ALLOWED[build.dtype] if build.quantization is None else ALLOWED_QUANTIZED[build.quantization]
 
 
 def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> ParityInfo:
@@ -53,13 +59,11 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> Pa
     oracle = Oracle(checkpoint, spec)
     expected = [tensor.float().numpy() for tensor in oracle.answers(sequences)]
     found = [_answer(output) for output in engine.encode(sequences)]
-    return judged(
-        found, expected, oracle=Oracle.name, dtype=manifest.build.dtype, tokens=sum(map(len, sequences))
-    )
+    return judged(found, expected, oracle=Oracle.name, build=manifest.build, tokens=sum(map(len, sequences)))
 
 
 def judged(
-    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, oracle: str, dtype: str, tokens: int
+    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, oracle: str, build: BuildInfo, tokens: int
 ) -> ParityInfo:
     """How far the answers are from the oracle's.
 
@@ -67,13 +71,13 @@ def judged(
         found: an answer for each input.
         expected: the oracle's.
         oracle: who it is, for people.
-        dtype: of the artifact.
+        build: of the artifact.
         tokens: that were compared.
 
     Raises:
-        ParityError: further than the dtype explains.
+        ParityError: further than dtype and quantization explain.
     """
-    allowed = ALLOWED[dtype]
+    allowed = allowed_for(build)
     info = ParityInfo(
         oracle=oracle,
         inputs=len(found),

@@ -13,16 +13,28 @@ from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GenerateInfo, Hi
 from precast.compiler.answers import describe_answer
 from precast.compiler.build import describe_model, fill
 from precast.compiler.cache import GraphSource
+from precast.compiler.calibration import draw_inputs, run_encoder
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.errors import CompileError
 from precast.compiler.limits import choose_limits
 from precast.compiler.options import CompileOptions
 from precast.compiler.parity import check_parity
+from precast.compiler.quantize import quantize
 from precast.compiler.sentence_transformers import SentenceSettings
 from precast.compiler.tokenizer import TokenizerFacts
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.generate import GenerateLimits
 from precast.graphs.ladder import Ladder
+
+
+def graph_content(spec: Any, options: CompileOptions) -> dict[str, Any]:
+    """What a graph with weights is made from, besides these, for the cache."""
+    chosen = {"dtype": options.dtype, "kernels": options.kernels, "quantize": options.quantize}
+    return {"spec": asdict(spec), **chosen}
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 @dataclass(frozen=True)
@@ -47,6 +59,7 @@ class ModelPlan:
     task: Task
     module: nn.Module
     """All parameters, each once."""
+    parameters: int
     vocab_size: int
     hidden_size: int
     token_types: bool
@@ -88,13 +101,16 @@ def plan_encoder(
         token_types=spec.embeddings.token_types > 0,
         prompt_lengths=getattr(answer, "include_prompt", True) is False,
     )
-    source = GraphSource(
-        built.module, signature, {"spec": asdict(spec), "dtype": options.dtype, "kernels": options.kernels}
-    )
+    module = built.module
+    if options.quantize is not None:
+        inputs = draw_inputs(spec.embeddings.vocab_size, limits.max_length, tokenizer)
+        module = quantize(module, partial(run_encoder, module, inputs))
+    source = GraphSource(module, signature, graph_content(spec, options))
     return ModelPlan(
         family=spec.family,
         task=task,
-        module=built.module,
+        module=module,
+        parameters=count_parameters(built.module),
         vocab_size=spec.embeddings.vocab_size,
         hidden_size=spec.hidden_size,
         # A table of one row has room for type 0 alone, whatever the tokenizer says.

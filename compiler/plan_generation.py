@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from precast.artifacts.manifest import GenerateInfo, ParityInfo
 from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.cache import GraphSource
+from precast.compiler.calibration import draw_inputs, run_seq2seq
 from precast.compiler.checkpoint import Checkpoint
 from precast.compiler.errors import CompileError
 from precast.compiler.families.registry import family_of
@@ -16,7 +18,8 @@ from precast.compiler.generation_config import read_generation_config
 from precast.compiler.generation_graphs import GraphModule, generation_graphs, pool_shapes
 from precast.compiler.limits import choose_generate_limits
 from precast.compiler.options import CompileOptions
-from precast.compiler.plan import GraphPlan, ModelPlan
+from precast.compiler.plan import GraphPlan, ModelPlan, count_parameters, graph_content
+from precast.compiler.quantize import quantize
 from precast.compiler.tokenizer import TokenizerFacts
 from precast.graphs.encode import TOKENS
 from precast.graphs.generate import GenerateLimits
@@ -33,16 +36,22 @@ def plan_generation(
     """
     defaults = read_generation_config(checkpoint)
     built = build_seq2seq(checkpoint, options.torch_dtype)
-    spec = built.spec
+    spec, parameters = built.spec, count_parameters(built.module)
     if options.dtype == "fp16" and family_of(checkpoint.config.model_type).overflows_fp16:
         raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
     limits = choose_generate_limits(options, spec, tokenizer, defaults)
     own, cross = pool_shapes(spec.decoder, options.torch_dtype)
+    if options.quantize is not None:
+        inputs = draw_inputs(spec.embeddings.vocab_size, limits.max_source_length, tokenizer)
+        start = defaults.decoder_start_token_id or 0
+        run = partial(run_seq2seq, built.module, (own, cross), start, inputs)
+        built = replace(built, module=quantize(built.module, run))
     graphs = generation_graphs(built, limits, options.torch_dtype, options.kernels)
     return ModelPlan(
         family=spec.family,
         task="generate",
         module=built.module,
+        parameters=parameters,
         vocab_size=spec.embeddings.vocab_size,
         hidden_size=spec.hidden_size,
         token_types=False,
@@ -65,9 +74,7 @@ def _plan(
 ) -> GraphPlan:
     # What has no weights is the same for all models of these limits and this vocabulary.
     weighted = bool(graph.module.state_dict())
-    content = None
-    if weighted:
-        content = {"spec": asdict(built.spec), "dtype": options.dtype, "kernels": options.kernels}
+    content = graph_content(built.spec, options) if weighted else None
     name = graph.signature.graph
     ladder = generation_ladder(name, limits, options.device_kind)
     source = GraphSource(graph.module, graph.signature, content, graph.tuned)

@@ -14,6 +14,8 @@ Device = Literal["cpu", "cuda"]
 """The kind of device that a graph was lowered for."""
 Dtype = Literal["fp32", "bf16", "fp16"]
 """What weights are stored and computed in; fp16 on CUDA alone."""
+Quantization = Literal["int8"]
+"""What weights of linear layers are rounded to: int8 also rounds what they are multiplied with."""
 
 TOKENS = "tokens"
 SEQUENCES = "sequences"

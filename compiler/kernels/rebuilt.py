@@ -12,18 +12,24 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def rebuilt(module: Module, other: Callable[[nn.Module], nn.Module | None]) -> Module:
+def rebuilt(module: Module, other: Callable[[str, nn.Module], nn.Module | None]) -> Module:
     """A copy of ``module`` that shares its tensors.
 
     Args:
         module: to copy.
-        other: for a child, what shall stand in its place; None keeps it and goes on with its children.
+        other: from the name of a module inside it and that module, what shall stand in its place; None keeps
+            it and goes on with what is inside.
     """
     shared: dict[int, object] = {id(one): one for one in chain(module.parameters(), module.buffers())}
     copied = copy.deepcopy(module, shared)
-    for parent in list(copied.modules()):
-        for name, child in parent.named_children():
-            instead = other(child)
-            if instead is not None:
-                setattr(parent, name, instead)
+    _replace(copied, "", other)
     return copied
+
+
+def _replace(parent: nn.Module, prefix: str, other: Callable[[str, nn.Module], nn.Module | None]) -> None:
+    for name, child in parent.named_children():
+        instead = other(prefix + name, child)
+        if instead is None:
+            _replace(child, f"{prefix}{name}.", other)
+        else:
+            setattr(parent, name, instead)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor
 from torch._inductor import ir, lowering  # lowering before its templates, which import it in turn
@@ -87,8 +87,9 @@ def _lower(kernel: Kernel, *args: Any, **kwargs: Any) -> Any:
         cpp = CppTemplateKernel(kernel_name=str(Placeholder.KERNEL_NAME), num_threads=0)
         return cpp, partial(cpp.render, template, template_buffer_node=node)
 
+    inputs: Any = template.input_nodes
     return ir.TensorBox.create(
-        ir.CppTemplateBuffer(layout, template.input_nodes, make_kernel_render, template, None)
+        ir.CppTemplateBuffer(layout, inputs, make_kernel_render, cast(Any, template), None)
     )
 
 

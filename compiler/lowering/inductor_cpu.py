@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear
+from precast.compiler.kernels.avx512 import attention, linear, linear_int8, step_attention
 from precast.compiler.kernels.avx512.layers import with_panels
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cpp_kernels import install
@@ -20,7 +20,13 @@ from precast.compiler.lowering.trace import trace
 from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature
 
-KERNELS = (linear.LINEAR, attention.ATTENTION, attention.POOL)
+KERNELS = (
+    linear.LINEAR,
+    linear_int8.LINEAR_INT8,
+    attention.ATTENTION,
+    attention.POOL,
+    step_attention.STEP_ATTENTION,
+)
 
 
 def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str, kernels: Kernels) -> Backend:

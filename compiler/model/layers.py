@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from precast.compiler.model import spec
 from precast.compiler.model.ops import PackedOps
 
-ACTIVATIONS: dict[spec.Activation, Callable[[Tensor], Tensor]] = {
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu": F.gelu,
     "gelu_tanh": partial(F.gelu, approximate="tanh"),
     "gelu_quick": lambda x: x * torch.sigmoid(1.702 * x),

@@ -25,6 +25,7 @@ def build(capability: tuple[int, int], release: str = "13.0") -> BuildInfo:
         backend="inductor",
         device="cuda",
         dtype="fp16",
+        quantization=None,
         architecture=host.architecture(),
         instruction_sets=(),
         cuda=CudaInfo(release=release, compute_capability=capability),

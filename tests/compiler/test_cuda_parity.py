@@ -41,7 +41,7 @@ def small(
     model = (AutoModelForTextEncoding if is_t5 else AutoModel).from_pretrained(path, dtype=torch.float32)
     if model.config.is_encoder_decoder and not is_t5:
         model = model.get_encoder()
-    return model.eval(), build(path, "hidden", "cuda").module
+    return model.eval(), build(path, "hidden", "triton").module
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -73,7 +73,7 @@ def check_task(task: Task, checkpoint: Path) -> None:
     """Ragged sequences with a spare one in the end, against HF asked for each alone."""
     opened = open_checkpoint(str(checkpoint))
     described = describe_model(opened, task)
-    module = fill(opened, described, 64, torch.float32, "cuda").module
+    module = fill(opened, described, 64, torch.float32, "triton").module
     sequences = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
     found = answer(module, sequences, spare_tokens=5, spare_sequences=2)
     assert torch.isfinite(found).all()

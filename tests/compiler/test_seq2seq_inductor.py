@@ -12,6 +12,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.compiler.generation_parity import logits_of
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
+from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature
 from precast.runtime.replay.inductor import InductorGraph
 from tests.support.models import assert_close, save
@@ -20,11 +21,13 @@ from tests.support.seq2seq import ByHand
 VOCAB = 47
 
 
-def compiled_graph(folder: Path, prepack: bool, module: nn.Module, signature: Signature) -> InductorGraph:
+def compiled_graph(
+    folder: Path, kernels: Kernels, prepack: bool, module: nn.Module, signature: Signature
+) -> InductorGraph:
     """``module`` as a shared library, its weights bound or inside."""
     target = folder / signature.graph
     target.mkdir()
-    backend = inductor_cpu(prepack=prepack, autotune=False, dtype="fp32")
+    backend = inductor_cpu(prepack=prepack, autotune=False, dtype="fp32", kernels=kernels)
     lowered = backend.lower(module.eval(), signature, 12, target)
     state = module.state_dict()
     weights = None if prepack else {name: state[name].contiguous() for name in lowered.constants}
@@ -32,7 +35,8 @@ def compiled_graph(folder: Path, prepack: bool, module: nn.Module, signature: Si
 
 
 @pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
-def test_steps_through_inductor(prepack: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("kernels", ["torch", "avx512"])
+def test_steps_through_inductor(kernels: Kernels, prepack: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=2, num_heads=2,
@@ -40,7 +44,7 @@ def test_steps_through_inductor(prepack: bool, tmp_path: Path) -> None:
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
     checkpoint = save(model, tmp_path / "model")
-    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, prepack))
+    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, kernels, prepack), kernels)
     sources = {0: [5, 6, 7], 1: [8], 2: list(range(10, 27))}
     engine.admit({row: sources[row] for row in (0, 2)})
     engine.admit({1: sources[1]})

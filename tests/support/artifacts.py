@@ -163,7 +163,7 @@ def example_manifest() -> Manifest:
         ),
         build=BuildInfo(
             precast="0.1.0", torch="2.13.0", backend="reference", device="cpu", dtype="fp32",
-            architecture="x86_64", instruction_sets=("avx2",), cuda=None,
+            quantization=None, architecture="x86_64", instruction_sets=("avx2",), cuda=None,
             options={"prepack": True, "level": 1},
         ),
         limits=limit,

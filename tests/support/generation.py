@@ -45,7 +45,7 @@ class Model:
         self.shapes = pool_shapes(built.spec.decoder, torch.float32)
         self.graphs = {
             one.signature.graph: LoadedGraph(one.signature, _program(one))
-            for one in generation_graphs(built, limits, torch.float32, "cpu")
+            for one in generation_graphs(built, limits, torch.float32, "torch")
         }
 
     def engine(

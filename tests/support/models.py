@@ -13,7 +13,8 @@ from precast.compiler.build import BuiltModel, describe_model, fill
 from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.graphs.encode import Device, Limits, Task, encode_output, encode_signature
+from precast.compiler.options import Kernels
+from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.program import Program
 from precast.graphs.program_runner import ProgramRunner
 
@@ -52,10 +53,10 @@ def packed(
     }
 
 
-def build(checkpoint: Path, task: Task, device: Device = "cpu") -> BuiltModel:
+def build(checkpoint: Path, task: Task, kernels: Kernels = "torch") -> BuiltModel:
     """A checkpoint as a traceable module in fp32."""
     opened = open_checkpoint(str(checkpoint))
-    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32, device)
+    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32, kernels)
 
 
 def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:

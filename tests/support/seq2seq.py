@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 import random
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,15 +14,13 @@ from transformers import PreTrainedModel
 from precast.compiler.build import operations
 from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.generation_graphs import FEW_ROWS, decoding_model, source_writer
+from precast.compiler.generation_graphs import FEW_ROWS, decode_operations, decoding_model, source_writer
 from precast.compiler.generation_parity import logits_of
-from precast.compiler.kernels.cpu.gathered import GatheredOps
-from precast.compiler.kernels.cuda.decode_ops import TritonDecodeOps
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.model.decode_ops import DecodeOpsFactory
 from precast.compiler.model.seq2seq import Admit, Decode
 from precast.compiler.model.spec import Attention
+from precast.compiler.options import Kernels
 from precast.graphs.encode import Device
 from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.program import Program
@@ -53,22 +50,21 @@ class ByHand:
     """
 
     def __init__(
-        self, checkpoint: Path, seed: int, make: GraphMaker | None = None, device: Device = "cpu"
+        self, checkpoint: Path, seed: int, make: GraphMaker | None = None, kernels: Kernels = "torch"
     ) -> None:
         self.built: BuiltSeq2Seq = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
         decoder = self.built.spec.decoder
         own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
         shapes = (pool_shape(own, len(decoder.layers)), pool_shape(cross, len(decoder.layers)))
         vocab = decoder.head.vocab_size
-        encode = operations(
-            "triton" if device == "cuda" else "torch", torch.float32, LIMITS.max_source_length
-        )
+        encode = operations(kernels, torch.float32, LIMITS.max_source_length)
+        device: Device = "cuda" if kernels == "triton" else "cpu"
         admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
-        self._admit = make(Admit(self.built.module, encode, source_writer(device)), admit)
-        stepping = decoding_model(self.built.module, device, FEW_ROWS)
-        self._decode = make(Decode(stepping, step_operations(device)), decode)
+        self._admit = make(Admit(self.built.module, encode, source_writer(kernels)), admit)
+        stepping = decoding_model(self.built.module, kernels, FEW_ROWS)
+        self._decode = make(Decode(stepping, decode_operations(kernels, LIMITS.max_rows)), decode)
         draw = random.Random(seed)
         self._free = {kind: draw.sample(range(1, PLACES), PLACES - 1) for kind in ("self", "cross")}
         # What nobody wrote must not matter: it is as wrong as it can be and still finite.
@@ -136,11 +132,6 @@ class ByHand:
         self._cross_lengths[row] = self._cross_lengths[other]
 
 
-def step_operations(device: Device) -> DecodeOpsFactory:
-    """What a step of the decoder computes in the device's own way."""
-    return partial(TritonDecodeOps, typical_rows=LIMITS.max_rows) if device == "cuda" else GatheredOps
-
-
 def eager(module: nn.Module, signature: Signature) -> Graph:
     """``module`` as it stands: kernels of a GPU run in Triton's interpreter."""
     named = inspect.signature(module.forward).parameters
@@ -171,11 +162,11 @@ def check_every_step(
     seed: int,
     start: int,
     make: GraphMaker | None = None,
-    device: Device = "cpu",
+    kernels: Kernels = "torch",
 ) -> None:
     """Rows admitted at two moments decode side by side; then two beams go on from the first."""
     sources = sources if len(sources) > 1 else sources * 2
-    engine = ByHand(save(model), seed, make, device)
+    engine = ByHand(save(model), seed, make, kernels)
     vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
     targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
     last = len(sources) - 1

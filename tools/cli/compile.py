@@ -27,6 +27,9 @@ def compile_command(
         str, typer.Option(help="cpu, cuda, or cuda:sm_90 to build for a GPU that is not here.")
     ] = "cpu",
     dtype: Annotated[str, typer.Option(help="fp32, bf16 or, on cuda, fp16.")] = "fp32",
+    quantize: Annotated[
+        str | None, typer.Option(help="int8: weights of linear layers in eight bits, on a cpu.")
+    ] = None,
     backend: Annotated[str, typer.Option(help="inductor, or reference: portable and slow.")] = "inductor",
     max_length: Annotated[int | None, typer.Option(help="Tokens of one input, or of one source.")] = None,
     max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.")] = None,
@@ -61,6 +64,7 @@ def compile_command(
 
         options = CompileOptions(
             model=model, output=output, task=cast(Any, task), device=device, dtype=cast(Any, dtype),
+            quantize=cast(Any, quantize),
             backend=cast(Any, backend),
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
             max_target_length=max_target_length, max_rows=max_rows,

@@ -45,8 +45,8 @@ def sequence_attention(
     longest = torch.arange(max(1, int(layout.lengths.max())), dtype=torch.int32)
     ops = PaddedOps(layout, longest, torch.float32, 1)
     window = (None if left < 0 else left, None if right < 0 else right)
-    wide = (tensor.float() for tensor in (query, key, value))
-    found = ops.attention(*wide, ops.visible(window, bias), scale)
+    seen = ops.visible(window, bias)
+    found = ops.attention(query.float(), key.float(), value.float(), seen, scale)
     live = layout.token < cu_seqlens[-1]
     return torch.where(live[:, None], found, 0.0).to(query.dtype)
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
+from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
 from precast.compiler.kernels.rebuilt import rebuilt
 from precast.compiler.model.decoder import LanguageHead
 from precast.compiler.model.layers import ActivatedLinear
+from precast.compiler.model.quantized import QuantizedLinear
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -33,7 +35,9 @@ def with_panels(module: Module) -> Module:
     return rebuilt(module, _in_panels)
 
 
-def _in_panels(layer: nn.Module) -> nn.Module | None:
+def _in_panels(_: str, layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, QuantizedLinear):
+        return PanelLinearInt8(layer)
     if isinstance(layer, LanguageHead) and _whole_groups(layer.table.weight):
         return PanelHead(layer)
     if isinstance(layer, nn.Linear) and _whole_groups(layer.weight):

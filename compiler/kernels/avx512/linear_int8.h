@@ -83,8 +83,8 @@ struct Int8Tile {
 };
 
 // As `linear`; `smooth` is [inner].
-template <class Activation, class Input>
-inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Input* y,
+template <class Activation, class Input, class Output>
+inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Output* y,
                         LinearSizes sizes) {
   const int64_t stride = (sizes.inner + 3) / 4 * 4;
   auto numbers = scratch<uint8_t>(sizes.rows * stride);
@@ -100,7 +100,7 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
     over_chunks(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
       const int8_t* at = weight.panels + panel * PANEL * stride;
       by_rows(first, last,
-              Int8Tile<Activation, Input>{quantized, weight, at, bias, y, sizes.columns, panel * PANEL});
+              Int8Tile<Activation, Output>{quantized, weight, at, bias, y, sizes.columns, panel * PANEL});
     });
   }
 }

@@ -134,7 +134,7 @@ def with_few_rows(module: Module) -> Module:
     return rebuilt(module, _for_few_rows)
 
 
-def _for_few_rows(layer: nn.Module) -> nn.Module | None:
+def _for_few_rows(_: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, nn.Linear) and layer.out_features <= MOST_COLUMNS:
         return FewRowsLinear(layer)
     return None

@@ -1,0 +1,110 @@
+"""Linear layers with weights of eight bits in panels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, pointer
+from precast.compiler.kernels.avx512.linear import ACTIVATION_TYPES, PANEL, from_panels, to_panels
+from precast.compiler.model.layers import ACTIVATIONS
+from precast.compiler.model.quantized import QuantizedLinear, quantized_linear
+
+
+@torch.library.custom_op("precast::panel_linear_int8", mutates_args=())
+def panel_linear_int8(
+    x: Tensor,
+    panels: Tensor,
+    scale: Tensor,
+    sums: Tensor,
+    smooth: Tensor,
+    bias: Tensor | None,
+    columns: int,
+    activation: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    """As ``QuantizedLinear``.
+
+    Args:
+        x: ``[R, in]``, fp32 or bf16. Rows may have any stride.
+        panels: of the int8 weight, from ``to_panels``.
+        scale: fp32, of each column, filled up to whole panels.
+        sums: int32, the sum of the numbers of each column, filled up as well.
+        smooth: fp32 ``[in]``.
+        bias: fp32 ``[columns]``, or None.
+        columns: of the weight.
+        activation: a key of ``layers.ACTIVATIONS``.
+        dtype: of the result, fp32 or that of ``x``.
+
+    Returns:
+        ``[R, columns]``.
+    """
+    weight = from_panels(panels, columns, x.shape[1])
+    return ACTIVATIONS[activation](quantized_linear(x, weight, scale[:columns], smooth, bias)).to(dtype)
+
+
+@panel_linear_int8.register_fake
+def _(
+    x: Tensor,
+    panels: Tensor,
+    scale: Tensor,
+    sums: Tensor,
+    smooth: Tensor,
+    bias: Tensor | None,
+    columns: int,
+    activation: str,
+    dtype: torch.dtype,
+) -> Tensor:
+    return x.new_empty((x.shape[0], columns), dtype=dtype)
+
+
+def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -> str:
+    x, out = tensors["x"], tensors["out"]
+    assert x is not None and out is not None
+    weight = ", ".join(pointer(tensors[name]) for name in ("panels", "scale", "sums"))
+    sizes = f"{{{x.sizes[0]}, {arguments['columns']}, {x.sizes[1]}, {x.strides[0]}}}"
+    activation = f"precast::{ACTIVATION_TYPES[arguments['activation']]}"
+    return (
+        f"precast::linear_int8<{activation}, {NUMBERS[x.dtype]}, {NUMBERS[out.dtype]}>("
+        f"{x.at}, {pointer(tensors['smooth'])}, {{{weight}}}, {pointer(tensors['bias'])}, {out.at}, {sizes});"
+    )
+
+
+LINEAR_INT8 = Kernel(torch.ops.precast.panel_linear_int8.default, "linear_int8.h", {"x": 1}, _call)
+
+
+class PanelLinearInt8(nn.Module):
+    """``QuantizedLinear``, its weights in panels."""
+
+    def __init__(self, linear: QuantizedLinear) -> None:
+        super().__init__()
+        self.columns, self.activation, self.dtype = linear.weight.shape[0], linear.activation, linear.dtype
+        filler = (0, -self.columns % PANEL)
+        self.panels: Tensor
+        self.scale: Tensor
+        self.sums: Tensor
+        self.smooth: Tensor
+        self.bias: Tensor | None
+        self.register_buffer("panels", to_panels(linear.weight))
+        self.register_buffer("scale", F.pad(linear.scale, filler))
+        self.register_buffer("sums", F.pad(linear.weight.sum(1, dtype=torch.int32), filler))
+        self.register_buffer("smooth", linear.smooth)
+        self.register_buffer("bias", linear.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        found: Tensor = panel_linear_int8(
+            x,
+            self.panels,
+            self.scale,
+            self.sums,
+            self.smooth,
+            self.bias,
+            self.columns,
+            self.activation,
+            self.dtype,
+        )
+        return found
