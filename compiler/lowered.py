@@ -45,7 +45,7 @@ def backend_for(graph: GraphPlan, options: CompileOptions) -> Backend:
         CompileError: there is no such device here.
     """
     if graph.source.content is None:
-        options = replace(options, prepack=False, autotune=False)
+        options = replace(options, prepack=False, autotune=False, quantize=None)
     return choose_backend(options)
 
 

@@ -25,19 +25,63 @@ struct StepSizes {
   float scale;
 };
 
-template <class Number>
-inline float dot(const Number* a, const Number* b, int64_t size) {
-  __m512 sum = _mm512_setzero_ps();
-  for (int64_t at = 0; at < size; at += LANES) {
-    const __mmask16 live = first_lanes(size - at);
-    sum = _mm512_fmadd_ps(load(a + at, live), load(b + at, live), sum);
+// Adds the numbers of each of 16 registers: lane i of the result is the sum of `rows[i]`.
+inline __m512 sums_of(__m512 (&rows)[16]) {
+  // Halves of two registers side by side, then added: 16 registers become 8, 4, 2 and 1.
+  __m512 pairs[8], fours[4], eights[2];
+#pragma GCC unroll 8
+  for (int i = 0; i < 8; ++i)
+    pairs[i] = _mm512_add_ps(_mm512_unpacklo_ps(rows[2 * i], rows[2 * i + 1]),
+                             _mm512_unpackhi_ps(rows[2 * i], rows[2 * i + 1]));
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const __m512d even = _mm512_castps_pd(pairs[2 * i]), odd = _mm512_castps_pd(pairs[2 * i + 1]);
+    fours[i] = _mm512_add_ps(_mm512_castpd_ps(_mm512_unpacklo_pd(even, odd)),
+                             _mm512_castpd_ps(_mm512_unpackhi_pd(even, odd)));
   }
-  return _mm512_reduce_add_ps(sum);
+#pragma GCC unroll 2
+  for (int i = 0; i < 2; ++i)
+    eights[i] = _mm512_add_ps(_mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0x88),
+                              _mm512_shuffle_f32x4(fours[2 * i], fours[2 * i + 1], 0xdd));
+  return _mm512_add_ps(_mm512_shuffle_f32x4(eights[0], eights[1], 0x88),
+                       _mm512_shuffle_f32x4(eights[0], eights[1], 0xdd));
 }
 
-// Scores become weights, not yet divided by their sum, whose inverse is returned; `scores` has room for
-// whole registers.
-inline float to_weights(float* scores, int64_t count) {
+inline __m512 add_product(__m512 sum, const float* a, const float* b, int64_t left) {
+  const __mmask16 live = first_lanes(left);
+  return _mm512_fmadd_ps(load(a, live), load(b, live), sum);
+}
+
+#ifdef __AVX512BF16__
+inline __m512 add_product(__m512 sum, const BFloat16* a, const BFloat16* b, int64_t left) {
+  const __mmask32 live = left >= 32 ? 0xffffffffu : (1u << (left < 0 ? 0 : left)) - 1;
+  return _mm512_dpbf16_ps(sum, (__m512bh)_mm512_maskz_loadu_epi16(live, a),
+                          (__m512bh)_mm512_maskz_loadu_epi16(live, b));
+}
+#endif
+
+// Numbers of a register of the product's factors.
+template <class Number>
+constexpr int64_t FACTORS = 64 / sizeof(Number);
+
+// Scores of up to 16 keys, not yet scaled.
+template <class Number>
+inline __m512 score_keys(const Number* query, const Number* keys, int64_t place_size, const int32_t* places,
+                         int64_t count, int64_t size) {
+  __m512 sums[16];
+#pragma GCC unroll 16
+  for (int key = 0; key < 16; ++key) {
+    sums[key] = _mm512_setzero_ps();
+    if (key >= count) continue;
+    const Number* at = keys + places[key] * place_size;
+    for (int64_t part = 0; part < size; part += FACTORS<Number>)
+      sums[key] = add_product(sums[key], query + part, at + part, size - part);
+  }
+  return sums_of(sums);
+}
+
+// Scores become weights that add up to one; `scores` has room for whole registers.
+inline void to_weights(float* scores, int64_t count) {
   __m512 highest = _mm512_set1_ps(-INFINITY);
   for (int64_t at = 0; at < count; at += LANES) {
     const __m512 found = _mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), first_lanes(count - at), scores + at);
@@ -51,26 +95,96 @@ inline float to_weights(float* scores, int64_t count) {
     total = _mm512_add_ps(total, weight);
     store(scores + at, weight);
   }
-  return 1.0f / _mm512_reduce_add_ps(total);
+  const __m512 share = _mm512_set1_ps(1.0f / _mm512_reduce_add_ps(total));
+  for (int64_t at = 0; at < count; at += LANES) store(scores + at, _mm512_mul_ps(load(scores + at), share));
 }
 
-// Up to 64 numbers of the weighted sum of values.
+// Adds the weighted values of some keys to up to 64 numbers of `sums`.
 template <class Number, int WIDE>
-inline void sum_values(const Number* values, int64_t place_size, const int32_t* places, const float* weights,
-                       int64_t count, float share, int64_t size, Number* output) {
-  __m512 sums[WIDE];
-  for (int part = 0; part < WIDE; ++part) sums[part] = _mm512_setzero_ps();
+inline void add_values(const Number* values, int64_t place_size, const int32_t* places, const float* weights,
+                       int64_t count, int64_t size, float* sums) {
+  __m512 held[WIDE];
+#pragma GCC unroll 4
+  for (int part = 0; part < WIDE; ++part) held[part] = load(sums + part * LANES);
   for (int64_t key = 0; key < count; ++key) {
     const Number* value = values + places[key] * place_size;
     const __m512 weight = _mm512_set1_ps(weights[key]);
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part)
-      sums[part] = _mm512_fmadd_ps(weight, load(value + part * LANES, first_lanes(size - part * LANES)), sums[part]);
+      held[part] = _mm512_fmadd_ps(weight, load(value + part * LANES, first_lanes(size - part * LANES)), held[part]);
   }
 #pragma GCC unroll 4
-  for (int part = 0; part < WIDE; ++part)
-    store(output + part * LANES, _mm512_mul_ps(sums[part], _mm512_set1_ps(share)), first_lanes(size - part * LANES));
+  for (int part = 0; part < WIDE; ++part) store(sums + part * LANES, held[part]);
 }
+
+// Some heads of one row. Keys are taken 16 at a time, all heads of each: a place is one stretch of memory.
+template <class Number>
+struct StepRow {
+  const Number* query;
+  Pools<Number> pools;
+  const int32_t* places;
+  const float* bias;
+  Number* output;
+  const StepSizes& sizes;
+  int64_t position, count, first_head, last_head;
+  // [heads][width] and [heads][padded head_dim].
+  float* scores;
+  float* sums;
+  int64_t width, padded;
+
+  int64_t place_size() const { return sizes.heads * sizes.head_dim; }
+
+  void score() const {
+    for (int64_t key = 0; key < count; key += LANES)
+      for (int64_t head = first_head; head < last_head; ++head) {
+        const int64_t at = head * sizes.head_dim;
+        __m512 found = score_keys(query + at, pools.keys + at, place_size(), places + key,
+                                  std::min<int64_t>(LANES, count - key), sizes.head_dim);
+        found = _mm512_mul_ps(found, _mm512_set1_ps(sizes.scale));
+        if (bias != nullptr) found = _mm512_add_ps(found, bias_of(head, key));
+        store(scores + head * width + key, found);
+      }
+  }
+
+  __m512 bias_of(int64_t head, int64_t key) const {
+    alignas(64) float found[LANES];
+    const float* table = bias + head * (2 * sizes.reach + 1) + sizes.reach;
+    for (int lane = 0; lane < LANES; ++lane)
+      found[lane] = table[std::clamp(key + lane - position, -sizes.reach, sizes.reach)];
+    return _mm512_load_ps(found);
+  }
+
+  void gather() const {
+    std::fill(sums + first_head * padded, sums + last_head * padded, 0.0f);
+    for (int64_t key = 0; key < count; key += LANES) {
+      const int64_t some = std::min<int64_t>(LANES, count - key);
+      for (int64_t head = first_head; head < last_head; ++head) {
+        const Number* values = pools.values + head * sizes.head_dim;
+        const float* weights = scores + head * width + key;
+        float* into = sums + head * padded;
+        int64_t part = 0;
+        for (; part + 4 * LANES <= padded; part += 4 * LANES)
+          add_values<Number, 4>(values + part, place_size(), places + key, weights, some, sizes.head_dim - part,
+                                into + part);
+        for (; part < padded; part += LANES)
+          add_values<Number, 1>(values + part, place_size(), places + key, weights, some, sizes.head_dim - part,
+                                into + part);
+      }
+    }
+  }
+
+  void run() const {
+    score();
+    for (int64_t head = first_head; head < last_head; ++head) to_weights(scores + head * width, count);
+    gather();
+    for (int64_t head = first_head; head < last_head; ++head) write(head);
+  }
+
+  void write(int64_t head) const {
+    for (int64_t at = 0; at < sizes.head_dim; at += LANES)
+      store(output + head * sizes.head_dim + at, load(sums + head * padded + at), first_lanes(sizes.head_dim - at));
+  }
+};
 
 // Args: `query` [rows][heads][head_dim] with contiguous heads; `places` [N][longest]; `rows` [rows], which of
 // the N rows; `counts` [N]; `bias` fp32 or null; `output` [rows][heads * head_dim], zeros where no key is seen.
@@ -78,34 +192,27 @@ template <class Number>
 inline void step_attention(const Number* query, Pools<Number> pools, const int32_t* places, const int32_t* rows,
                            const int32_t* counts, const float* bias, Number* output, StepSizes sizes) {
   const int64_t size = sizes.head_dim, place_size = sizes.heads * size;
+  const int64_t width = (sizes.longest + LANES - 1) / LANES * LANES, padded = (size + LANES - 1) / LANES * LANES;
 #pragma omp parallel
   {
-    auto scores = scratch<float>(sizes.longest + LANES);
-    const Share share = share_of(sizes.rows * sizes.heads, omp_get_thread_num(), omp_get_num_threads());
+    // Where rows are few, threads share the heads of one.
+    const int64_t threads = omp_get_num_threads();
+    const int64_t parts = std::min(sizes.heads, (threads + sizes.rows - 1) / sizes.rows);
+    auto scores = scratch<float>(sizes.heads * width);
+    auto sums = scratch<float>(sizes.heads * padded);
+    const Share share = share_of(sizes.rows * parts, omp_get_thread_num(), threads);
     for (int64_t piece = share.begin; piece < share.end; ++piece) {
-      const int64_t at = piece / sizes.heads, head = piece % sizes.heads, row = rows[at];
+      const int64_t at = piece / parts, row = rows[at];
+      const Share heads = share_of(sizes.heads, piece % parts, parts);
       const int64_t count = std::min<int64_t>(counts[row] + sizes.more, sizes.longest);
-      const int32_t* of_row = places + row * sizes.longest;
-      const Number* asked = query + at * sizes.stride + head * size;
-      Number* to = output + at * place_size + head * size;
+      Number* to = output + at * place_size;
       if (count <= 0) {
-        std::fill(to, to + size, Number(0.0f));
+        std::fill(to + heads.begin * size, to + heads.end * size, Number(0.0f));
         continue;
       }
-      for (int64_t key = 0; key < count; ++key)
-        scores[key] = dot(asked, pools.keys + of_row[key] * place_size + head * size, size) * sizes.scale;
-      if (bias != nullptr)
-        for (int64_t key = 0; key < count; ++key) {
-          const int64_t distance = std::clamp(key - counts[row], -sizes.reach, sizes.reach);
-          scores[key] += bias[head * (2 * sizes.reach + 1) + distance + sizes.reach];
-        }
-      const float inverse = to_weights(scores.get(), count);
-      const Number* values = pools.values + head * size;
-      int64_t part = 0;
-      for (; part + 4 * LANES <= size; part += 4 * LANES)
-        sum_values<Number, 4>(values + part, place_size, of_row, scores.get(), count, inverse, size - part, to + part);
-      for (; part < size; part += LANES)
-        sum_values<Number, 1>(values + part, place_size, of_row, scores.get(), count, inverse, size - part, to + part);
+      StepRow<Number>{query + at * sizes.stride, pools, places + row * sizes.longest, bias, to, sizes, counts[row], count,
+                      heads.begin, heads.end, scores.get(), sums.get(), width, padded}
+          .run();
     }
   }
 }
