@@ -1,7 +1,7 @@
 // A linear layer with weights of eight bits: each row of x is quantized on the way in.
 //
 // x is about (q - zero) * scale with q = 0 .. 255, one scale and zero a row; W is about w * scale of its column.
-// So x W^T is about (q w - zero * sum of w's column) * both scales, and q w is exact in int32. Columns of x are
+// So x W^T is about (q w - zero * sum of w's column) * both scales, and q w is exact. Columns of x are
 // first multiplied by `smooth`, whose inverse was multiplied into W: it takes outliers out of x.
 #ifndef PRECAST_LINEAR_INT8_H
 #define PRECAST_LINEAR_INT8_H
@@ -16,16 +16,30 @@ struct Quantized {
   // [rows][padded inner], and one of each a row.
   uint8_t* numbers;
   float* scale;
-  int32_t* zero;
+  float* zero;
   int64_t stride;
 };
 
+// Sixteen numbers of a row as they are quantized: the last ones of it may be fewer.
+template <class Input>
+inline __m512 smoothed(const Input* x, const float* smooth, int64_t at, __mmask16 live) {
+  return _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
+}
+
+inline __m128i to_bytes(__m512 value, __m512 inverse, __m512 shift) {
+  const __m512i rounded = _mm512_cvtps_epi32(_mm512_fmadd_ps(value, inverse, shift));
+  return _mm512_cvtusepi32_epi8(_mm512_max_epi32(rounded, _mm512_setzero_si512()));
+}
+
 template <class Input>
 inline void quantize_row(const Input* x, const float* smooth, int64_t inner, Quantized into, int64_t row) {
-  __m512 low = _mm512_setzero_ps(), high = low;
-  for (int64_t at = 0; at < inner; at += LANES) {
-    const __mmask16 live = first_lanes(inner - at);
-    const __m512 value = _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
+  const int64_t whole = inner / LANES * LANES;
+  const __mmask16 last = first_lanes(inner - whole);
+  // Behind the last number there are zeros, and zero lies in every range.
+  __m512 low = _mm512_min_ps(_mm512_setzero_ps(), smoothed(x, smooth, whole, last));
+  __m512 high = _mm512_max_ps(_mm512_setzero_ps(), smoothed(x, smooth, whole, last));
+  for (int64_t at = 0; at < whole; at += LANES) {
+    const __m512 value = smoothed(x, smooth, at, 0xffff);
     low = _mm512_min_ps(low, value);
     high = _mm512_max_ps(high, value);
   }
@@ -34,22 +48,19 @@ inline void quantize_row(const Input* x, const float* smooth, int64_t inner, Qua
   const float zero = std::nearbyint(-least / scale);
   const __m512 inverse = _mm512_set1_ps(1.0f / scale), shift = _mm512_set1_ps(zero);
   uint8_t* numbers = into.numbers + row * into.stride;
-  for (int64_t at = 0; at < into.stride; at += LANES) {
-    const __mmask16 live = first_lanes(inner - at), room = first_lanes(into.stride - at);
-    const __m512 value = _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
-    const __m512i rounded = _mm512_cvtps_epi32(_mm512_fmadd_ps(value, inverse, shift));
-    const __m512i inside = _mm512_max_epi32(rounded, _mm512_setzero_si512());
-    _mm_mask_storeu_epi8(numbers + at, room, _mm512_cvtusepi32_epi8(inside));
-  }
+  for (int64_t at = 0; at < whole; at += LANES)
+    _mm_storeu_si128((__m128i*)(numbers + at), to_bytes(smoothed(x, smooth, at, 0xffff), inverse, shift));
+  _mm_mask_storeu_epi8(numbers + whole, first_lanes(into.stride - whole),
+                       to_bytes(smoothed(x, smooth, whole, last), inverse, shift));
   into.scale[row] = scale;
-  into.zero[row] = static_cast<int32_t>(zero);
+  into.zero[row] = zero;
 }
 
 struct Int8Weight {
   const int8_t* panels;
   // Of every column, filled up to whole panels: its scale and the sum of its numbers.
   const float* scale;
-  const int32_t* sum;
+  const float* sum;
 };
 
 template <class Activation, class Output>
@@ -70,11 +81,11 @@ struct Int8Tile {
       const int64_t column = first_column + part * LANES;
       const __mmask16 live = first_lanes(columns - column);
       const __m512 scale = _mm512_loadu_ps(weight.scale + column);
-      const __m512i of_column = _mm512_loadu_si512(weight.sum + column);
+      const __m512 of_column = _mm512_loadu_ps(weight.sum + column);
 #pragma GCC unroll 8
       for (int at = 0; at < ROWS; ++at) {
-        const __m512i beside = _mm512_mullo_epi32(of_column, _mm512_set1_epi32(x.zero[row + at]));
-        const __m512 whole = _mm512_cvtepi32_ps(_mm512_sub_epi32(sums[at][part], beside));
+        const __m512 product = _mm512_cvtepi32_ps(sums[at][part]);
+        const __m512 whole = _mm512_fnmadd_ps(of_column, _mm512_set1_ps(x.zero[row + at]), product);
         const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[row + at]));
         finish<Activation>(_mm512_mul_ps(whole, both), bias, column, live, y + (row + at) * columns);
       }
@@ -89,7 +100,7 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
   const int64_t stride = (sizes.inner + 3) / 4 * 4;
   auto numbers = scratch<uint8_t>(sizes.rows * stride);
   auto scales = scratch<float>(sizes.rows);
-  auto zeros = scratch<int32_t>(sizes.rows);
+  auto zeros = scratch<float>(sizes.rows);
   const Quantized quantized{numbers.get(), scales.get(), zeros.get(), stride};
 #pragma omp parallel
   {

@@ -33,7 +33,7 @@ def panel_linear_int8(
         x: ``[R, in]``, fp32 or bf16. Rows may have any stride.
         panels: of the int8 weight, from ``to_panels``.
         scale: fp32, of each column, filled up to whole panels.
-        sums: int32, the sum of the numbers of each column, filled up as well.
+        sums: fp32, the sum of the numbers of each column, filled up as well.
         smooth: fp32 ``[in]``.
         bias: fp32 ``[columns]``, or None.
         columns: of the weight.
@@ -91,7 +91,7 @@ class PanelLinearInt8(nn.Module):
         self.bias: Tensor | None
         self.register_buffer("panels", to_panels(linear.weight))
         self.register_buffer("scale", F.pad(linear.scale, filler))
-        self.register_buffer("sums", F.pad(linear.weight.sum(1, dtype=torch.int32), filler))
+        self.register_buffer("sums", F.pad(linear.weight.sum(1, dtype=torch.float32), filler))
         self.register_buffer("smooth", linear.smooth)
         self.register_buffer("bias", linear.bias)
 
