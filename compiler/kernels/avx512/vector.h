@@ -60,11 +60,6 @@ inline __m512 exponential(__m512 x) {
   return _mm512_scalef_ps(sum, power);
 }
 
-inline __m512 reciprocal(__m512 x) {
-  const __m512 rough = _mm512_rcp14_ps(x);
-  return _mm512_mul_ps(rough, _mm512_fnmadd_ps(x, rough, _mm512_set1_ps(2.0f)));
-}
-
 inline __m512 sigmoid(__m512 x) {
   const __m512 one = _mm512_set1_ps(1.0f);
   return _mm512_div_ps(one, _mm512_add_ps(one, exponential(_mm512_sub_ps(_mm512_setzero_ps(), x))));
@@ -75,22 +70,27 @@ inline __m512 hyperbolic_tangent(__m512 x) {
   return _mm512_fmsub_ps(_mm512_set1_ps(2.0f), sigmoid(twice), _mm512_set1_ps(1.0f));
 }
 
-// x times the normal distribution's share below x. The error function is that of Abramowitz and Stegun,
-// 7.1.26: an absolute error below 1.5e-7.
+// x times the normal distribution's share below x, which is 1/2 + x p(x^2) up to |x| = 5 and constant beyond.
+// p has the least error that 12 coefficients allow: the result is off by 3e-6 at most.
 inline __m512 gelu(__m512 x) {
-  const __m512 one = _mm512_set1_ps(1.0f);
-  const __m512 z = _mm512_mul_ps(_mm512_abs_ps(x), _mm512_set1_ps(0.707106781f));
-  const __m512 t = reciprocal(_mm512_fmadd_ps(z, _mm512_set1_ps(0.3275911f), one));
-  __m512 sum = _mm512_set1_ps(1.061405429f);
-  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-1.453152027f));
-  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(1.421413741f));
-  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-0.284496736f));
-  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(0.254829592f));
-  const __m512 bell = exponential(_mm512_fnmadd_ps(z, z, _mm512_setzero_ps()));
-  const __m512 beyond = _mm512_mul_ps(_mm512_mul_ps(_mm512_mul_ps(sum, t), bell), _mm512_set1_ps(0.5f));
-  const __mmask16 below = _mm512_cmp_ps_mask(x, _mm512_setzero_ps(), _CMP_LT_OQ);
-  const __m512 share = _mm512_mask_mov_ps(_mm512_sub_ps(one, beyond), below, beyond);
-  return _mm512_mul_ps(x, share);
+  const __m512 five = _mm512_set1_ps(5.0f);
+  const __m512 bounded = _mm512_min_ps(five, _mm512_max_ps(_mm512_set1_ps(-5.0f), x));
+  const __m512 t = _mm512_fmadd_ps(_mm512_mul_ps(bounded, bounded), _mm512_set1_ps(0.08f), _mm512_set1_ps(-1.0f));
+  __m512 sum = _mm512_set1_ps(-1.096364853e-03f);
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(3.194463533e-03f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-3.886850742e-03f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(5.113255992e-03f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-1.016547137e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(1.691014404e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-2.362494686e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(3.135672219e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-4.039198491e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(5.152539726e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(-7.029823276e-02f));
+  sum = _mm512_fmadd_ps(sum, t, _mm512_set1_ps(1.413637479e-01f));
+  // Far to the left it is zero, not a multiple of the error; a NaN stays one.
+  const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-5.5f), _CMP_NLT_UQ);
+  return _mm512_maskz_mul_ps(counts, x, _mm512_fmadd_ps(bounded, sum, _mm512_set1_ps(0.5f)));
 }
 
 inline __m512 gelu_tanh(__m512 x) {

@@ -1,0 +1,252 @@
+"""Our C++ kernels for AVX-512 against the same operators in torch, at drawn sizes."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from precast.artifacts import host
+from precast.compiler.kernels.avx512 import attention, linear, linear_int8, step_attention
+from precast.compiler.kernels.avx512.linear import from_panels, to_panels
+from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
+from precast.compiler.model.quantized import QuantizedLinear
+from tests.support.cpp import Form, Library
+
+pytestmark = pytest.mark.skipif(
+    not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="these kernels are for AVX-512"
+)
+DRAWN = settings(max_examples=60, deadline=None)
+DTYPES = (torch.float32, torch.bfloat16)
+TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+ACTIVATIONS = tuple(linear.ACTIVATION_TYPES)
+LENGTHS = st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 130]))
+HEAD_SIZES = st.sampled_from([1, 2, 7, 8, 16, 20, 32, 33, 64, 80, 128])
+
+
+def assert_near(found: Tensor, expected: Tensor) -> None:
+    """As near as the dtype allows, by the size of the largest number."""
+    largest = float(expected.float().abs().max()) if expected.numel() else 0.0
+    error = float((found.float() - expected.float()).abs().max()) if expected.numel() else 0.0
+    assert error <= TOLERANCE[expected.dtype] * max(largest, 1e-3)
+
+
+@cache
+def linear_library() -> tuple[list[tuple[torch.dtype, str, bool]], Library]:
+    forms = list(product(DTYPES, ACTIVATIONS, (False, True)))
+    return forms, Library(
+        linear.LINEAR,
+        [
+            Form({"x": dtype, "panels": dtype, "bias": torch.float32 if bias else None, "out": dtype},
+                 {"activation": activation})
+            for dtype, activation, bias in forms
+        ],
+        numbers=["columns"],
+    )  # fmt: skip
+
+
+@DRAWN
+@given(
+    rows=st.one_of(st.integers(1, 14), st.sampled_from([95, 96, 97, 200])),
+    inner=st.integers(1, 80),
+    columns=st.one_of(st.integers(1, 20), st.sampled_from([63, 64, 65, 129])),
+    form=st.integers(0, 2 * 2 * len(ACTIVATIONS) - 1),
+    spare=st.sampled_from([0, 6]),
+    seed=st.integers(0, 99),
+)
+def test_linear(rows: int, inner: int, columns: int, form: int, spare: int, seed: int) -> None:
+    torch.manual_seed(seed)
+    forms, library = linear_library()
+    dtype, activation, has_bias = forms[form]
+    inner = inner if dtype is torch.float32 else 2 * inner
+    x = torch.randn(rows, inner + spare).to(dtype)[:, :inner]
+    weight, bias = torch.randn(columns, inner).to(dtype), torch.randn(columns) if has_bias else None
+    out = torch.full((rows, columns), float("nan"), dtype=dtype)
+    panels = to_panels(weight)
+    assert torch.equal(from_panels(panels, columns, inner), weight)
+    library.run(form, {"x": x, "panels": panels, "bias": bias, "out": out}, columns=columns)
+    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype))
+
+
+@cache
+def int8_library() -> tuple[list[tuple[torch.dtype, torch.dtype]], Library]:
+    forms = [
+        (torch.float32, torch.float32),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.bfloat16, torch.float32),
+    ]
+    plain = dict.fromkeys(("scale", "sums", "smooth", "bias"), torch.float32)
+    return forms, Library(
+        linear_int8.LINEAR_INT8,
+        [
+            Form({"x": given, "panels": torch.int8, **plain, "out": wanted}, {"activation": "gelu"})
+            for given, wanted in forms
+        ],
+        numbers=["columns"],
+    )
+
+
+@DRAWN
+@given(
+    rows=st.one_of(st.integers(1, 14), st.sampled_from([97, 150])),
+    inner=st.one_of(st.integers(1, 40), st.sampled_from([64, 255])),
+    columns=st.one_of(st.integers(1, 20), st.sampled_from([64, 65])),
+    form=st.integers(0, 2),
+    shift=st.sampled_from([-8.0, 0.0, 3.0]),
+    seed=st.integers(0, 99),
+)
+def test_linear_int8(rows: int, inner: int, columns: int, form: int, shift: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    forms, library = int8_library()
+    given_dtype, wanted = forms[form]
+    x = (torch.randn(rows, inner) + shift).to(given_dtype)
+    x[0] = 0
+    layer = PanelLinearInt8(
+        QuantizedLinear(torch.randn(columns, inner), torch.randn(columns), x.abs().amax(0), "gelu", wanted)
+    )
+    out = torch.full((rows, columns), float("nan"), dtype=wanted)
+    tensors = {name: getattr(layer, name) for name in ("panels", "scale", "sums", "smooth", "bias")}
+    library.run(form, {"x": x, **tensors, "out": out}, columns=columns)
+    # A number that lies between two steps may be rounded to either: one step of one factor.
+    expected = layer(x).float()
+    step = (x.float() * layer.smooth).abs().amax() * 2 / 255 * layer.scale.max() * 127
+    assert float((out.float() - expected).abs().max()) <= float(step) + 1e-2 * float(expected.abs().max())
+
+
+@cache
+def attention_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
+    forms = list(product(DTYPES, (False, True)))
+    return forms, Library(
+        attention.ATTENTION,
+        [
+            Form({"query": dtype, "key": dtype, "value": dtype, "cu_seqlens": torch.int32,
+                  "bias": torch.float32 if bias else None, "out": dtype}, {"scale": 0.25})
+            for dtype, bias in forms
+        ],
+        numbers=["left", "right"],
+    )  # fmt: skip
+
+
+@DRAWN
+@given(
+    lengths=st.lists(LENGTHS, min_size=1, max_size=4),
+    kv_heads=st.integers(1, 3),
+    groups=st.sampled_from([1, 2, 4]),
+    head_dim=HEAD_SIZES,
+    window=st.sampled_from([(-1, -1), (-1, 0), (0, 0), (4, 4), (20, 0), (40, 3)]),
+    spare=st.integers(0, 3),
+    form=st.integers(0, 3),
+    threads=st.sampled_from([1, 2]),
+)
+def test_attention(
+    lengths: list[int],
+    kv_heads: int,
+    groups: int,
+    head_dim: int,
+    window: tuple[int, int],
+    spare: int,
+    form: int,
+    threads: int,
+) -> None:
+    torch.manual_seed(len(lengths))
+    forms, library = attention_library()
+    dtype, has_bias = forms[form]
+    heads, tokens = kv_heads * groups, max(2, sum(lengths) + spare)
+    rows = torch.randn(tokens, heads + 2 * kv_heads, head_dim).to(dtype)
+    query, key, value = rows.split([heads, kv_heads, kv_heads], dim=1)
+    offsets = torch.tensor([0, *lengths]).cumsum(0).to(torch.int32)
+    bias = torch.randn(heads, 11) if has_bias else None
+    out = torch.full((tokens, heads * head_dim), float("nan"), dtype=dtype)
+    tensors = {"query": query, "key": key, "value": value, "cu_seqlens": offsets, "bias": bias, "out": out}
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        library.run(form, tensors, left=window[0], right=window[1])
+    finally:
+        torch.set_num_threads(before)
+    assert_near(out, attention.sequence_attention(query, key, value, offsets, bias, *window, 0.25))
+
+
+@cache
+def pool_library() -> tuple[list[tuple[torch.dtype, bool, bool]], Library]:
+    forms = [(dtype, largest, weight) for dtype in DTYPES for largest, weight in ((0, 0), (0, 1), (1, 0))]
+    named = [(dtype, bool(largest), bool(weight)) for dtype, largest, weight in forms]
+    return named, Library(
+        attention.POOL,
+        [
+            Form({"rows": dtype, "begin": torch.int64, "end": torch.int64,
+                  "weight": torch.float32 if weight else None, "out": torch.float32}, {"largest": largest})
+            for dtype, largest, weight in named
+        ],
+    )  # fmt: skip
+
+
+@DRAWN
+@given(lengths=st.lists(LENGTHS, min_size=1, max_size=5), size=st.integers(1, 70), form=st.integers(0, 5))
+def test_pool(lengths: list[int], size: int, form: int) -> None:
+    torch.manual_seed(size)
+    forms, library = pool_library()
+    dtype, largest, has_weight = forms[form]
+    ends = torch.tensor(lengths).cumsum(0)
+    begin = torch.minimum(ends - torch.tensor(lengths) + 1, ends)
+    rows = torch.randn(int(ends[-1]) + 1, size).to(dtype)
+    weight = torch.rand(len(rows)) if has_weight else None
+    out = torch.full((len(lengths), size), float("nan"))
+    library.run(form, {"rows": rows, "begin": begin, "end": ends, "weight": weight, "out": out})
+    assert_near(out, attention.sequence_pool(rows, begin, ends, weight, largest))
+
+
+@cache
+def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
+    forms = list(product(DTYPES, (False, True)))
+    whole = dict.fromkeys(("places", "rows", "counts"), torch.int32)
+    return forms, Library(
+        step_attention.STEP_ATTENTION,
+        [
+            Form({"query": dtype, "keys": dtype, "values": dtype, **whole,
+                  "bias": torch.float32 if bias else None, "out": dtype}, {"scale": 0.25})
+            for dtype, bias in forms
+        ],
+        numbers=["more"],
+    )  # fmt: skip
+
+
+@DRAWN
+@given(
+    counts=st.lists(st.integers(0, 40), min_size=1, max_size=9),
+    heads=st.integers(1, 9),
+    head_dim=HEAD_SIZES,
+    more=st.sampled_from([0, 1]),
+    form=st.integers(0, 3),
+    threads=st.sampled_from([1, 2]),
+)
+def test_step_attention(
+    counts: list[int], heads: int, head_dim: int, more: int, form: int, threads: int
+) -> None:
+    torch.manual_seed(heads)
+    forms, library = step_library()
+    dtype, has_bias = forms[form]
+    known, longest = len(counts) + 2, 41
+    query = torch.randn(len(counts), 3, heads, head_dim).to(dtype)[:, 1]
+    pool = torch.randn(2, known * longest, heads, head_dim).to(dtype)
+    places = torch.randperm(known * longest).to(torch.int32).view(known, longest)
+    rows = torch.randperm(known)[: len(counts)].to(torch.int32)
+    seen = torch.zeros(known, dtype=torch.int32)
+    seen[rows.long()] = torch.tensor(counts, dtype=torch.int32)
+    bias = torch.randn(heads, 7) if has_bias else None
+    out = torch.full((len(counts), heads * head_dim), float("nan"), dtype=dtype)
+    tensors = {"query": query, "keys": pool[0], "values": pool[1], "places": places, "rows": rows,
+               "counts": seen, "bias": bias, "out": out}  # fmt: skip
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        library.run(form, tensors, more=more)
+    finally:
+        torch.set_num_threads(before)
+    expected = step_attention.step_attention(query, pool[0], pool[1], places, rows, seen, bias, more, 0.25)
+    assert_near(out, expected)

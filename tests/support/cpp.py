@@ -1,0 +1,87 @@
+"""C++ kernels outside of any graph: the very call that a graph gets, in a library of its own."""
+
+from __future__ import annotations
+
+import ctypes
+import subprocess
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, source
+
+_NUMBERS = NUMBERS | {torch.int8: "int8_t", torch.int32: "int32_t", torch.int64: "int64_t"}
+
+
+@dataclass(frozen=True)
+class Form:
+    """One instance of a kernel.
+
+    Attributes:
+        dtypes: of its tensors by argument, with that of the output under ``out``; None where one is left out.
+        fixed: arguments that are written into the code; all others are whole numbers given with each call.
+    """
+
+    dtypes: Mapping[str, torch.dtype | None]
+    fixed: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Library:
+    """Some forms of a kernel, compiled together."""
+
+    def __init__(self, kernel: Kernel, forms: Sequence[Form], numbers: Sequence[str] = ()) -> None:
+        self._forms, self._numbers = forms, numbers
+        folder = Path(tempfile.mkdtemp(prefix="precast-kernel-"))
+        calls = [
+            f'extern "C" void form{index}(void** p, int64_t** s, int64_t** t, int64_t* n)'
+            f" {{ {kernel.call(_operands(form), {**form.fixed, **_given(numbers)})} }}"
+            for index, form in enumerate(forms)
+        ]
+        (folder / "kernel.cpp").write_text("\n".join([source(kernel.header), *calls]), "utf-8")
+        include = Path(torch.__file__).parent / "include"
+        subprocess.run(
+            ["g++", "-std=c++20", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC", f"-I{include}",
+             "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True,
+        )  # fmt: skip
+        self._library = ctypes.CDLL(str(folder / "kernel.so"))
+
+    def run(self, index: int, tensors: Mapping[str, Tensor | None], **numbers: int) -> None:
+        """Call form ``index``; the output is one of ``tensors``, under ``out``."""
+        form = self._forms[index]
+        present = [tensors[name] for name in form.dtypes]
+        pointers = (ctypes.c_void_p * len(present))(
+            *[0 if one is None else one.data_ptr() for one in present]
+        )
+        sizes, strides = (
+            [(ctypes.c_int64 * 4)(*([] if one is None else facts(one))) for one in present]
+            for facts in (lambda one: tuple(one.shape), lambda one: one.stride())
+        )
+        tables = [(ctypes.c_void_p * len(part))(*map(ctypes.addressof, part)) for part in (sizes, strides)]
+        given = (ctypes.c_int64 * max(1, len(self._numbers)))(*[numbers[name] for name in self._numbers])
+        getattr(self._library, f"form{index}")(pointers, *tables, given)
+
+
+def _given(numbers: Sequence[str]) -> dict[str, str]:
+    return {name: f"n[{index}]" for index, name in enumerate(numbers)}
+
+
+def _operands(form: Form) -> dict[str, Operand | None]:
+    return {
+        name: None
+        if dtype is None
+        else Operand(
+            at=f"static_cast<{_NUMBERS[dtype]}*>(p[{index}])",
+            dtype=dtype,
+            sizes=tuple(f"s[{index}][{dim}]" for dim in range(_DIMS.get(name, 2))),
+            strides=tuple(f"t[{index}][{dim}]" for dim in range(_DIMS.get(name, 2))),
+        )
+        for index, (name, dtype) in enumerate(form.dtypes.items())
+    }
+
+
+_DIMS = {"query": 3, "key": 3, "value": 3, "keys": 3, "values": 3, "panels": 4}
