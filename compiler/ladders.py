@@ -36,12 +36,8 @@ def choose_ladders(work: Work) -> None:
 
 
 def _measure(work: Work, name: str) -> int | None:
-    """Put the costs of a graph's ladder into the manifest; up to which size they were measured.
-
-    A portable graph runs on any machine, so what it takes on this one says nothing; one that is not verified
-    may not run here at all.
-    """
-    if work.backend.name == "reference" or not work.options.verify:
+    """Put the costs of a graph's ladder into the manifest; up to which size they were measured."""
+    if not worth_measuring(work):
         return None
     length = EXAMPLE_LENGTH
     if work.traffic is not None:
@@ -50,6 +46,15 @@ def _measure(work: Work, name: str) -> int | None:
     work.costs[name] = measured.seconds
     work.manifest = work.manifest.model_copy(update={"graphs": describe_graphs(work)})
     return measured.upto
+
+
+def worth_measuring(work: Work) -> bool:
+    """Whether what a graph takes here says something.
+
+    A portable graph runs on any machine, so that this one's times say nothing; and one that is not verified
+    may not run here at all.
+    """
+    return work.options.verify and work.backend.name != "reference"
 
 
 def _fit(work: Work, graph: GraphPlan, traffic: Traffic) -> None:

@@ -27,7 +27,7 @@ EXAMPLE_LENGTH = 64
 """Tokens of the inputs of measured batches, where no traffic says how long they are."""
 RUNS = 11
 BUDGET = 3.0
-"""Seconds that the runs of all buckets may take together. Those that warm up take about as much at most."""
+"""Seconds that the runs of all buckets may take together, and as many those before that warm up."""
 _INSTANT = 1e-9
 """What a clock that stood still is taken to have counted: a batch is never free."""
 
@@ -73,9 +73,9 @@ def measure(
 ) -> Measured:
     """Seconds at each of some ascending sizes: the median of some runs, the largest first.
 
-    Each is run once before that, and below the first some that double up to it, until the next one would
-    take too long. What takes long is not run again. Beyond, and where no batch is as large, seconds are in
-    proportion.
+    Each is run once before that, and below the first some that double up to it, as long as there is time
+    for the next one. What takes long is not run again. Beyond, and where no batch is as large, seconds are
+    in proportion.
 
     Args:
         run: of the graph.
@@ -94,7 +94,7 @@ def measure(
     timed(climb[0])  # sets up what runs of every size find later
     found = {climb[0]: timed(climb[0])}
     for before, size in pairwise(climb):
-        if found[before] * size / before > BUDGET / 2:
+        if sum(found.values()) + found[before] * size / before > BUDGET:
             break
         found[size] = timed(size)
     share = BUDGET / len(found)
