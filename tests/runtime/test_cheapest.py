@@ -86,8 +86,19 @@ def test_calls_that_cost_something_are_few_and_costs_that_rise_steeply_make_them
     assert [len(batch) for batch in cut(lengths, BUDGET, 100, dear_calls)] == [4, 4]
     steep = cost_table(Costs((15, 30, 60), (1.0, 1.8, 9.0)), BUDGET)
     assert [len(batch) for batch in cut(lengths, BUDGET, 100, steep)] == [2, 2, 2, 2]
-    even = cost_table(Costs((60,), (1.0,)), BUDGET)
-    assert len(cut(lengths, BUDGET, 100, even)) == 2, "of ways that cost the same, the fewest batches"
+
+
+@given(
+    lengths=st.lists(st.integers(1, BUDGET), min_size=1, max_size=40),
+    max_batch=st.integers(1, 8),
+    each=st.floats(1e-6, 1e-2),
+)
+def test_of_ways_that_cost_the_same_it_is_that_of_the_fewest_batches(
+    lengths: list[int], max_batch: int, each: float
+) -> None:
+    """Where a token costs the same in every batch; sums of it differ in their last bits."""
+    even = cost_table(Costs((BUDGET,), (each * BUDGET,)), BUDGET)
+    assert len(cut(lengths, BUDGET, max_batch, even)) == len(cut(lengths, BUDGET, max_batch))
 
 
 def test_a_window_too_large_to_search_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
