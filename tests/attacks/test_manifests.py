@@ -52,6 +52,8 @@ SIGNATURE = f"{GRAPHS}.signature"
 HUGE = 10**12
 COSTS = [0.001, 0.002, 0.003, 0.005]
 """Of the four buckets: a portable artifact comes without."""
+LEVEL = {"axis": "tokens", "buckets": [128]}
+"""A ladder of one bucket."""
 
 
 def text(content: str | bytes) -> Spoil:
@@ -120,12 +122,8 @@ def limits(length: int, tokens: int, batch: int) -> Spoil:
     return edit(alter)
 
 
-def costs_of(data: Json, seconds: Json) -> None:
-    data["graphs"]["encode"]["costs"] = seconds
-
-
 def costs(*seconds: Json) -> Spoil:
-    return edit(lambda data: costs_of(data, list(seconds)))
+    return change(f"{GRAPHS}.costs", list(seconds))
 
 
 def as_inductor(**build: Json) -> Spoil:
@@ -328,7 +326,7 @@ CONTRADICTIONS = {
     "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs of 4 buckets"),
     "costs without any": Attack(costs(), ManifestError, "0 costs of 4 buckets"),
     "costs of a bucket less": Attack(
-        edit(lambda d: (costs_of(d, COSTS), d["graphs"]["encode"]["ladder"].update(buckets=[128]))),
+        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, ladder=LEVEL)),
         ManifestError,
         "4 costs of 1 buckets",
     ),
