@@ -30,6 +30,8 @@ _SHA256 = r"^[0-9a-f]{64}$"
 
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Size = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=1e6)]
+"""Of one batch; sums of them stay finite."""
 
 
 class ModelInfo(Part):
@@ -101,11 +103,19 @@ class GraphInfo(Part):
     """By ascending ``max_size``; a batch runs on the first that holds it."""
     signature: Signature
     ladder: Ladder
+    costs: tuple[Seconds, ...] | None
+    """Of a batch at each bucket, measured when it was compiled. None where nothing was."""
     weights: Literal["bound", "prepacked"]
     """``bound``: by name from the weights file. ``prepacked``: inside the graph, laid out for it."""
     constants: tuple[str, ...]
     """Tensors of the weights file that this graph binds."""
     prepacked_bytes: Size
+
+    @model_validator(mode="after")
+    def _each_bucket_has_a_cost(self) -> GraphInfo:
+        if self.costs is not None and len(self.costs) != len(self.ladder.buckets):
+            raise ValueError(f"{len(self.costs)} costs of {len(self.ladder.buckets)} buckets")
+        return self
 
 
 class TokenizationInfo(Part):

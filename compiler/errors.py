@@ -37,3 +37,7 @@ class ParityError(CompileError):
 
 class LoweringError(CompileError):
     """A graph could not be traced or compiled."""
+
+
+class TrafficError(CompileError):
+    """A traffic file cannot be read, or does not say how long inputs are."""

@@ -31,7 +31,7 @@ TOKENIZER_FILE = "tokenizer.json"
 def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
     """The manifest of what lies in the folder now; its files are hashed."""
     options, plan = work.options, work.plan
-    graphs = {graph.plan.name: _graph_info(graph) for graph in work.graphs}
+    graphs = describe_graphs(work)
     return Manifest(
         format_version=1,
         model=_model_info(options, plan),
@@ -47,7 +47,13 @@ def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
     )
 
 
-def _graph_info(graph: LoweredGraph) -> GraphInfo:
+def describe_graphs(work: Work) -> dict[str, GraphInfo]:
+    """What the manifest says of each graph."""
+    return {graph.plan.name: _graph_info(graph, work) for graph in work.graphs}
+
+
+def _graph_info(graph: LoweredGraph, work: Work) -> GraphInfo:
+    name = graph.plan.name
     lowered = [variant.lowered for variant in graph.variants]
     return GraphInfo(
         variants=tuple(
@@ -60,7 +66,8 @@ def _graph_info(graph: LoweredGraph) -> GraphInfo:
             for variant in graph.variants
         ),
         signature=graph.plan.source.signature,
-        ladder=graph.plan.ladder,
+        ladder=work.ladders.get(name, graph.plan.ladder),
+        costs=work.costs.get(name),
         weights=lowered[0].weights,
         constants=graph.constants,
         prepacked_bytes=sum(one.path.stat().st_size for one in lowered if one.weights == "prepacked"),

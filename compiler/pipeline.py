@@ -17,6 +17,7 @@ from precast.artifacts.manifest import Manifest
 from precast.artifacts.writer import publish, staging
 from precast.compiler.build import choose_task
 from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.ladders import choose_ladders
 from precast.compiler.lowered import LoweredGraph, lower_graph
 from precast.compiler.lowering.choice import choose_backend
 from precast.compiler.manifests import TOKENIZER_FILE, WEIGHTS_FILE, describe
@@ -25,12 +26,14 @@ from precast.compiler.plan import plan_encoder
 from precast.compiler.plan_generation import plan_generation
 from precast.compiler.sentence_transformers import read_settings
 from precast.compiler.tokenizer import read_generation_tokenizer, read_tokenizer
+from precast.compiler.traffic import read_traffic
 from precast.compiler.work import Work
 from precast.runtime.loading import start_engine
 
 
 def open_model(work: Work) -> None:
     options = work.options
+    work.traffic = None if options.traffic is None else read_traffic(options.traffic)
     work.checkpoint = open_checkpoint(options.model, options.revision)
     work.task = choose_task(work.checkpoint) if options.task == "auto" else options.task
     work.settings = read_settings(work.checkpoint)
@@ -114,6 +117,7 @@ STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("read the model", read_model),
     ("compile the graphs", lower_graphs),
     ("write the files", write_files),
+    ("choose the ladders", choose_ladders),
     ("check parity with Hugging Face", verify),
     ("put the artifact in place", put_in_place),
 )

@@ -13,7 +13,9 @@ from precast.compiler.options import CompileOptions
 from precast.compiler.plan import ModelPlan
 from precast.compiler.sentence_transformers import SentenceSettings
 from precast.compiler.tokenizer import TokenizerFacts
+from precast.compiler.traffic import Traffic
 from precast.graphs.encode import Task
+from precast.graphs.ladder import Ladder
 
 
 @dataclass
@@ -26,9 +28,14 @@ class Work:
     task: Task = field(init=False)
     settings: SentenceSettings = field(init=False)
     tokenizer: TokenizerFacts | None = field(init=False)
+    traffic: Traffic | None = field(init=False)
     plan: ModelPlan = field(init=False)
     backend: Backend = field(init=False)
     graphs: tuple[LoweredGraph, ...] = ()
+    ladders: dict[str, Ladder] = field(default_factory=dict)
+    """By graph, those that were fitted to traffic, in place of the plan's."""
+    costs: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    """By graph, measured seconds of a batch at each bucket."""
     manifest: Manifest = field(init=False)
     notes: list[str] = field(default_factory=list)
 

@@ -25,6 +25,9 @@ MAX_TOKENS = 1 << 24
 """Of a packed batch. Static buffers are allocated at their largest sizes when an artifact is loaded, and
 positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
+BATCH_TOKENS = 1024
+"""Tokens of a batch on a CPU, unless an engine is told otherwise: enough to keep the matrix units busy, few
+enough for the caches."""
 CAPTURED_TOKENS = 8192
 """The largest bucket of a CUDA ladder. A batch beyond it should keep the device busy for longer than its
 launches take, so it is called directly and pays for no spare tokens."""

@@ -14,6 +14,8 @@ CROSS_POOL = "cross_pool"
 SELF_LENGTH = "self_length"
 SOURCE_LENGTH = "source_length"
 
+ADMIT_TOKENS = 1024
+"""Source tokens that are encoded together, unless an engine is told otherwise."""
 MAX_PLACES = 1 << 27
 """Of a pool: one token's keys and values each; addressed by 32-bit numbers."""
 

@@ -10,8 +10,10 @@ import numpy as np
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import EmbedInfo, GenerateInfo, Manifest
 from precast.artifacts.reader import open_artifact
+from precast.graphs.costs import Costs
 from precast.graphs.encode import Limits
 from precast.graphs.generate import GenerateLimits
+from precast.runtime.cheapest import cost_table
 from precast.runtime.encoder import Encoder
 from precast.runtime.errors import OptionError
 from precast.runtime.generation.options import GenerationOptions
@@ -130,15 +132,25 @@ def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: En
         measure_prompts=isinstance(manifest.answer, EmbedInfo) and not manifest.answer.include_prompt,
     )
     tokenizer.warm()
+    batch_tokens = options.batch_tokens_for(manifest)
     worker = Worker(
         open_replay(folder, manifest, options),
         output_of(manifest),
         limits,
-        batch_tokens=options.batch_tokens_for(manifest),
+        batch_tokens=batch_tokens,
+        seconds=_seconds(manifest, batch_tokens),
         max_waiting=options.max_waiting,
         probe=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
     )
     return Encoder(manifest, tokenizer, worker)
+
+
+def _seconds(manifest: Manifest, batch_tokens: int) -> np.ndarray | None:
+    """What batches cost on a CPU, which runs them at their own sizes; on CUDA buckets are filled."""
+    graph = manifest.graphs["encode"]
+    if manifest.build.device == "cuda" or graph.costs is None:
+        return None
+    return cost_table(Costs(graph.ladder.buckets, graph.costs), batch_tokens)
 
 
 def tokenizer_json(folder: Path, manifest: Manifest) -> str | None:

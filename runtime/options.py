@@ -6,10 +6,9 @@ import re
 from dataclasses import dataclass
 
 from precast.artifacts.manifest import Manifest
+from precast.graphs.encode import BATCH_TOKENS
 from precast.runtime.errors import OptionError
 
-BATCH_TOKENS = 1024
-"""Tokens of a batch on a CPU: enough to keep the matrix units busy, few enough for the caches."""
 MAX_THREADS = 1024
 """The process ends where the system refuses to start a kernel's thread."""
 _DEVICE = re.compile(r"cpu|cuda(:(?P<index>\d{1,3}))?")

@@ -2,24 +2,50 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from itertools import accumulate, pairwise
 
 import numpy as np
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
+from precast.runtime.cheapest import cheapest_cut
 from precast.runtime.replay.interface import HostBuffers, Replay
 from precast.runtime.tokenization import Tokens
 
+SEARCHED = 1 << 25
+"""Inputs of a window times tokens of a batch. Finding the cheapest cut of more takes tens of milliseconds, in
+which nothing is computed; it is met by batches far above the default alone."""
 
-def cut(lengths: Sequence[int], max_tokens: int, max_batch: int) -> list[list[int]]:
+
+def cut(
+    lengths: Sequence[int], max_tokens: int, max_batch: int, seconds: np.ndarray | None = None
+) -> list[list[int]]:
     """Places of ``lengths`` in batches: shortest first, each within both budgets.
 
     Inputs of like length share a batch, since a CPU's attention pads to the longest of them. An input
     longer than ``max_tokens`` has a batch to itself.
+
+    Args:
+        lengths: tokens of each input.
+        max_tokens: of a batch.
+        max_batch: inputs of a batch.
+        seconds: of a batch of 0, 1, … ``max_tokens`` tokens: the batches are those that take least together.
+            Where left out, each is filled as far as it goes.
     """
+    order = sorted(range(len(lengths)), key=lengths.__getitem__)
+    if seconds is None or len(lengths) * max_tokens > SEARCHED:
+        return _filled(order, lengths, max_tokens, max_batch)
+    fitting = bisect_right(order, max_tokens, key=lengths.__getitem__)
+    ends = accumulate(cheapest_cut([lengths[place] for place in order[:fitting]], max_batch, seconds))
+    batches = [order[start:end] for start, end in pairwise((0, *ends))]
+    return batches + [[place] for place in order[fitting:]]
+
+
+def _filled(order: Sequence[int], lengths: Sequence[int], max_tokens: int, max_batch: int) -> list[list[int]]:
     batches: list[list[int]] = []
     tokens = 0
-    for place in sorted(range(len(lengths)), key=lengths.__getitem__):
+    for place in order:
         if not batches or tokens + lengths[place] > max_tokens or len(batches[-1]) == max_batch:
             batches.append([])
             tokens = 0

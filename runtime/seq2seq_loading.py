@@ -13,7 +13,7 @@ from precast.runtime.detokenization import Detokenizer
 from precast.runtime.errors import InputError, OptionError
 from precast.runtime.generation.decoding import Decoding
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.placing import on_cpu, on_cuda
+from precast.runtime.generation.placing import Placed, on_cpu, on_cuda
 from precast.runtime.generation.preparation import Preparation
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
@@ -72,15 +72,8 @@ def start_seq2seq(
     device = options.device_for(manifest)
     tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
     preparation = Preparation(manifest, tokenizer, detokenizer)
-    graphs = {
-        name: LoadedGraph(manifest.graphs[name].signature, graph)
-        for name, graph in open_graphs(folder, manifest, device).items()
-    }
-    if device == "cpu":
-        placed = on_cpu(graphs, info, limits, generation)
-    else:
-        found = default_request(preparation)
-        placed = on_cuda(CudaDevice(options.device_index()), graphs, manifest, generation, options, found)
+    request = None if device == "cpu" else default_request(preparation)
+    placed = place_graphs(folder, manifest, options, generation, request)
     scheduler = Scheduler(
         limits.max_rows,
         placed.own,
@@ -97,6 +90,37 @@ def start_seq2seq(
         prepare=partial(torch.set_num_threads, options.num_threads or torch.get_num_threads()),
     )
     return Seq2Seq(manifest, preparation, worker)
+
+
+def place_graphs(
+    folder: Path,
+    manifest: Manifest,
+    options: EngineOptions,
+    generation: GenerationOptions,
+    request: GenerateRequest | None = None,
+) -> Placed:
+    """All graphs over state and pools, to be prepared by the thread that will use them.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        options: of every engine.
+        generation: of one that generates.
+        request: on CUDA, like those whose steps are captured at once; none are where left out.
+
+    Raises:
+        OptionError, GraphError, ProgramError, WeightsError, DeviceFailedError: as ``start_seq2seq``.
+    """
+    info, limits = manifest.answer, manifest.limits
+    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
+    device = options.device_for(manifest)
+    graphs = {
+        name: LoadedGraph(manifest.graphs[name].signature, graph)
+        for name, graph in open_graphs(folder, manifest, device).items()
+    }
+    if device == "cpu":
+        return on_cpu(graphs, info, limits, generation)
+    return on_cuda(CudaDevice(options.device_index()), graphs, manifest, generation, options, request)
 
 
 def default_request(preparation: Preparation) -> GenerateRequest | None:

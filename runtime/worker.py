@@ -67,6 +67,7 @@ class Worker:
         output: what it answers with.
         limits: of the artifact.
         batch_tokens: tokens of a batch.
+        seconds: of a batch of 0, 1, … ``batch_tokens`` tokens, where that is known and batches are cut by it.
         max_waiting: requests that may wait; ``offer`` refuses more.
         probe: answered before any request and by nobody read. It tells at once whether the graph runs and
             gives what it promised, and pays for what its kernels set up at their first call.
@@ -86,12 +87,14 @@ class Worker:
         *,
         batch_tokens: int,
         max_waiting: int,
+        seconds: np.ndarray | None = None,
         probe: Tokens | None = None,
     ) -> None:
         self._replay = replay
         self._output = output
         self._limits = limits
         self._batch_tokens = batch_tokens
+        self._seconds = seconds
         self._max_waiting = max_waiting
         self._probe = probe
         self._changed = threading.Condition()
@@ -230,7 +233,7 @@ class Worker:
                     break
             self._changed.notify_all()
         lengths = [len(request.tokens) for request in window]
-        for places in cut(lengths, self._batch_tokens, self._limits.max_batch):
+        for places in cut(lengths, self._batch_tokens, self._limits.max_batch, self._seconds):
             self._batches.append([window[place] for place in places])
         return True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from precast.graphs.encode import Device
+from precast.graphs.generate import ADMIT_TOKENS
 from precast.runtime.errors import OptionError
 
 STEPS_PER_LOOK: dict[Device, int] = {"cpu": 2, "cuda": 4}
@@ -21,7 +22,7 @@ class GenerationOptions:
 
     kv_cache_bytes: int | None = None
     cross_fraction: float | None = None
-    admit_tokens: int = 1024
+    admit_tokens: int = ADMIT_TOKENS
     patience: int = 4
     steps_per_look: int | None = None
     gpu_memory_utilization: float = 0.9

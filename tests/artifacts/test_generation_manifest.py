@@ -42,6 +42,7 @@ def generating(**changes: Any) -> Manifest:
             ),
             signature=signature,
             ladder=generation_ladder(name, limit, "cpu"),
+            costs=None,
             weights="bound",
             constants=(),
             prepacked_bytes=0,

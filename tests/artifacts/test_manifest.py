@@ -33,6 +33,7 @@ from tests.support.artifacts import example_manifest
 texts = st.text(max_size=12)
 sizes = st.integers(0, 2**70)
 counts = st.integers(1, 2**30)
+seconds = st.floats(min_value=1e-9, max_value=1e6)
 numbers = st.floats(allow_nan=False, allow_infinity=False)
 paths = st.from_regex(r"[a-z0-9_][a-z0-9_-]{0,9}(\.[a-z]{1,4})?(/[a-z0-9_]{1,9})?", fullmatch=True).filter(
     lambda path: path != "manifest.json"
@@ -112,6 +113,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Manifests that follow the schema; whether an engine could serve them is another question."""
     limit = draw(limits)
     named = draw(st.lists(paths, min_size=3, max_size=3, unique=True))
+    buckets = len(limit.ladder("cpu").buckets)
     graph = GraphInfo(
         variants=(
             VariantInfo(
@@ -129,6 +131,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             prompt_lengths=True,
         ),
         ladder=limit.ladder("cpu"),
+        costs=draw(st.none() | st.lists(seconds, min_size=buckets, max_size=buckets).map(tuple)),
         weights=draw(st.sampled_from(["bound", "prepacked"])),
         constants=draw(st.lists(texts, max_size=3).map(tuple)),
         prepacked_bytes=draw(sizes),

@@ -50,6 +50,10 @@ FORMAT = "does not follow format version 1"
 GRAPHS = "graphs.encode"
 SIGNATURE = f"{GRAPHS}.signature"
 HUGE = 10**12
+COSTS = [0.001, 0.002, 0.003, 0.005]
+"""Of the four buckets: a portable artifact comes without."""
+LEVEL = {"axis": "tokens", "buckets": [128]}
+"""A ladder of one bucket."""
 
 
 def text(content: str | bytes) -> Spoil:
@@ -116,6 +120,10 @@ def limits(length: int, tokens: int, batch: int) -> Spoil:
         graph["ladder"]["buckets"] = [tokens]
 
     return edit(alter)
+
+
+def costs(*seconds: Json) -> Spoil:
+    return change(f"{GRAPHS}.costs", list(seconds))
 
 
 def as_inductor(**build: Json) -> Spoil:
@@ -314,6 +322,20 @@ CONTRADICTIONS = {
     "a level ladder": Attack(change(f"{GRAPHS}.ladder.buckets", [128, 128]), ManifestError, "128, 128"),
     "an empty ladder": Attack(change(f"{GRAPHS}.ladder.buckets", []), ManifestError, "ladder"),
     "a ladder from nothing": Attack(change(f"{GRAPHS}.ladder.buckets", [0, 128]), ManifestError, "0, 128"),
+    "a cost less than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs of 4 buckets"),
+    "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs of 4 buckets"),
+    "costs without any": Attack(costs(), ManifestError, "0 costs of 4 buckets"),
+    "costs of a bucket less": Attack(
+        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, ladder=LEVEL)),
+        ManifestError,
+        "4 costs of 1 buckets",
+    ),
+    "a bucket that costs nothing": Attack(costs(0.1, 0.2, 0, 0.4), ManifestError, r"costs\.2.*found 0"),
+    "a bucket that gives time": Attack(costs(-0.1, 0.2, 0.3, 0.4), ManifestError, r"costs\.0.*-0\.1"),
+    "a bucket of ages": Attack(costs(0.1, 0.2, 0.3, 1e300), ManifestError, r"costs\.3.*1e\+300"),
+    "a cost as text": Attack(costs(0.1, "0.2", 0.3, 0.4), ManifestError, r"costs\.1.*'0\.2'"),
+    "a cost as true": Attack(costs(0.1, True, 0.3, 0.4), ManifestError, r"costs\.1.*True"),
+    "a cost for all": Attack(change(f"{GRAPHS}.costs", 0.1), ManifestError, r"costs.*0\.1"),
     "a ladder of another axis": Attack(change(f"{GRAPHS}.ladder.axis", "rows"), ManifestError, "rows"),
     "a ladder that ends elsewhere": Attack(change(f"{GRAPHS}.ladder.buckets", [64]), ManifestError, "64"),
     "limits beside the signature": Attack(change("limits.max_batch", 9), ManifestError, "axes.*8.*9"),
@@ -395,6 +417,7 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
     good = tiny["classify"].artifact
     draw = random.Random(0)
     spoilt = copy_of(good, tmp_path)
+    costs(*COSTS)(spoilt)
     original = (spoilt / MANIFEST).read_bytes()
     values = [
         None,

@@ -53,4 +53,8 @@ def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
     }
     precast.compile(checkpoint, artifact, **limits, **options)
     with precast.load(artifact) as engine:
+        admit = engine.manifest.graphs["admit"]
+        measured = 0 if admit.costs is None else len(admit.costs)
+        assert measured == (len(admit.ladder.buckets) if options["backend"] == "inductor" else 0)
+        assert engine.manifest.graphs["decode"].costs is None
         return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]

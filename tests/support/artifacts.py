@@ -172,7 +172,7 @@ def example_manifest() -> Manifest:
                 variants=(
                     VariantInfo(file="graphs/encode.json", max_size=32, tuned_at=12, choices={}),
                 ),
-                signature=signature, ladder=limit.ladder("cpu"), weights="bound",
+                signature=signature, ladder=limit.ladder("cpu"), costs=None, weights="bound",
                 constants=("a", "b"), prepacked_bytes=0,
             )
         },

@@ -45,6 +45,26 @@ def test_compile_inspect_verify(tiny: TinyModels, tmp_path: Path) -> None:
     assert "parity over" in succeed("verify", out, "--against", checkpoint)
 
 
+def test_a_ladder_is_fitted_and_shown_with_its_costs(
+    tiny: TinyModels, compiled: Path, tmp_path: Path
+) -> None:
+    out, lengths = tmp_path / "a.precast", tmp_path / "lengths.json"
+    lengths.write_text('{"lengths": {"9": 3, "30": 1}, "together": {"1": 1}}', "utf-8")
+    given = ("compile", tiny["embed"].checkpoint, "-o", out, "--backend", "reference", "--max-tokens", 128)
+    assert "fitted to traffic: 3 buckets" in invoke(*given, "--traffic", lengths).stderr
+    shown = succeed("inspect", out)
+    assert "tokens: 16, 32, 128" in shown and "ms:" not in shown
+    succeed(*given, "--traffic", lengths, "--graphs", 2, "--overwrite")
+    assert "tokens: 32, 128" in succeed("inspect", out)
+    failed = invoke(*given, "--graphs", 2, "--overwrite")
+    assert failed.exit_code == 2 and "pass traffic too" in failed.stderr
+    failed = invoke(*given, "--traffic", tmp_path / "gone.json", "--overwrite")
+    assert failed.exit_code == 2 and "TrafficError" in failed.stderr
+    shown = succeed("inspect", compiled)
+    costs = json.loads(succeed("inspect", compiled, "--json"))["graphs"]["encode"]["costs"]
+    assert "ms: " + ", ".join(f"{1000 * seconds:.3g}" for seconds in costs) in shown
+
+
 def test_compile_says_in_json_what_it_did(tiny: TinyModels, tmp_path: Path) -> None:
     checkpoint, out = tiny["classify"].checkpoint, tmp_path / "a.precast"
     said = json.loads(

@@ -40,6 +40,14 @@ def compile_command(
     max_rows: Annotated[
         int, typer.Option(help="For generate: rows decoded side by side; a request has one a beam.")
     ] = 64,
+    traffic: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file of input lengths in tokens, to fit the ladder to: a list, or "
+            '{"lengths": {"12": 340}, "together": {"1": 900, "32": 10}}.'
+        ),
+    ] = None,
+    graphs: Annotated[int | None, typer.Option(help="With --traffic: buckets of the ladder at most.")] = None,
     pooling: Annotated[
         list[str] | None, typer.Option(help="Pooling for embed, in place of the checkpoint's; repeatable.")
     ] = None,
@@ -67,7 +75,7 @@ def compile_command(
             quantize=cast(Any, quantize),
             backend=cast(Any, backend),
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-            max_target_length=max_target_length, max_rows=max_rows,
+            max_target_length=max_target_length, max_rows=max_rows, traffic=traffic, graphs=graphs,
             pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
             autotune=autotune, verify=verify, overwrite=overwrite,
         )  # fmt: skip

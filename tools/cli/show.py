@@ -142,6 +142,8 @@ def _graphs(manifest: Manifest) -> Table:
     for name, graph in manifest.graphs.items():
         inputs, outputs = map(_buffers, (graph.signature.inputs, graph.signature.outputs))
         ladder = f"{graph.ladder.axis}: {', '.join(map(str, graph.ladder.buckets))}"
+        if graph.costs is not None:
+            ladder += f"\nms: {', '.join(f'{1000 * seconds:.3g}' for seconds in graph.costs)}"
         weights = f"{graph.weights}" + (f", {_size(graph.prepacked_bytes)}" if graph.prepacked_bytes else "")
         table.add_row(name, inputs, outputs, ladder, weights)
     return table

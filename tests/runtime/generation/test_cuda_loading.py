@@ -11,6 +11,7 @@ import pytest
 import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
+from precast.compiler.measuring import measure_graph
 from precast.graphs.generate import GenerateLimits
 from precast.graphs.generation import generation_ladder, generation_signatures
 from precast.runtime import seq2seq_loading
@@ -132,6 +133,13 @@ def test_a_device_that_fails_while_it_is_loaded(made: Generating, device: FakeDe
     device.fail_next()
     with pytest.raises(DeviceFailedError, match="the device failed while its memory was measured"):
         load(made.artifact, device)
+
+
+def test_sources_are_measured_at_captured_buckets(made: Generating, device: FakeDevice) -> None:
+    manifest = for_cuda(read_manifest(made.artifact))
+    found = measure_graph(made.artifact, manifest, "admit", 10)
+    assert len(found.seconds) == len(manifest.graphs["admit"].ladder.buckets) and min(found.seconds) > 0
+    assert found.upto == manifest.limits.max_tokens and device.live_blocks() == 0
 
 
 @pytest.mark.parametrize(("free", "left"), [(900, 500), (401, 1)])

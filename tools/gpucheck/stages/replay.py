@@ -76,7 +76,7 @@ def direct(setting: Setting) -> Encoder:
     manifest = open_artifact(path)
     graph = manifest.graphs["encode"]
     if setting.device == "cuda":
-        graph = graph.model_copy(update={"ladder": Ladder(graph.ladder.axis, (2,))})
+        graph = graph.model_copy(update={"ladder": Ladder(graph.ladder.axis, (2,)), "costs": None})
     changed = manifest.model_copy(update={"graphs": {"encode": graph}})
     return start_engine(path, changed, EngineOptions(batch_tokens=manifest.limits.max_tokens))
 
