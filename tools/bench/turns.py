@@ -49,6 +49,10 @@ class Turns(Generic[Work, Answer]):
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def leave(self, name: str) -> None:
+        """End a contender; the others go on."""
+        self._connections.pop(name).close()
+
     def answers(self, work: Work) -> dict[str, Answer]:
         """What each contender makes of ``work``, one after the other."""
         return {name: self._ask(name, work)[1] for name in self._connections}
