@@ -7,7 +7,6 @@ import statistics
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,8 @@ from precast.tools.bench.machine import cores
 from precast.tools.bench.peers import hugging_face, precast_artifact
 from precast.tools.bench.peers.contender import OURS, REFERENCE, Contender, Skipped, Subject
 from precast.tools.bench.peers.registry import PEERS, gather
-from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Generate, PeakMemory, Work, served
+from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Generate, PeakMemory, Work, makers
+from precast.tools.bench.report.page import page
 from precast.tools.bench.results import described
 from precast.tools.bench.texts import texts
 from precast.tools.bench.turns import Turns
@@ -35,6 +35,7 @@ class Options:
         artifacts: folders, of one checkpoint.
         against: names of peers.
         model: the checkpoint; as the artifacts name it where left out.
+        name: of the model in tables; as the checkpoint is named where left out.
         texts: the sets by name; the built-in ones where empty.
         rounds: of which medians count.
         threads: of every contender; all cores where left out.
@@ -44,6 +45,7 @@ class Options:
     artifacts: tuple[Path, ...]
     against: tuple[str, ...] = tuple(PEERS)
     model: str | None = None
+    name: str | None = None
     texts: dict[str, list[str]] = field(default_factory=dict)
     rounds: int = 7
     threads: int | None = None
@@ -62,7 +64,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class _Entered:
+class Entered:
     """Who takes part: the contenders that start, how soon they do, and those left out."""
 
     contenders: list[Contender]
@@ -85,15 +87,34 @@ def run(options: Options, say: Callable[[str], None] = print) -> BenchResult:
     threads = options.threads or cores()
     with tempfile.TemporaryDirectory() as folder:
         subject = describe(compared, options.model, threads, Path(folder))
-        contenders, skipped = _contenders(compared, subject, options.against)
+        contenders, skipped = contenders_of(compared, subject, options.against)
         first = _first_work(compared, subject)
-        entered = _enter(contenders, skipped, first, options.rounds, threads, say)
+        entered = enter(contenders, skipped, first, options.rounds, threads, say)
         content = _measure(entered, compared, subject, options, say)
-    content["model"] = shown_name(options.model or compared[0].manifest.model.name)
+    content["model"] = options.name or shown_name(options.model or compared[0].manifest.model.name)
     return read(json.dumps(described(NAME, content)))
 
 
-def _contenders(
+def write(result: BenchResult, output: Path | None, report: Path | None) -> list[Path]:
+    """Write what was asked for.
+
+    Args:
+        result: what was found.
+        output: for its JSON.
+        report: for a page of HTML.
+
+    Returns:
+        The files.
+    """
+    contents = {output: result.model_dump_json(indent=2) + "\n", report: page(result)}
+    written = [(path, content) for path, content in contents.items() if path is not None]
+    for path, content in written:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(content, "utf-8")
+    return [path for path, _ in written]
+
+
+def contenders_of(
     compared: Sequence[Compared], subject: Subject, against: Sequence[str]
 ) -> tuple[list[Contender], list[Skipped]]:
     """Ours, then HF fp32, whom all are compared with and who always takes part, then the others."""
@@ -110,14 +131,14 @@ def _first_work(compared: Sequence[Compared], subject: Subject) -> Work:
     return EmbedTexts(([FIRST_TEXT],))
 
 
-def _enter(
+def enter(
     contenders: Sequence[Contender],
     skipped: Sequence[Skipped],
     first: Work,
     rounds: int,
     threads: int,
     say: Callable[[str], None],
-) -> _Entered:
+) -> Entered:
     """Start everybody afresh, in turns; a peer that fails is left out with its own error as the reason."""
     entered, left_out = list(contenders), list(skipped)
     taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in contenders}
@@ -142,19 +163,18 @@ def _enter(
         }
         for one in entered
     }
-    return _Entered(entered, starts, left_out)
+    return Entered(entered, starts, left_out)
 
 
 def _measure(
-    entered: _Entered,
+    entered: Entered,
     compared: Sequence[Compared],
     subject: Subject,
     options: Options,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """JSON of everything that is measured in turns."""
-    makers = {one.name: partial(served, one.make, subject.threads) for one in entered.contenders}
-    with Turns[Work, Any](makers, options.rest) as turns:
+    with Turns[Work, Any](makers(entered.contenders, subject.threads), options.rest) as turns:
         if subject.task == "generate":
             figures = generation_bench.figures(turns, compared, options.rounds, say)
         else:
@@ -182,7 +202,7 @@ def _measure(
 
 def _encoder_figures(
     turns: Turns[Work, Any],
-    entered: _Entered,
+    entered: Entered,
     compared: Sequence[Compared],
     options: Options,
     say: Callable[[str], None],

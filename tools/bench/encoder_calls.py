@@ -96,9 +96,7 @@ def disagreeing(answers: Mapping[str, np.ndarray], exact: Collection[str]) -> di
         accuracy = _accuracy(answers[name], answers[REFERENCE])
         cosine, error = accuracy["least_cosine"], accuracy["relative_error"]
         if cosine is None and not error <= FAIR_ERROR:
-            found[name] = (
-                f"it runs another model: relative error {error:.2g} to HF fp32, at most {FAIR_ERROR}"
-            )
+            found[name] = f"it runs another model: off by {error:.2g} from HF fp32, at most {FAIR_ERROR}"
         elif cosine is not None and not cosine >= FAIR_COSINE:
             found[name] = f"it runs another model: cosine {cosine:.4f} to HF fp32, at least {FAIR_COSINE}"
     return found

@@ -46,11 +46,13 @@ def contenders(subject: Subject) -> list[Contender]:
 
 def prepare(subject: Subject) -> Path:
     """Convert; what is there already is kept."""
+    folder = _folder(subject)
+    if folder.is_dir():
+        return folder
     from precast.compiler.checkpoint import open_checkpoint
     from precast.tools.bench.peers.ctranslate2_model import convert
 
-    folder = _folder(subject)
-    return folder if folder.is_dir() else convert(open_checkpoint(subject.model).path, folder)
+    return convert(open_checkpoint(subject.model).path, folder)
 
 
 def encoder_engine(subject: Subject, kind: str) -> PaddedEngine:

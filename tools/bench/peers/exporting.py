@@ -1,8 +1,8 @@
 """Hugging Face's model as a ``torch.export`` program, from which ONNX and OpenVINO models are made.
 
-transformers may leave the mask out where the batch that it sees has nothing to mask: a trace with such a batch
-gives a model that takes padding for text. So the example is ragged, the sizes are symbolic, and the program is
-held against the model at other sizes before anyone converts it.
+transformers may leave the mask out where the batch that it sees has nothing to mask: a trace with such a
+batch gives a model that takes padding for text. So the example is ragged, the sizes are symbolic, and the
+program is held against the model at other sizes before anyone converts it.
 """
 
 from __future__ import annotations

@@ -37,12 +37,12 @@ def contenders(subject: Subject) -> list[Contender]:
 
 def prepare(subject: Subject, kind: Kind) -> Path:
     """Export, and quantize for int8; what is there already is kept."""
-    from precast.tools.bench.peers.exporting import onnx_model
-
     path = _path(subject, kind)
     if path.is_file():
         return path
     if kind == "fp32":
+        from precast.tools.bench.peers.exporting import onnx_model
+
         return onnx_model(subject, path)
     return _quantize(prepare(subject, "fp32"), path)
 

@@ -37,15 +37,15 @@ def contenders(subject: Subject) -> list[Contender]:
 
 def prepare(subject: Subject) -> Path:
     """Convert, weights in fp32; what is there already is kept."""
+    path = _path(subject)
+    if path.is_file():
+        return path
     import openvino
 
     from precast.tools.bench.peers.exporting import exported
 
-    path = _path(subject)
-    if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        model = openvino.convert_model(exported(subject))
-        openvino.save_model(model, path, compress_to_fp16=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    openvino.save_model(openvino.convert_model(exported(subject)), path, compress_to_fp16=False)
     return path
 
 

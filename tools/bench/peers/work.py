@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
+from precast.tools.bench.peers.contender import Contender
 from precast.tools.bench.peers.jobs import GenerationEngine, Job, Targets
 
 if TYPE_CHECKING:
@@ -101,6 +103,11 @@ def served(make: Callable[[], Any], threads: int) -> Callable[[Work], Any]:
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     engine = make()
     return lambda work: work.run(engine)
+
+
+def makers(contenders: Sequence[Contender], threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
+    """Contenders as ``Turns`` makes them."""
+    return {one.name: partial(served, one.make, threads) for one in contenders}
 
 
 def _joined(parts: list[np.ndarray]) -> np.ndarray:
