@@ -20,7 +20,8 @@ from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating, torch_dtype
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Generating, contender
-from precast.tools.bench.peers.work import EmbedTexts
+from precast.tools.bench.peers.work import EmbedTexts, PeakMemory, Work, makers
+from precast.tools.bench.turns import ContenderEnded, Turns
 from precast.tools.cli import console
 from precast.tools.cli.app import app
 from precast.tools.models import write_small_seq2seq
@@ -131,6 +132,16 @@ def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
     seconds = fresh.start(made, WORK, 1)
     assert list(seconds) == list(fresh.PHASES) and all(value >= 0 for value in seconds.values())
     assert seconds["import torch"] > 0.1 and seconds["load"] > 0
+
+
+def test_who_leaves_is_not_asked_again_and_who_fails_is_named() -> None:
+    some = [Contender(name, name, "fp32", dict, ()) for name in ("leaves", "stays")]
+    with Turns[Work, Any](makers(some, 1)) as turns:
+        assert list(turns.answers(PeakMemory())) == ["leaves", "stays"]
+        turns.leave("leaves")
+        assert list(turns.measured(PeakMemory(), 2)[1]) == ["stays"]
+        with pytest.raises(ContenderEnded, match="stays ended before it answered"):
+            turns.answers(WORK)  # a dict embeds nothing
 
 
 def test_a_fresh_process_tells_its_last_word() -> None:

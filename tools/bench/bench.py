@@ -22,7 +22,7 @@ from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Generate, PeakM
 from precast.tools.bench.report.page import page
 from precast.tools.bench.results import described
 from precast.tools.bench.texts import texts
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.turns import ContenderEnded, Turns
 
 FIRST_TEXT = "Cast ahead of time, assembled on site."
 
@@ -90,7 +90,10 @@ def run(options: Options, say: Callable[[str], None] = print) -> BenchResult:
         contenders, skipped = contenders_of(compared, subject, options.against)
         first = _first_work(compared, subject)
         entered = enter(contenders, skipped, first, options.rounds, threads, say)
-        content = _measure(entered, compared, subject, options, say)
+        try:
+            content = _measure(entered, compared, subject, options, say)
+        except ContenderEnded as error:
+            raise BenchError(f"{error}; leave its peer out with --against") from error
     content["model"] = options.name or shown_name(options.model or compared[0].manifest.model.name)
     return read(json.dumps(described(NAME, content)))
 

@@ -54,7 +54,7 @@ def grids(result: BenchResult) -> list[Grid]:
 
 def accuracy(row: EncoderRow) -> str:
     """The cosine, or the relative error where answers have none."""
-    return f"error {row.relative_error:.1e}" if row.least_cosine is None else f"cosine {row.least_cosine:.5f}"
+    return f"off by {row.relative_error:.1e}" if row.least_cosine is None else f"{row.least_cosine:.5f}"
 
 
 def _encoders(result: BenchResult) -> Iterator[Grid]:

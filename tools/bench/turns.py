@@ -18,6 +18,10 @@ Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 
+class ContenderEnded(RuntimeError):
+    """A process ended before it answered: its engine failed, or the system took its memory."""
+
+
 class Turns(Generic[Work, Answer]):
     """Processes that wait for their turn; a context manager that ends them.
 
@@ -77,7 +81,7 @@ class Turns(Generic[Work, Answer]):
         try:
             taken: tuple[float, Answer] = connection.recv()
         except EOFError as error:
-            raise RuntimeError(f"{name} ended before it answered; its own error stands above") from error
+            raise ContenderEnded(f"{name} ended before it answered; its own error stands above") from error
         return taken
 
 
