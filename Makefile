@@ -35,8 +35,7 @@ test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
-	$(BIN)/python -m precast.tools.bench.throughput
-	$(BIN)/python -m precast.tools.bench.cold_start
+	$(BIN)/python -m precast.tools.bench.encoder_bench
 	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.readme
 

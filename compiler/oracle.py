@@ -22,7 +22,7 @@ from precast.compiler.model.spec import Embedder, ModelSpec
 from precast.compiler.sentence_transformers import read_modules
 from precast.graphs.encode import Task
 
-_TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "tanh": torch.tanh,
     "identity": lambda x: x,
     "relu": torch.relu,
@@ -45,7 +45,7 @@ class Oracle:
     def __init__(self, checkpoint: Checkpoint, spec: ModelSpec) -> None:
         self._task = spec.task
         self._head = spec.head
-        kind = _model_class(checkpoint, spec.task)
+        kind = model_class(checkpoint, spec.task)
         both_halves = kind is AutoModel and checkpoint.config.is_encoder_decoder
         transformers.utils.logging.disable_progress_bar()
         with torch.no_grad():
@@ -73,11 +73,12 @@ class Oracle:
             weight = self._dense[f"head.dense.{index}.linear.weight"].float()
             bias = self._dense.get(f"head.dense.{index}.linear.bias")
             pooled = F.linear(pooled, weight, None if bias is None else bias.float())
-            pooled = _TORCH_ACTIVATIONS[dense.activation](pooled)
+            pooled = TORCH_ACTIVATIONS[dense.activation](pooled)
         return F.normalize(pooled, dim=0) if self._head.normalize else pooled
 
 
-def _model_class(checkpoint: Checkpoint, task: Task) -> Any:
+def model_class(checkpoint: Checkpoint, task: Task) -> Any:
+    """The class of transformers that answers ``task``."""
     if task in ("classify", "rerank"):
         return AutoModelForSequenceClassification
     if task == "token-classify":

@@ -17,10 +17,12 @@ import pytest
 import torch
 
 from precast.tools.bench import generation, generation_tables, ragged
-from precast.tools.bench.ctranslate2_model import convert
 from precast.tools.bench.generation_load import STEPS_PER_LOOK
 from precast.tools.bench.generation_models import TINY_SHAPES, Shape, write_checkpoint
-from precast.tools.bench.generation_peers import Job, agreement, ctranslate2_generator, hugging_face
+from precast.tools.bench.peers.ctranslate2_model import convert
+from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
+from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
+from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.ragged import Load, Request, draw_requests, percentile, poisson
 from precast.tools.bench.readme import TABLES
 
@@ -108,8 +110,8 @@ def test_ctranslate2_holds_the_same_model(shape: Shape, tmp_path: Path) -> None:
     converted = convert(checkpoint, tmp_path / "converted")
     sources = tuple(tuple(range(start, start + 9)) for start in range(3, 250, 25))
     job = Job(sources, 16, 1)
-    theirs = hugging_face(checkpoint, torch.float32, 1)(job)
-    ours = ctranslate2_generator(converted, "float32", 1)(job)
+    theirs = HuggingFaceGenerating(checkpoint, torch.float32, 1).generate(job)
+    ours = CTranslate2Generating(converted, "float32", 1).generate(job)
     assert all(len(target) == 16 for target in ours)
     assert len({tuple(target) for target in theirs}) > 1, "all targets alike would show nothing"
     assert ours == theirs
@@ -117,6 +119,7 @@ def test_ctranslate2_holds_the_same_model(shape: Shape, tmp_path: Path) -> None:
 
 def test_agreement_is_the_share_of_equal_places() -> None:
     assert agreement([[1, 2], [3, 4]], [[1, 2], [4, 3]]) == 0.5
+    assert agreement([[1, 2]], [[1, 2, 3, 4]]) == 0.5
 
 
 def test_percentiles_are_values_that_occurred() -> None:

@@ -6,9 +6,7 @@
 from __future__ import annotations
 
 import argparse
-import random
-import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -17,18 +15,15 @@ from typing import Any, Literal
 import torch
 
 import precast
-from precast.tools.bench.ctranslate2_model import convert
+from precast.tools.bench.generation_calls import Called, drawn_sources, measure_call
 from precast.tools.bench.generation_load import measure_load, measure_looks
-from precast.tools.bench.generation_models import FIRST_WORD, SHAPES, TINY_SHAPES, Shape, write_checkpoint
-from precast.tools.bench.generation_peers import (
-    Generator,
-    Job,
-    Targets,
-    agreement,
-    ctranslate2_generator,
-    hugging_face,
-    precast_generator,
-)
+from precast.tools.bench.generation_models import SHAPES, TINY_SHAPES, Shape, write_checkpoint
+from precast.tools.bench.peers.ctranslate2_model import convert
+from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
+from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
+from precast.tools.bench.peers.jobs import Job
+from precast.tools.bench.peers.precast_artifact import Generating
+from precast.tools.bench.peers.work import Work, served
 from precast.tools.bench.results import FOLDER, write_result
 from precast.tools.bench.turns import Turns
 
@@ -119,26 +114,29 @@ def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"
     return Prepared(checkpoint, converted, fp32, bf16)
 
 
-def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Generator]]:
+def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
     """Everybody who generates with one model, in the order of their turns."""
-    return {
-        "precast fp32": partial(precast_generator, model.fp32, threads),
-        BF16: partial(precast_generator, model.bf16, threads),
-        REFERENCE: partial(hugging_face, model.checkpoint, torch.float32, threads),
-        "HF generate bf16": partial(hugging_face, model.checkpoint, torch.bfloat16, threads),
-        "CTranslate2 fp32": partial(ctranslate2_generator, model.converted, "float32", threads),
-        "CTranslate2 int8": partial(ctranslate2_generator, model.converted, "int8", threads),
+    engines: dict[str, Callable[[], Any]] = {
+        "precast fp32": partial(Generating, model.fp32, threads),
+        BF16: partial(Generating, model.bf16, threads),
+        REFERENCE: partial(HuggingFaceGenerating, model.checkpoint, torch.float32, threads),
+        "HF generate bf16": partial(HuggingFaceGenerating, model.checkpoint, torch.bfloat16, threads),
+        "CTranslate2 fp32": partial(CTranslate2Generating, model.converted, "float32", threads),
+        "CTranslate2 int8": partial(CTranslate2Generating, model.converted, "int8", threads),
     }
+    return {name: partial(served, make, threads) for name, make in engines.items()}
 
 
 def measure(shape: Shape, model: Prepared, settings: Settings) -> list[dict[str, Any]]:
     """A row for each batch, number of beams and contender."""
     rows: list[dict[str, Any]] = []
-    with Turns[Job, Targets](makers(model, settings.threads), settings.rest) as turns:
+    with Turns[Work, Any](makers(model, settings.threads), settings.rest) as turns:
         for beams in settings.beams:
             for batch in settings.batches:
-                job = Job(_sources(shape, batch, settings.source_length), settings.new_tokens, beams)
-                rows += _rows(shape, job, *turns.measured(job, settings.rounds))
+                sources = drawn_sources(shape.vocab_size, batch, settings.source_length)
+                job = Job(sources, settings.new_tokens, beams)
+                found = measure_call(turns, job, settings.rounds, REFERENCE)
+                rows += _rows(shape, job, found)
                 print(f"{shape.name}, batch {batch}, beams {beams}: measured", flush=True)
     return rows
 
@@ -176,34 +174,21 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
     }
 
 
-def _sources(shape: Shape, batch: int, length: int) -> tuple[tuple[int, ...], ...]:
-    draw = random.Random(0)
-    return tuple(
-        tuple(draw.randrange(FIRST_WORD, shape.vocab_size - 1) for _ in range(length)) for _ in range(batch)
-    )
-
-
-def _rows(
-    shape: Shape, job: Job, answers: dict[str, Targets], seconds: dict[str, list[float]]
-) -> list[dict[str, Any]]:
-    """Tokens count once for each source, whatever the number of beams."""
-    tokens = len(job.sources) * job.new_tokens
-    medians = {name: statistics.median(taken) for name, taken in seconds.items()}
-    equal = {name: agreement(answer, answers[REFERENCE]) for name, answer in answers.items()}
+def _rows(shape: Shape, job: Job, found: Mapping[str, Called]) -> list[dict[str, Any]]:
     return [
         {
             "shape": shape.name,
             "batch": len(job.sources),
             "beams": job.beams,
             "contender": name,
-            "median_s": round(medians[name], 6),
-            "least_s": round(min(taken), 6),
-            "most_s": round(max(taken), 6),
-            "tokens_per_s": round(tokens / medians[name], 1),
-            **{ratio: round(medians[other] / medians[name], 2) for ratio, other in RATIOS.items()},
-            "equal_tokens": round(equal[name], 4),
+            "median_s": round(one.median, 6),
+            "least_s": round(min(one.seconds), 6),
+            "most_s": round(max(one.seconds), 6),
+            "tokens_per_s": one.tokens_per_s,
+            **{ratio: round(found[other].median / one.median, 2) for ratio, other in RATIOS.items()},
+            "equal_tokens": one.equal_tokens,
         }
-        for name, taken in seconds.items()
+        for name, one in found.items()
     ]
 
 

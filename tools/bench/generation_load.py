@@ -11,7 +11,17 @@ from typing import Any
 
 from precast.artifacts.reader import read_manifest
 from precast.graphs.generate import GenerateLimits
-from precast.tools.bench.ragged import Load, Request, Served, draw_requests, percentile, poisson, server
+from precast.tools.bench.ragged import (
+    LONGEST_SOURCE,
+    LONGEST_TARGET,
+    Load,
+    Request,
+    Served,
+    draw_requests,
+    percentile,
+    poisson,
+    server,
+)
 from precast.tools.bench.turns import Turns
 
 GROUP = 16
@@ -34,7 +44,7 @@ def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, th
     Returns:
         JSON: ``requests``, ``saturation_requests_per_s``, ``stream_requests_per_s`` and ``rows``.
     """
-    requests = draw_requests(count, vocab_size)
+    requests = _requests(artifact, vocab_size, count)
     ways = _ways(artifact)
     with Turns[Load, Served]({_ENGINE: partial(server, artifact, threads)}) as engine:
         at_once = _rounds(engine, requests, (0.0,) * count, ways, rounds)
@@ -62,7 +72,7 @@ def measure_looks(
         rounds: of which medians count, after one that does not.
         threads: of each engine.
     """
-    load = Load(draw_requests(count, vocab_size), (0.0,) * count, None)
+    load = Load(_requests(artifact, vocab_size, count), (0.0,) * count, None)
     makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_LOOK}
     with Turns[Load, Served](makers) as engines:
         engines.answers(load)
@@ -70,6 +80,18 @@ def measure_looks(
     return [
         {"steps_per_look": int(steps), **_medians([served[steps] for served in found])} for steps in makers
     ]
+
+
+def _requests(artifact: Path, vocab_size: int, count: int) -> tuple[Request, ...]:
+    """None longer than the artifact takes; a target has its start token besides."""
+    limits = read_manifest(artifact).limits
+    assert isinstance(limits, GenerateLimits)
+    return draw_requests(
+        count,
+        vocab_size,
+        source=min(LONGEST_SOURCE, limits.max_source_length),
+        target=min(LONGEST_TARGET, limits.max_target_length - 1),
+    )
 
 
 def _ways(artifact: Path) -> dict[str, int | None]:

@@ -16,11 +16,16 @@ def machine() -> dict[str, object]:
     """Processor, cores, instruction sets that matter, operating system."""
     return {
         "cpu": _cpu_name(),
-        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cores": cores(),
         "instruction_sets": [name for name in _NOTABLE if name in instruction_sets()],
         "system": platform.system(),
         "python": platform.python_version(),
     }
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(*packages: str) -> dict[str, str]:

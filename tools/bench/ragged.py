@@ -62,18 +62,31 @@ class Served:
     tokens: int
 
 
-def draw_requests(count: int, vocab_size: int, seed: int = 0) -> tuple[Request, ...]:
-    """Sources of 5 to 60 tokens, targets of 8 to 64.
+LONGEST_SOURCE, LONGEST_TARGET = 60, 64
+_SHORTEST_SOURCE, _SHORTEST_TARGET = 5, 8
+
+
+def draw_requests(
+    count: int, vocab_size: int, seed: int = 0, source: int = LONGEST_SOURCE, target: int = LONGEST_TARGET
+) -> tuple[Request, ...]:
+    """Sources of 5 to 60 tokens, targets of 8 to 64, or less where an artifact takes no more.
 
     Args:
         count: of requests.
         vocab_size: token ids are from 3 up, below its last.
         seed: of the drawing.
+        source: tokens of the longest source.
+        target: tokens of the longest target.
     """
     draw = random.Random(seed)
+
+    def length(shortest: int, longest: int) -> int:
+        return draw.randint(min(shortest, longest), longest)
+
     return tuple(
         Request(
-            tuple(draw.randrange(3, vocab_size - 1) for _ in range(draw.randint(5, 60))), draw.randint(8, 64)
+            tuple(draw.randrange(3, vocab_size - 1) for _ in range(length(_SHORTEST_SOURCE, source))),
+            length(_SHORTEST_TARGET, target),
         )
         for _ in range(count)
     )

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from precast.tools.bench.bench_tables import encoder_bench
 from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
@@ -108,6 +109,7 @@ _ABSENT = {"gpu_check": _UNMEASURED, "gpu_check_generation": _UNMEASURED}
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "encoder_throughput": encoder_throughput,
     "cold_start": cold_start,
+    "bench_encoder": encoder_bench,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,
     "cross_check": cross_check,

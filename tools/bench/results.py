@@ -11,7 +11,10 @@ from typing import Any
 from precast.tools.bench.machine import machine, versions
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks" / "results"
-_PACKAGES = ("torch", "transformers", "sentence-transformers", "ctranslate2", "tokenizers", "numpy")
+_PACKAGES = (
+    "torch", "transformers", "sentence-transformers", "ctranslate2", "onnxruntime", "onnx", "openvino",
+    "tokenizers", "numpy",
+)  # fmt: skip
 
 
 def write_result(name: str, content: dict[str, Any], path: Path | None = None) -> Path:
@@ -24,9 +27,13 @@ def write_result(name: str, content: dict[str, Any], path: Path | None = None) -
     """
     path = path or FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    data = {"benchmark": name, "machine": machine(), "versions": versions(*_PACKAGES), **content}
-    path.write_text(json.dumps(data, indent=2) + "\n", "utf-8")
+    path.write_text(json.dumps(described(name, content), indent=2) + "\n", "utf-8")
     return path
+
+
+def described(name: str, content: dict[str, Any]) -> dict[str, Any]:
+    """The figures with the machine and the versions beside them, as ``write_result`` writes them."""
+    return {"benchmark": name, "machine": machine(), "versions": versions(*_PACKAGES), **content}
 
 
 def read_result(name: str) -> dict[str, Any] | None:
@@ -37,9 +44,10 @@ def read_result(name: str) -> dict[str, Any] | None:
     return data
 
 
-def summary(seconds: Sequence[float]) -> dict[str, float]:
+def summary(seconds: Sequence[float]) -> dict[str, Any]:
     """Median and the quartiles around it, in milliseconds."""
-    low, middle, high = statistics.quantiles(seconds, n=4, method="inclusive")
+    given = seconds if len(seconds) > 1 else [*seconds, *seconds]  # one alone has no quartiles
+    low, middle, high = statistics.quantiles(given, n=4, method="inclusive")
     return {
         "median_ms": round(middle * 1e3, 3),
         "lower_quartile_ms": round(low * 1e3, 3),

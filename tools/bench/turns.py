@@ -18,6 +18,10 @@ Work = TypeVar("Work")
 Answer = TypeVar("Answer")
 
 
+class ContenderEnded(RuntimeError):
+    """A process ended before it answered: its engine failed, or the system took its memory."""
+
+
 class Turns(Generic[Work, Answer]):
     """Processes that wait for their turn; a context manager that ends them.
 
@@ -49,6 +53,10 @@ class Turns(Generic[Work, Answer]):
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
+    def leave(self, name: str) -> None:
+        """End a contender; the others go on."""
+        self._connections.pop(name).close()
+
     def answers(self, work: Work) -> dict[str, Answer]:
         """What each contender makes of ``work``, one after the other."""
         return {name: self._ask(name, work)[1] for name in self._connections}
@@ -73,7 +81,7 @@ class Turns(Generic[Work, Answer]):
         try:
             taken: tuple[float, Answer] = connection.recv()
         except EOFError as error:
-            raise RuntimeError(f"{name} ended before it answered; its own error stands above") from error
+            raise ContenderEnded(f"{name} ended before it answered; its own error stands above") from error
         return taken
 
 

@@ -8,6 +8,7 @@ import typer
 
 import precast
 from precast.tools.cli.answer import classify_command, embed_command, rank_command
+from precast.tools.cli.bench import bench_command
 from precast.tools.cli.compile import compile_command, verify_command
 from precast.tools.cli.generate import generate_command
 from precast.tools.cli.show import inspect_command
@@ -25,6 +26,7 @@ app.command("embed")(embed_command)
 app.command("classify")(classify_command)
 app.command("rank")(rank_command)
 app.command("generate")(generate_command)
+app.command("bench")(bench_command)
 
 
 def _version(asked: bool) -> None:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from rich.table import Table
 
 import precast
+from precast.tools.bench.bench import contenders_of
+from precast.tools.bench.comparison import describe, open_artifacts
+from precast.tools.bench.machine import cores
 from precast.tools.bench.minilm import checkpoint
-from precast.tools.bench.throughput import makers
+from precast.tools.bench.peers.work import EmbedTexts, Work, makers
 from precast.tools.bench.turns import Turns
 from precast.tools.cli.compile import compile_command
 from precast.tools.cli.console import out as console
@@ -60,9 +64,13 @@ def _similarity_table(similarity: np.ndarray) -> Table:
 def _compare(artifacts: Mapping[str, Path]) -> list[str]:
     """Print parity and time of every contender; return the dtypes whose answers are off."""
     batch = SENTENCES * 4
-    with Turns(makers(artifacts)) as turns:
-        answers = turns.answers(batch)
-        seconds = turns.seconds(batch, ROUNDS)
+    model = str(checkpoint())
+    compared = open_artifacts(list(artifacts.values()), model)
+    with TemporaryDirectory() as folder:
+        subject = describe(compared, model, cores(), Path(folder))
+    contenders, _ = contenders_of(compared, subject, ("hf",))
+    with Turns[Work, np.ndarray](makers(contenders, subject.threads)) as turns:
+        answers, seconds = turns.measured(EmbedTexts((batch,)), ROUNDS)
     expected = answers["HF eager fp32"]
     cosine = {name: float((answer * expected).sum(-1).min()) for name, answer in answers.items()}
     median = {name: sorted(taken)[ROUNDS // 2] for name, taken in seconds.items()}

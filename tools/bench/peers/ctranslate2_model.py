@@ -1,4 +1,4 @@
-"""A checkpoint without a tokenizer, converted to CTranslate2's format."""
+"""A checkpoint converted to CTranslate2's format, without a tokenizer: ids go in and come out."""
 
 from __future__ import annotations
 
@@ -31,8 +31,17 @@ class _Numbers:
 class _Converter(TransformersConverter):
     """CTranslate2's own converter, given a tokenizer that no file holds."""
 
+    def load_model(self, model_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
+        model = super().load_model(model_class, model_name_or_path, **kwargs)
+        if not model.config.is_encoder_decoder:
+            # transformers 5 has no other positions and dropped the word for them; the converter asks for it.
+            model.config.position_embedding_type = "absolute"
+        return model
+
     def load_tokenizer(self, tokenizer_class: Any, model_name_or_path: str, **kwargs: Any) -> _Numbers:
         config = AutoConfig.from_pretrained(model_name_or_path)
+        if not config.is_encoder_decoder:
+            return _Numbers(config.vocab_size, {}, 0, 1)
         named = {config.pad_token_id: "<pad>"} if config.model_type == "marian" else {}
         return _Numbers(config.vocab_size, named, config.decoder_start_token_id, config.eos_token_id)
 
@@ -41,7 +50,7 @@ def convert(checkpoint: Path, folder: Path) -> Path:
     """Convert in fp32; the type to compute in is chosen when the model is loaded.
 
     Args:
-        checkpoint: a T5 or Marian checkpoint.
+        checkpoint: an encoder-decoder as T5 or Marian, or an encoder as BERT.
         folder: to write into; what is there is replaced.
 
     Returns:

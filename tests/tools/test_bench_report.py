@@ -1,0 +1,131 @@
+"""What is made of a result of ``precast bench``: ratios, tables, a report that needs nothing else."""
+
+from __future__ import annotations
+
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+
+from precast.tools.bench.bench_result import BenchResult, read
+from precast.tools.bench.encoder_calls import disagreeing
+from precast.tools.bench.grids import grids
+from precast.tools.bench.peers.contender import REFERENCE
+from precast.tools.bench.ratios import ratios
+from precast.tools.bench.readme import TABLES
+from precast.tools.bench.report.markup import Markup, element
+from precast.tools.bench.report.page import page
+from precast.tools.bench.report.scatter import Point, scatter, ticks
+from precast.tools.bench.results import summary
+from tests.support.bench_results import OURS, PEER, encoder_result, generation_result
+
+HOSTILE = "<script src='http://x/y.js'>alert(1)</script>\"&"
+VOID = {"meta", "br"}
+
+
+class Page(HTMLParser):
+    """Every tag with its attributes, and whether all were closed in order."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self._open: list[str] = []
+        self.feed(text)
+        assert not self._open
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self._open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self._open.pop() == tag
+
+
+def test_ratios_are_against_hf_and_against_the_fastest_of_the_others() -> None:
+    found = ratios({"ours": 2.0, "ours too": 1.0, REFERENCE: 6.0, "a": 3.0, "b": 4.0}, ["ours", "ours too"])
+    assert found["ours"] == {"times_hf_fp32": 3.0, "best_peer": "a", "times_best_peer": 1.5}
+    assert found["b"] == {"times_hf_fp32": 1.5, "best_peer": "a", "times_best_peer": 0.75}
+    assert found[REFERENCE]["times_hf_fp32"] == 1.0
+
+
+def test_one_round_is_its_own_quartiles() -> None:
+    assert summary([0.002]) == dict.fromkeys(("median_ms", "lower_quartile_ms", "upper_quartile_ms"), 2.0)
+
+
+def test_who_runs_another_model_is_left_out() -> None:
+    wanted = np.eye(8, dtype=np.float32)
+    answers = {REFERENCE: wanted, "same": wanted + 1e-5, "other": wanted + 0.1, "shape": wanted[:1]}
+    found = disagreeing(answers, ["same", "other", "shape"])
+    assert set(found) == {"other", "shape"} and "cosine" in found["other"]
+    logits = np.array([[1.0], [2.0]])
+    assert set(
+        disagreeing({REFERENCE: logits, "same": logits, "other": logits + 0.5}, ["same", "other"])
+    ) == {"other"}
+    assert disagreeing({REFERENCE: wanted, "nan": wanted * np.nan}, ["nan"])
+
+
+@pytest.mark.parametrize("result", [encoder_result(), generation_result()], ids=["encoder", "generation"])
+def test_a_result_is_read_as_it_was_written(result: BenchResult) -> None:
+    assert read(result.model_dump_json()) == result
+    with pytest.raises(ValidationError):
+        read(result.model_dump_json().replace('"rounds":3', '"rounds":"three"'))
+    with pytest.raises(ValidationError):
+        read(result.model_dump_json().replace('"rounds"', '"turns"'))
+
+
+@pytest.mark.parametrize(
+    "result", [encoder_result(HOSTILE, HOSTILE), generation_result()], ids=["encoder", "generation"]
+)
+def test_the_report_needs_nothing_else_and_escapes_what_it_is_told(result: BenchResult) -> None:
+    text = page(result)
+    found = Page(text)
+    assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "img", "iframe", "object", "embed"})
+    for _, attributes in found.tags:
+        assert set(attributes).isdisjoint({"src", "href", "srcset", "action", "style"})
+        assert not any(name.startswith("on") for name in attributes)
+    assert "url(" not in text and "@import" not in text
+    if result.model == HOSTILE:
+        assert text.count("&lt;script src=&#x27;http://x/y.js&#x27;&gt;") == 3  # title, head line, reason
+    assert "prefers-color-scheme" in text and "a CPU" in text and "transformers" in text
+    assert {"svg", "circle", "rect", "table"} <= {tag for tag, _ in found.tags}
+
+
+def test_every_contender_stands_in_every_chart_and_table() -> None:
+    text = page(encoder_result())
+    for name in (OURS, REFERENCE, PEER):
+        assert text.count(f">{name}<") >= 4  # scatter, waterfall, two tables
+    assert f'class="good">1.50×<small> {PEER}</small>' in text and "openvino" in text
+    assert ">1.25<" in text  # what padding wastes
+
+
+def test_tables_are_as_wide_as_their_heads() -> None:
+    for result in (encoder_result(), generation_result()):
+        for grid in grids(result):
+            assert grid.rows and len(grid.rows) == len(grid.ours)
+            assert {len(row) for row in grid.rows} == {len(grid.heads)}
+    first = grids(encoder_result())[0]
+    ours = first.rows[0]
+    assert [cell.text for cell in ours[:5]] == ["1", OURS, "2.00", "3.00×", "1.50×"]
+    assert ours[2].detail == "(1.50–2.50)" and ours[4].detail == PEER
+    assert ours[3].good and ours[4].good and not any(cell.good for cell in first.rows[1])
+
+
+def test_the_readme_has_a_row_for_each_of_ours() -> None:
+    table = TABLES["bench_encoder"](encoder_result().model_dump(mode="json"))
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) == 2 + 2 and len({line.count("|") for line in rows}) == 1
+    assert rows[2] == f"| short | 1 | {OURS} | 1.50× {PEER} | 1.50× {PEER} | 3.00× | 0.99990 |"
+    assert "Not measured: openvino (not installed)." in table and "torch 2" in table
+
+
+def test_ticks_are_round_and_names_do_not_cover_each_other() -> None:
+    assert ticks(0.3, 30) == pytest.approx([0.5, 1, 2, 5, 10, 20])
+    same = [Point(f"contender {number}", 5.0, 100.0, number == 0) for number in range(5)]
+    drawn = scatter(same, "ms", "texts/s")
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" class="label', drawn)]
+    assert len(heights) == 5 and min(np.diff(sorted(heights))) >= 13
+    assert isinstance(element("p", Markup("<b>"), "<i>"), Markup)
+    assert element("p", Markup("<b></b>"), "<i>", class_="a") == '<p class="a"><b></b>&lt;i&gt;</p>'

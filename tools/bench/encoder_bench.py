@@ -1,0 +1,34 @@
+"""``precast bench`` of all-MiniLM-L6-v2 in fp32 and bf16, for README; the report lies beside the result."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from precast.tools.bench.bench import Options, run, write
+from precast.tools.bench.minilm import artifact, checkpoint
+from precast.tools.bench.results import FOLDER
+
+NAME = "bench_encoder"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, help="of every contender; all cores where left out")
+    parser.add_argument("--artifacts", type=Path, default=Path("build/bench"))
+    options = parser.parse_args()
+    paths = tuple(artifact(options.artifacts, dtype) for dtype in ("fp32", "bf16"))
+    asked = Options(
+        paths,
+        model=str(checkpoint()),
+        name="all-MiniLM-L6-v2",
+        rounds=options.rounds,
+        threads=options.threads,
+    )
+    for path in write(run(asked), FOLDER / f"{NAME}.json", FOLDER / f"{NAME}.html"):
+        print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,142 @@
+"""The tables of ``precast bench``, as the terminal and the report both show them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from precast.tools.bench.bench_result import BenchResult, EncoderRow, GenerationRow
+from precast.tools.bench.fresh import PHASES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One place of a table.
+
+    Attributes:
+        text: what stands there.
+        good: whether it is a ratio above 1 of one of ours.
+        detail: behind it, in a softer voice.
+    """
+
+    text: str
+    good: bool = False
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Grid:
+    """One table.
+
+    Attributes:
+        title: above it.
+        heads: of its columns; the first one or two name the row.
+        rows: as wide as the heads.
+        ours: for each row, whether it is one of ours.
+    """
+
+    title: str
+    heads: tuple[str, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    ours: tuple[bool, ...]
+
+
+def grids(result: BenchResult) -> list[Grid]:
+    """All tables of a result, in order."""
+    found = [*_encoders(result), *_generators(result), _once(result)]
+    if result.arrivals:
+        found.append(_arrivals(result))
+    if result.skipped:
+        rows = tuple((Cell(one.name), Cell(one.reason)) for one in result.skipped)
+        found.append(Grid("Not measured", ("who", "why"), rows, (False,) * len(rows)))
+    return found
+
+
+def accuracy(row: EncoderRow) -> str:
+    """The cosine, or the relative error where answers have none."""
+    return f"off by {row.relative_error:.1e}" if row.least_cosine is None else f"{row.least_cosine:.5f}"
+
+
+def _encoders(result: BenchResult) -> Iterator[Grid]:
+    heads = (
+        "batch", "who", "model alone, ms", "× HF fp32", "× best peer",
+        "from strings, ms", "× HF fp32", "× best peer", "texts/s", "cosine to HF fp32",
+    )  # fmt: skip
+    for given in result.texts:
+        rows = [row for row in result.encoder_rows() if row.texts == given.name]
+        alone = {(row.batch, row.contender): row for row in rows if row.input == "ids"}
+        cells, ours = [], []
+        for row in rows:
+            if row.input != "texts":
+                continue
+            mine = row.contender in result.ours()
+            model = alone[row.batch, row.contender]
+            cells.append(
+                (
+                    Cell(str(row.batch)), Cell(row.contender),
+                    _milliseconds(model), *_ratios(model, mine),
+                    _milliseconds(row), *_ratios(row, mine),
+                    Cell(f"{row.texts_per_s:.0f}"), Cell(accuracy(row)),
+                )
+            )  # fmt: skip
+            ours.append(mine)
+        title = f"{given.name}: {given.texts} texts, {given.tokens} tokens"
+        yield Grid(title, heads, tuple(cells), tuple(ours))
+
+
+def _generators(result: BenchResult) -> Iterator[Grid]:
+    heads = ("batch", "who", "ms", "× HF fp32", "× best peer", "tokens/s", "tokens as HF fp32")
+    for beams in dict.fromkeys(row.beams for row in result.generation_rows()):
+        rows = [row for row in result.generation_rows() if row.beams == beams]
+        ours = tuple(row.contender in result.ours() for row in rows)
+        cells = tuple(
+            (
+                Cell(str(row.batch)), Cell(row.contender), _milliseconds(row), *_ratios(row, mine),
+                Cell(f"{row.tokens_per_s:.0f}"), Cell(f"{row.equal_tokens:.0%}"),
+            )
+            for row, mine in zip(rows, ours, strict=True)
+        )  # fmt: skip
+        yield Grid("Greedy search" if beams == 1 else f"{beams} beams", heads, cells, ours)
+
+
+def _once(result: BenchResult) -> Grid:
+    """What each contender has once: start, memory, tokenization or time to the first token."""
+    sets = [given.name for given in result.texts]
+    last = [f"tokenize {name}, ms" for name in sets] or ["first token, ms"]
+    heads = ("who", *(f"{phase}, s" for phase in PHASES), "cold start, s", "peak memory, MB", *last)
+    cells = []
+    for one in result.contenders:
+        memory = "" if one.peak_memory_bytes is None else f"{one.peak_memory_bytes / 1e6:.0f}"
+        first = "not streamed" if one.first_token_ms is None else f"{one.first_token_ms:.1f}"
+        times = [f"{one.tokenization_ms[name]:.1f}" for name in sets] or [first]
+        texts = [f"{one.cold_start_s[phase]:.2f}" for phase in PHASES]
+        total = f"{sum(one.cold_start_s.values()):.2f}"
+        cells.append(tuple(Cell(text) for text in (one.name, *texts, total, memory, *times)))
+    ours = tuple(one.name in result.ours() for one in result.contenders)
+    return Grid("A fresh process, and what it takes", heads, tuple(cells), ours)
+
+
+def _arrivals(result: BenchResult) -> Grid:
+    heads = ("requests come", "who", "served", "tokens/s", "p50 latency, s", "p95 latency, s")
+    cells = tuple(
+        (
+            Cell(one.arrival), Cell(one.contender), Cell(one.way), Cell(f"{one.tokens_per_s:.0f}"),
+            Cell(f"{one.p50_s:.3f}"), Cell(f"{one.p95_s:.3f}"),
+        )
+        for one in result.arrivals
+    )  # fmt: skip
+    return Grid("Requests of many lengths", heads, cells, (True,) * len(cells))
+
+
+def _milliseconds(row: EncoderRow | GenerationRow) -> Cell:
+    """The median and its quartiles."""
+    return Cell(f"{row.median_ms:.2f}", detail=f"({row.lower_quartile_ms:.2f}–{row.upper_quartile_ms:.2f})")
+
+
+def _ratios(row: EncoderRow | GenerationRow, ours: bool) -> tuple[Cell, Cell]:
+    """Against HF fp32 and against the best peer, which is named where the row is one of ours."""
+    hf = Cell(f"{row.times_hf_fp32:.2f}×", ours and row.times_hf_fp32 > 1)
+    if row.times_best_peer is None:
+        return hf, Cell("")
+    good = ours and row.times_best_peer > 1
+    return hf, Cell(f"{row.times_best_peer:.2f}×", good, str(row.best_peer) if ours else "")

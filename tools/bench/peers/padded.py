@@ -1,0 +1,89 @@
+"""How peers run a batch: filled up to its longest input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from precast.tools.bench.peers.contender import Subject
+
+if TYPE_CHECKING:
+    import numpy as np
+
+Run = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
+"""Token ids and mask, both int64 ``[n, length]``, to answers ``[n, size]`` or ``[n, length, size]``."""
+Tokenizing = Callable[[Sequence[str]], list[list[int]]]
+
+
+class PaddedEngine:
+    """Any model that takes padded token ids and a mask.
+
+    Args:
+        subject: what is run.
+        run: the model.
+        tokenize: texts to token ids.
+    """
+
+    def __init__(self, subject: Subject, run: Run, tokenize: Tokenizing) -> None:
+        self._subject = subject
+        self._run = run
+        self.tokenize = tokenize
+
+    def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
+        """The model alone; where it answers for tokens, only rows of real ones are given."""
+        ids, mask = padded(sequences, self._subject.pad_id)
+        answer = self._run(ids, mask)
+        return answer[mask.astype(bool)] if self._subject.per_token else answer
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """From strings."""
+        return self.embed_ids(self.tokenize(texts))
+
+
+def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and mask of one batch, filled up on the right."""
+    import numpy as np
+
+    longest = max(map(len, sequences))
+    ids = np.full((len(sequences), longest), pad_id, np.int64)
+    mask = np.zeros_like(ids)
+    for place, sequence in enumerate(sequences):
+        ids[place, : len(sequence)] = sequence
+        mask[place, : len(sequence)] = 1
+    return ids, mask
+
+
+def padding_waste(lengths: Sequence[int], batch: int) -> float:
+    """Tokens that are computed in padded batches, in the order given, for each real one."""
+    batches = [lengths[start : start + batch] for start in range(0, len(lengths), batch)]
+    return sum(max(one) * len(one) for one in batches) / sum(lengths)
+
+
+def bare_tokenizer(subject: Subject) -> Tokenizing:
+    """The tokenizers library alone, as who wants to start fast would use it."""
+    from tokenizers import Tokenizer
+
+    assert subject.tokenizer is not None  # the benchmark refuses artifacts without one
+    tokenizer = Tokenizer.from_file(str(subject.tokenizer))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(subject.max_length, direction=subject.truncation_side)
+    return lambda texts: [encoding.ids for encoding in tokenizer.encode_batch_fast(list(texts))]
+
+
+def own_tokenizer(subject: Subject) -> Tokenizing:
+    """The checkpoint's own, through transformers."""
+    from transformers import AutoTokenizer
+
+    from precast.compiler.checkpoint import open_checkpoint
+    from precast.compiler.sentence_transformers import read_settings
+
+    checkpoint = open_checkpoint(subject.model)
+    lower_case = read_settings(checkpoint).do_lower_case
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, truncation_side=subject.truncation_side)
+
+    def tokenize(texts: Sequence[str]) -> list[list[int]]:
+        given = [text.lower() for text in texts] if lower_case else list(texts)
+        found: list[list[int]] = tokenizer(given, truncation=True, max_length=subject.max_length)["input_ids"]
+        return found
+
+    return tokenize

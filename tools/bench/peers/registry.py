@@ -1,0 +1,57 @@
+"""All peers by the names that ``--against`` takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+
+from precast.tools.bench.peers import (
+    ctranslate2_peer,
+    hugging_face,
+    onnx_runtime,
+    open_vino,
+    sentence_transformer,
+    torch_compile,
+)
+from precast.tools.bench.peers.contender import CannotRun, Contender, Skipped, Subject
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A peer's packages, as they are imported, and its contenders for a subject."""
+
+    needs: tuple[str, ...]
+    contenders: Callable[[Subject], list[Contender]]
+
+
+PEERS: dict[str, Peer] = {
+    "hf": Peer(hugging_face.NEEDS, hugging_face.contenders),
+    "compile": Peer(hugging_face.NEEDS, torch_compile.contenders),
+    "sentence-transformers": Peer(sentence_transformer.NEEDS, sentence_transformer.contenders),
+    "onnxruntime": Peer(onnx_runtime.NEEDS, onnx_runtime.contenders),
+    "openvino": Peer(open_vino.NEEDS, open_vino.contenders),
+    "ctranslate2": Peer(ctranslate2_peer.NEEDS, ctranslate2_peer.contenders),
+}
+
+
+def gather(names: Sequence[str], subject: Subject) -> tuple[list[Contender], list[Skipped]]:
+    """The contenders of some peers, and the peers that have none.
+
+    Args:
+        names: of ``PEERS``.
+        subject: what is run.
+    """
+    found: list[Contender] = []
+    skipped: list[Skipped] = []
+    for name in names:
+        missing = [package for package in PEERS[name].needs if find_spec(package) is None]
+        if missing:
+            reason = f"{', '.join(missing)} not installed: pip install 'precast[bench]'"
+            skipped.append(Skipped(name, reason))
+            continue
+        try:
+            found += PEERS[name].contenders(subject)
+        except CannotRun as error:
+            skipped.append(Skipped(name, str(error)))
+    return found, skipped

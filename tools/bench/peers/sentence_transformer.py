@@ -1,0 +1,94 @@
+"""sentence-transformers, in fp32 and bf16."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from typing import TYPE_CHECKING
+
+from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.hugging_face import Dtype, torch_dtype
+from precast.tools.bench.peers.padded import padded
+
+if TYPE_CHECKING:
+    import numpy as np
+
+NEEDS = ("torch", "sentence_transformers")
+
+
+def contenders(subject: Subject) -> list[Contender]:
+    """Both dtypes, where the checkpoint says how sentence-transformers shall pool."""
+    if subject.task != "embed":
+        raise CannotRun(f"it embeds texts, the task is {subject.task}")
+    from precast.compiler.checkpoint import open_checkpoint
+    from precast.compiler.sentence_transformers import read_modules
+
+    modules = read_modules(open_checkpoint(subject.model))
+    if modules is None:
+        raise CannotRun("the checkpoint has no modules.json")
+    if modules.embedder.pooling != subject.pooling:
+        raise CannotRun(
+            f"the checkpoint pools by {', '.join(modules.embedder.pooling)}, the artifact by "
+            f"{', '.join(subject.pooling)}"
+        )
+    return [
+        Contender(
+            f"sentence-transformers {dtype}",
+            "sentence-transformers",
+            dtype,
+            partial(SentenceEngine, subject, dtype),
+            NEEDS,
+        )
+        for dtype in ("fp32", "bf16")
+    ]
+
+
+class SentenceEngine:
+    """``SentenceTransformer.encode``, and its modules for token ids.
+
+    Args:
+        subject: what is run.
+        dtype: of weights and computation.
+    """
+
+    def __init__(self, subject: Subject, dtype: Dtype) -> None:
+        import torch
+        from sentence_transformers import SentenceTransformer
+        from transformers.utils import logging
+
+        from precast.compiler.checkpoint import open_checkpoint
+
+        logging.disable_progress_bar()
+        torch.set_num_threads(subject.threads)
+        self._model = SentenceTransformer(
+            str(open_checkpoint(subject.model).root),
+            device="cpu",
+            model_kwargs={"dtype": torch_dtype(dtype)},
+        )
+        self._model.max_seq_length = subject.max_length
+        self._pad_id = subject.pad_id
+
+    def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
+        """The modules alone."""
+        import torch
+
+        ids, mask = padded(sequences, self._pad_id)
+        given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
+        with torch.inference_mode():
+            found: np.ndarray = self._model(given)["sentence_embedding"].float().numpy()
+        return found
+
+    def embed(self, texts: Sequence[str]) -> np.ndarray:
+        """From strings, as one batch and without a prompt."""
+        found: np.ndarray = self._model.encode(
+            list(texts), batch_size=len(texts), prompt="", show_progress_bar=False
+        )
+        return found
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """The first module's part of ``encode``, padding included."""
+        found = self._model.preprocess(list(texts))
+        return [
+            ids[mask.bool()].tolist()
+            for ids, mask in zip(found["input_ids"], found["attention_mask"], strict=True)
+        ]

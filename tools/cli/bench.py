@@ -1,0 +1,80 @@
+"""``precast bench``: artifacts beside everybody else who runs the same checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from precast.tools.cli.console import err, errors_as_exit, out, print_json
+from precast.tools.cli.texts import read_texts
+
+if TYPE_CHECKING:
+    from precast.tools.bench.bench_result import BenchResult
+    from precast.tools.bench.grids import Cell, Grid
+
+
+def bench_command(
+    artifacts: Annotated[list[Path], typer.Argument(help="Directories of artifacts of one checkpoint.")],
+    against: Annotated[
+        str | None,
+        typer.Option(
+            help="Peers, comma-separated: hf, compile, sentence-transformers, onnxruntime, openvino, "
+            "ctranslate2; all where left out."
+        ),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="The checkpoint; as it was named when compiling where left out.")
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(help="A text a line, or .jsonl; short, mixed and long ones are built in.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="In turns; medians of them count.")] = 7,
+    threads: Annotated[int | None, typer.Option(help="Of every contender; all cores where left out.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write the figures: .json.")] = None,
+    report: Annotated[Path | None, typer.Option(help="Write a report: .html.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON for machines.")] = False,
+) -> None:
+    """Compare artifacts with Hugging Face and others: time, memory, start and accuracy."""
+    for path, suffix, name in ((output, ".json", "--output"), (report, ".html", "--report")):
+        if path is not None and path.suffix != suffix:
+            raise typer.BadParameter(f"{name} {path} must end in {suffix}")
+    sets = {} if texts is None else {texts.stem: read_texts(None, texts)}
+    with errors_as_exit(as_json):
+        from precast.tools.bench.bench import Options, run, write
+        from precast.tools.bench.peers.registry import PEERS
+
+        peers = tuple(PEERS) if against is None else tuple(name.strip() for name in against.split(","))
+        options = Options(tuple(artifacts), peers, model, texts=sets, rounds=rounds, threads=threads)
+        result = run(options, lambda said: err.print(said, style="dim", markup=False, highlight=False))
+    for path in write(result, output, report):
+        err.print(f"wrote {path}", style="dim", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(result.model_dump(mode="json"))
+    else:
+        _show(result)
+
+
+def _show(result: BenchResult) -> None:
+    from precast.tools.bench.grids import grids
+
+    for grid in grids(result):
+        out.print(_table(grid))
+
+
+def _table(grid: Grid) -> Table:
+    table = Table(title=escape(grid.title), title_justify="left")
+    for number, head in enumerate(grid.heads):
+        table.add_column(escape(head), justify="left" if number < 2 else "right", no_wrap=number < 2)
+    for row, ours in zip(grid.rows, grid.ours, strict=True):
+        table.add_row(*(_cell(cell, ours) for cell in row), style="bold" if ours else None)
+    return table
+
+
+def _cell(cell: Cell, ours: bool) -> str:
+    """Rows of ours have a second line for details; there is no room for everybody's."""
+    shown = f"[green]{escape(cell.text)}[/]" if cell.good else escape(cell.text)
+    return f"{shown}\n[dim]{escape(cell.detail)}[/]" if ours and cell.detail else shown
