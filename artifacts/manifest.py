@@ -73,6 +73,11 @@ class BuildInfo(Part):
     """Exactly where the device is ``cuda``."""
     options: dict[str, bool | int | str]
 
+    @property
+    def precision(self) -> Dtype | Quantization:
+        """What linear layers multiply: ``int8``, or the dtype."""
+        return self.quantization or self.dtype
+
     @model_validator(mode="after")
     def _device_is_described(self) -> BuildInfo:
         if (self.device == "cuda") is (self.cuda is None):

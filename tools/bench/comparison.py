@@ -54,10 +54,10 @@ def open_artifacts(paths: Sequence[Path], model: str | None) -> list[Compared]:
                 f"{path} has model, task, vocabulary and pooling {_answers(manifest, model)}, {paths[0]} has "
                 f"{_answers(first, model)}; compare artifacts of one checkpoint and task"
             )
-    dtypes = Counter(manifest.build.dtype for manifest in manifests)
+    precisions = Counter(manifest.build.precision for manifest in manifests)
     names = [
-        f"precast {manifest.build.dtype}" + (f" ({path.name})" if dtypes[manifest.build.dtype] > 1 else "")
-        for path, manifest in zip(paths, manifests, strict=True)
+        f"precast {build.precision}" + (f" ({path.name})" if precisions[build.precision] > 1 else "")
+        for path, build in zip(paths, (manifest.build for manifest in manifests), strict=True)
     ]
     if len(set(names)) < len(names):
         raise BenchError(f"two artifacts would have one name among {names}; rename a folder")

@@ -1,4 +1,4 @@
-"""``precast bench`` of all-MiniLM-L6-v2 in fp32 and bf16, for README; the report lies beside the result."""
+"""``precast bench`` of all-MiniLM-L6-v2 in every precision, for README; the report lies beside the result."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from precast.tools.bench.bench import Options, run, write
 from precast.tools.bench.minilm import artifact, checkpoint
+from precast.tools.bench.precision import PRECISIONS
 from precast.tools.bench.results import FOLDER
 
 NAME = "bench_encoder"
@@ -18,7 +19,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, help="of every contender; all cores where left out")
     parser.add_argument("--artifacts", type=Path, default=Path("build/bench"))
     options = parser.parse_args()
-    paths = tuple(artifact(options.artifacts, dtype) for dtype in ("fp32", "bf16"))
+    paths = tuple(artifact(options.artifacts, precision) for precision in PRECISIONS)
     asked = Options(
         paths,
         model=str(checkpoint()),

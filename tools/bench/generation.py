@@ -14,7 +14,6 @@ from typing import Any, Literal
 
 import torch
 
-import precast
 from precast.tools.bench.generation_calls import Called, drawn_sources, measure_call
 from precast.tools.bench.generation_load import measure_load, measure_looks
 from precast.tools.bench.generation_models import SHAPES, TINY_SHAPES, Shape, write_checkpoint
@@ -24,6 +23,7 @@ from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Generating
 from precast.tools.bench.peers.work import Work, served
+from precast.tools.bench.precision import PRECISIONS, Precision, compile_as
 from precast.tools.bench.results import FOLDER, write_result
 from precast.tools.bench.turns import Turns
 
@@ -35,7 +35,6 @@ RATIOS = {
     "times_hf_bf16": "HF generate bf16",
 }
 """Who each contender is divided by, and the name of the quotient."""
-BF16 = "precast bf16"
 
 
 @dataclass(frozen=True)
@@ -87,14 +86,12 @@ class Prepared:
     Attributes:
         checkpoint: Hugging Face's.
         converted: CTranslate2's.
-        fp32: an artifact.
-        bf16: an artifact.
+        artifacts: of precast, by precision.
     """
 
     checkpoint: Path
     converted: Path
-    fp32: Path
-    bf16: Path
+    artifacts: dict[Precision, Path]
 
 
 def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"]) -> Prepared:
@@ -108,17 +105,16 @@ def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"
     home = folder / shape.name.lower().replace(" ", "-")
     checkpoint = write_checkpoint(shape, home / "checkpoint")
     converted = convert(checkpoint, home / "ctranslate2")
-    fp32, bf16 = home / "fp32.precast", home / "bf16.precast"
-    precast.compile(checkpoint, fp32, dtype="fp32", backend=backend, overwrite=True)
-    precast.compile(checkpoint, bf16, dtype="bf16", backend=backend, overwrite=True)
-    return Prepared(checkpoint, converted, fp32, bf16)
+    artifacts = {precision: home / f"{precision}.precast" for precision in PRECISIONS}
+    for precision, path in artifacts.items():
+        compile_as(checkpoint, path, precision, backend)
+    return Prepared(checkpoint, converted, artifacts)
 
 
 def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
     """Everybody who generates with one model, in the order of their turns."""
     engines: dict[str, Callable[[], Any]] = {
-        "precast fp32": partial(Generating, model.fp32, threads),
-        BF16: partial(Generating, model.bf16, threads),
+        **{f"precast {name}": partial(Generating, path, threads) for name, path in model.artifacts.items()},
         REFERENCE: partial(HuggingFaceGenerating, model.checkpoint, torch.float32, threads),
         "HF generate bf16": partial(HuggingFaceGenerating, model.checkpoint, torch.bfloat16, threads),
         "CTranslate2 fp32": partial(CTranslate2Generating, model.converted, "float32", threads),
@@ -164,13 +160,13 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "rounds": settings.load_rounds,
         "threads": settings.threads,
     }
-    load = measure_load(prepared[0].bf16, first.vocab_size, **sizes)
-    looks = measure_looks(prepared[0].bf16, first.vocab_size, **sizes)
+    load = measure_load(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
+    looks = measure_looks(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
     return {
         **{name: getattr(settings, name) for name in ("source_length", "new_tokens", "rounds", "threads")},
         "shapes": [asdict(shape) for shape in settings.shapes],
         "rows": rows,
-        "load": {"shape": first.name, "contender": BF16, **load, "looks": looks},
+        "load": {"shape": first.name, "contender": "precast bf16", **load, "looks": looks},
     }
 
 

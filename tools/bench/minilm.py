@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
-import precast
-from precast.artifacts.reader import read_manifest
-from precast.graphs.errors import PrecastError
+from precast.tools.bench.precision import Precision, compile_as
 
 
 def checkpoint() -> Path:
@@ -23,12 +20,8 @@ def checkpoint() -> Path:
     return Path(get_model_path())
 
 
-def artifact(folder: Path, dtype: Literal["fp32", "bf16"]) -> Path:
-    """MiniLM compiled to ``folder``; one that is there already and whole is taken as it is."""
-    path = folder / f"minilm-{dtype}.precast"
-    try:
-        read_manifest(path)
-        precast.load(path).close()
-    except PrecastError:
-        precast.compile(checkpoint(), path, dtype=dtype, overwrite=True)
+def artifact(folder: Path, precision: Precision) -> Path:
+    """MiniLM compiled to ``folder``; graphs that were compiled before are taken from the cache."""
+    path = folder / f"minilm-{precision}.precast"
+    compile_as(checkpoint(), path, precision)
     return path

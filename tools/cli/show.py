@@ -13,7 +13,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from precast.artifacts.manifest import Manifest
+from precast.artifacts.manifest import BuildInfo, Manifest
 from precast.artifacts.reader import check_build, check_files, read_manifest
 from precast.graphs.errors import PrecastError
 from precast.graphs.generate import GenerateLimits
@@ -59,7 +59,7 @@ def _facts(manifest: Manifest) -> Table:
         "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, "
         f"vocabulary {model.vocab_size:,})",
         "task": f"{model.task}  {_answer(manifest)}",
-        "built for": f"{build.device}, {build.architecture}, {build.dtype}, backend {build.backend}",
+        "built for": f"{build.device}, {build.architecture}, {_precision(build)}, backend {build.backend}",
         "built with": f"precast {build.precast}, torch {build.torch}, {_options(manifest)}",
         "instructions": ", ".join(_notable(build.instruction_sets)) or "none",
         "runs here": _runs_here(manifest),
@@ -70,6 +70,10 @@ def _facts(manifest: Manifest) -> Table:
     for name, value in rows.items():
         table.add_row(f"[bold]{name}", value)
     return table
+
+
+def _precision(build: BuildInfo) -> str:
+    return build.dtype if build.quantization is None else f"{build.dtype} with {build.quantization} layers"
 
 
 def _limits(manifest: Manifest) -> str:

@@ -30,7 +30,7 @@ def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Co
     """
     make = Generating if manifest.answer.kind == "generate" else Encoding
     return Contender(
-        name, OURS, manifest.build.dtype, partial(make, artifact, threads), ("torch", "precast.runtime")
+        name, OURS, manifest.build.precision, partial(make, artifact, threads), ("torch", "precast.runtime")
     )
 
 

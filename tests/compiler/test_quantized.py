@@ -1,0 +1,167 @@
+"""Weights of eight bits: the rounding itself, and whole models of both kinds, in both backends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from transformers import MarianConfig, MarianMTModel, PreTrainedModel, T5Config, T5ForConditionalGeneration
+
+import precast
+from precast.artifacts import host
+from precast.artifacts.reader import read_manifest
+from precast.compiler.calibration import draw_inputs
+from precast.compiler.errors import CompileError
+from precast.compiler.model.quantized import QuantizedLinear
+from precast.compiler.options import CompileOptions
+from precast.compiler.quantize import quantize
+from tests.support.artifacts import tiny_checkpoint, tiny_config
+from tests.support.models import save
+
+Backend = Literal["reference", "inductor"]
+BATCH = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
+on_avx512 = pytest.mark.skipif(
+    not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="its kernels are for AVX-512"
+)
+
+
+@settings(deadline=None)
+@given(
+    rows=st.integers(1, 9),
+    inner=st.integers(1, 70),
+    columns=st.integers(1, 20),
+    shift=st.sampled_from([-10.0, 0.0, 4.0]),
+    outlier=st.booleans(),
+    seed=st.integers(0, 999),
+)
+def test_rounding_costs_at_most_half_a_step_of_each_factor(
+    rows: int, inner: int, columns: int, shift: float, outlier: bool, seed: int
+) -> None:
+    torch.manual_seed(seed)
+    x, weight, bias = torch.randn(rows, inner) + shift, torch.randn(columns, inner), torch.randn(columns)
+    if outlier:
+        x[:, 0] *= 50
+    layer = QuantizedLinear(weight, bias, x.abs().amax(0))
+    smoothed, balanced = x * layer.smooth, weight / layer.smooth
+    step = (smoothed.amax(1).clamp(min=0) - smoothed.amin(1).clamp(max=0)) / 255
+    # |x w - x' w'| <= |x - x'| |w'| + |x| |w - w'|, summed; a zero point may be off by half a step too.
+    bound = (step[:, None] * layer.weight.float().abs().sum(1) * layer.scale) + (
+        smoothed.abs().sum(1)[:, None] * layer.scale / 2
+    )
+    error = (layer(x) - nn.functional.linear(x, weight, bias)).abs()
+    assert bool((error <= bound * 1.01 + 1e-4).all())
+    assert torch.allclose(layer.weight * layer.scale[:, None], balanced, atol=float(layer.scale.max()) * 0.51)
+
+
+def test_numbers_that_are_all_zero() -> None:
+    layer = QuantizedLinear(torch.zeros(3, 5), torch.ones(3), torch.zeros(5))
+    assert torch.equal(layer(torch.zeros(2, 5)), torch.ones(2, 3))
+
+
+def test_only_layers_of_the_stacks_are_quantized() -> None:
+    model = nn.ModuleDict(
+        {"encoder": nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(4, 4)])}), "head": nn.Linear(4, 2)}
+    )
+
+    def run() -> None:
+        model["encoder"]["layers"][0](torch.ones(1, 4))  # type: ignore[index]
+
+    found = quantize(model, run)
+    assert isinstance(found["encoder"]["layers"][0], QuantizedLinear)  # type: ignore[index]
+    assert found["head"] is not model["head"] and isinstance(found["head"], nn.Linear)
+    assert isinstance(model["encoder"]["layers"][0], nn.Linear)  # type: ignore[index]
+
+
+def test_drawn_inputs_fit() -> None:
+    for longest in (1, 2, 40, 4000):
+        inputs = draw_inputs(61, longest, None)
+        assert all(0 < len(one) <= min(longest, 128) and max(one) < 61 for one in inputs)
+
+
+@pytest.mark.parametrize(
+    "given_options, message",
+    [
+        ({"device": "cuda"}, "quantize is for the cpu"),
+        ({"quantize": "int4"}, "quantize must be one of int8"),
+        ({"prepack": False}, "expected prepack"),
+    ],
+)
+def test_refused(given_options: dict[str, object], message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        CompileOptions("m", Path("o"), **{"quantize": "int8", **given_options})  # type: ignore[arg-type]
+
+
+def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "instruction_sets", lambda: frozenset({"avx2"}))
+    with pytest.raises(CompileError, match="avx512_vnni.*has not; leave it out"):
+        CompileOptions("m", Path("o"), quantize="int8")
+    CompileOptions("m", Path("o"), quantize="int8", backend="reference")
+
+
+@on_avx512
+def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
+    checkpoint = tiny_checkpoint("embed", tmp_path, config=tiny_config())
+    answers = {}
+    backends: tuple[Backend, ...] = ("reference", "inductor")
+    for backend in backends:
+        output = tmp_path / backend
+        manifest = precast.compile(
+            checkpoint,
+            output,
+            quantize="int8",
+            backend=backend,
+            max_tokens=256,
+        )
+        assert manifest.build.quantization == "int8" and manifest.build.precision == "int8"
+        assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
+        with precast.load(output) as engine:
+            answers[backend] = np.stack([one.embedding for one in engine.encode(BATCH)])
+    # Both round; what lies between two steps may fall to either side.
+    np.testing.assert_allclose(answers["inductor"], answers["reference"], atol=2e-2)
+    assert read_manifest(tmp_path / "inductor").model.parameters == parameters_of(checkpoint, tmp_path)
+
+
+def parameters_of(checkpoint: Path, folder: Path) -> int:
+    return precast.compile(checkpoint, folder / "whole", backend="reference").model.parameters
+
+
+def t5() -> PreTrainedModel:
+    return T5ForConditionalGeneration(
+        T5Config(
+            vocab_size=47, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, decoder_start_token_id=0,
+                    )
+    )  # fmt: skip
+
+
+def marian() -> PreTrainedModel:
+    return MarianMTModel(
+        MarianConfig(
+            vocab_size=47, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4,
+            decoder_attention_heads=4, encoder_ffn_dim=64, decoder_ffn_dim=64, max_position_embeddings=64,
+            decoder_start_token_id=46, pad_token_id=46, eos_token_id=0, init_std=0.2,
+        )
+    )  # fmt: skip
+
+
+@on_avx512
+@pytest.mark.parametrize("make, backend", [(t5, "inductor"), (t5, "reference"), (marian, "reference")])
+def test_an_encoder_decoder(make: Callable[[], PreTrainedModel], backend: Backend, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = make().eval()
+    model.generation_config.eos_token_id = None
+    manifest = precast.compile(
+        save(model, tmp_path / "model"), tmp_path / "out", quantize="int8", backend=backend,
+        max_length=40, max_target_length=16, max_rows=4,
+    )  # fmt: skip
+    assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
+    with precast.load(tmp_path / "out") as engine:
+        alone = [engine.generate([one], max_new_tokens=8)[0].token_ids.tolist() for one in BATCH]
+        together = [one.token_ids.tolist() for one in engine.generate(BATCH, max_new_tokens=8)]
+    assert alone == together
