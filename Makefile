@@ -37,6 +37,7 @@ test: lint
 bench: $(READY)
 	$(BIN)/python -m precast.tools.bench.encoder_bench
 	$(BIN)/python -m precast.tools.bench.generation
+	$(BIN)/python -m precast.tools.bench.steps
 	$(BIN)/python -m precast.tools.bench.readme
 
 soak: $(READY)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -36,6 +37,7 @@ def load(
     path: str | Path,
     *,
     num_threads: int | None = DEFAULTS.num_threads,
+    cores: Sequence[int] | None = DEFAULTS.cores,
     batch_tokens: int | None = DEFAULTS.batch_tokens,
     max_waiting: int = DEFAULTS.max_waiting,
     max_characters: int = DEFAULTS.max_characters,
@@ -52,7 +54,10 @@ def load(
 
     Args:
         path: the artifact's directory.
-        num_threads: of the graph's kernels; torch's own number where left out. Without meaning on CUDA.
+        num_threads: of the graph's kernels; one for each of ``cores``, or torch's own number, where left out.
+            Without meaning on CUDA.
+        cores: on Linux, that these threads run on; several engines in one process should not share any. The
+            system chooses where left out. Without meaning on CUDA.
         batch_tokens: tokens of a packed batch, at most the artifact's ``max_tokens``. Where left out 1024 on
             a CPU, on CUDA the largest bucket; batches above that are run without a captured graph.
         max_waiting: requests that may wait; ``submit`` refuses more, lists wait for room.
@@ -80,7 +85,8 @@ def load(
         DeviceFailedError: the CUDA device failed, or its memory does not suffice.
         OptionError: an option is out of range, or the artifact was built for another device.
     """
-    options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters, device, capture)
+    chosen = None if cores is None else tuple(cores)
+    options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters, device, capture, chosen)
     given = {
         "kv_cache_bytes": kv_cache_bytes, "cross_fraction": cross_fraction, "admit_tokens": admit_tokens,
         "patience": patience, "steps_per_look": steps_per_look,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -28,10 +29,11 @@ class EngineOptions:
     max_characters: int = 1_000_000
     device: str | None = None
     capture: int | None = None
+    cores: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if name == "device" or value is None:
+            if name in ("device", "cores") or value is None:
                 continue
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise OptionError(f"{name} must be a positive number, found {value!r}")
@@ -39,6 +41,16 @@ class EngineOptions:
             raise OptionError(f"num_threads must be at most {MAX_THREADS}, found {self.num_threads}")
         if self.device is not None and not (isinstance(self.device, str) and _DEVICE.fullmatch(self.device)):
             raise OptionError(f"device must be 'cpu', 'cuda' or such as 'cuda:1', found {self.device!r}")
+
+        if self.cores is not None:
+            self._check_cores(self.cores)
+
+    def _check_cores(self, cores: tuple[int, ...]) -> None:
+        if not hasattr(os, "sched_getaffinity"):
+            raise OptionError("cores can be chosen on Linux alone; leave them out")
+        allowed = os.sched_getaffinity(0)
+        if not cores or not set(cores) <= allowed or len(set(cores)) < len(cores):
+            raise OptionError(f"cores must be different ones of {sorted(allowed)}, found {list(cores)}")
 
     def device_index(self) -> int:
         """Of the CUDA device; 0 where none was named."""

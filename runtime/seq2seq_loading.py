@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
-
-import torch
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.generate import GenerateLimits
@@ -25,6 +22,7 @@ from precast.runtime.options import EngineOptions
 from precast.runtime.pieces import parse_pieces
 from precast.runtime.replay.cuda import CudaDevice
 from precast.runtime.replay.opening import open_graphs
+from precast.runtime.replay.team import team_of
 from precast.runtime.seq2seq import Seq2Seq
 from precast.runtime.tokenization import TextTokenizer
 
@@ -87,7 +85,7 @@ def start_seq2seq(
         Decoding(placed.stepper, placed.own, placed.cross, detokenizer, info.vocab_size),
         scheduler,
         steps_per_look=generation.steps_per_look_on(manifest.build.device),
-        prepare=partial(torch.set_num_threads, options.num_threads or torch.get_num_threads()),
+        prepare=team_of(options.num_threads, options.cores).gather,
     )
     return Seq2Seq(manifest, preparation, worker)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from precast.graphs.signature import Signature
 from precast.runtime.replay.buffers import StaticBuffers
 from precast.runtime.replay.interface import CaptureInfo, Graph, HostBuffers
+from precast.runtime.replay.team import Team
 
 
 @dataclass(frozen=True)
@@ -29,21 +29,21 @@ class DirectReplay:
     Args:
         signature: of the graph.
         graph: computes before it returns.
-        num_threads: of the graph's kernels; the thread's own number where left out.
+        team: that computes; the thread's own where left out.
     """
 
     depth = 1
     captures: tuple[CaptureInfo, ...] = ()
 
-    def __init__(self, signature: Signature, graph: Graph, num_threads: int | None = None) -> None:
+    def __init__(self, signature: Signature, graph: Graph, team: Team | None = None) -> None:
         self.signature = signature
         self._buffers = StaticBuffers(signature)
         self._graph: Graph | None = graph
-        self._num_threads = num_threads
+        self._team = team
 
     def prepare(self) -> None:
-        if self._num_threads is not None:
-            torch.set_num_threads(self._num_threads)
+        if self._team is not None:
+            self._team.gather()
 
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
         sizes = {axis.name: max(axis.minimum, needed[axis.name]) for axis in self.signature.axes}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from precast.artifacts.errors import WeightsError
@@ -26,6 +25,7 @@ from precast.runtime.replay.direct import DirectReplay
 from precast.runtime.replay.guard import device_failed
 from precast.runtime.replay.inductor import InductorGraph
 from precast.runtime.replay.interface import Graph, Replay
+from precast.runtime.replay.team import team_of
 from precast.runtime.replay.variants import VariantGraph
 
 
@@ -73,7 +73,7 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
     device = options.device_for(manifest)
     if device == "cpu":
         loaded = open_graph(folder, manifest, graph.signature.graph)
-        return DirectReplay(graph.signature, loaded, options.num_threads or torch.get_num_threads())
+        return DirectReplay(graph.signature, loaded, team_of(options.num_threads, options.cores))
     placed = _on_device(_bound(_read(folder, manifest), graph), device)
     return CapturedReplay(
         graph.signature,

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import threading
+
 import pytest
 
+import precast
 from precast.artifacts.errors import ManifestError
 from precast.artifacts.manifest import CudaInfo, Manifest
 from precast.graphs.encode import TOKENS, Limits, encode_output, encode_signature
@@ -11,7 +15,7 @@ from precast.graphs.ladder import Ladder
 from precast.runtime.errors import OptionError
 from precast.runtime.graph_checks import check_encode_graph
 from precast.runtime.options import EngineOptions
-from tests.support.artifacts import example_manifest
+from tests.support.artifacts import TinyModels, example_manifest
 
 LIMITS = Limits(8, 32, 4)
 """Those of the example."""
@@ -67,3 +71,20 @@ def test_the_ladder_may_end_below_the_limits_on_cuda_alone() -> None:
     short = manifest.graphs["encode"].model_copy(update={"ladder": Ladder(TOKENS, (8, 16))})
     with pytest.raises(ManifestError, match="the ladder of graph encode ends at 16 tokens, its limits at 32"):
         check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}), LIMITS)
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be chosen on Linux alone")
+def test_an_engine_stays_on_its_cores(tiny: TinyModels) -> None:
+    core = max(os.sched_getaffinity(0))
+    before = os.sched_getaffinity(0)
+    with precast.load(tiny["hidden"].artifact, cores=[core]) as engine:
+        (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith("precast")]
+        assert worker.native_id is not None and os.sched_getaffinity(worker.native_id) == {core}
+        assert len(engine.encode([[5, 6, 7]])) == 1
+    assert os.sched_getaffinity(0) == before
+
+
+@pytest.mark.parametrize("cores", [[], [0, 0], [1 << 20], [-1]])
+def test_cores_that_are_not_there(cores: list[int]) -> None:
+    with pytest.raises(OptionError, match="cores must be different ones of"):
+        EngineOptions(cores=tuple(cores))

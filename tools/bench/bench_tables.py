@@ -1,4 +1,4 @@
-"""README's table of ``precast bench``, from ``bench_encoder.json``."""
+"""The tables of ``precast bench`` and of what each step of making it fast was worth."""
 
 from __future__ import annotations
 
@@ -21,6 +21,43 @@ def encoder_bench(data: dict[str, Any]) -> str:
             cells += [f"{row['times_hf_fp32']:.2f}×", _cosine(row)]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join([*lines, "", _origin(data)])
+
+
+def cold_start(data: dict[str, Any]) -> str:
+    """A row for each contender: what a fresh process does until its first answer."""
+    phases = list(next(iter(data["contenders"]))["cold_start_s"])
+    heads = ["", *phases, "after importing torch, against sentence-transformers"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    after = {one["name"]: _after_torch(one["cold_start_s"]) for one in data["contenders"]}
+    theirs = min((after[name] for name in after if name.startswith("sentence-transformers")), default=None)
+    for one in data["contenders"]:
+        cells = [f"{one['cold_start_s'][phase]:.2f} s" for phase in phases]
+        ratio = "" if theirs is None else f"{theirs / after[one['name']]:.1f}×"
+        lines.append(f"| {' | '.join([one['name'], *cells, ratio])} |")
+    return "\n".join([*lines, "", _origin(data)])
+
+
+def _after_torch(seconds: dict[str, float]) -> float:
+    return sum(seconds[phase] for phase in ("import", "load", "first answer"))
+
+
+def steps(data: dict[str, Any]) -> str:
+    """Of ``steps.json``: a row for each step, a column for each piece of work."""
+    columns = list(dict.fromkeys((row["model"], row["work"]) for row in data["rows"]))
+    heads = ["", *(f"{model}, {work}" for model, work in columns)]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    times = {(row["step"], row["model"], row["work"]): row["times_first"] for row in data["rows"]}
+    for step in dict.fromkeys(row["step"] for row in data["rows"]):
+        cells = [f"{times[step, model, work]:.2f}×" for model, work in columns]
+        lines.append(f"| {' | '.join([step, *cells])} |")
+    machine = data["machine"]
+    where = f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])})"
+    rounds, threads, torch = data["rounds"], data["threads"], data["versions"]["torch"]
+    origin = (
+        f"Speed against the first row; medians of {rounds} rounds in turns, {threads} threads each, "
+        f"on {where}, torch {torch}."
+    )
+    return "\n".join([*lines, "", origin])
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, str]:

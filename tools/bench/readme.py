@@ -1,4 +1,4 @@
-"""README's tables, made from the files under ``benchmarks/results/``.
+"""The tables of README and docs, made from the files under ``benchmarks/results/``.
 
 ``python -m precast.tools.bench.readme`` rewrites what stands between ``<!-- table: NAME -->`` and
 ``<!-- end -->``; a test holds the two equal.
@@ -11,36 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from precast.tools.bench.bench_tables import encoder_bench
+from precast.tools.bench.bench_tables import cold_start, encoder_bench, steps
 from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
-README = Path(__file__).resolve().parents[2] / "README.md"
+_ROOT = Path(__file__).resolve().parents[2]
+PAGES = (_ROOT / "README.md", _ROOT / "docs" / "performance.md")
 _TABLE = re.compile(r"(<!-- table: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-
-
-def encoder_throughput(data: dict[str, Any]) -> str:
-    lines = [
-        "| 32 texts | | against HF eager fp32 | against HF eager bf16 | least cosine to HF fp32 |",
-        "|---|---|---|---|---|",
-    ]
-    lines += [
-        f"| {row['texts']} | {row['contender']} | {row['times_hf_fp32']:.2f}× | "
-        f"{row['times_hf_bf16']:.2f}× | {row['least_cosine']:.5f} |"
-        for row in data["rows"]
-        if row["contender"].startswith("precast")
-    ]
-    return "\n".join([*lines, "", _origin(data)])
-
-
-def cold_start(data: dict[str, Any]) -> str:
-    lines = ["| | load | first embedding | both, against sentence-transformers |", "|---|---|---|---|"]
-    lines += [
-        f"| {row['contender']} | {row['phases_s']['load']:.2f} s | "
-        f"{row['phases_s']['first embedding']:.2f} s | {row['times_sentence_transformers']:.1f}× |"
-        for row in data["rows"]
-    ]
-    return "\n".join([*lines, "", _origin(data)])
 
 
 def gpu_check(data: dict[str, Any]) -> str:
@@ -107,16 +84,16 @@ _UNMEASURED = "Not yet measured on a GPU."
 _ABSENT = {"gpu_check": _UNMEASURED, "gpu_check_generation": _UNMEASURED}
 """What stands in place of a table without a result; for all others ``Not measured yet.``"""
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
-    "encoder_throughput": encoder_throughput,
-    "cold_start": cold_start,
     "bench_encoder": encoder_bench,
+    "bench_cold_start": cold_start,
+    "steps": steps,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,
     "cross_check": cross_check,
     "generation": generation,
     "generation_load": generation_load,
 }
-_FILES = {"generation_load": "generation"}
+_FILES = {"generation_load": "generation", "bench_cold_start": "bench_encoder"}
 """The result that a table is made from, where its name is another."""
 
 
@@ -131,18 +108,10 @@ def rendered(text: str) -> str:
     return _TABLE.sub(table, text)
 
 
-def _origin(data: dict[str, Any]) -> str:
-    machine = data["machine"]
-    sets = ", ".join(machine["instruction_sets"])
-    return (
-        f"{data['model']}, median of {data['rounds']} rounds in turns on {machine['cpu']}, "
-        f"{machine['cores']} cores ({sets}), torch {data['versions']['torch']}. Ratios count, not times."
-    )
-
-
 def main() -> None:
-    README.write_text(rendered(README.read_text("utf-8")), "utf-8")
-    print("README's tables are those of benchmarks/results")
+    for page in PAGES:
+        page.write_text(rendered(page.read_text("utf-8")), "utf-8")
+    print("the tables are those of benchmarks/results")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,114 @@
+"""What each step of making it fast was worth: MiniLM and a T5, compiled with and without our own kernels.
+
+The table stands in ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest.mock import PropertyMock, patch
+
+from precast.artifacts.reader import read_manifest
+from precast.compiler.options import CompileOptions
+from precast.tools.bench.generation_calls import drawn_sources
+from precast.tools.bench.generation_models import SHAPES, write_checkpoint
+from precast.tools.bench.minilm import checkpoint
+from precast.tools.bench.peers.jobs import Job
+from precast.tools.bench.peers.precast_artifact import Encoding, Generating, text_tokenizer, token_ids
+from precast.tools.bench.peers.work import EmbedIds, Generate, Work, served
+from precast.tools.bench.precision import Precision, compile_as
+from precast.tools.bench.results import summary, write_result
+from precast.tools.bench.texts import texts
+from precast.tools.bench.turns import Turns
+
+THREADS = 2
+STEPS: dict[str, tuple[Precision, bool]] = {
+    "torch's operators and oneDNN, fp32": ("fp32", False),
+    "the same in bf16": ("bf16", False),
+    "our kernels, fp32": ("fp32", True),
+    "our kernels, bf16": ("bf16", True),
+    "our kernels, int8": ("int8", True),
+}
+"""Precision, and whether our kernels are used where they could be."""
+
+
+def artifacts(model: Path, folder: Path) -> dict[str, Path]:
+    """``model`` compiled for each step."""
+    found = {}
+    for name, (precision, ours) in STEPS.items():
+        path = folder / f"{precision}{'' if ours else '-torch'}.precast"
+        if ours:
+            compile_as(model, path, precision)
+        else:
+            with patch.object(CompileOptions, "kernels", PropertyMock(return_value="torch")):
+                compile_as(model, path, precision)
+        found[name] = path
+    return found
+
+
+def measure(
+    name: str, make: Callable[..., Any], paths: Mapping[str, Path], works: Mapping[str, Work], rounds: int
+) -> list[dict[str, Any]]:
+    """A row for each piece of work and step; ``times_first`` is its speed against the first."""
+    engines = {step: partial(served, partial(make, path, THREADS), THREADS) for step, path in paths.items()}
+    rows: list[dict[str, Any]] = []
+    with Turns[Work, Any](engines, rest=0.1) as turns:
+        for what, work in works.items():
+            taken = {step: summary(found) for step, found in turns.seconds(work, rounds).items()}
+            first = next(iter(taken.values()))["median_ms"]
+            rows += [
+                {
+                    "model": name,
+                    "work": what,
+                    "step": step,
+                    **found,
+                    "times_first": round(first / found["median_ms"], 2),
+                }
+                for step, found in taken.items()
+            ]
+            print(f"{name}, {what}: measured", flush=True)
+    return rows
+
+
+def encoder_works(artifact: Path) -> dict[str, Work]:
+    """Token ids in, embeddings out."""
+    tokenizer = text_tokenizer(artifact, read_manifest(artifact))
+    works: dict[str, Work] = {
+        f"32 {kind} texts": EmbedIds((token_ids(tokenizer, texts(kind)),))
+        for kind in ("short", "mixed", "long")
+    }
+    return {"1 short text": EmbedIds((token_ids(tokenizer, texts("short", 1)),)), **works}
+
+
+def decoder_works(vocab_size: int) -> dict[str, Work]:
+    """40 tokens in, 64 out."""
+    return {
+        f"{batch} x {'greedy' if beams == 1 else f'{beams} beams'}": Generate(
+            Job(drawn_sources(vocab_size, batch, 40), 64, beams)
+        )
+        for beams in (1, 4)
+        for batch in (1, 16)
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/steps"))
+    options = parser.parse_args()
+    shape = SHAPES[0]
+    encoders = artifacts(checkpoint(), options.folder / "minilm")
+    decoders = artifacts(write_checkpoint(shape, options.folder / "t5"), options.folder / "t5-artifacts")
+    first = next(iter(encoders.values()))
+    rows = measure("MiniLM-L6", Encoding, encoders, encoder_works(first), options.rounds)
+    rows += measure(shape.name, Generating, decoders, decoder_works(shape.vocab_size), options.rounds)
+    path = write_result("steps", {"rounds": options.rounds, "threads": THREADS, "rows": rows})
+    print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
