@@ -72,6 +72,7 @@ processor_builds = st.builds(
     backend=st.sampled_from(["inductor", "reference"]),
     device=st.just("cpu"),
     dtype=st.sampled_from(["fp32", "bf16"]),
+    quantization=st.sampled_from([None, "int8"]),
     architecture=texts,
     instruction_sets=st.lists(texts, max_size=3).map(tuple),
     cuda=st.none(),
@@ -84,6 +85,7 @@ cuda_builds = st.builds(
     backend=st.just("inductor"),
     device=st.just("cuda"),
     dtype=st.sampled_from(["fp32", "bf16", "fp16"]),
+    quantization=st.none(),
     architecture=texts,
     instruction_sets=st.just(()),
     cuda=st.builds(
