@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -44,21 +45,25 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str, kernels: K
     if autotune is None:
         autotune = dtype == "bf16" and "amx_bf16" in host.instruction_sets()
     settings: dict[str, bool | int | str] = {"prepack": prepack, "autotune": autotune, "kernels": kernels}
-    panels = kernels == "avx512" and prepack and not autotune
-    return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune, panels))
+    rebuild = partial(with_panels, searched=autotune) if kernels == "avx512" and prepack else _as_it_is
+    return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune, rebuild))
+
+
+def _as_it_is(module: nn.Module) -> nn.Module:
+    return module
 
 
 def _lower(
     prepack: bool,
     autotune: bool,
-    panels: bool,
+    rebuild: Callable[[nn.Module], nn.Module],
     module: nn.Module,
     signature: Signature,
     size: int,
     folder: Path,
 ) -> Lowered:
     install(KERNELS)
-    module = with_panels(module) if panels else module
+    module = rebuild(module)
     searches: AbstractContextManager[dict[str, str]] = recorded_searches() if autotune else nullcontext({})
     with searches as winners:
         exported = trace(module, signature, size)

@@ -237,6 +237,12 @@ FILES = {
 MACHINE = {
     "a CUDA device that is not here": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
     "cuda without its architecture": Attack(as_inductor(device="cuda"), ManifestError, "cuda = None"),
+    "quantization on cuda": Attack(
+        edit(lambda d: d["build"].update(device="cuda", cuda=SM_90, backend="inductor", quantization="int8")),
+        ManifestError,
+        "quantization is for the cpu",
+    ),
+    "an unknown quantization": Attack(change("build.quantization", "int3"), ManifestError, "quantization"),
     "an architecture without cuda": Attack(as_inductor(cuda=SM_90), ManifestError, "for cpu with cuda"),
     "an architecture before all others": Attack(
         as_cuda(compute_capability=[1, 0]), ManifestError, "compute_capability"

@@ -51,6 +51,13 @@ def test_ratios_are_against_hf_and_against_the_fastest_of_the_others() -> None:
     assert found[REFERENCE]["times_hf_fp32"] == 1.0
 
 
+def test_a_peer_that_answers_wrong_is_not_the_best() -> None:
+    medians = {"ours": 1.0, REFERENCE: 6.0, "a": 2.0, "b": 4.0}
+    found = ratios(medians, ["ours"], inexact=["a"])
+    assert found["ours"]["best_peer"] == "b" and found["ours"]["times_best_peer"] == 4.0
+    assert found["a"]["times_hf_fp32"] == 3.0
+
+
 def test_one_round_is_its_own_quartiles() -> None:
     assert summary([0.002]) == dict.fromkeys(("median_ms", "lower_quartile_ms", "upper_quartile_ms"), 2.0)
 

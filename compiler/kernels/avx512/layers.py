@@ -30,9 +30,18 @@ class PanelHead(nn.Module):
         return logits
 
 
-def with_panels(module: Module) -> Module:
-    """A copy whose linear layers lie in panels, and all else over the same tensors."""
-    return rebuilt(module, _in_panels)
+def with_panels(module: Module, *, searched: bool = False) -> Module:
+    """A copy whose linear layers lie in panels, and all else over the same tensors.
+
+    Args:
+        module: to copy.
+        searched: whether Inductor searches for the products of layers that are not quantized: those it keeps.
+    """
+    return rebuilt(module, _quantized_in_panels if searched else _in_panels)
+
+
+def _quantized_in_panels(_: str, layer: nn.Module) -> nn.Module | None:
+    return PanelLinearInt8(layer) if isinstance(layer, QuantizedLinear) else None
 
 
 def _in_panels(_: str, layer: nn.Module) -> nn.Module | None:
