@@ -83,6 +83,6 @@ def _origin(data: dict[str, Any]) -> str:
     return (
         f"{data['model']}, median of {data['rounds']} rounds in turns, {data['threads']} threads each, on "
         f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])}), {shown}. "
-        f"Peers: {peers}.{without} The best peer is the fastest of those with a cosine of 0.999 to HF fp32, at "
-        f"least. Ratios count, not times."
+        f"Peers: {peers}.{without} The best peer is the fastest of those with a cosine of at least 0.999 to "
+        f"HF fp32. Ratios count, not times."
     )
