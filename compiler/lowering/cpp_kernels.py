@@ -69,32 +69,31 @@ def install(kernels: Iterable[Kernel]) -> None:
         lowering.register_lowering(kernel.operator, type_promotion_kind=None)(partial(_lower, kernel))
 
 
-def _lower(kernel: Kernel, *args: Any, **kwargs: Any) -> Any:
-    schema = kernel.operator._schema.arguments
-    given = {argument.name: value for argument, value in zip(schema, args, strict=False)} | kwargs
-    of_tensors = {argument.name for argument in schema if "Tensor" in str(argument.type)}
-    tensors = {
-        name: None if given[name] is None else _realized(given[name], kernel.strided.get(name))
-        for name in of_tensors_in_order(schema, of_tensors)
-    }
-    rest = {name: value for name, value in given.items() if name not in of_tensors}
+def _lower(kernel: Kernel, *args: Any) -> Any:
+    tensors: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for argument, given in zip(kernel.operator._schema.arguments, args, strict=True):
+        if "Tensor" in str(argument.type):
+            strided = kernel.strided.get(argument.name)
+            tensors[argument.name] = None if given is None else _realized(given, strided)
+        else:
+            rest[argument.name] = given
     value = V.graph.current_node.meta["val"]
     assert isinstance(value, Tensor)
     layout = ir.FixedLayout(value.device, value.dtype, ir.convert_shape_to_inductor(value.shape))
-    template = _Call(kernel, layout, tensors, rest)
+    return ir.TensorBox.create(_buffer(kernel, layout, _Call(kernel, layout, tensors, rest)))
 
-    def make_kernel_render(node: Any, **_: Any) -> Any:
+
+def _buffer(kernel: Kernel, layout: ir.Layout, call: _Call) -> ir.CppTemplateBuffer:
+    def make_kernel_render(node: Any, *, epilogue_nodes: Any = None, **_: Any) -> Any:
+        assert not epilogue_nodes, f"Inductor fused {epilogue_nodes} into {kernel.operator}"
         cpp = CppTemplateKernel(kernel_name=str(Placeholder.KERNEL_NAME), num_threads=0)
-        return cpp, partial(cpp.render, template, template_buffer_node=node)
+        return cpp, partial(cpp.render, call, template_buffer_node=node)
 
-    inputs: Any = template.input_nodes
-    return ir.TensorBox.create(
-        ir.CppTemplateBuffer(layout, inputs, make_kernel_render, cast(Any, template), None)
-    )
-
-
-def of_tensors_in_order(schema: Any, names: set[str]) -> list[str]:
-    return [argument.name for argument in schema if argument.name in names]
+    inputs: Any = call.input_nodes
+    buffer = ir.CppTemplateBuffer(layout, inputs, make_kernel_render, cast(Any, call), None)
+    buffer.allow_epilogue_fusion = False
+    return buffer
 
 
 def _realized(box: Any, contiguous: int | None) -> Any:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
 from precast.artifacts import host
@@ -75,8 +76,8 @@ def _lower(
 
 def _configuration(prepack: bool, autotune: bool) -> dict[str, Any]:
     config: dict[str, Any] = {
-        # Our own kernels stand as they are.
-        "epilogue_fusion": False,
+        # Inductor's own products take in what follows them, where torch lets ours be left out of that.
+        "epilogue_fusion": autotune and torch.__version__ >= "2.13",
         # The thread count of the building machine would be compiled in otherwise.
         "cpp.dynamic_threads": True,
         "freezing": prepack,
