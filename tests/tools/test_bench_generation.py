@@ -23,6 +23,7 @@ from precast.tools.bench.peers.ctranslate2_model import convert
 from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
 from precast.tools.bench.peers.jobs import Job, agreement
+from precast.tools.bench.precision import PRECISIONS
 from precast.tools.bench.ragged import Load, Request, draw_requests, percentile, poisson
 from precast.tools.bench.readme import TABLES
 
@@ -48,7 +49,7 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 def test_a_row_stands_for_every_contender_and_number_of_beams(result: dict[str, Any]) -> None:
     names = {(row["contender"], row["beams"]) for row in result["rows"]}
-    contenders = ("precast fp32", "precast bf16", *generation.RATIOS.values())
+    contenders = (*(f"precast {name}" for name in PRECISIONS), *generation.RATIOS.values())
     assert names == {(name, beams) for name in contenders for beams in (1, 4)}
     assert len(result["rows"]) == len(names)
 
@@ -99,7 +100,7 @@ def test_a_table_holds_a_row_for_each_of_ours_and_refuses_a_quick_run(
     }
     lines = TABLES[name]({**data, "quick": False}).splitlines()
     rows = [line for line in lines if line.startswith("|")]
-    wanted = {"generation": 4, "generation_load": 6}[name]
+    wanted = {"generation": 2 * len(PRECISIONS), "generation_load": 6}[name]
     assert len(rows) == wanted + 2 and len({line.count("|") for line in rows}) == 1
     assert TABLES[name]({**data, "quick": True}) == generation_tables.ABSENT
 
