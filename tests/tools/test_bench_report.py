@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
+from precast.tools.bench import bench_tables
 from precast.tools.bench.bench_result import BenchResult, read
 from precast.tools.bench.encoder_calls import disagreeing
 from precast.tools.bench.grids import grids
@@ -136,3 +137,18 @@ def test_ticks_are_round_and_names_do_not_cover_each_other() -> None:
     assert len(heights) == 5 and min(np.diff(sorted(heights))) >= 13
     assert isinstance(element("p", Markup("<b>"), "<i>"), Markup)
     assert element("p", Markup("<b></b>"), "<i>", class_="a") == '<p class="a"><b></b>&lt;i&gt;</p>'
+
+
+def test_the_table_of_steps_has_a_row_for_each() -> None:
+    rows = [
+        {"model": "M", "work": work, "step": step, "times_first": times}
+        for step, times in (("first", 1.0), ("second", 2.5))
+        for work in ("short", "long")
+    ]
+    data = {
+        "rows": rows, "rounds": 3, "threads": 2, "versions": {"torch": "2"},
+        "machine": {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"]},
+    }  # fmt: skip
+    lines = bench_tables.steps(data).splitlines()
+    assert lines[0] == "|  | M, short | M, long |"
+    assert lines[2:4] == ["| first | 1.00× | 1.00× |", "| second | 2.50× | 2.50× |"]
