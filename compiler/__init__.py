@@ -49,7 +49,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
             architecture) to build for a GPU that is not here, untuned and without ``verify``.
         dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
         quantize: ``int8``, on a CPU with AVX-512 VNNI: weights of linear layers, and what they are multiplied
-            with, are rounded to eight bits. About twice as fast; answers stay within a cosine of 0.99.
+            with, are rounded to eight bits. Faster; answers stay within a cosine of 0.99.
         backend: ``inductor``, or ``reference``: portable and slow.
         max_length: tokens of one input, for ``generate`` of one source; the checkpoint's own limit where
             left out, 512 for sources where it states none.

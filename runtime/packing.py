@@ -23,8 +23,8 @@ def cut(
 ) -> list[list[int]]:
     """Places of ``lengths`` in batches: shortest first, each within both budgets.
 
-    Inputs of like length share a batch, since a CPU's attention pads to the longest of them. An input
-    longer than ``max_tokens`` has a batch to itself.
+    Inputs of like length share a batch: plain torch's attention pads to the longest of them. An input longer
+    than ``max_tokens`` has a batch to itself.
 
     Args:
         lengths: tokens of each input.

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, TYPES, Kernel, Operand, pointer
 from precast.compiler.model.layers import ACTIVATIONS
@@ -35,7 +36,7 @@ def from_panels(panels: Tensor, columns: int, inner: int) -> Tensor:
     return panels.transpose(1, 2).reshape(panels.shape[0] * PANEL, -1)[:columns, :inner]
 
 
-@torch.library.custom_op("precast::panel_linear", mutates_args=())
+@custom_op("precast::panel_linear", mutates_args=())
 def panel_linear(
     x: Tensor, panels: Tensor, bias: Tensor | None, columns: int, activation: str, dtype: torch.dtype
 ) -> Tensor:

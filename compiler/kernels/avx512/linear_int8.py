@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, pointer
 from precast.compiler.kernels.avx512.linear import ACTIVATION_TYPES, PANEL, from_panels, to_panels
@@ -15,7 +16,7 @@ from precast.compiler.model.layers import ACTIVATIONS
 from precast.compiler.model.quantized import QuantizedLinear, quantized_linear
 
 
-@torch.library.custom_op("precast::panel_linear_int8", mutates_args=())
+@custom_op("precast::panel_linear_int8", mutates_args=())
 def panel_linear_int8(
     x: Tensor,
     panels: Tensor,
