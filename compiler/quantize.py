@@ -10,24 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from precast.compiler.kernels.rebuilt import rebuilt
-from precast.compiler.model.decoder import LanguageHead
+from precast.compiler.model.decoder import LanguageHead, ScaledHead
 from precast.compiler.model.layers import ActivatedLinear
 from precast.compiler.model.quantized import QuantizedLinear
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-class QuantizedHead(nn.Module):
-    """``LanguageHead`` with weights of eight bits."""
-
-    def __init__(self, head: LanguageHead, reach: Tensor) -> None:
-        super().__init__()
-        self.scale = head.scale
-        self.out = QuantizedLinear(head.table.weight, head.bias, reach, dtype=torch.float32)
-
-    def forward(self, x: Tensor) -> Tensor:
-        logits: Tensor = self.out(x * self.scale if self.scale != 1.0 else x)
-        return logits
 
 
 def quantize(module: Module, run: Callable[[], None]) -> Module:
@@ -65,7 +52,8 @@ def _quantized(reach: dict[str, Tensor], name: str, layer: nn.Module) -> nn.Modu
     if name not in reach:
         return None
     if isinstance(layer, LanguageHead):
-        return QuantizedHead(layer, reach[name])
+        table = layer.table.weight
+        return ScaledHead(layer, QuantizedLinear(table, layer.bias, reach[name], dtype=torch.float32))
     assert isinstance(layer, nn.Linear)
     activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
     return QuantizedLinear(layer.weight, layer.bias, reach[name], activation)

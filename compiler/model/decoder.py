@@ -87,6 +87,23 @@ class LanguageHead(nn.Module):
         return logits if self.bias is None else logits + self.bias.float()
 
 
+class ScaledHead(nn.Module):
+    """``LanguageHead`` with another layer in the place of its table.
+
+    Args:
+        head: whose scale it takes; the bias is the layer's.
+        out: gives fp32 logits.
+    """
+
+    def __init__(self, head: LanguageHead, out: nn.Module) -> None:
+        super().__init__()
+        self.scale, self.out = head.scale, out
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(x * self.scale if self.scale != 1.0 else x)
+        return logits
+
+
 class Decoder(nn.Module):
     def __init__(self, source_hidden: int, decoder: spec.Decoder, source_tokens: nn.Embedding) -> None:
         super().__init__()
