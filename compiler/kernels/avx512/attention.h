@@ -1,8 +1,8 @@
 // Attention within the sequences of a packed batch: nothing is padded but the last panel of sixteen keys.
 //
 // One piece of work is a head of a sequence, or a part of its queries where heads are few. Its keys and values
-// are laid out as panels, which stay in cache; then six queries at a time take their scores, a softmax in fp32
-// and their sum of values.
+// are laid out as panels, which stay in cache; then twelve queries at a time take their scores, a softmax in
+// fp32 and their sum of values.
 #ifndef PRECAST_ATTENTION_H
 #define PRECAST_ATTENTION_H
 
@@ -24,6 +24,7 @@ struct AttentionSizes {
   int64_t left, right;
   // Of the bias, [heads][2 * reach + 1]; by the distance from the query to the key, clamped.
   int64_t reach;
+  // Positive.
   float scale;
 };
 
@@ -73,7 +74,7 @@ struct Head {
     typename Type::Sum sums[ROWS][WIDE];
     const int64_t groups = (sizes.head_dim + Type::GROUP - 1) / Type::GROUP;
     multiply<Type, ROWS, WIDE>(from, stride, memory.keys.get() + key * Type::GROUP, width * Type::GROUP, groups, sums);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
       for (int part = 0; part < WIDE; ++part) store(memory.scores.get() + row * width + key + part * LANES, sums[row][part]);
@@ -90,34 +91,50 @@ struct Head {
           memory.queries[row * stride + at] = at < sizes.head_dim ? from[row * query.stride + at] : Number(0.0f);
       from = memory.queries.get();
     }
+    constexpr int WIDE = wide_of(ROWS);
     int64_t key = keys.begin;
-    for (; key + PANEL <= keys.end; key += PANEL) score_panel<ROWS, 4>(from, stride, key);
+    for (; key + WIDE * LANES <= keys.end; key += WIDE * LANES) score_panel<ROWS, WIDE>(from, stride, key);
     for (; key < keys.end; key += LANES) score_panel<ROWS, 1>(from, stride, key);
   }
 
   // Scores of a query become weights, not yet divided by their sum, whose inverse is returned.
   float weigh(int64_t position, int row, Share keys) const {
     float* scores = memory.scores.get() + row * width;
-    const int64_t first = sizes.left < 0 ? 0 : std::max<int64_t>(0, position - sizes.left);
-    const int64_t last = sizes.right < 0 ? length - 1 : std::min(length - 1, position + sizes.right);
-    const __m512 scale = _mm512_set1_ps(sizes.scale), lowest = _mm512_set1_ps(-INFINITY);
-    __m512 highest = lowest;
-    for (int64_t key = keys.begin; key < keys.end; key += LANES) {
-      __m512 score = _mm512_mul_ps(load(scores + key), scale);
-      if (bias != nullptr) score = _mm512_add_ps(score, bias_of(position, key));
-      const __mmask16 seen = first_lanes(last + 1 - key) & ~first_lanes(first - key);
-      score = _mm512_mask_mov_ps(lowest, seen, score);
-      highest = _mm512_max_ps(highest, score);
-      store(scores + key, score);
-    }
-    const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(highest));
+    if (bias != nullptr) add_bias(scores, position, keys);
+    hide(scores, position, keys);
+    __m512 highest = load(scores + keys.begin);
+    for (int64_t key = keys.begin + LANES; key < keys.end; key += LANES)
+      highest = _mm512_max_ps(highest, load(scores + key));
+    // In powers of two: scale and subtraction are one instruction.
+    const float factor = (bias == nullptr ? sizes.scale : 1.0f) * LOG2_E;
+    const __m512 by = _mm512_set1_ps(factor), shift = _mm512_set1_ps(-factor * _mm512_reduce_max_ps(highest));
     __m512 total = _mm512_setzero_ps();
     for (int64_t key = keys.begin; key < keys.end; key += LANES) {
-      const __m512 weight = exponential(_mm512_sub_ps(load(scores + key), top));
+      const __m512 weight = power_of_two<Number>(_mm512_fmadd_ps(load(scores + key), by, shift));
       total = _mm512_add_ps(total, weight);
       store(memory.weights.get() + row * width + key, weight);
     }
     return 1.0f / _mm512_reduce_add_ps(total);
+  }
+
+  void add_bias(float* scores, int64_t position, Share keys) const {
+    const __m512 scale = _mm512_set1_ps(sizes.scale);
+    for (int64_t key = keys.begin; key < keys.end; key += LANES)
+      store(scores + key, _mm512_fmadd_ps(load(scores + key), scale, bias_of(position, key)));
+  }
+
+  // Keys that the query does not see have the lowest of all scores; only the outer panels hold any.
+  void hide(float* scores, int64_t position, Share keys) const {
+    const int64_t first = sizes.left < 0 ? 0 : std::max<int64_t>(0, position - sizes.left);
+    const int64_t last = sizes.right < 0 ? length - 1 : std::min(length - 1, position + sizes.right);
+    for (int64_t key = keys.begin; key < first; key += LANES) keep(scores + key, ~first_lanes(first - key));
+    for (int64_t key = (last + 1) / LANES * LANES; key < keys.end; key += LANES)
+      keep(scores + key, first_lanes(last + 1 - key));
+  }
+
+  // Whole registers are written: one that was written in part cannot be read at once.
+  static void keep(float* scores, __mmask16 seen) {
+    store(scores, _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, load(scores)));
   }
 
   __m512 bias_of(int64_t position, int64_t key) const {
@@ -135,7 +152,7 @@ struct Head {
     const Number* values = memory.values.get() + keys.begin * value_width + column * Type::GROUP;
     multiply<Type, ROWS, WIDE>(memory.weights.get() + keys.begin, width, values, value_width * Type::GROUP,
                                (keys.end - keys.begin) / Type::GROUP, sums);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int row = 0; row < ROWS; ++row) {
       Number* to = output + ((begin + first + row) * sizes.heads + head) * sizes.head_dim;
 #pragma GCC unroll 4
@@ -148,8 +165,10 @@ struct Head {
 
   template <int ROWS>
   void gather(int64_t first, Share keys, const float (&shares)[ROWS]) const {
+    constexpr int WIDE = wide_of(ROWS);
     int64_t column = 0;
-    for (; column + PANEL <= value_width; column += PANEL) gather_panel<ROWS, 4>(first, keys, shares, column);
+    for (; column + WIDE * LANES <= value_width; column += WIDE * LANES)
+      gather_panel<ROWS, WIDE>(first, keys, shares, column);
     for (; column + 2 * LANES <= value_width; column += 2 * LANES) gather_panel<ROWS, 2>(first, keys, shares, column);
     for (; column < value_width; column += LANES) gather_panel<ROWS, 1>(first, keys, shares, column);
   }
@@ -172,10 +191,12 @@ inline void packed_attention(Heads<typename Type::A> query, Heads<typename Type:
   const int64_t wanted = std::max<int64_t>(1, 2 * threads / std::max<int64_t>(1, sizes.sequences * sizes.heads));
   const int64_t parts = std::min(wanted, std::max<int64_t>(1, longest / 96));
   const int64_t pieces = sizes.sequences * sizes.heads * parts;
+  // Many small ones are taken some at a time: heads of a token share lines of cache.
+  const int64_t some = std::max<int64_t>(1, pieces / (SHARES * threads));
 #pragma omp parallel
   {
     AttentionScratch<Type> memory(longest, sizes.head_dim);
-#pragma omp for schedule(dynamic, 1)
+#pragma omp for schedule(dynamic, some)
     for (int64_t piece = 0; piece < pieces; ++piece) {
       const int64_t head = piece / parts % sizes.heads, sequence = piece / parts / sizes.heads;
       const int64_t begin = cu_seqlens[sequence], length = cu_seqlens[sequence + 1] - begin;

@@ -23,21 +23,18 @@ struct LinearSizes {
 template <class Work>
 inline void over_chunks(int64_t rows, int64_t columns, const Work& work) {
   const int64_t panels = (columns + PANEL - 1) / PANEL;
-  int64_t chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
-  const int64_t even = (rows + chunks - 1) / chunks;
-  const int64_t chunk = (even + TILE_ROWS - 1) / TILE_ROWS * TILE_ROWS;
-  chunks = (rows + chunk - 1) / chunk;
+  // Chunks of whole tiles, as even as can be: a thread with a smaller last one would wait for the others.
+  const int64_t tiles = (rows + TILE_ROWS - 1) / TILE_ROWS, chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
   const Share share = share_of(chunks * panels, omp_get_thread_num(), omp_get_num_threads());
   for (int64_t piece = share.begin; piece < share.end; ++piece) {
-    const int64_t first = piece / panels * chunk;
-    work(piece % panels, first, std::min(rows, first + chunk));
+    const Share some = share_of(tiles, piece / panels, chunks);
+    work(piece % panels, some.begin * TILE_ROWS, std::min(rows, some.end * TILE_ROWS));
   }
 }
 
 template <class Activation, class Output>
-inline void finish(__m512 value, const float* bias, int64_t column, __mmask16 live, Output* y) {
-  if (bias != nullptr) value = _mm512_add_ps(value, load(bias + column, live));
-  store(y + column, Activation::apply(value), live);
+inline void finish(__m512 value, __mmask16 live, Output* y) {
+  store(y, Activation::template apply<Output>(value), live);
 }
 
 template <class Type, class Activation, class Output>
@@ -51,16 +48,26 @@ struct LinearTile {
 
   template <int ROWS>
   void run(int64_t row) const {
-    typename Type::Sum sums[ROWS][4];
+    constexpr int WIDE = wide_of(ROWS);
+    for (int64_t from = 0; from < PANEL; from += WIDE * LANES)
+      if (first_column + from < sizes.columns) tile<ROWS, WIDE>(row, from);
+  }
+
+  // The columns of the panel from `from` on.
+  template <int ROWS, int WIDE>
+  PRECAST_ALONE void tile(int64_t row, int64_t from) const {
+    typename Type::Sum sums[ROWS][WIDE];
     const int64_t groups = (sizes.inner + Type::GROUP - 1) / Type::GROUP;
-    multiply<Type, ROWS, 4>(x + row * sizes.x_stride, sizes.x_stride, panel, PANEL * Type::GROUP, groups, sums);
+    multiply<Type, ROWS, WIDE>(x + row * sizes.x_stride, sizes.x_stride, panel + from * Type::GROUP,
+                               PANEL * Type::GROUP, groups, sums);
 #pragma GCC unroll 4
-    for (int part = 0; part < 4; ++part) {
-      const int64_t column = first_column + part * LANES;
+    for (int part = 0; part < WIDE; ++part) {
+      const int64_t column = first_column + from + part * LANES;
       const __mmask16 live = first_lanes(sizes.columns - column);
-#pragma GCC unroll 8
+      const __m512 shift = bias == nullptr ? _mm512_setzero_ps() : load(bias + column, live);
+#pragma GCC unroll 12
       for (int at = 0; at < ROWS; ++at)
-        finish<Activation>(sums[at][part], bias, column, live, y + (row + at) * sizes.columns);
+        finish<Activation>(_mm512_add_ps(sums[at][part], shift), live, y + (row + at) * sizes.columns + column);
     }
   }
 };

@@ -32,7 +32,7 @@ inline __m128i to_bytes(__m512 value, __m512 inverse, __m512 shift) {
 }
 
 template <class Input>
-inline void quantize_row(const Input* x, const float* smooth, int64_t inner, Quantized into, int64_t row) {
+PRECAST_ALONE void quantize_row(const Input* x, const float* smooth, int64_t inner, Quantized into, int64_t row) {
   const int64_t whole = inner / LANES * LANES;
   const __mmask16 last = first_lanes(inner - whole);
   // Behind the last number there are zeros, and zero lies in every range.
@@ -74,20 +74,29 @@ struct Int8Tile {
 
   template <int ROWS>
   void run(int64_t row) const {
-    __m512i sums[ROWS][4];
-    multiply<Int8, ROWS, 4>(x.numbers + row * x.stride, x.stride, panel, PANEL * 4, x.stride / 4, sums);
+    constexpr int WIDE = wide_of(ROWS);
+    for (int64_t from = 0; from < PANEL; from += WIDE * LANES)
+      if (first_column + from < columns) tile<ROWS, WIDE>(row, from);
+  }
+
+  // The columns of the panel from `from` on.
+  template <int ROWS, int WIDE>
+  PRECAST_ALONE void tile(int64_t row, int64_t from) const {
+    __m512i sums[ROWS][WIDE];
+    multiply<Int8, ROWS, WIDE>(x.numbers + row * x.stride, x.stride, panel + from * 4, PANEL * 4, x.stride / 4, sums);
 #pragma GCC unroll 4
-    for (int part = 0; part < 4; ++part) {
-      const int64_t column = first_column + part * LANES;
+    for (int part = 0; part < WIDE; ++part) {
+      const int64_t column = first_column + from + part * LANES;
       const __mmask16 live = first_lanes(columns - column);
       const __m512 scale = _mm512_loadu_ps(weight.scale + column);
       const __m512 of_column = _mm512_loadu_ps(weight.sum + column);
-#pragma GCC unroll 8
+      const __m512 shift = bias == nullptr ? _mm512_setzero_ps() : load(bias + column, live);
+#pragma GCC unroll 12
       for (int at = 0; at < ROWS; ++at) {
         const __m512 product = _mm512_cvtepi32_ps(sums[at][part]);
         const __m512 whole = _mm512_fnmadd_ps(of_column, _mm512_set1_ps(x.zero[row + at]), product);
-        const __m512 both = _mm512_mul_ps(scale, _mm512_set1_ps(x.scale[row + at]));
-        finish<Activation>(_mm512_mul_ps(whole, both), bias, column, live, y + (row + at) * columns);
+        const __m512 value = _mm512_fmadd_ps(_mm512_mul_ps(whole, scale), _mm512_set1_ps(x.scale[row + at]), shift);
+        finish<Activation>(value, live, y + (row + at) * columns + column);
       }
     }
   }

@@ -91,7 +91,7 @@ inline void to_weights(float* scores, int64_t count) {
   const __m512 top = _mm512_set1_ps(_mm512_reduce_max_ps(highest));
   __m512 total = _mm512_setzero_ps();
   for (int64_t at = 0; at < count; at += LANES) {
-    const __m512 weight = exponential(_mm512_sub_ps(load(scores + at), top));
+    const __m512 weight = exponential<float>(_mm512_sub_ps(load(scores + at), top));
     total = _mm512_add_ps(total, weight);
     store(scores + at, weight);
   }

@@ -11,6 +11,9 @@
 
 namespace precast {
 
+// Of the work, for each thread: the more, the less a thread waits for the last one.
+constexpr int64_t SHARES = 32;
+
 struct Share {
   int64_t begin, end;
 };

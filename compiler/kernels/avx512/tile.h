@@ -50,8 +50,12 @@ struct Int8 {
 
 // Columns of a panel: four registers.
 constexpr int PANEL = 4 * LANES;
-// Rows of a tile: 6 x 4 sums, 4 registers of B and one of A are 29 of the 32 that there are.
-constexpr int TILE_ROWS = 6;
+// Rows of the largest tile. 12 x 2 sums, 2 registers of B and one of A are 27 of the 32 that there are, and of
+// all shapes that fit this one reads least: B comes from the second level of cache, A from the first.
+constexpr int TILE_ROWS = 12;
+
+// Registers of columns beside `rows` rows: few rows have a whole panel, which is read once.
+constexpr int wide_of(int rows) { return rows > TILE_ROWS / 2 ? 2 : 4; }
 
 // `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
 // group to the next.
@@ -59,7 +63,7 @@ template <class Type, int ROWS, int WIDE>
 inline __attribute__((always_inline)) void multiply(
     const typename Type::A* a, ptrdiff_t a_stride, const typename Type::B* b, ptrdiff_t b_stride, int64_t groups,
     typename Type::Sum (&sums)[ROWS][WIDE]) {
-#pragma GCC unroll 8
+#pragma GCC unroll 12
   for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part) sums[row][part] = Type::zero();
@@ -68,7 +72,7 @@ inline __attribute__((always_inline)) void multiply(
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part)
       columns[part] = _mm512_loadu_si512(b + group * b_stride + part * LANES * Type::GROUP);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int row = 0; row < ROWS; ++row) {
       int32_t four_bytes;
       __builtin_memcpy(&four_bytes, a + row * a_stride + group * Type::GROUP, 4);
@@ -79,10 +83,15 @@ inline __attribute__((always_inline)) void multiply(
   }
 }
 
-// Calls `work.template run<ROWS>(first row)` until `rows` rows are done, six at a time.
+// Of functions that fill the registers: inlined into loops over tiles, gcc 12 keeps their sums in memory.
+#define PRECAST_ALONE __attribute__((noinline))
+
+// Calls `work.template run<ROWS>(first row)` until all rows are done, in tiles as large as possible.
 template <class Work>
 inline void by_rows(int64_t begin, int64_t end, const Work& work) {
+  constexpr int HALF = TILE_ROWS / 2;
   for (; begin + TILE_ROWS <= end; begin += TILE_ROWS) work.template run<TILE_ROWS>(begin);
+  for (; begin + HALF <= end; begin += HALF) work.template run<HALF>(begin);
   switch (end - begin) {
     case 5: work.template run<5>(begin); break;
     case 4: work.template run<4>(begin); break;
