@@ -21,7 +21,7 @@ from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.plan import Plan
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.seq2seq import Seq2Seq
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 _LONGEST = 48
 _STEPS = 8

@@ -21,7 +21,7 @@ from precast.runtime.options import DEFAULTS
 from precast.runtime.packing import fill
 from precast.runtime.replay.opening import open_replay
 from precast.runtime.seq2seq_loading import place_graphs
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 EXAMPLE_LENGTH = 64
 """Tokens of the inputs of measured batches, where no traffic says how long they are."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from precast.artifacts.manifest import Manifest
 from precast.runtime import calls
-from precast.runtime.calls import Answer, Call
+from precast.runtime.calls import Call
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.inputs import split
 from precast.runtime.seq2seq import collect
@@ -32,14 +32,9 @@ def _awaiting(
     @wraps(make)
     async def method(self: AsyncEncoder, *args: Options.args, **options: Options.kwargs) -> Any:
         call = make(self.manifest, *args, **options)
-        futures = await asyncio.to_thread(self.start, call)
-        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        answers: list[Answer] = []
-        for answer in found:
-            if isinstance(answer, BaseException) and not isinstance(answer, Exception):
-                raise answer
-            answers.append(answer)
-        return call.result(answers)
+        answers = await asyncio.to_thread(self.start, call)
+        await asyncio.wrap_future(answers.complete)
+        return call.result(answers.found())
 
     return method
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, Manifest
+from precast.runtime.answers import Answer
 from precast.runtime.errors import InputTypeError, OptionError, TaskError
 from precast.runtime.inputs import Item, as_list, is_pair, parse, parse_pair, parse_without_pairs, split
 from precast.runtime.outputs import (
@@ -24,8 +25,6 @@ from precast.runtime.outputs import (
     truncate_and_normalize,
 )
 from precast.runtime.tokenization import Truncate
-
-Answer = EncoderOutput | Exception
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,13 @@ import numpy as np
 
 from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.runtime import calls
-from precast.runtime.calls import Answer, Call
+from precast.runtime.answers import Answers
+from precast.runtime.calls import Call
 from precast.runtime.errors import InputError, TaskError
 from precast.runtime.inputs import Item
 from precast.runtime.outputs import EncoderOutput, similarity
-from precast.runtime.tokenization import TextTokenizer, Tokens
+from precast.runtime.tokenization import TextTokenizer
+from precast.runtime.tokens import Tokens
 from precast.runtime.worker import Request, Stats, Worker
 
 if TYPE_CHECKING:
@@ -38,11 +40,9 @@ def _waiting(
     @wraps(make)
     def method(self: Encoder, *args: Options.args, **options: Options.kwargs) -> Any:
         call = make(self.manifest, *args, **options)
-        answers: list[Answer] = []
-        for future in self.start(call):
-            error = future.exception()
-            answers.append(error if isinstance(error, Exception) else future.result())
-        return call.result(answers)
+        answers = self.start(call)
+        answers.complete.result()
+        return call.result(answers.found())
 
     return method
 
@@ -101,9 +101,9 @@ class Encoder:
         (tokens,) = self._tokenizer.encode([call.read(value)], call.truncate, call.prompt)
         if isinstance(tokens, InputError):
             raise tokens
-        request = Request(tokens)
-        self._worker.offer(request)
-        return request.future
+        future: Future[EncoderOutput] = Future()
+        self._worker.offer(Request(tokens, future))
+        return future
 
     def aio(self) -> AsyncEncoder:
         """The same engine for asyncio."""
@@ -133,25 +133,25 @@ class Encoder:
             f"with --task {self.manifest.model.task}"
         )
 
-    def start(self, call: Call) -> list[Future[EncoderOutput]]:
+    def start(self, call: Call) -> Answers:
         """Tokenize and queue every input of ``call``; a bad one has failed already."""
-        futures: list[Future[EncoderOutput]] = [Future() for _ in call.inputs]
+        answers = Answers(len(call.inputs))
         items: list[tuple[int, Item]] = []
         for place, value in enumerate(call.inputs):
             try:
                 items.append((place, call.read(value)))
             except InputError as error:
-                futures[place].set_exception(error.at(place))
+                answers.set(place, error.at(place))
         for chunk in _chunks(items):
             encoded = self._tokenizer.encode([item for _, item in chunk], call.truncate, call.prompt)
             requests = []
             for (place, _), tokens in zip(chunk, encoded, strict=True):
                 if isinstance(tokens, Tokens):
-                    requests.append(Request(tokens, futures[place]))
+                    requests.append(Request(tokens, answers.promise(place)))
                 else:
-                    futures[place].set_exception(tokens.at(place))
+                    answers.set(place, tokens.at(place))
             self._worker.add(requests)
-        return futures
+        return answers
 
 
 def _chunks(items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:

@@ -26,7 +26,8 @@ from precast.runtime.graph_checks import (
 )
 from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.replay.opening import open_replay
-from precast.runtime.tokenization import TextTokenizer, Tokens
+from precast.runtime.tokenization import TextTokenizer
+from precast.runtime.tokens import Tokens
 from precast.runtime.worker import Worker
 
 Engine: TypeAlias = Any

@@ -11,7 +11,7 @@ import numpy as np
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.runtime.cheapest import cheapest_cut
 from precast.runtime.replay.interface import HostBuffers, Replay
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 SEARCHED = 1 << 25
 """Inputs of a window times tokens of a batch. Finding the cheapest cut of more takes tens of milliseconds, in

@@ -20,7 +20,8 @@ from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.inputs import parse_without_pairs, split
 from precast.runtime.outputs import EncoderOutput
 from precast.runtime.packing import cut
-from precast.runtime.tokenization import Tokens, Truncate
+from precast.runtime.tokenization import Truncate
+from precast.runtime.tokens import Tokens
 
 if TYPE_CHECKING:
     from precast.runtime.aio import AsyncSeq2Seq

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -13,30 +12,14 @@ from tokenizers.processors import TemplateProcessing
 
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import TokenizationInfo
-from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenIdError, TokenizationError
+from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenizationError
 from precast.runtime.inputs import Item
 from precast.runtime.languages import Languages, Surroundings
 from precast.runtime.pieces import Pieces
+from precast.runtime.tokens import TokenReader, Tokens
 
 Truncate = bool | Literal["left", "right"]
 Text = str | tuple[str, str]
-
-MAX_TOKEN_TYPE = 1
-"""A model whose token types are read has two of them at least: those of a pair."""
-
-
-@dataclass(frozen=True)
-class Tokens:
-    """One input, ready for a graph: checked ids, token types or None, and whether it was cut."""
-
-    ids: np.ndarray
-    """int32 ``[n]``, n >= 1."""
-    types: np.ndarray | None
-    truncated: bool = False
-    prompt_length: int = 0
-
-    def __len__(self) -> int:
-        return len(self.ids)
 
 
 class TextTokenizer:
@@ -68,7 +51,7 @@ class TextTokenizer:
     ) -> None:
         self._serialized = serialized
         self._info = info
-        self._vocab_size = vocab_size
+        self._reader = TokenReader(info, vocab_size, max_length, pieces)
         self._max_length = max_length
         self._max_characters = max_characters
         self._measure_prompts = measure_prompts
@@ -110,7 +93,7 @@ class TextTokenizer:
         for place, item in enumerate(items):
             try:
                 if isinstance(item, np.ndarray):
-                    answers[place] = self._from_ids(item, truncate)
+                    answers[place] = self._reader.from_ids(item, self._side(truncate))
                 else:
                     texts.append(self._checked(item, prompt))
                     places.append(place)
@@ -118,8 +101,10 @@ class TextTokenizer:
                 answers[place] = error
         prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
         encodings = self._encodings(texts, self._side(truncate), len(around) if around else 0)
+        read = [encoding for encoding in encodings if isinstance(encoding, Encoding)]
+        found = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
         for place, encoding in zip(places, encodings, strict=True):
-            answers[place] = self._from_encoding(encoding, around, prompt_length)
+            answers[place] = encoding if isinstance(encoding, InputError) else next(found)
         return [answer for answer in answers if answer is not None]
 
     def language_id(self, tgt_lang: str) -> int:
@@ -216,60 +201,6 @@ class TextTokenizer:
             if len(texts) == 1:
                 return [TokenizationError(f"the tokenizer cannot read the text: {error}")]
             return [self._encodings([text], side, around)[0] for text in texts]
-
-    def _from_encoding(
-        self, encoding: Encoding | InputError, around: Surroundings | None, prompt_length: int
-    ) -> Tokens | InputError:
-        if isinstance(encoding, InputError):
-            return encoding
-        ids = self._ids(encoding, around)
-        if ids.size == 0:
-            ids = np.asarray([self._info.empty_id], dtype=np.int64)
-        try:
-            self._check_ids(ids)
-        except InputError as error:
-            return error
-        if ids.size > self._max_length:
-            return self._too_long(ids.size)
-        types = np.asarray(encoding.type_ids, dtype=np.int64) if self._info.token_types else None
-        if types is not None and types.size != ids.size:
-            types = np.zeros(ids.size, dtype=np.int64)
-        if types is not None and int(types.max()) > MAX_TOKEN_TYPE:
-            return TokenizationError(
-                f"the tokenizer gives token type {types.max()}, at most {MAX_TOKEN_TYPE} is known"
-            )
-        return Tokens(ids.astype(np.int32), types, bool(encoding.overflowing), prompt_length)
-
-    def _ids(self, encoding: Encoding, around: Surroundings | None) -> np.ndarray:
-        found = encoding.ids if self._pieces is None else list(map(self._pieces.id_of, encoding.tokens))
-        if around is not None:
-            found = [*around.prefix, *found, *around.suffix]
-        return np.asarray(found, dtype=np.int64)
-
-    def _from_ids(self, ids: np.ndarray, truncate: Truncate) -> Tokens:
-        self._check_ids(ids)
-        if ids.size <= self._max_length:
-            return Tokens(ids.astype(np.int32), None)
-        side = self._side(truncate)
-        if side is None:
-            raise self._too_long(ids.size)
-        cut = ids[: self._max_length] if side == "right" else ids[-self._max_length :]
-        return Tokens(cut.astype(np.int32), None, truncated=True)
-
-    def _check_ids(self, ids: np.ndarray) -> None:
-        """An id outside the vocabulary would read foreign memory or end the process."""
-        low, high = int(ids.min()), int(ids.max())
-        if low < 0 or high >= self._vocab_size:
-            wrong = low if low < 0 else high
-            raise TokenIdError(
-                f"token id {wrong} is outside the vocabulary, expected 0 to {self._vocab_size - 1}"
-            )
-
-    def _too_long(self, length: int) -> InputTooLongError:
-        return InputTooLongError(
-            f"{length} tokens, the artifact takes {self._max_length}; pass truncate=True, "
-            f"or compile with a larger --max-length"
-        )
 
     def _prompt_length(self, prompt: str) -> int:
         """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""

@@ -6,12 +6,13 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
 
 from precast.graphs.encode import EncodeOutput, Limits
+from precast.runtime.answers import Promise
 from precast.runtime.errors import (
     DeviceFailedError,
     EngineClosedError,
@@ -22,15 +23,15 @@ from precast.runtime.errors import (
 from precast.runtime.outputs import EncoderOutput
 from precast.runtime.packing import cut, fill
 from precast.runtime.replay.interface import CaptureInfo, Pending, Replay
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 
 @dataclass(frozen=True)
 class Request:
-    """One tokenized input and the future that its answer goes to."""
+    """One tokenized input and where its answer goes."""
 
     tokens: Tokens
-    future: Future[EncoderOutput] = field(default_factory=Future)
+    answer: Promise
 
 
 Batch = Sequence[Request]
@@ -226,7 +227,7 @@ class Worker:
                     return False
                 while self._waiting and tokens < self._batch_tokens * self.WINDOW:
                     request = self._waiting.popleft()
-                    if request.future.set_running_or_notify_cancel():
+                    if request.answer.set_running_or_notify_cancel():
                         window.append(request)
                         tokens += len(request.tokens)
                 if self._in_flight:
@@ -266,7 +267,7 @@ class Worker:
             self._stats.tokens += sum(len(request.tokens) for request in batch)
         for request, row in zip(batch, rows, strict=True):
             tokens = request.tokens
-            request.future.set_result(
+            request.answer.set_result(
                 EncoderOutput(tokens.ids, truncated=tokens.truncated, **{self._output.name: row})
             )
 
@@ -284,7 +285,7 @@ class Worker:
         with self._changed:
             self._stats.failed += len(batch)
         for request in batch:
-            request.future.set_exception(failure)
+            request.answer.set_exception(failure)
         if isinstance(failure, DeviceFailedError):
             raise failure
 
@@ -298,10 +299,10 @@ class Worker:
             waiting, self._waiting = list(self._waiting), deque()
             self._stats.failed += len(running)
         for request in running:
-            request.future.set_exception(failure)
+            request.answer.set_exception(failure)
         for request in waiting:
-            if request.future.set_running_or_notify_cancel():
-                request.future.set_exception(failure)
+            if request.answer.set_running_or_notify_cancel():
+                request.answer.set_exception(failure)
 
 
 def _batch_failed(error: Exception) -> GraphError:

@@ -6,13 +6,16 @@ not prove that the graph runs, or runs fast: that is the GPU check's.
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Annotated
 
 import torch
@@ -48,8 +51,15 @@ GENERATES = ", generate"
 ROWS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
 
 
-def check(family: str) -> Row:
-    """Write a small model of ``family`` and compile it; never raises."""
+def check(family: str, cache: str) -> Row:
+    """Write a small model of ``family`` and compile it, in a process of its own; never raises.
+
+    Args:
+        family: one of ``ROWS``.
+        cache: a folder in which Inductor finds what is compiled already. It deletes some files once they are
+            linked, so nobody else may use the folder meanwhile.
+    """
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder, "out.precast")
         started = time.perf_counter()
@@ -79,10 +89,24 @@ def _model(name: str, folder: Path) -> tuple[Path, Task]:
 
 
 def run(families: list[str], jobs: int) -> list[Row]:
-    """Each family in a fresh process: what one leaves behind in Inductor must not help the next."""
-    with get_context("spawn").Pool(jobs, maxtasksperchild=1) as pool:
-        rows = []
-        for row in pool.imap(check, families):
+    """Each family in a fresh process: what one leaves behind in Inductor must not help the next.
+
+    What is compiled by the same job before is found on disk.
+    """
+    rows = []
+    with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(jobs) as threads:
+        folders: SimpleQueue[str] = SimpleQueue()
+        for job in range(jobs):
+            folders.put(str(Path(work, str(job))))
+
+        def checked(family: str) -> Row:
+            folder = folders.get()
+            with get_context("spawn").Pool(1) as process:
+                row = process.apply(check, (family, folder))
+            folders.put(folder)
+            return row
+
+        for row in threads.map(checked, families):
             print(f"{row.family:26} {row.seconds:6.1f} s  {row.error or 'lowered'}", flush=True)
             rows.append(row)
     return rows

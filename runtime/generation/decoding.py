@@ -21,7 +21,7 @@ from precast.runtime.generation.scheduler import Placement
 from precast.runtime.generation.speed import Speed
 from precast.runtime.generation.stepper import Admission, Launch, Stepper
 from precast.runtime.outputs import EncoderOutput
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 
 @dataclass

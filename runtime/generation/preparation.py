@@ -17,7 +17,8 @@ from precast.runtime.generation.plan import Plan
 from precast.runtime.generation.requests import GenerateRequest, LogitsProcessor
 from precast.runtime.generation.values import wrong
 from precast.runtime.inputs import Item, parse_without_pairs
-from precast.runtime.tokenization import TextTokenizer, Tokens, Truncate
+from precast.runtime.tokenization import TextTokenizer, Truncate
+from precast.runtime.tokens import Tokens
 
 
 @dataclass(frozen=True)

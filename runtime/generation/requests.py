@@ -13,7 +13,7 @@ from torch import Tensor
 from precast.runtime.errors import RuntimeFault
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.plan import Plan
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
 """As Hugging Face's: token ids int64 ``[rows, length]`` and scores fp32 ``[rows, vocab]`` to scores."""

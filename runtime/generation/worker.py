@@ -15,7 +15,7 @@ from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 from precast.runtime.generation.stats import GenerationStats
 from precast.runtime.outputs import EncoderOutput
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 _LONGEST_WAIT = 3600.0
 

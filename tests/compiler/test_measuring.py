@@ -17,7 +17,7 @@ from precast.compiler.measuring import BUDGET, RUNS, measure, measure_graph
 from precast.graphs.generate import GenerateLimits
 from precast.runtime.packing import fill
 from precast.runtime.replay.interface import HostBuffers, Replay
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from tests.support.artifacts import TinyModels
 from tests.support.generating import t5
 

@@ -15,7 +15,7 @@ from precast.runtime.errors import DeviceFailedError
 from precast.runtime.packing import fill
 from precast.runtime.replay.captured import CapturedReplay
 from precast.runtime.replay.interface import Pending
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from tests.support.artifacts import TASKS
 from tests.support.fake_device import FakeDevice
 from tests.support.fake_encoder import LADDER, LIMITS, SIZE, expected, fake_replay, random_tokens, rows_of

@@ -17,7 +17,7 @@ from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.runtime import Encoder
 from precast.runtime.packing import fill
 from precast.runtime.replay.opening import open_replay
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from tests.support.models import save
 from tests.support.strategies import batches
 

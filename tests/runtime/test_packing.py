@@ -12,7 +12,7 @@ from precast.runtime.packing import cut, fill, fill_example
 from precast.runtime.replay.direct import DirectReplay
 from precast.runtime.replay.interface import HostBuffers
 from precast.runtime.replay.layout import Layout
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from concurrent.futures import wait as wait_for
+from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ from precast.runtime.outputs import EncoderOutput
 from precast.runtime.replay.captured import InFlight
 from precast.runtime.replay.interface import HostBuffers
 from precast.runtime.replay.pipeline import Slot
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from precast.runtime.worker import Request, Worker
 from tests.support.artifacts import TASKS
 from tests.support.fake_device import FakeDevice
@@ -30,6 +31,13 @@ SETTINGS = settings(max_examples=100, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
 LENGTHS = st.lists(st.integers(1, LIMITS.max_length), min_size=1, max_size=25)
 PROBE = Tokens(np.array([1, 2], np.int32), None)
+
+
+@dataclass(frozen=True)
+class Asked(Request):
+    """A request and the future that its answer goes to."""
+
+    answer: Future[EncoderOutput] = field(default_factory=Future)
 
 
 class Gate:
@@ -51,7 +59,7 @@ def start(device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 40, u
     return Worker(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, probe=PROBE)
 
 
-def occupied() -> tuple[Gate, FakeDevice, Worker, list[Request]]:
+def occupied() -> tuple[Gate, FakeDevice, Worker, list[Asked]]:
     """A worker that waits for the device with three batches of its own, until the gate is opened."""
     gate = Gate()
     device = FakeDevice(2, on_synchronize=gate)
@@ -63,15 +71,15 @@ def occupied() -> tuple[Gate, FakeDevice, Worker, list[Request]]:
     return gate, device, worker, running
 
 
-def requests_of(lengths: Sequence[int], seed: int = 0) -> list[Request]:
+def requests_of(lengths: Sequence[int], seed: int = 0) -> list[Asked]:
     random = np.random.default_rng(seed)
-    return [Request(random_tokens(random, length)) for length in lengths]
+    return [Asked(random_tokens(random, length)) for length in lengths]
 
 
-def assert_answered(requests: Sequence[Request], task: Task = "embed") -> None:
+def assert_answered(requests: Sequence[Asked], task: Task = "embed") -> None:
     output = encode_output(task, SIZE)
     for request in requests:
-        answer = request.future.result(TIMEOUT)
+        answer = request.answer.result(TIMEOUT)
         assert isinstance(answer, EncoderOutput)
         np.testing.assert_array_equal(getattr(answer, output.name), expected(request.tokens, output))
 
@@ -96,7 +104,7 @@ def test_every_request_gets_its_own_answer(
 ) -> None:
     device = FakeDevice(seed)
     worker = start(device, task, batch_tokens=batch_tokens, upto=upto)
-    sent: list[Request] = []
+    sent: list[Asked] = []
     for place, lengths in enumerate(bursts):
         burst = requests_of(lengths, seed + place)
         worker.add(burst)
@@ -159,7 +167,7 @@ def test_closing_answers_what_is_in_flight_and_fails_what_waits() -> None:
     assert_answered(running)
     for request in waiting:
         with pytest.raises(EngineClosedError, match="before it could answer"):
-            request.future.result(TIMEOUT)
+            request.answer.result(TIMEOUT)
     with pytest.raises(EngineClosedError):
         worker.offer(requests_of([1])[0])
     assert device.violations == []
@@ -169,12 +177,12 @@ def test_cancelling_while_others_are_in_flight() -> None:
     gate, device, worker, running = occupied()
     gone, kept = requests_of([5, 6])
     worker.add([gone, kept])
-    assert gone.future.cancel()
-    assert not any(request.future.cancel() for request in running)
+    assert gone.answer.cancel()
+    assert not any(request.answer.cancel() for request in running)
     gate.opened.set()
     assert_answered([*running, kept])
     with pytest.raises(CancelledError):
-        gone.future.result(TIMEOUT)
+        gone.answer.result(TIMEOUT)
     closed_in_time(worker)
     assert device.violations == []
 
@@ -197,7 +205,7 @@ def test_a_batch_that_fails_on_the_host_fails_alone() -> None:
     worker.add(requests)
     bad = requests.pop(1)
     with pytest.raises(GraphError, match="a batch failed: made up"):
-        bad.future.result(TIMEOUT)
+        bad.answer.result(TIMEOUT)
     assert_answered(requests)
     assert worker.stats().failed == 1
     closed_in_time(worker)
@@ -218,9 +226,9 @@ def attempt(device: FakeDevice) -> str:
         except DeviceFailedError:
             refused += 1
             burst.clear()
-        wait_for([request.future for request in burst], TIMEOUT)
+        wait_for([request.answer for request in burst], TIMEOUT)
     sent = [request for burst in bursts for request in burst]
-    errors = [request.future.exception(0) for request in sent]
+    errors = [request.answer.exception(0) for request in sent]
     failed = [error for error in errors if isinstance(error, DeviceFailedError)]
     assert_answered([request for request, error in zip(sent, errors, strict=True) if error not in failed])
     stats = worker.stats()
@@ -253,16 +261,16 @@ def test_a_failure_fails_what_is_in_flight_and_what_waits() -> None:
     gate, device, worker, running = occupied()
     waiting, gone = requests_of([5, 6])
     worker.add([waiting, gone])
-    assert gone.future.cancel()
+    assert gone.answer.cancel()
     device.fail_next()
     gate.opened.set()
     answered = 0
     for request in (*running, waiting):
-        error = request.future.exception(TIMEOUT)
+        error = request.answer.exception(TIMEOUT)
         assert error is None or isinstance(error, DeviceFailedError)
         answered += error is None
     assert answered <= 1, "the one whose end the host was waiting for"
-    assert isinstance(waiting.future.exception(TIMEOUT), DeviceFailedError)
+    assert isinstance(waiting.answer.exception(TIMEOUT), DeviceFailedError)
     assert_dead(worker)
     closed_in_time(worker)
     closed_in_time(worker)

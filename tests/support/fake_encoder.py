@@ -15,7 +15,7 @@ from precast.graphs.ladder import Ladder
 from precast.graphs.signature import Signature
 from precast.runtime.packing import fill_example
 from precast.runtime.replay.captured import CapturedReplay, CaptureOptions
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from tests.support.fake_device import FakeDevice
 
 SIZE = 4

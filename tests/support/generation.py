@@ -30,7 +30,7 @@ from precast.runtime.generation.state import RowState
 from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.generation.worker import GenerationWorker
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 LIMITS = GenerateLimits(max_source_length=24, max_target_length=32, max_tokens=64, max_batch=6, max_rows=12)
 

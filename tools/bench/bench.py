@@ -39,6 +39,7 @@ class Options:
         texts: the sets by name; the built-in ones where empty.
         rounds: of which medians count.
         threads: of every contender; all cores where left out.
+        batches: of texts, for encoders.
         rest: seconds before each turn.
     """
 
@@ -49,6 +50,7 @@ class Options:
     texts: dict[str, list[str]] = field(default_factory=dict)
     rounds: int = 7
     threads: int | None = None
+    batches: tuple[int, ...] = encoder_calls.BATCHES
     rest: float = 0.1
 
     def __post_init__(self) -> None:
@@ -216,7 +218,7 @@ def _encoder_figures(
     theirs = [one for one in entered.contenders if one.name not in (REFERENCE, *ours)]
     exact = [one.name for one in theirs if one.precision == "fp32"]
     mixed = max(given, key=lambda one: len(set(map(len, one.ids))))
-    answers = turns.answers(EmbedIds((mixed.ids[: encoder_calls.BATCHES[-1]],)))
+    answers = turns.answers(EmbedIds((mixed.ids[: options.batches[-1]],)))
     for name, reason in encoder_calls.disagreeing(answers, exact).items():
         turns.leave(name)
         entered.skipped.append(Skipped(name, reason))
@@ -245,4 +247,7 @@ def _read(compared: Sequence[Compared], options: Options) -> list[Texts]:
     shortest = min(compared, key=lambda one: getattr(one.manifest.limits, "max_length", 0))
     tokenizer = precast_artifact.text_tokenizer(shortest.path, shortest.manifest)
     sets = options.texts or {kind: texts(kind) for kind in ("short", "mixed", "long")}
-    return [Texts(name, found, precast_artifact.token_ids(tokenizer, found)) for name, found in sets.items()]
+    return [
+        Texts(name, found, precast_artifact.token_ids(tokenizer, found), options.batches)
+        for name, found in sets.items()
+    ]

@@ -1,7 +1,9 @@
-"""The tables of ``precast bench`` and of what each step of making it fast was worth."""
+"""The tables of ``precast bench``, of the aims, and of what each step of making it fast was worth."""
 
 from __future__ import annotations
 
+import statistics
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 _HEADS = (
@@ -28,7 +30,7 @@ def cold_start(data: dict[str, Any]) -> str:
     phases = list(next(iter(data["contenders"]))["cold_start_s"])
     heads = ["", *phases, "after importing torch, against sentence-transformers"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    after = {one["name"]: _after_torch(one["cold_start_s"]) for one in data["contenders"]}
+    after = {one["name"]: after_torch(one["cold_start_s"]) for one in data["contenders"]}
     theirs = min((after[name] for name in after if name.startswith("sentence-transformers")), default=None)
     for one in data["contenders"]:
         cells = [f"{one['cold_start_s'][phase]:.2f} s" for phase in phases]
@@ -37,7 +39,8 @@ def cold_start(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", _origin(data)])
 
 
-def _after_torch(seconds: dict[str, float]) -> float:
+def after_torch(seconds: Mapping[str, float]) -> float:
+    """Seconds of a cold start without the interpreter and torch."""
     return sum(seconds[phase] for phase in ("import", "load", "first answer"))
 
 
@@ -50,14 +53,44 @@ def steps(data: dict[str, Any]) -> str:
     for step in dict.fromkeys(row["step"] for row in data["rows"]):
         cells = [f"{times[step, model, work]:.2f}×" for model, work in columns]
         lines.append(f"| {' | '.join([step, *cells])} |")
-    machine = data["machine"]
-    where = f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])})"
     rounds, threads, torch = data["rounds"], data["threads"], data["versions"]["torch"]
     origin = (
         f"Speed against the first row; medians of {rounds} rounds in turns, {threads} threads each, "
-        f"on {where}, torch {torch}."
+        f"on {_where(data)}, torch {torch}."
     )
     return "\n".join([*lines, "", origin])
+
+
+def aims(data: dict[str, Any]) -> str:
+    """Of ``aims.json``: a row for each aim, a column for each contender of ours; medians over all runs."""
+    runs = [run["aims"] for run in data["rows"]]
+    ours = list(runs[-1][0]["found"])
+    heads = ["", "beside", "aim", *ours, ""]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for of_all in zip(*runs, strict=True):
+        found = [[one["found"][name] for one in of_all] for name in ours]
+        best = max(statistics.median(ratios) for ratios in found)
+        wanted = of_all[-1]["wanted"]
+        cells = [of_all[-1]["what"], of_all[-1]["peer"], f"{wanted:g}×", *map(_spread, found)]
+        lines.append(f"| {' | '.join([*cells, 'met' if best >= wanted else 'missed'])} |")
+    occasions = ", ".join(run["recorded"] for run in data["rows"])
+    origin = (
+        f"Times as fast; the median of {len(runs)} runs of the whole comparison and, in brackets, the least "
+        f"and the most. {data['rounds']} rounds a run, in turns, {data['threads']} threads each, on "
+        f"{_where(data)}, torch {data['versions']['torch']}; runs of {occasions}. "
+        f"The best peer is the fastest with a cosine of at least 0.999 to HF fp32."
+    )
+    return "\n".join([*lines, "", origin])
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    shown = f"{statistics.median(ratios):.2f}×"
+    return shown if len(ratios) == 1 else f"{shown} ({min(ratios):.2f}–{max(ratios):.2f})"
+
+
+def _where(data: dict[str, Any]) -> str:
+    machine = data["machine"]
+    return f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])})"
 
 
 def _place(row: dict[str, Any]) -> tuple[str, int, str]:
@@ -75,14 +108,14 @@ def _cosine(row: dict[str, Any]) -> str:
 
 
 def _origin(data: dict[str, Any]) -> str:
-    machine, versions = data["machine"], data["versions"]
+    versions = data["versions"]
     peers = ", ".join(one["name"] for one in data["contenders"] if one["peer"] != "precast")
     names = ("torch", "transformers", "sentence-transformers", "onnxruntime", "openvino", "ctranslate2")
     shown = ", ".join(f"{name} {versions[name]}" for name in names if name in versions)
     without = "".join(f" Not measured: {one['name']} ({one['reason']})." for one in data["skipped"])
     return (
         f"{data['model']}, median of {data['rounds']} rounds in turns, {data['threads']} threads each, on "
-        f"{machine['cpu']}, {machine['cores']} cores ({', '.join(machine['instruction_sets'])}), {shown}. "
+        f"{_where(data)}, {shown}. "
         f"Peers: {peers}.{without} The best peer is the fastest of those with a cosine of at least 0.999 to "
         f"HF fp32. Ratios count, not times."
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,15 +27,23 @@ FAIR_ERROR = 0.01
 
 @dataclass(frozen=True)
 class Texts:
-    """A set of texts and their token ids, cut to what everybody takes."""
+    """A set of texts and their token ids, cut to what everybody takes.
+
+    Attributes:
+        name: of the set.
+        texts: all of it.
+        ids: of each text.
+        wanted: batches to measure.
+    """
 
     name: str
     texts: list[str]
     ids: list[list[int]]
+    wanted: tuple[int, ...] = BATCHES
 
-    def batches(self, largest: Sequence[int] = BATCHES) -> list[int]:
-        """Sizes that the set fills; all of it where it fills none."""
-        return [batch for batch in largest if batch <= len(self.texts)] or [len(self.texts)]
+    def batches(self) -> list[int]:
+        """Those that the set fills; all of it where it fills none."""
+        return [batch for batch in self.wanted if batch <= len(self.texts)] or [len(self.texts)]
 
     def work(self, source: Input, batch: int) -> EmbedIds | EmbedTexts:
         """The whole set, ``batch`` at a time."""

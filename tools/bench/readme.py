@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from precast.tools.bench.bench_tables import cold_start, encoder_bench, steps
+from precast.tools.bench.bench_tables import aims, cold_start, encoder_bench, steps
 from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
@@ -86,6 +86,7 @@ _ABSENT = {"gpu_check": _UNMEASURED, "gpu_check_generation": _UNMEASURED}
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_encoder": encoder_bench,
     "bench_cold_start": cold_start,
+    "aims": aims,
     "steps": steps,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,

@@ -15,7 +15,9 @@ from multiprocessing.connection import Connection
 from typing import Any, Generic, TypeVar
 
 LEAST = 0.1
-"""Seconds of a turn; what takes longer is done once."""
+"""Seconds of a turn, not counting its first call."""
+LONG = 1.0
+"""Seconds of a call that makes up for its own beginning, and is done once."""
 Work = TypeVar("Work")
 """What a contender is given; must pickle, as its answer must."""
 Answer = TypeVar("Answer")
@@ -99,14 +101,14 @@ def _serve(make: Callable[[], Callable[[Any], Any]], connection: Connection) -> 
 
 
 def _timed(contender: Callable[[Any], Any], work: Any) -> tuple[float, Any]:
-    """Seconds and the answer. What takes little is done again, and the median of those counts.
+    """Seconds and the answer. The work is done again, and the median of that counts.
 
     The first call of a turn finds caches full of what others left there; nobody who is busy pays for that.
     """
     started = time.perf_counter()
     answer = contender(work)
     first = time.perf_counter() - started
-    if first > LEAST:
+    if first > LONG:
         return first, answer
     taken: list[float] = []
     while sum(taken) < LEAST:

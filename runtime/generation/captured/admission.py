@@ -19,7 +19,7 @@ from precast.runtime.packing import fill_example, write_batch
 from precast.runtime.replay.captured import CapturedReplay, CaptureOptions, InFlight
 from precast.runtime.replay.device import Device, Stream
 from precast.runtime.replay.interface import CaptureInfo, HostBuffers
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 
 
 class CapturedAdmission:

@@ -17,7 +17,7 @@ from precast.runtime.generation.captured.stepper import CapturedStepper
 from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.stepper import Launch
 from precast.runtime.generation.worker import GenerationWorker
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from tests.support.drawn_requests import (
     ASKED,
     answer_alone,

@@ -15,7 +15,7 @@ from precast.runtime.options import EngineOptions
 from precast.runtime.packing import fill
 from precast.runtime.replay.interface import Replay
 from precast.runtime.replay.opening import open_replay
-from precast.runtime.tokenization import Tokens
+from precast.runtime.tokens import Tokens
 from precast.tools.gpucheck.engines import artifact, random_ids
 from precast.tools.gpucheck.floors import BERT_BASE
 from precast.tools.gpucheck.rows import rounded
