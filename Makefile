@@ -39,6 +39,7 @@ bench: $(READY)
 	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.steps
 	$(BIN)/python -m precast.tools.bench.aims
+	$(BIN)/python -m precast.tools.bench.profile
 	$(BIN)/python -m precast.tools.bench.readme
 
 soak: $(READY)

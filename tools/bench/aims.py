@@ -1,7 +1,7 @@
 """What this project aims at on a CPU, and how near it is: ``benchmarks/results/aims.json``.
 
-One run of this command is one occasion. The file holds all runs on one machine with the same versions; on another
-machine it begins anew.
+One run of this command is one occasion. The file holds all runs on one machine with the same versions, and
+begins anew on another.
 """
 
 from __future__ import annotations

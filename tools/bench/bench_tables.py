@@ -83,6 +83,16 @@ def aims(data: dict[str, Any]) -> str:
     return "\n".join([*lines, "", origin])
 
 
+def profile(data: dict[str, Any]) -> str:
+    """Of ``profile.json``: a row for each group of functions, a column for each piece of work."""
+    works = {row["work"]: row["shares"] for row in data["rows"]}
+    lines = [f"| {' | '.join(['', *works])} |", "|---" * (len(works) + 1) + "|"]
+    for group in next(iter(works.values())):
+        lines.append(f"| {' | '.join([group, *(f'{shares[group]:.1%}' for shares in works.values())])} |")
+    origin = f"Shares of the processors' time, {data['threads']} threads, on {_where(data)}."
+    return "\n".join([*lines, "", origin])
+
+
 def _spread(ratios: Sequence[float]) -> str:
     shown = f"{statistics.median(ratios):.2f}×"
     return shown if len(ratios) == 1 else f"{shown} ({min(ratios):.2f}–{max(ratios):.2f})"

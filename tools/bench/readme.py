@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from precast.tools.bench.bench_tables import aims, cold_start, encoder_bench, steps
+from precast.tools.bench.bench_tables import aims, cold_start, encoder_bench, profile, steps
 from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
@@ -87,6 +87,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_encoder": encoder_bench,
     "bench_cold_start": cold_start,
     "aims": aims,
+    "profile": profile,
     "steps": steps,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,

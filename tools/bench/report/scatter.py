@@ -8,11 +8,11 @@ from dataclasses import dataclass
 
 from precast.tools.bench.report.markup import Markup, element
 
-WIDTH, HEIGHT = 640, 400
-_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 165, 16, 52
+WIDTH, HEIGHT = 680, 440
+_LEFT, _RIGHT, _TOP, _BOTTOM = 70, 205, 16, 52
 _LINE = 14
 """Pixels between labels that stand above each other."""
-_LETTER = 6.5
+_LETTER = 7.5
 
 
 @dataclass(frozen=True)
