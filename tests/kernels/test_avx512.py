@@ -37,7 +37,7 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 
 @cache
-def linear_library() -> tuple[list[tuple[torch.dtype, str, bool]], Library]:
+def linear_library(blocks: bool) -> tuple[list[tuple[torch.dtype, str, bool]], Library]:
     forms = list(product(DTYPES, ACTIVATIONS, (False, True)))
     return forms, Library(
         linear.LINEAR,
@@ -47,21 +47,23 @@ def linear_library() -> tuple[list[tuple[torch.dtype, str, bool]], Library]:
             for dtype, activation, bias in forms
         ],
         numbers=["columns"],
+        defined=["PRECAST_BLOCKS"] if blocks else [],
     )  # fmt: skip
 
 
+@pytest.mark.parametrize("blocks", [False, True], ids=["tiles", "blocks"])
 @DRAWN
 @given(
-    rows=st.one_of(st.integers(1, 14), st.sampled_from([95, 96, 97, 200])),
+    rows=st.one_of(st.integers(1, 18), st.sampled_from([48, 63, 95, 96, 97, 200])),
     inner=st.integers(1, 80),
     columns=st.one_of(st.integers(1, 20), st.sampled_from([63, 64, 65, 129])),
     form=st.integers(0, 2 * 2 * len(ACTIVATIONS) - 1),
     spare=st.sampled_from([0, 6]),
     seed=st.integers(0, 99),
 )
-def test_linear(rows: int, inner: int, columns: int, form: int, spare: int, seed: int) -> None:
+def test_linear(blocks: bool, rows: int, inner: int, columns: int, form: int, spare: int, seed: int) -> None:
     torch.manual_seed(seed)
-    forms, library = linear_library()
+    forms, library = linear_library(blocks)
     dtype, activation, has_bias = forms[form]
     inner = inner if dtype is torch.float32 else 2 * inner
     x = torch.randn(rows, inner + spare).to(dtype)[:, :inner]
@@ -74,7 +76,7 @@ def test_linear(rows: int, inner: int, columns: int, form: int, spare: int, seed
 
 
 @cache
-def int8_library() -> tuple[list[tuple[torch.dtype, torch.dtype]], Library]:
+def int8_library(blocks: bool) -> tuple[list[tuple[torch.dtype, torch.dtype]], Library]:
     forms = [
         (torch.float32, torch.float32),
         (torch.bfloat16, torch.bfloat16),
@@ -88,21 +90,25 @@ def int8_library() -> tuple[list[tuple[torch.dtype, torch.dtype]], Library]:
             for given, wanted in forms
         ],
         numbers=["columns"],
+        defined=["PRECAST_BLOCKS"] if blocks else [],
     )
 
 
+@pytest.mark.parametrize("blocks", [False, True], ids=["tiles", "blocks"])
 @DRAWN
 @given(
-    rows=st.one_of(st.integers(1, 14), st.sampled_from([97, 150])),
+    rows=st.one_of(st.integers(1, 18), st.sampled_from([63, 97, 150])),
     inner=st.one_of(st.integers(1, 40), st.sampled_from([64, 255])),
     columns=st.one_of(st.integers(1, 20), st.sampled_from([64, 65])),
     form=st.integers(0, 2),
     shift=st.sampled_from([-8.0, 0.0, 3.0]),
     seed=st.integers(0, 99),
 )
-def test_linear_int8(rows: int, inner: int, columns: int, form: int, shift: float, seed: int) -> None:
+def test_linear_int8(
+    blocks: bool, rows: int, inner: int, columns: int, form: int, shift: float, seed: int
+) -> None:
     torch.manual_seed(seed)
-    forms, library = int8_library()
+    forms, library = int8_library(blocks)
     given_dtype, wanted = forms[form]
     x = (torch.randn(rows, inner) + shift).to(given_dtype)
     x[0] = 0

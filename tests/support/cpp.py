@@ -32,9 +32,18 @@ class Form:
 
 
 class Library:
-    """Some forms of a kernel, compiled together."""
+    """Some forms of a kernel, compiled together.
 
-    def __init__(self, kernel: Kernel, forms: Sequence[Form], numbers: Sequence[str] = ()) -> None:
+    Args:
+        kernel: to compile.
+        forms: of it.
+        numbers: arguments given with each call.
+        defined: macros.
+    """
+
+    def __init__(
+        self, kernel: Kernel, forms: Sequence[Form], numbers: Sequence[str] = (), defined: Sequence[str] = ()
+    ) -> None:
         self._forms, self._numbers = forms, numbers
         folder = Path(tempfile.mkdtemp(prefix="precast-kernel-"))
         calls = [
@@ -43,10 +52,12 @@ class Library:
             for index, form in enumerate(forms)
         ]
         (folder / "kernel.cpp").write_text("\n".join([source(kernel.header), *calls]), "utf-8")
-        include = Path(torch.__file__).parent / "include"
+        home = Path(torch.__file__).parent
+        torch_library = [f"-L{home / 'lib'}", "-ltorch_cpu", "-lc10", f"-Wl,-rpath,{home / 'lib'}"]
         subprocess.run(
-            ["g++", "-std=c++20", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC", f"-I{include}",
-             "kernel.cpp", "-o", "kernel.so"], cwd=folder, check=True,
+            ["g++", "-std=c++20", "-O2", "-march=native", "-fopenmp", "-shared", "-fPIC",
+             f"-I{home / 'include'}", *(f"-D{name}" for name in defined), "kernel.cpp", "-o", "kernel.so",
+             *torch_library], cwd=folder, check=True,
         )  # fmt: skip
         self._library = ctypes.CDLL(str(folder / "kernel.so"))
 

@@ -64,41 +64,34 @@ struct Int8Weight {
 };
 
 template <class Activation, class Output>
-struct Int8Tile {
-  Quantized x;
-  Int8Weight weight;
-  const int8_t* panel;
-  const float* bias;
+struct Int8Panel {
+  using Type = Int8;
+  const uint8_t* x;
+  int64_t stride, inner;
+  const int8_t* weights;
+  // Of all rows, and from the panel's first column on.
+  const float *row_scale, *row_zero, *scale, *column_sum, *bias;
   Output* y;
-  int64_t columns, first_column;
+  int64_t wanted, y_stride;
 
-  template <int ROWS>
-  void run(int64_t row) const {
-    constexpr int WIDE = wide_of(ROWS);
-    for (int64_t from = 0; from < PANEL; from += WIDE * LANES)
-      if (first_column + from < columns) tile<ROWS, WIDE>(row, from);
+  struct Columns {
+    int64_t first;
+    __mmask16 live;
+    __m512 scale, sum, bias;
+  };
+
+  Columns columns_at(int64_t column) const {
+    const __mmask16 live = first_lanes(wanted - column);
+    return {column, live, _mm512_loadu_ps(scale + column), _mm512_loadu_ps(column_sum + column),
+            bias == nullptr ? _mm512_setzero_ps() : load(bias + column, live)};
   }
 
-  // The columns of the panel from `from` on.
-  template <int ROWS, int WIDE>
-  PRECAST_ALONE void tile(int64_t row, int64_t from) const {
-    __m512i sums[ROWS][WIDE];
-    multiply<Int8, ROWS, WIDE>(x.numbers + row * x.stride, x.stride, panel + from * 4, PANEL * 4, x.stride / 4, sums);
-#pragma GCC unroll 4
-    for (int part = 0; part < WIDE; ++part) {
-      const int64_t column = first_column + from + part * LANES;
-      const __mmask16 live = first_lanes(columns - column);
-      const __m512 scale = _mm512_loadu_ps(weight.scale + column);
-      const __m512 of_column = _mm512_loadu_ps(weight.sum + column);
-      const __m512 shift = bias == nullptr ? _mm512_setzero_ps() : load(bias + column, live);
-#pragma GCC unroll 12
-      for (int at = 0; at < ROWS; ++at) {
-        const __m512 product = _mm512_cvtepi32_ps(sums[at][part]);
-        const __m512 whole = _mm512_fnmadd_ps(of_column, _mm512_set1_ps(x.zero[row + at]), product);
-        const __m512 value = _mm512_fmadd_ps(_mm512_mul_ps(whole, scale), _mm512_set1_ps(x.scale[row + at]), shift);
-        finish<Activation>(value, live, y + (row + at) * columns + column);
-      }
-    }
+  void put(const Columns& columns, int64_t row, __m512i sum) const {
+    const __m512 product = _mm512_cvtepi32_ps(sum);
+    const __m512 whole = _mm512_fnmadd_ps(columns.sum, _mm512_set1_ps(row_zero[row]), product);
+    const __m512 scaled = _mm512_mul_ps(whole, columns.scale);
+    const __m512 value = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale[row]), columns.bias);
+    store(y + row * y_stride + columns.first, Activation::template apply<Output>(value), columns.live);
   }
 };
 
@@ -117,10 +110,13 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
     for (int64_t row = share.begin; row < share.end; ++row)
       quantize_row(x + row * sizes.x_stride, smooth, sizes.inner, quantized, row);
 #pragma omp barrier
-    over_chunks(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
-      const int8_t* at = weight.panels + panel * PANEL * stride;
-      by_rows(first, last,
-              Int8Tile<Activation, Output>{quantized, weight, at, bias, y, sizes.columns, panel * PANEL});
+    over_chunks<Int8>(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
+      const int64_t column = panel * PANEL;
+      const Int8Panel<Activation, Output> work{
+          quantized.numbers, stride, stride, weight.panels + column * stride, quantized.scale, quantized.zero,
+          weight.scale + column, weight.sum + column, bias == nullptr ? nullptr : bias + column,
+          y + column, std::min<int64_t>(PANEL, sizes.columns - column), sizes.columns};
+      multiply_panel(work, first, last);
     });
   }
 }

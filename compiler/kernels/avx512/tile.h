@@ -14,7 +14,9 @@ struct Fp32 {
   using A = float;
   using B = float;
   using Sum = __m512;
+  using Result = float;
   static constexpr int GROUP = 1;
+  static Sum sum_at(const Result* at) { return _mm512_loadu_ps(at); }
   static Sum zero() { return _mm512_setzero_ps(); }
   static void add(Sum& sum, __m512i a, __m512i b) {
     sum = _mm512_fmadd_ps(_mm512_castsi512_ps(a), _mm512_castsi512_ps(b), sum);
@@ -27,7 +29,9 @@ struct Bf16 {
   using A = BFloat16;
   using B = BFloat16;
   using Sum = __m512;
+  using Result = float;
   static constexpr int GROUP = 2;
+  static Sum sum_at(const Result* at) { return _mm512_loadu_ps(at); }
   static Sum zero() { return _mm512_setzero_ps(); }
   static void add(Sum& sum, __m512i a, __m512i b) { sum = _mm512_dpbf16_ps(sum, (__m512bh)a, (__m512bh)b); }
 };
@@ -39,7 +43,9 @@ struct Int8 {
   using A = uint8_t;
   using B = int8_t;
   using Sum = __m512i;
+  using Result = int32_t;
   static constexpr int GROUP = 4;
+  static Sum sum_at(const Result* at) { return _mm512_loadu_si512(at); }
   static Sum zero() { return _mm512_setzero_si512(); }
   static void add(Sum& sum, __m512i a, __m512i b) {
     // By its name: around the intrinsic gcc 12 copies every sum twice, which halves the speed.
