@@ -208,8 +208,9 @@ inline void packed_attention(Heads<typename Type::A> query, Heads<typename Type:
       lay_values(value.at + begin * value.stride + of, value.stride, length, width, sizes.head_dim, value_width,
                  memory.values.get());
       const Heads<Number> queries{query.at + head * sizes.head_dim, query.stride};
-      by_rows(rows.begin, rows.end,
-              Head<Type>{queries, bias, output, sizes, memory, begin, length, width, value_width, head});
+      by_rows<TILE_ROWS>(
+          rows.begin, rows.end,
+          Head<Type>{queries, bias, output, sizes, memory, begin, length, width, value_width, head});
     }
   }
 }

@@ -59,9 +59,11 @@ constexpr int PANEL = 4 * LANES;
 // Rows of the largest tile. 12 x 2 sums, 2 registers of B and one of A are 27 of the 32 that there are, and of
 // all shapes that fit this one reads least: B comes from the second level of cache, A from the first.
 constexpr int TILE_ROWS = 12;
+// Rows of the largest tile beside a whole panel: 6 x 4 sums, 4 registers of B and one of A.
+constexpr int WHOLE_ROWS = 6;
 
-// Registers of columns beside `rows` rows: few rows have a whole panel, which is read once.
-constexpr int wide_of(int rows) { return rows > TILE_ROWS / 2 ? 2 : 4; }
+// Registers of columns beside `rows` rows.
+constexpr int wide_of(int rows) { return rows > WHOLE_ROWS ? 2 : 4; }
 
 // `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
 // group to the next.
@@ -92,12 +94,11 @@ inline __attribute__((always_inline)) void multiply(
 // Of functions that fill the registers: inlined into loops over tiles, gcc 12 keeps their sums in memory.
 #define PRECAST_ALONE __attribute__((noinline))
 
-// Calls `work.template run<ROWS>(first row)` until all rows are done, in tiles as large as possible.
-template <class Work>
+// Calls `work.template run<ROWS>(first row)` until all rows are done, in tiles of `LARGEST` rows at most.
+template <int LARGEST, class Work>
 inline void by_rows(int64_t begin, int64_t end, const Work& work) {
-  constexpr int HALF = TILE_ROWS / 2;
-  for (; begin + TILE_ROWS <= end; begin += TILE_ROWS) work.template run<TILE_ROWS>(begin);
-  for (; begin + HALF <= end; begin += HALF) work.template run<HALF>(begin);
+  for (; begin + LARGEST <= end; begin += LARGEST) work.template run<LARGEST>(begin);
+  for (; begin + WHOLE_ROWS <= end; begin += WHOLE_ROWS) work.template run<WHOLE_ROWS>(begin);
   switch (end - begin) {
     case 5: work.template run<5>(begin); break;
     case 4: work.template run<4>(begin); break;
