@@ -79,12 +79,13 @@ inline void multiply_panel(const Panel& panel, int64_t first, int64_t last) {
     for (; first + BLOCK_ROWS <= last; first += BLOCK_ROWS) multiply_block(panel, first, BLOCK_ROWS);
     for (; first + LEAST_ROWS <= last; first += LEAST_ROWS) multiply_block(panel, first, LEAST_ROWS);
   }
-  const PanelTiles<Panel> tiles{panel};
-  // A panel that few rows read comes from memory, and that is fastest from one end to the other.
-  if (last - first < 2 * TILE_ROWS) {
-    by_rows<WHOLE_ROWS>(first, last, tiles);
+  // Large tiles read half of a panel after the other. That is best where it lies in cache: if it is of bytes, and
+  // many rows read it. From further away it comes fastest from one end to the other.
+  constexpr bool SMALL = sizeof(typename Panel::Type::B) == 1;
+  if (SMALL && last - first >= 2 * TILE_ROWS) {
+    by_rows<TILE_ROWS>(first, last, PanelTiles<Panel>{panel});
   } else {
-    by_rows<TILE_ROWS>(first, last, tiles);
+    by_rows<WHOLE_ROWS>(first, last, PanelTiles<Panel>{panel});
   }
 }
 
