@@ -7,10 +7,10 @@ import pytest
 from precast.tools.bench.profile import GROUPS, group_of, shares
 
 SAMPLES = {
-    "7f1 precast::Int8Tile<precast::Identity, c10::BFloat16>::tile<12, 2> (/x/encode.so)": (
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, c10::BFloat16>, 6, 4> (/x/encode.so)": (
         "products of linear layers"
     ),
-    "7f1 precast::Int8Tile<precast::Gelu, c10::BFloat16>::tile<6, 4> (/x/encode.so)": (
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Gelu, c10::BFloat16>, 12, 2> (/x/encode.so)": (
         "products with GELU inside"
     ),
     "7f1 precast::quantize_row<c10::BFloat16> (/x/encode.so)": "quantizing rows",

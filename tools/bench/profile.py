@@ -24,8 +24,8 @@ STARTED = 6.0
 """Seconds after which everything is loaded and warm; samples are taken from then on."""
 WORKS = {"1 short text": ("short", 1), "32 short texts": ("short", 32), "32 long texts": ("long", 32)}
 GROUPS = {
-    "products of linear layers": r"Tile<[^>]*Identity",
-    "products with GELU inside": r"Tile<[^>]*Gelu",
+    "products of linear layers": r"Panel<[^>]*Identity",
+    "products with GELU inside": r"Panel<[^>]*Gelu",
     "quantizing rows": r"quantize_row|precast::linear",
     "attention": r"Head<|attention|lay_keys|lay_values",
     "norms, sums, embeddings, pooling": r"cpp_fused|pool_sequences",
