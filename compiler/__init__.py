@@ -36,6 +36,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     prepack: bool = True,
     autotune: bool | None = None,
     verify: bool = True,
+    check_speed: bool = True,
     overwrite: bool = False,
 ) -> Manifest:
     """Compile a Hugging Face checkpoint to an artifact.
@@ -74,6 +75,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         autotune: search for the fastest matrix multiplications; None does so on CUDA, and on processors
             that gain by it.
         verify: compare with Hugging Face before the artifact is put in place.
+        check_speed: with ``quantize``, refuse it unless it is faster on this machine than ``dtype`` alone,
+            which is compiled for that too. Not without ``verify``, nor for the reference backend.
         overwrite: replace what is at ``output``.
 
     Returns:
@@ -95,6 +98,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
         max_target_length=max_target_length, max_rows=max_rows,
         traffic=None if traffic is None else Path(traffic), graphs=graphs, pooling=modes, revision=revision,
-        prepack=prepack, autotune=autotune, verify=verify, overwrite=overwrite,
+        prepack=prepack, autotune=autotune, verify=verify, check_speed=check_speed,
+        overwrite=overwrite,
     )  # fmt: skip
     return run(options).manifest

@@ -35,6 +35,10 @@ class ParityError(CompileError):
     """The artifact does not answer as Hugging Face does."""
 
 
+class NoGainError(CompileError):
+    """Weights of eight bits make this model no faster on this machine."""
+
+
 class LoweringError(CompileError):
     """A graph could not be traced or compiled."""
 

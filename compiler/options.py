@@ -51,6 +51,7 @@ class CompileOptions:
     prepack: bool = True
     autotune: bool | None = None
     verify: bool = True
+    check_speed: bool = True
     overwrite: bool = False
 
     def __post_init__(self) -> None:

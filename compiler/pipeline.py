@@ -6,8 +6,10 @@ import shutil
 import time
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from safetensors.torch import save_file
@@ -17,7 +19,8 @@ from precast.artifacts.manifest import Manifest
 from precast.artifacts.writer import publish, staging
 from precast.compiler.build import choose_task
 from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.ladders import choose_ladders
+from precast.compiler.gain import ask_encoder, ask_seq2seq, described, measure_gain
+from precast.compiler.ladders import choose_ladders, worth_measuring
 from precast.compiler.lowered import LoweredGraph, lower_graph
 from precast.compiler.lowering.choice import choose_backend
 from precast.compiler.manifests import TOKENIZER_FILE, WEIGHTS_FILE, describe
@@ -92,9 +95,29 @@ def verify(work: Work) -> None:
         return
     with start_engine(work.folder, work.manifest) as engine:
         parity = work.plan.check(engine, work.checkpoint)
-    for name in work.files:
-        _renew(work.folder / name)
     work.manifest = describe(work, parity)
+
+
+def check_speed(work: Work) -> None:
+    """Compare eight bits with the same model without them."""
+    options = work.options
+    if options.quantize is None or not options.check_speed or not worth_measuring(work):
+        return
+    with TemporaryDirectory(prefix=f"{work.folder.name}-plain-", dir=work.folder.parent) as folder:
+        plain = Work(replace(options, quantize=None), Path(folder))
+        for step in (open_model, read_model, lower_graphs, write_files, choose_ladders):
+            step(plain)
+        usual, quantized = (partial(start_engine, one.folder, one.manifest) for one in (plain, work))
+        gain = measure_gain(usual, quantized, ask_seq2seq if work.task == "generate" else ask_encoder)
+    work.notes.append(described(gain, options.dtype))
+    work.manifest = work.manifest.model_copy(update={"notes": tuple(work.notes)})
+
+
+def put_in_place(work: Work) -> None:
+    if work.options.verify:
+        for name in work.files:
+            _renew(work.folder / name)
+    publish(work.folder, work.manifest, work.options.output)
 
 
 def _renew(path: Path) -> None:
@@ -108,10 +131,6 @@ def _renew(path: Path) -> None:
     copy.replace(path)
 
 
-def put_in_place(work: Work) -> None:
-    publish(work.folder, work.manifest, work.options.output)
-
-
 STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("open the checkpoint", open_model),
     ("read the model", read_model),
@@ -119,6 +138,7 @@ STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("write the files", write_files),
     ("choose the ladders", choose_ladders),
     ("check parity with Hugging Face", verify),
+    ("check that eight bits gain speed", check_speed),
     ("put the artifact in place", put_in_place),
 )
 

@@ -62,6 +62,12 @@ def compile_command(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Compare with Hugging Face before publishing.")
     ] = True,
+    check_speed: Annotated[
+        bool,
+        typer.Option(
+            "--check-speed/--no-check-speed", help="With --quantize: refuse it unless it is faster here."
+        ),
+    ] = True,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -77,7 +83,7 @@ def compile_command(
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
             max_target_length=max_target_length, max_rows=max_rows, traffic=traffic, graphs=graphs,
             pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
-            autotune=autotune, verify=verify, overwrite=overwrite,
+            autotune=autotune, verify=verify, check_speed=check_speed, overwrite=overwrite,
         )  # fmt: skip
         with _steps() as report:
             result = run(options, report)
