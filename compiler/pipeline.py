@@ -138,7 +138,7 @@ STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("write the files", write_files),
     ("choose the ladders", choose_ladders),
     ("check parity with Hugging Face", verify),
-    ("check that eight bits gain speed", check_speed),
+    ("check the speed", check_speed),
     ("put the artifact in place", put_in_place),
 )
 
