@@ -10,27 +10,26 @@ from precast.tools.bench.aims import aim, joined
 from precast.tools.bench.bench_tables import aims
 
 
-def one_run(recorded: str, int8: float, cpu: str = "a CPU") -> dict[str, Any]:
+def one_run(recorded: str, int8: float, rounds: int = 3) -> dict[str, Any]:
     found = [
         aim("32 texts", "best peer", 2.0, {"precast bf16": 1.3, "precast int8": int8}),
         aim("1 text", "best peer", 1.5, {"precast bf16": 1.2, "precast int8": 1.4}),
     ]
     return {
-        "machine": {"cpu": cpu, "cores": 2, "instruction_sets": ["avx2"]},
+        "machine": {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"]},
         "versions": {"torch": "2"},
-        "rounds": 3,
         "threads": 2,
-        "rows": [{"recorded": recorded, "aims": found}],
+        "rows": [{"recorded": recorded, "rounds": rounds, "aims": found}],
     }
 
 
 def test_runs_stand_side_by_side() -> None:
-    data = joined(joined(joined(None, one_run("a", 2.5)), one_run("b", 1.9)), one_run("c", 2.104))
+    data = joined(joined(joined(None, one_run("a", 2.5)), one_run("b", 1.9)), one_run("c", 2.104, 5))
     assert [row["recorded"] for row in data["rows"]] == ["a", "b", "c"]
     lines = aims(data).splitlines()
     assert lines[2] == "| 32 texts | best peer | 2× | 1.30× (1.30–1.30) | 2.10× (1.90–2.50) | met |"
     assert lines[3].endswith("| 1.40× (1.40–1.40) | missed |")
-    assert "median of 3 runs" in lines[-1] and "runs of a, b, c" in lines[-1]
+    assert "median of 3 runs" in lines[-1] and "runs of a (3 rounds), b (3 rounds), c (5 rounds)" in lines[-1]
 
 
 @pytest.mark.parametrize("change", [{"versions": {"torch": "3"}}, {"machine": {}}])

@@ -113,10 +113,13 @@ def main() -> None:
     found = encoder_aims(options.artifacts, options.rounds)
     found += decoder_aims(options.artifacts, options.rounds)
     recorded = datetime.now(UTC).isoformat(timespec="minutes")
-    content = {"rounds": options.rounds, "threads": THREADS, "rows": [{"recorded": recorded, "aims": found}]}
+    row = {"recorded": recorded, "rounds": options.rounds, "aims": found}
     path = FOLDER / f"{NAME}.json"
     before = json.loads(path.read_text("utf-8")) if path.is_file() else None
-    path.write_text(json.dumps(joined(before, described(NAME, content)), indent=2) + "\n", "utf-8")
+    path.write_text(
+        json.dumps(joined(before, described(NAME, {"threads": THREADS, "rows": [row]})), indent=2) + "\n",
+        "utf-8",
+    )
     print(f"wrote {path.name}")
 
 

@@ -73,10 +73,10 @@ def aims(data: dict[str, Any]) -> str:
         wanted = of_all[-1]["wanted"]
         cells = [of_all[-1]["what"], of_all[-1]["peer"], f"{wanted:g}×", *map(_spread, found)]
         lines.append(f"| {' | '.join([*cells, 'met' if best >= wanted else 'missed'])} |")
-    occasions = ", ".join(run["recorded"] for run in data["rows"])
+    occasions = ", ".join(f"{run['recorded']} ({run['rounds']} rounds)" for run in data["rows"])
     origin = (
         f"Times as fast; the median of {len(runs)} runs of the whole comparison and, in brackets, the least "
-        f"and the most. {data['rounds']} rounds a run, in turns, {data['threads']} threads each, on "
+        f"and the most. Rounds in turns, {data['threads']} threads each, on "
         f"{_where(data)}, torch {data['versions']['torch']}; runs of {occasions}. "
         f"The best peer is the fastest with a cosine of at least 0.999 to HF fp32."
     )
