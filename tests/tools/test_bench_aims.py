@@ -9,11 +9,14 @@ import pytest
 from precast.tools.bench.aims import aim, joined
 from precast.tools.bench.bench_tables import aims
 
+OURS = ("precast bf16", "precast int8")
+
 
 def one_run(recorded: str, int8: float, rounds: int = 3) -> dict[str, Any]:
     found = [
-        aim("32 texts", "best peer", 2.0, {"precast bf16": 1.3, "precast int8": int8}),
-        aim("1 text", "best peer", 1.5, {"precast bf16": 1.2, "precast int8": 1.4}),
+        aim("32 texts", "best peer", 2.0, {"precast bf16": 1.3, "precast int8": int8}, OURS),
+        aim("1 text", "best peer", 1.5, {"precast bf16": 1.2, "precast int8": 1.4}, OURS),
+        aim("targets", "best peer", 1.5, {"precast bf16": 1.2, "precast int8": 9}, ["precast bf16"]),
     ]
     return {
         "machine": {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"]},
@@ -29,6 +32,7 @@ def test_runs_stand_side_by_side() -> None:
     lines = aims(data).splitlines()
     assert lines[2] == "| 32 texts | best peer | 2× | 1.30× (1.30–1.30) | 2.10× (1.90–2.50) | met |"
     assert lines[3].endswith("| 1.40× (1.40–1.40) | missed |")
+    assert lines[4].endswith("| 9.00× (9.00–9.00) | missed |"), "who does not count meets no aim"
     assert "median of 3 runs" in lines[-1] and "runs of a (3 rounds), b (3 rounds), c (5 rounds)" in lines[-1]
 
 
