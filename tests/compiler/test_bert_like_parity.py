@@ -21,7 +21,7 @@ from transformers import (
 from precast.compiler.checkpoint import read_weights
 from precast.compiler.errors import UnsupportedConfigError
 from precast.graphs.encode import Task
-from tests.support.models import assert_close, build, hf_answers, reference_answers, save
+from tests.support.models import assert_as_hf, build, hf_answers, reference_answers, save
 from tests.support.strategies import batches
 
 VOCAB = 61
@@ -110,7 +110,7 @@ def test_hidden_states(family: str, data: st.DataObject, seed: int) -> None:
     torch.manual_seed(seed)
     model = AutoModel.from_config(config)
     path = save(model)
-    assert_close(reference_answers(path, "hidden", batch), hf_answers(model, batch, "last_hidden_state"))
+    assert_as_hf(reference_answers(path, "hidden", batch), model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_logits(family: str, task: Task, auto: Any, data: st.DataObject, seed: i
     torch.manual_seed(seed)
     model = auto.from_config(config)
     path = save(model)
-    assert_close(reference_answers(path, task, batch), hf_answers(model, batch, "logits"))
+    assert_as_hf(reference_answers(path, task, batch), model, batch, "logits")
 
 
 @pytest.mark.parametrize("model_type", ALL_TYPES)
@@ -136,7 +136,7 @@ def test_a_masked_language_model_gives_its_hidden_states(model_type: str, tmp_pa
     path = save(model, tmp_path)
     batch = [[7], [3, 1, 4, 1, 5, 9, 2, 6], [0, 60]]
     backbone = getattr(model, model.base_model_prefix)
-    assert_close(reference_answers(path, "hidden", batch), hf_answers(backbone, batch, "last_hidden_state"))
+    assert_as_hf(reference_answers(path, "hidden", batch), backbone, batch, "last_hidden_state")
     head = {name for name in read_weights(path) if not name.startswith(f"{model.base_model_prefix}.")}
     assert head and set(build(path, "hidden").dropped) == head
 
@@ -146,7 +146,7 @@ def test_mpnet_distances_beyond_the_last_bucket(tmp_path: Path) -> None:
     model = AutoModel.from_config(tiny("mpnet", max_position_embeddings=190))
     path = save(model, tmp_path)
     batch = [torch.randint(2, VOCAB, (length,)).tolist() for length in (1, 129, 180)]
-    assert_close(reference_answers(path, "hidden", batch), hf_answers(model, batch, "last_hidden_state"))
+    assert_as_hf(reference_answers(path, "hidden", batch), model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize("layers, groups, inner", [(5, 3, 1), (4, 2, 2), (1, 1, 3), (18, 14, 1)])

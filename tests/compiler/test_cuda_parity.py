@@ -17,7 +17,7 @@ from precast.compiler.oracle import Oracle
 from precast.graphs.encode import Task
 from precast.tools.models import SMALL, VOCAB, write_small
 from tests.support.artifacts import tiny_checkpoint, tiny_config
-from tests.support.models import assert_close, build, hf_answers, packed
+from tests.support.models import assert_as_hf, assert_close, build, packed
 from tests.support.strategies import batches
 
 
@@ -54,7 +54,7 @@ def test_hidden_states_of_every_family(
     assert torch.isfinite(found).all(), "spare tokens must be finite too"
     lengths = [len(sequence) for sequence in sequences]
     parts = found[: sum(lengths)].split(lengths)
-    assert_close(list(parts), hf_answers(model, sequences, "last_hidden_state"))
+    assert_as_hf(list(parts), model, sequences, "last_hidden_state")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ from transformers import (
 )
 
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
-from tests.support.models import assert_close, build, hf_answers, reference_answers, save
+from tests.support.models import assert_as_hf, build, reference_answers, save
 from tests.support.strategies import Batch, batches
 
 VOCAB = 61
@@ -270,7 +270,7 @@ def test_hidden_states(family: str, data: st.DataObject, batch: Batch, seed: int
     model = BACKBONES[family](data.draw(CONFIGS[family]))
     asked = batch + LONG
     found = reference_answers(save(model), "hidden", asked)
-    assert_close(found, hf_answers(model, asked, "last_hidden_state"))
+    assert_as_hf(found, model, asked, "last_hidden_state")
 
 
 @pytest.mark.parametrize("family", SEQUENCE_MODELS)
@@ -281,7 +281,7 @@ def test_sequence_logits(family: str, data: st.DataObject, batch: Batch, seed: i
     model = SEQUENCE_MODELS[family](data.draw(CONFIGS[family]))
     asked = batch + ENDS_IN_PADDING
     found = reference_answers(save(model), "classify", asked)
-    assert_close(found, hf_answers(model, asked, "logits"))
+    assert_as_hf(found, model, asked, "logits")
 
 
 @pytest.mark.parametrize("family", TOKEN_MODELS)
@@ -291,7 +291,7 @@ def test_token_logits(family: str, data: st.DataObject, batch: Batch, seed: int)
     torch.manual_seed(seed)
     model = TOKEN_MODELS[family](data.draw(CONFIGS[family]))
     found = reference_answers(save(model), "token-classify", batch)
-    assert_close(found, hf_answers(model, batch, "logits"))
+    assert_as_hf(found, model, batch, "logits")
 
 
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
@@ -300,7 +300,7 @@ def test_token_logits(family: str, data: st.DataObject, batch: Batch, seed: int)
 def test_a_language_model_serves_as_an_encoder(family: str, data: st.DataObject, batch: Batch) -> None:
     model = LANGUAGE_MODELS[family](data.draw(CONFIGS[family]))
     found = reference_answers(save(model), "hidden", batch)
-    assert_close(found, hf_answers(model.model, batch, "last_hidden_state"))
+    assert_as_hf(found, model.model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize("kind", T5_CLASSES)
@@ -311,9 +311,7 @@ def test_the_encoder_of_a_full_t5(kind: str, data: st.DataObject, batch: Batch) 
     path = save(model)
     dropped = build(path, "hidden").dropped
     assert dropped and all(name.startswith(("decoder.", "lm_head.", "shared.")) for name in dropped)
-    assert_close(
-        reference_answers(path, "hidden", batch), hf_answers(model.encoder, batch, "last_hidden_state")
-    )
+    assert_as_hf(reference_answers(path, "hidden", batch), model.encoder, batch, "last_hidden_state")
 
 
 SMALL_T5: dict[str, Any] = {
@@ -342,7 +340,7 @@ def test_t5_embeddings_under_either_name(tmp_path: Path, stored: str) -> None:
         tensors[f"{stored}.weight"] = table
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     model = T5EncoderModel.from_pretrained(path).eval()
-    assert_close(reference_answers(path, "hidden", LONG), hf_answers(model, LONG, "last_hidden_state"))
+    assert_as_hf(reference_answers(path, "hidden", LONG), model, LONG, "last_hidden_state")
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])

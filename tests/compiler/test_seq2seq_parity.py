@@ -27,7 +27,7 @@ from precast.compiler.checkpoint import open_checkpoint
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
 from precast.compiler.families.registry import FAMILIES
 from precast.compiler.generation_parity import logits_of
-from tests.support.models import assert_close, hf_answers, reference_answers, save
+from tests.support.models import assert_as_hf, assert_close, reference_answers, save
 from tests.support.seq2seq import ByHand, check_every_step
 from tests.support.strategies import batches
 
@@ -126,7 +126,7 @@ def test_bart_like(family: str, data: st.DataObject, sources: list[list[int]], s
 def test_the_encoder_of_bart_like_alone(family: str, data: st.DataObject, sources: list[list[int]]) -> None:
     model = data.draw(bart_like_models(family))
     found = reference_answers(save(model), "hidden", sources)
-    assert_close(found, hf_answers(model.get_encoder(), sources, "last_hidden_state"))
+    assert_as_hf(found, model.get_encoder(), sources, "last_hidden_state")
 
 
 def tiny_bart(**values: Any) -> PreTrainedModel:
