@@ -107,7 +107,7 @@ def test_a_table_holds_a_row_for_each_of_ours_and_refuses_a_quick_run(
 
 @pytest.mark.parametrize("shape", TINY_SHAPES, ids=lambda shape: shape.kind)
 def test_ctranslate2_holds_the_same_model(shape: Shape, tmp_path: Path) -> None:
-    checkpoint = write_checkpoint(shape, tmp_path / "checkpoint")
+    checkpoint = write_checkpoint(shape, tmp_path)
     converted = convert(checkpoint, tmp_path / "converted")
     sources = tuple(tuple(range(start, start + 9)) for start in range(3, 250, 25))
     job = Job(sources, 16, 1)

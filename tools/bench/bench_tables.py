@@ -62,16 +62,20 @@ def steps(data: dict[str, Any]) -> str:
 
 
 def aims(data: dict[str, Any]) -> str:
-    """Of ``aims.json``: a row for each aim, a column for each contender of ours; medians over all runs."""
+    """Of ``aims.json``: a row for each aim, a column for each contender of ours; medians over all runs.
+
+    An aim is met by a contender whose answers were near enough in every run.
+    """
     runs = [run["aims"] for run in data["rows"]]
     ours = list(runs[-1][0]["found"])
     heads = ["", "beside", "aim", *ours, ""]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for of_all in zip(*runs, strict=True):
         found = [[one["found"][name] for one in of_all] for name in ours]
-        counted = of_all[-1]["counted"]
+        counted = set(ours).intersection(*(one["counted"] for one in of_all))
         best = max(
-            statistics.median(ratios) for name, ratios in zip(ours, found, strict=True) if name in counted
+            (statistics.median(ratios) for name, ratios in zip(ours, found, strict=True) if name in counted),
+            default=0.0,
         )
         wanted = of_all[-1]["wanted"]
         cells = [of_all[-1]["what"], of_all[-1]["peer"], f"{wanted:g}×", *map(_spread, found)]
@@ -81,10 +85,19 @@ def aims(data: dict[str, Any]) -> str:
         f"Times as fast; the median of {len(runs)} runs of the whole comparison and, in brackets, the least "
         f"and the most. Rounds in turns, {data['threads']} threads each, on "
         f"{_where(data)}, torch {data['versions']['torch']}; runs of {occasions}. "
-        f"The best peer is the fastest with a cosine of at least 0.999 to HF fp32. In generation eight bits "
-        f"do not count: their tokens do not agree with HF fp32's."
+        f"The best peer is the fastest with a cosine of at least 0.999 to HF fp32. {_equal_tokens(runs)}"
     )
     return "\n".join([*lines, "", origin])
+
+
+def _equal_tokens(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
+    """What speed in generation is worth: the least share of right tokens in any run."""
+    least: dict[str, float] = {}
+    for one in (one for run in runs for one in run if "equal_tokens" in one):
+        for name, share in one["equal_tokens"].items():
+            least[name] = min(share, least.get(name, 1.0))
+    found = ", ".join(f"{name} {share:.1%}" for name, share in least.items())
+    return f"In generation the least share of HF fp32's tokens: {found}."
 
 
 def profile(data: dict[str, Any]) -> str:

@@ -14,9 +14,16 @@ from typing import Any, Literal
 
 import torch
 
-from precast.tools.bench.generation_calls import Called, drawn_sources, measure_call
+from precast.tools.bench.generation_calls import Called, measure_call
 from precast.tools.bench.generation_load import measure_load, measure_looks
-from precast.tools.bench.generation_models import SHAPES, TINY_SHAPES, Shape, write_checkpoint
+from precast.tools.bench.generation_models import (
+    MODELS,
+    SHAPES,
+    TINY_SHAPES,
+    Shape,
+    measured_sources,
+    write_checkpoint,
+)
 from precast.tools.bench.peers.ctranslate2_model import convert
 from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
@@ -25,6 +32,7 @@ from precast.tools.bench.peers.precast_artifact import Generating
 from precast.tools.bench.peers.work import Work, served
 from precast.tools.bench.precision import PRECISIONS, Precision, compile_as
 from precast.tools.bench.results import FOLDER, write_result
+from precast.tools.bench.sorting import SOURCE_LENGTH, TARGET_LENGTH
 from precast.tools.bench.turns import Turns
 
 REFERENCE = "HF generate fp32"
@@ -58,8 +66,8 @@ class Settings:
     shapes: tuple[Shape, ...] = SHAPES
     batches: tuple[int, ...] = (1, 16)
     beams: tuple[int, ...] = (1, 4)
-    source_length: int = 40
-    new_tokens: int = 64
+    source_length: int = SOURCE_LENGTH
+    new_tokens: int = TARGET_LENGTH
     rounds: int = 5
     load_requests: int = 200
     load_rounds: int = 3
@@ -99,11 +107,11 @@ def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"
 
     Args:
         shape: of the model.
-        folder: to write into.
+        folder: where models are kept.
         backend: of precast's compiler.
     """
-    home = folder / shape.name.lower().replace(" ", "-")
-    checkpoint = write_checkpoint(shape, home / "checkpoint")
+    checkpoint = write_checkpoint(shape, folder)
+    home = checkpoint.parent
     converted = convert(checkpoint, home / "ctranslate2")
     artifacts = {precision: home / f"{precision}.precast" for precision in PRECISIONS}
     for precision, path in artifacts.items():
@@ -129,7 +137,7 @@ def measure(shape: Shape, model: Prepared, settings: Settings) -> list[dict[str,
     with Turns[Work, Any](makers(model, settings.threads), settings.rest) as turns:
         for beams in settings.beams:
             for batch in settings.batches:
-                sources = drawn_sources(shape.vocab_size, batch, settings.source_length)
+                sources = measured_sources(shape, batch, settings.source_length)
                 job = Job(sources, settings.new_tokens, beams)
                 found = measure_call(turns, job, settings.rounds, REFERENCE)
                 rows += _rows(shape, job, found)
@@ -192,7 +200,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny models, one round")
     parser.add_argument("--output", type=Path, help="the result; benchmarks/results/generation.json")
-    parser.add_argument("--models", type=Path, default=Path("build/bench/generation"))
+    parser.add_argument("--models", type=Path, default=MODELS)
     options = parser.parse_args()
     content = run(QUICK if options.quick else Settings(), options.models)
     usual = options.models / "quick.json" if options.quick else FOLDER / "generation.json"

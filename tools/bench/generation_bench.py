@@ -9,8 +9,9 @@ from typing import Any
 from precast.graphs.generate import GenerateLimits
 from precast.tools.bench.bench_result import Arrival, GenerationRow
 from precast.tools.bench.comparison import Compared
-from precast.tools.bench.generation_calls import drawn_sources, measure_call
+from precast.tools.bench.generation_calls import measure_call
 from precast.tools.bench.generation_load import measure_load
+from precast.tools.bench.generation_models import drawn_sources
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.work import FirstToken, Work

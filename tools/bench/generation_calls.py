@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-import random
 import statistics
 from dataclasses import dataclass
 from typing import Any
 
-from precast.tools.bench.generation_models import FIRST_WORD
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.peers.work import Generate, Work
 from precast.tools.bench.turns import Turns
-
-
-def drawn_sources(vocab_size: int, batch: int, length: int) -> tuple[tuple[int, ...], ...]:
-    """Token ids, always the same ones."""
-    draw = random.Random(0)
-    return tuple(
-        tuple(draw.randrange(FIRST_WORD, vocab_size - 1) for _ in range(length)) for _ in range(batch)
-    )
 
 
 @dataclass(frozen=True)

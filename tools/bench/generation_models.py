@@ -1,4 +1,4 @@
-"""The encoder-decoders that are measured: real shapes, drawn weights.
+"""The encoder-decoders that are measured: real shapes; weights that were trained on a task, or drawn.
 
 Drawn weights make a model that would say the same token forever: the input's embedding shines through to the
 tied output, or the mean that attention takes drowns it. Both are mended, so that tokens differ and tell.
@@ -6,8 +6,10 @@ tied output, or the mean that attention takes drowns it. Both are mended, so tha
 
 from __future__ import annotations
 
+import json
+import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +17,15 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedModel, T5Config
 from transformers import T5ForConditionalGeneration as T5
+
+from precast.tools.bench.sorting import (
+    FIRST_WORD,
+    SOURCE_LENGTH,
+    Sequences,
+    Training,
+    held_out,
+    train,
+)
 
 Kind = Literal["t5", "marian"]
 
@@ -31,6 +42,7 @@ class Shape:
         inner_size: of the feed-forward layers.
         layers: of each stack.
         heads: of every attention.
+        training: None for drawn weights.
     """
 
     name: str
@@ -40,32 +52,76 @@ class Shape:
     inner_size: int = 2048
     layers: int = 6
     heads: int = 8
+    training: Training | None = None
 
 
-SHAPES = (Shape("T5-small", "t5", 32_128), Shape("OPUS-MT", "marian", 58_101))
+SHAPES = (
+    Shape("T5-small", "t5", 32_128, training=Training(steps=320)),
+    Shape("OPUS-MT", "marian", 58_101),
+)
 TINY_SHAPES = (
     Shape("tiny T5", "t5", 300, hidden_size=64, inner_size=128, layers=2, heads=2),
     Shape("tiny Marian", "marian", 301, hidden_size=64, inner_size=128, layers=2, heads=2),
 )
-FIRST_WORD = 3
-"""Token ids below it mean something in one of the two; sources are drawn from here up."""
 
 
-def write_checkpoint(shape: Shape, folder: Path) -> Path:
-    """Draw the weights of ``shape`` and write them, always the same ones.
+MODELS = Path("build/bench/generation")
+"""Where models are kept; in the folder of each, its checkpoint and what others made of it."""
+
+
+def write_checkpoint(shape: Shape, models: Path) -> Path:
+    """Write a model of ``shape``; one that was trained is kept if it is there.
 
     Args:
         shape: of the model.
-        folder: to write into.
+        models: where models are kept.
 
     Returns:
-        The folder.
+        The checkpoint's folder, in a folder of the model's own.
+
+    Raises:
+        RuntimeError: the model has not learned its task.
     """
+    folder = models / shape.name.lower().replace(" ", "-") / "checkpoint"
+    recipe = folder / "recipe.json"
+    wanted = json.dumps(asdict(shape))
+    if shape.training and recipe.is_file() and recipe.read_text("utf-8") == wanted:
+        return folder
     torch.manual_seed(0)
     model = {"t5": _t5, "marian": _marian}[shape.kind](shape)
+    if shape.training:
+        print(f"{shape.name}: training, once, for minutes", flush=True)
+        train(model, shape.training)
     folder.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(folder)
+    recipe.write_text(wanted, "utf-8")
     return folder
+
+
+def measured_sources(shape: Shape, batch: int, length: int = SOURCE_LENGTH) -> Sequences:
+    """Token ids, always the same ones: of the model's task, or drawn.
+
+    Args:
+        shape: of the model.
+        batch: how many.
+        length: of each; a trained model takes the one that it was trained on.
+
+    Raises:
+        ValueError: a trained model, and another length.
+    """
+    if shape.training is None:
+        return drawn_sources(shape.vocab_size, batch, length)
+    if length != SOURCE_LENGTH:
+        raise ValueError(f"{shape.name} was trained on {SOURCE_LENGTH} tokens, got a length of {length}")
+    return held_out(shape.vocab_size, batch)
+
+
+def drawn_sources(vocab_size: int, batch: int, length: int) -> Sequences:
+    """Token ids, always the same ones."""
+    draw = random.Random(0)
+    return tuple(
+        tuple(draw.randrange(FIRST_WORD, vocab_size - 1) for _ in range(length)) for _ in range(batch)
+    )
 
 
 def _t5(shape: Shape) -> PreTrainedModel:
@@ -76,10 +132,12 @@ def _t5(shape: Shape) -> PreTrainedModel:
         d_ff=shape.inner_size,
         num_layers=shape.layers,
         num_heads=shape.heads,
+        dropout_rate=0.0,
         decoder_start_token_id=0,
     )
     model = T5(config)
-    _both_signs(model.decoder.final_layer_norm.weight)
+    if shape.training is None:
+        _both_signs(model.decoder.final_layer_norm.weight)
     model.generation_config = _defaults(decoder_start_token_id=0, eos_token_id=1, pad_token_id=0)
     return model
 

@@ -22,17 +22,15 @@ def generation(data: dict[str, Any]) -> str:
             cells = [_setting(row), row["contender"], f"{row['tokens_per_s']:.0f}"]
             cells += [*(f"{row[name]:.2f}×" for name in ratios), f"{row['equal_tokens']:.0%}"]
             lines.append(f"| {' | '.join(cells)} |")
-    shapes = " and ".join(shape["name"] for shape in data["shapes"])
-    return "\n".join(
-        [
-            *lines,
-            "",
-            f"{shapes} in shape, drawn weights, {data['source_length']} tokens in and {data['new_tokens']} "
-            f"out, median of {data['rounds']} rounds in turns, {data['threads']} threads each, "
-            f"{_machine(data)}, transformers {data['versions']['transformers']}, CTranslate2 "
-            f"{data['versions']['ctranslate2']}. {_others(data)}",
-        ]
+    shapes = " and ".join(f"{shape['name']} ({_weights(shape)})" for shape in data["shapes"])
+    lengths = f"{data['source_length']} tokens in and {data['new_tokens']} out"
+    used = data["versions"]
+    origin = (
+        f"{shapes} in shape, {lengths}, median of {data['rounds']} rounds in turns, {data['threads']} "
+        f"threads each, {_machine(data)}, transformers {used['transformers']}, CTranslate2 "
+        f"{used['ctranslate2']}. {_others(data)}"
     )
+    return "\n".join([*lines, "", origin])
 
 
 def generation_load(data: dict[str, Any]) -> str:
@@ -64,6 +62,10 @@ def _looks(rows: list[dict[str, Any]]) -> str:
     return f"Tokens/s of all at once by `steps_per_look`: {found}."
 
 
+def _weights(shape: dict[str, Any]) -> str:
+    return "trained to sort and translate words" if shape["training"] else "drawn weights"
+
+
 def _setting(row: dict[str, Any]) -> str:
     search = "greedy" if row["beams"] == 1 else f"{row['beams']} beams"
     return f"{row['shape']}, batch {row['batch']}, {search}"
@@ -71,13 +73,16 @@ def _setting(row: dict[str, Any]) -> str:
 
 def _others(data: dict[str, Any]) -> str:
     """What the numbers of the others are good for: how far they agree with the same reference."""
-    least: dict[str, float] = {}
+    least: dict[str, dict[str, float]] = {}
     for row in data["rows"]:
-        if row["contender"].startswith(("CTranslate2", "HF")) and row["beams"] == 1:
-            name = row["contender"]
-            least[name] = min(row["equal_tokens"], least.get(name, 1.0))
-    others = ", ".join(f"{name} {share:.0%}" for name, share in least.items() if name != "HF generate fp32")
-    return f"The least share of HF fp32's tokens that the others gave in greedy search: {others}."
+        name, shares = row["contender"], least.setdefault(row["shape"], {})
+        if name in ("HF generate bf16", "CTranslate2 fp32", "CTranslate2 int8"):
+            shares[name] = min(row["equal_tokens"], shares.get(name, 1.0))
+    found = "; ".join(
+        f"{shape}: {', '.join(f'{name} {share:.0%}' for name, share in shares.items())}"
+        for shape, shares in least.items()
+    )
+    return f"The least share of HF fp32's tokens that the others gave: {found}."
 
 
 def _machine(data: dict[str, Any]) -> str:

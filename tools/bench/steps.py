@@ -14,14 +14,14 @@ from unittest.mock import PropertyMock, patch
 
 from precast.artifacts.reader import read_manifest
 from precast.compiler.options import CompileOptions
-from precast.tools.bench.generation_calls import drawn_sources
-from precast.tools.bench.generation_models import SHAPES, write_checkpoint
+from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
 from precast.tools.bench.minilm import checkpoint
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Encoding, Generating, text_tokenizer, token_ids
 from precast.tools.bench.peers.work import EmbedIds, Generate, Work, served
 from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
+from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
 from precast.tools.bench.turns import Turns
 
@@ -84,11 +84,11 @@ def encoder_works(artifact: Path) -> dict[str, Work]:
     return {"1 short text": EmbedIds((token_ids(tokenizer, texts("short", 1)),)), **works}
 
 
-def decoder_works(vocab_size: int) -> dict[str, Work]:
-    """40 tokens in, 64 out."""
+def decoder_works(shape: Shape) -> dict[str, Work]:
+    """Token ids in and out."""
     return {
         f"{batch} x {'greedy' if beams == 1 else f'{beams} beams'}": Generate(
-            Job(drawn_sources(vocab_size, batch, 40), 64, beams)
+            Job(measured_sources(shape, batch), TARGET_LENGTH, beams)
         )
         for beams in (1, 4)
         for batch in (1, 16)
@@ -102,10 +102,10 @@ def main() -> None:
     options = parser.parse_args()
     shape = SHAPES[0]
     encoders = artifacts(checkpoint(), options.folder / "minilm")
-    decoders = artifacts(write_checkpoint(shape, options.folder / "t5"), options.folder / "t5-artifacts")
+    decoders = artifacts(write_checkpoint(shape, MODELS), options.folder / "t5-artifacts")
     first = next(iter(encoders.values()))
     rows = measure("MiniLM-L6", Encoding, encoders, encoder_works(first), options.rounds)
-    rows += measure(shape.name, Generating, decoders, decoder_works(shape.vocab_size), options.rounds)
+    rows += measure(shape.name, Generating, decoders, decoder_works(shape), options.rounds)
     path = write_result("steps", {"rounds": options.rounds, "threads": THREADS, "rows": rows})
     print(f"wrote {path.name}")
 
