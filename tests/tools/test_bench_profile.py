@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from precast.tools.bench.profile import GROUPS, group_of, shares
+from precast.tools.bench.profile import DECODER, ENCODER, GROUPS, group_of, shares
 
-SAMPLES = {
+ENCODING = {
     "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, c10::BFloat16>, 6, 4> (/x/encode.so)": (
         "products of linear layers"
     ),
@@ -22,13 +22,39 @@ SAMPLES = {
 }
 
 
-@pytest.mark.parametrize("sample", SAMPLES)
-def test_a_sample_has_its_group(sample: str) -> None:
-    assert group_of(sample) == SAMPLES[sample]
+GENERATING = {
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 12, 2> (/x/admit.so)": (
+        "encoding the sources"
+    ),
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, float>, 12, 2> (/x/decode.so)": (
+        "projection to the vocabulary"
+    ),
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, c10::BFloat16>, 6, 4> (/x/decode.so)": (
+        "products of other linear layers"
+    ),
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 6, 4> (/x/decode.so)": (
+        "products of other linear layers"
+    ),
+    "7f1 precast::quantize_row<c10::BFloat16> (/x/decode.so)": "quantizing rows",
+    "7f1 precast::step_attention<c10::BFloat16> (/x/decode.so)": "attention over the pools",
+    "7f1 cpp_fused__log_softmax__to_copy_1 (/x/rules.so)": "rules and choice",
+    "7f1 cpp_fused_argmax_2 (/x/choose.greedy.so)": "rules and choice",
+    "7f1 Sleef_finz_expf16_u10avx512f (/x/libtorch_cpu.so)": "rules and choice",
+    "7f1 cpp_fused_mean_pow_4._omp_fn.0 (/x/decode.so)": "norms, sums, embeddings",
+    "7f1 [unknown] (/x/libgomp.so.1)": "threads that wait",
+    "7f1 gc_collect_main (/x/libpython3.11.so.1.0)": "Python and the rest",
+}
+SAMPLES = {ENCODER: ENCODING, DECODER.name: GENERATING}
 
 
-def test_shares_add_up() -> None:
-    found = shares([*SAMPLES, "7f1 main (/x/python)"])
-    assert list(found) == list(GROUPS) and sum(found.values()) == pytest.approx(1, abs=1e-3)
-    assert found["Python and the rest"] == pytest.approx(2 / 9, abs=1e-4)
-    assert not any(shares([]).values())
+@pytest.mark.parametrize("model", SAMPLES)
+def test_a_sample_has_its_group(model: str) -> None:
+    assert {sample: group_of(sample, GROUPS[model]) for sample in SAMPLES[model]} == SAMPLES[model]
+
+
+@pytest.mark.parametrize("model", SAMPLES)
+def test_shares_add_up(model: str) -> None:
+    found = shares([*SAMPLES[model], "7f1 main (/x/python)"], GROUPS[model])
+    assert list(found) == list(GROUPS[model]) and sum(found.values()) == pytest.approx(1, abs=1e-3)
+    assert found["Python and the rest"] == pytest.approx(2 / (len(SAMPLES[model]) + 1), abs=1e-4)
+    assert not any(shares([], GROUPS[model]).values())

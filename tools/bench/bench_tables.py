@@ -100,9 +100,9 @@ def _equal_tokens(runs: Sequence[Sequence[dict[str, Any]]]) -> str:
     return f"In generation the least share of HF fp32's tokens: {found}."
 
 
-def profile(data: dict[str, Any]) -> str:
-    """Of ``profile.json``: a row for each group of functions, a column for each piece of work."""
-    works = {row["work"]: row["shares"] for row in data["rows"]}
+def profile(data: dict[str, Any], model: str = "MiniLM-L6") -> str:
+    """Of ``profile.json``: a row for each group of functions, a column for each piece of work of a model."""
+    works = {row["work"]: row["shares"] for row in data["rows"] if row["model"] == model}
     lines = [f"| {' | '.join(['', *works])} |", "|---" * (len(works) + 1) + "|"]
     for group in next(iter(works.values())):
         lines.append(f"| {' | '.join([group, *(f'{shares[group]:.1%}' for shares in works.values())])} |")

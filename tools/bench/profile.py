@@ -1,4 +1,4 @@
-"""Where the time of MiniLM in int8 goes, by Linux's ``perf``: ``benchmarks/results/profile.json``."""
+"""Where the time goes in eight bits, by Linux's ``perf``: ``benchmarks/results/profile.json``."""
 
 from __future__ import annotations
 
@@ -10,83 +10,115 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from precast.artifacts.reader import read_manifest
 from precast.tools.bench import minilm
-from precast.tools.bench.peers.precast_artifact import Encoding, text_tokenizer, token_ids
+from precast.tools.bench.generation import prepare
+from precast.tools.bench.generation_models import MODELS, SHAPES, measured_sources
+from precast.tools.bench.peers.jobs import Job
+from precast.tools.bench.peers.precast_artifact import Encoding, Generating, text_tokenizer, token_ids
 from precast.tools.bench.results import write_result
+from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
 
 THREADS = 2
 STARTED = 6.0
 """Seconds after which everything is loaded and warm; samples are taken from then on."""
-WORKS = {"1 short text": ("short", 1), "32 short texts": ("short", 32), "32 long texts": ("long", 32)}
-GROUPS = {
-    "products of linear layers": r"Panel<[^>]*Identity",
-    "products with GELU inside": r"Panel<[^>]*Gelu",
-    "quantizing rows": r"quantize_row|precast::linear",
-    "attention": r"Head<|attention|lay_keys|lay_values",
-    "norms, sums, embeddings, pooling": r"cpp_fused|pool_sequences",
-    "threads that wait": r"libgomp",
-    "Python and the rest": r"",
+ENCODER, DECODER = "MiniLM-L6", SHAPES[0]
+TEXTS = {"1 short text": ("short", 1), "32 short texts": ("short", 32), "32 long texts": ("long", 32)}
+SEARCHES = {"1 x greedy": (1, 1), "16 x greedy": (16, 1), "16 x 4 beams": (16, 4)}
+"""Sources of a call, and beams."""
+GROUPS: Mapping[str, Mapping[str, str]] = {
+    ENCODER: {
+        "products of linear layers": r"Panel<[^>]*Identity",
+        "products with GELU inside": r"Panel<[^>]*Gelu",
+        "quantizing rows": r"quantize_row|precast::linear",
+        "attention": r"Head<|attention|lay_keys|lay_values",
+        "norms, sums, embeddings, pooling": r"cpp_fused|pool_sequences",
+        "threads that wait": r"libgomp",
+        "Python and the rest": r"",
+    },
+    DECODER.name: {
+        "encoding the sources": r"/admit\.",
+        "projection to the vocabulary": r"Panel<[^>]*Identity, float",
+        "products of other linear layers": r"Panel<",
+        "quantizing rows": r"quantize_row|precast::linear",
+        "attention over the pools": r"step_attention",
+        "rules and choice": r"/rules\.|/choose\.|Sleef|topk",
+        "norms, sums, embeddings": r"cpp_fused",
+        "threads that wait": r"libgomp",
+        "Python and the rest": r"",
+    },
 }
-"""By what a sample's function or library is called; the first that fits counts."""
+"""By model, what a sample's function or library is called; the first that fits counts."""
 
 
-def group_of(sample: str) -> str:
+def group_of(sample: str, groups: Mapping[str, str]) -> str:
     """The group of a line of ``perf script``: a function and its library."""
-    return next(name for name, pattern in GROUPS.items() if re.search(pattern, sample))
+    return next(name for name, pattern in groups.items() if re.search(pattern, sample))
 
 
-def shares(samples: Iterable[str]) -> dict[str, float]:
+def shares(samples: Iterable[str], groups: Mapping[str, str]) -> dict[str, float]:
     """The share of each group among the samples."""
-    counted = Counter(map(group_of, samples))
+    counted = Counter(group_of(sample, groups) for sample in samples)
     total = counted.total() or 1
-    return {name: round(counted[name] / total, 4) for name in GROUPS}
+    return {name: round(counted[name] / total, 4) for name in groups}
 
 
-def profile(artifact: Path, kind: str, batch: int, seconds: float) -> dict[str, float]:
-    """Run a piece of work again and again in a process of its own, and look at what it does."""
+def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, Any]:
+    """A row: a piece of work is run again and again in a process of its own, and looked at."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "perf.data"))
-        work = [sys.executable, "-m", __spec__.name, "--run", kind, str(batch), str(seconds), str(artifact)]
+        run = [sys.executable, "-m", __spec__.name, "--run", work, str(artifact), "--seconds", str(seconds)]
         record = ["perf", "record", "-e", "cpu-clock", "-q", "-D", str(round(STARTED * 1e3)), "-o", data]
-        subprocess.run([*record, *work], check=True, capture_output=True)
+        subprocess.run([*record, *run], check=True, capture_output=True)
         script = subprocess.run(
             ["perf", "script", "-i", data, "-F", "ip,sym,dso"], check=True, capture_output=True, text=True
         )
-    return shares(line for line in script.stdout.splitlines() if line.strip())
+    found = shares((line for line in script.stdout.splitlines() if line.strip()), GROUPS[model])
+    return {"model": model, "work": work, "shares": found}
 
 
-def work_again(artifact: Path, kind: str, batch: int, seconds: float) -> None:
+def work_again(artifact: Path, work: str, seconds: float) -> None:
     """What is looked at."""
-    engine = Encoding(artifact, THREADS)
-    ids = token_ids(text_tokenizer(artifact, read_manifest(artifact)), texts(kind, batch))
+    call = _encoding(artifact, *TEXTS[work]) if work in TEXTS else _generating(artifact, *SEARCHES[work])
     end = time.monotonic() + STARTED + seconds
     while time.monotonic() < end:
-        engine.embed_ids(ids)
+        call()
+
+
+def _encoding(artifact: Path, kind: str, batch: int) -> Callable[[], object]:
+    engine = Encoding(artifact, THREADS)
+    ids = token_ids(text_tokenizer(artifact, read_manifest(artifact)), texts(kind, batch))
+    return lambda: engine.embed_ids(ids)
+
+
+def _generating(artifact: Path, batch: int, beams: int) -> Callable[[], object]:
+    engine = Generating(artifact, THREADS)
+    job = Job(measured_sources(DECODER, batch), TARGET_LENGTH, beams)
+    return lambda: engine.generate(job)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--artifacts", type=Path, default=Path("build/bench"))
-    parser.add_argument("--run", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--run", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.run:
-        kind, batch, seconds, path = options.run
-        work_again(Path(path), kind, int(batch), float(seconds))
+        work, path = options.run
+        work_again(Path(path), work, options.seconds)
         return
     if shutil.which("perf") is None:
         print("no profile: this needs perf (Debian: apt-get install linux-perf)")
         return
-    artifact = minilm.artifact(options.artifacts, "int8")
-    rows = [
-        {"work": work, "shares": profile(artifact, kind, batch, options.seconds)}
-        for work, (kind, batch) in WORKS.items()
-    ]
+    encoder = minilm.artifact(options.artifacts, "int8")
+    decoder = prepare(DECODER, MODELS, "inductor").artifacts["int8"]
+    rows = [profile(encoder, ENCODER, work, options.seconds) for work in TEXTS]
+    rows += [profile(decoder, DECODER.name, work, options.seconds) for work in SEARCHES]
     print(f"wrote {write_result('profile', {'threads': THREADS, 'rows': rows}).name}")
 
 

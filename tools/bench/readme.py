@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "bench_cold_start": cold_start,
     "aims": aims,
     "profile": profile,
+    "profile_generation": partial(profile, model="T5-small"),
     "steps": steps,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,
@@ -95,7 +97,11 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "generation": generation,
     "generation_load": generation_load,
 }
-_FILES = {"generation_load": "generation", "bench_cold_start": "bench_encoder"}
+_FILES = {
+    "generation_load": "generation",
+    "bench_cold_start": "bench_encoder",
+    "profile_generation": "profile",
+}
 """The result that a table is made from, where its name is another."""
 
 
