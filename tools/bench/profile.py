@@ -25,8 +25,9 @@ from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
 
 THREADS = 2
-STARTED = 6.0
-"""Seconds after which everything is loaded and warm; samples are taken from then on."""
+WARM = 1.0
+"""Seconds of work before samples are taken."""
+READY = "ready"
 ENCODER, DECODER = "MiniLM-L6", SHAPES[0]
 TEXTS = {"1 short text": ("short", 1), "32 short texts": ("short", 32), "32 long texts": ("long", 32)}
 SEARCHES = {"1 x greedy": (1, 1), "16 x greedy": (16, 1), "16 x 4 beams": (16, 4)}
@@ -72,9 +73,13 @@ def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, 
     """A row: a piece of work is run again and again in a process of its own, and looked at."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "perf.data"))
-        run = [sys.executable, "-m", __spec__.name, "--run", work, str(artifact), "--seconds", str(seconds)]
-        record = ["perf", "record", "-e", "cpu-clock", "-q", "-D", str(round(STARTED * 1e3)), "-o", data]
-        subprocess.run([*record, *run], check=True, capture_output=True)
+        command = [sys.executable, "-m", __spec__.name, "--run", work, str(artifact)]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            while child.poll() is None and child.stdout and child.stdout.readline().strip() != READY:
+                pass
+            record = ["perf", "record", "-e", "cpu-clock", "-q", "-o", data, "-p", str(child.pid)]
+            subprocess.run([*record, "--", "sleep", str(seconds)], check=True, capture_output=True)
+            child.kill()
         script = subprocess.run(
             ["perf", "script", "-i", data, "-F", "ip,sym,dso"], check=True, capture_output=True, text=True
         )
@@ -82,11 +87,14 @@ def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, 
     return {"model": model, "work": work, "shares": found}
 
 
-def work_again(artifact: Path, work: str, seconds: float) -> None:
-    """What is looked at."""
+def work_again(artifact: Path, work: str) -> None:
+    """What is looked at: says that it is warm, and goes on until it is ended."""
     call = _encoding(artifact, *TEXTS[work]) if work in TEXTS else _generating(artifact, *SEARCHES[work])
-    end = time.monotonic() + STARTED + seconds
-    while time.monotonic() < end:
+    warm = time.monotonic() + WARM
+    while time.monotonic() < warm:
+        call()
+    print(READY, flush=True)
+    while True:
         call()
 
 
@@ -110,7 +118,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.run:
         work, path = options.run
-        work_again(Path(path), work, options.seconds)
+        work_again(Path(path), work)
         return
     if shutil.which("perf") is None:
         print("no profile: this needs perf (Debian: apt-get install linux-perf)")
