@@ -75,11 +75,13 @@ def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, 
         data = str(Path(folder, "perf.data"))
         command = [sys.executable, "-m", __spec__.name, "--run", work, str(artifact)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            while child.poll() is None and child.stdout and child.stdout.readline().strip() != READY:
-                pass
-            record = ["perf", "record", "-e", "cpu-clock", "-q", "-o", data, "-p", str(child.pid)]
-            subprocess.run([*record, "--", "sleep", str(seconds)], check=True, capture_output=True)
-            child.kill()
+            try:
+                while child.poll() is None and child.stdout and child.stdout.readline().strip() != READY:
+                    pass
+                record = ["perf", "record", "-e", "cpu-clock", "-q", "-o", data, "-p", str(child.pid)]
+                subprocess.run([*record, "--", "sleep", str(seconds)], check=True, capture_output=True)
+            finally:
+                child.kill()
         script = subprocess.run(
             ["perf", "script", "-i", data, "-F", "ip,sym,dso"], check=True, capture_output=True, text=True
         )
