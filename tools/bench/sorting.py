@@ -78,7 +78,7 @@ class Sorting:
 
 
 def held_out(vocab_size: int, count: int) -> Sequences:
-    """Sources that are measured: always the same ones, and none that training draws."""
+    """Sources that are measured: always the same ones, drawn apart from those of training."""
     return Sorting(vocab_size).drawn(count, random.Random("held out"))[0]
 
 
