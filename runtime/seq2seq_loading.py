@@ -85,7 +85,7 @@ def start_seq2seq(
         Decoding(placed.stepper, placed.own, placed.cross, detokenizer, info.vocab_size),
         scheduler,
         steps_per_look=generation.steps_per_look_on(manifest.build.device),
-        prepare=team_of(options.num_threads, options.cores).gather,
+        team=team_of(options.num_threads, options.cores),
     )
     return Seq2Seq(manifest, preparation, worker)
 

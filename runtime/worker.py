@@ -222,7 +222,7 @@ class Worker:
         with self._changed:
             while not window:
                 if not self._in_flight:
-                    self._changed.wait_for(lambda: self._closed or self._waiting)
+                    self._wait()
                 if self._closed:
                     return False
                 while self._waiting and tokens < self._batch_tokens * self.WINDOW:
@@ -237,6 +237,15 @@ class Worker:
         for places in cut(lengths, self._batch_tokens, self._limits.max_batch, self._seconds):
             self._batches.append([window[place] for place in places])
         return True
+
+    def _wait(self) -> None:
+        """Until there is something to do."""
+        if not self._changed.wait_for(self._has_work, self._replay.patience):
+            self._replay.rest()
+            self._changed.wait_for(self._has_work)
+
+    def _has_work(self) -> bool:
+        return self._closed or bool(self._waiting)
 
     def _run_window(self) -> None:
         """Launch all batches; with none, nothing waits, and the oldest answers are handed out instead."""

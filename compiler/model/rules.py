@@ -12,6 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from precast.compiler.model.normalizer import Normalizer
+
 
 @dataclass(frozen=True)
 class Entries:
@@ -29,6 +31,10 @@ class Entries:
 
 class Rules(nn.Module):
     """Takes the named buffers of ``graphs.choose.rules_signature``; gives scores, fp32 ``[R, vocab]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalizer = Normalizer()
 
     def forward(
         self,
@@ -69,7 +75,9 @@ class Rules(nn.Module):
         past, text = written[:, used], source[:, cross_span.long()]
         last = length == max_lengths[at] - 1
         forced = _forced(length == 1, forced_bos_token_ids[at], last, forced_eos_token_ids[at])
-        scores = torch.where(as_logprobs[at][:, None] > 0, torch.log_softmax(logits, dim=-1), logits)
+        every = torch.arange(logits.shape[0], device=logits.device)
+        largest, total = self.normalizer(logits, every, as_logprobs[at] > 0)
+        scores = logits - largest[:, None] - total[:, None]
         # Ahead of the other rules, which leave what is forbidden: so it takes no pass of its own.
         scores = torch.where(forced[:, :1] >= 0, -math.inf, scores)
         acts = _acting(entries, written, length)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 
 import numpy as np
 import torch
@@ -42,6 +43,8 @@ class ActiveBatch:
     rules: dict[str, Tensor] | None = field(init=False)
     """The table of ``rules``; None where no row has any."""
     choices: tuple[Choice, ...] = field(init=False)
+    processed: tuple[tuple[int, Active], ...] = field(init=False)
+    """Requests with logits processors, and where their rows begin."""
 
     def __post_init__(self) -> None:
         rows = np.concatenate([np.asarray(one.rows, np.int32) for one in self.requests])
@@ -54,25 +57,26 @@ class ActiveBatch:
             ("ngram", max(sizes)),
             ("rules", self._rules()),
             ("choices", self._choices()),
+            ("processed", tuple(placed for placed in self._placed() if placed[1].request.processors)),
         ):
             object.__setattr__(self, name, value)
 
-    def starts(self) -> list[int]:
+    def _placed(self) -> list[tuple[int, Active]]:
         """Where each request's rows begin among the active ones."""
-        counts = [len(one.rows) for one in self.requests]
-        return [sum(counts[:place]) for place in range(len(counts))]
+        ends = list(accumulate(len(one.rows) for one in self.requests))
+        return list(zip([0, *ends], self.requests, strict=False))
 
     def _rules(self) -> dict[str, Tensor] | None:
         if not any(one.plan.has_rules for one in self.requests):
             return None
         entries: list[tuple[int, Rule]] = []
-        for start, one in zip(self.starts(), self.requests, strict=True):
+        for start, one in self._placed():
             for row in range(start, start + len(one.rows)):
                 entries += [(row, rule) for rule in one.plan.rules]
         return rule_table(entries)
 
     def _choices(self) -> tuple[Choice, ...]:
-        placed = list(zip(self.starts(), self.requests, strict=True))
+        placed = self._placed()
         choices = []
         for mode in ("greedy", "sample"):
             mine = [(start, one) for start, one in placed if one.plan.mode == mode]

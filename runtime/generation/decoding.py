@@ -209,14 +209,16 @@ class Decoding:
         """Answer who has ended, tell others how far they are."""
         self.counts.steps += launch.steps
         here = [one for one in launch.batch.requests if one.request in self._running]
-        self.stepper.look(launch, [row for one in here for row in one.rows])
+        rows = [row for one in here for row in one.rows]
+        self.stepper.look(launch, rows)
         self._note_progress(launch, here)
+        code = dict(zip(rows, self._state.arrays["finished"][rows].tolist(), strict=True))
         for one in here:
-            codes = self._state.arrays["finished"][list(one.rows)]
+            codes = {code[row] for row in one.rows}
             if one.request.failure is not None:
                 self.count_end(one.request, one.request.failure)
-            elif not one.request.settled and (codes != RUNNING).all():
-                self._answer(launch, one, bool((codes == INVALID).any()))
+            elif not one.request.settled and RUNNING not in codes:
+                self._answer(launch, one, INVALID in codes)
 
     def _answer(self, launch: Launch, one: Active, invalid: bool) -> None:
         if invalid:
@@ -239,9 +241,10 @@ class Decoding:
 
     def _note_progress(self, launch: Launch, requests: Sequence[Active]) -> None:
         now, new = time.monotonic(), 0
-        for one in requests:
-            request, row = one.request, one.rows[0]
-            reached = int(self._state.arrays["positions"][row]) + 1
+        first = [one.rows[0] for one in requests]
+        positions = self._state.arrays["positions"][first].tolist()
+        for one, row, position in zip(requests, first, positions, strict=True):
+            request, reached = one.request, position + 1
             if reached <= request.streamed:
                 continue
             if request.streamed == len(one.plan.prefix):

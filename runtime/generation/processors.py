@@ -27,8 +27,8 @@ def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> Non
     One that raises, or gives something else than scores, fails its own request.
     Within a prefix nothing is chosen, and between two looks a request may have ended: nobody is asked then.
     """
-    for start, one in zip(batch.starts(), batch.requests, strict=True):
-        if one.request.processors and one.request.failure is None:
+    for start, one in batch.processed:
+        if one.request.failure is None:
             _apply(one, state, scores[start : start + len(one.rows)])
 
 

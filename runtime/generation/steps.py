@@ -13,7 +13,7 @@ from precast.graphs.choose import CANDIDATES, NGRAM
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.generate import ROWS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
-from precast.runtime.generation.batch import ActiveBatch, Choice
+from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.processors import apply_processors
 from precast.runtime.generation.state import RowState
 from precast.runtime.replay.interface import Graph
@@ -41,6 +41,38 @@ class LoadedGraph:
         return outputs
 
 
+class _Call:
+    """A graph with its inputs, but those that another graph of the step gives.
+
+    From step to step nothing changes but their numbers: all is checked the first time.
+    """
+
+    def __init__(self, loaded: LoadedGraph, inputs: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
+        self._loaded, self._inputs, self._axes = loaded, inputs, axes
+        self._checked = False
+
+    def __call__(self, **given: Tensor) -> list[Tensor]:
+        # A dictionary for this call alone: scores are large, and shall not outlive it.
+        inputs = {**self._inputs, **given}
+        if self._checked:
+            return self._loaded.graph(inputs)
+        self._loaded.signature.check(inputs, self._axes)
+        outputs = self._loaded(inputs, self._axes)
+        self._checked = True
+        return outputs
+
+
+@dataclass(frozen=True)
+class _StepCalls:
+    """The graphs of a step of one batch, up to some length."""
+
+    batch: ActiveBatch
+    self_length: int
+    decode: _Call
+    rules: _Call | None
+    choices: tuple[_Call, ...]
+
+
 class Steps:
     """The graphs over one set of pools and one state. Used by one thread.
 
@@ -62,7 +94,7 @@ class Steps:
         # A slice of the first that begins at 1 would not be aligned.
         count, ngram = _counting(0, max(sizes) + 1), _counting(1, max(sizes) + 2)
         self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
-        self._checked: ActiveBatch | None = None
+        self._calls: _StepCalls | None = None
 
     def admit(self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Encode sources together and write what the decoder reads of them into the cross pools.
@@ -108,58 +140,64 @@ class Steps:
             GraphError, SignatureError: a graph failed; nothing is known of the rows' state then.
         """
         reached = int(self._state.arrays["positions"][batch.rows].max()) + 1
+        length = self._rounded("decode", SELF_LENGTH, reached)
+        calls = self._calls
+        if calls is None or calls.batch is not batch or calls.self_length != length:
+            calls = self._calls = self._calls_of(batch, length)
+        (scores,) = calls.decode()
+        if calls.rules is not None:
+            (scores,) = calls.rules(logits=scores)
+        apply_processors(batch, self._state, scores)
+        for choose in calls.choices:
+            choose(scores=scores)
+
+    def _calls_of(self, batch: ActiveBatch, self_length: int) -> _StepCalls:
         axes = {
             ROWS: len(batch.padded_rows),
-            SELF_LENGTH: self._rounded("decode", SELF_LENGTH, reached),
+            SELF_LENGTH: self_length,
             SOURCE_LENGTH: self._rounded("decode", SOURCE_LENGTH, batch.source_length),
+            NGRAM: max(2, batch.ngram),
         }
-        given = {"rows": batch.padded_rows}
-        (scores,) = self._run("decode", given, axes, batch)
-        if batch.rules is not None:
-            sizes = {
-                "rules": len(batch.rules["rule_rows"]),
-                "rule_length": batch.rules["rule_prefixes"].shape[1],
-            }
-            known = {**given, **batch.rules, "logits": scores}
-            (scores,) = self._run("rules", known, {**axes, **sizes, NGRAM: max(2, batch.ngram)}, batch)
-        apply_processors(batch, self._state, scores)
-        for choice in batch.choices:
-            self._choose(choice, scores, axes, batch)
-        self._checked = batch
+        rows = {"rows": batch.padded_rows}
+        return _StepCalls(
+            batch,
+            self_length,
+            self._call("decode", rows, axes),
+            None if batch.rules is None else self._call("rules", {**rows, **batch.rules}, axes),
+            tuple(
+                self._call(one.graph, one.buffers, {**axes, CANDIDATES: one.candidates})
+                for one in batch.choices
+            ),
+        )
 
     def _rounded(self, graph: str, axis: str, size: int) -> int:
         """Matrix products are set up anew for each size that they meet: they shall meet few."""
         limit = self._graphs[graph].signature.axis(axis)
         return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
 
-    def _choose(self, choice: Choice, scores: Tensor, axes: Mapping[str, int], batch: ActiveBatch) -> None:
-        shape = choice.buffers["chosen"].shape
-        sizes = {
-            "chosen_rows": shape[0],
-            "groups": shape[0],
-            "beams": shape[-1],
-            CANDIDATES: choice.candidates,
-        }
-        self._run(choice.graph, {**choice.buffers, "scores": scores}, {**axes, **sizes}, batch)
-
-    def _run(
-        self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int], batch: ActiveBatch
-    ) -> list[Tensor]:
+    def _call(self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> _Call:
+        """The call of a graph; sizes that ``axes`` leave out are those of what is ``given``."""
         graph = self._graphs[name]
-        sizes = {axis.name: axes[axis.name] for axis in graph.signature.axes if axis.name in axes}
+        named = {axis.name for axis in graph.signature.axes}
+        sizes = {axis: size for axis, size in axes.items() if axis in named}
+        sizes |= _sizes_of(graph.signature, given) | self._pool_axes(graph.signature)
         spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
-        inputs = {**self._state.tensors, **self._pools, **given, **spans}
-        if self._checked is not batch:
-            # From step to step nothing changes but the size of a span.
-            graph.signature.check(inputs, {**sizes, **self._pool_axes(graph.signature)})
-        return graph(inputs, sizes)
+        return _Call(graph, {**self._state.tensors, **self._pools, **given, **spans}, sizes)
 
     def _pool_axes(self, signature: Signature) -> dict[str, int]:
-        return {
-            str(buffer.shape[0]): self._pools[buffer.name].shape[0]
-            for buffer in signature.inputs
-            if buffer.name in self._pools
-        }
+        pools = [buffer for buffer in signature.inputs if buffer.name in self._pools]
+        return {str(buffer.shape[0]): self._pools[buffer.name].shape[0] for buffer in pools}
+
+
+def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, int]:
+    """The sizes of the axes that the shapes of some inputs say."""
+    buffers = [buffer for buffer in signature.inputs if buffer.name in given]
+    return {
+        dim: size
+        for buffer in buffers
+        for dim, size in zip(buffer.shape, given[buffer.name].shape, strict=True)
+        if isinstance(dim, str)
+    }
 
 
 def _counting(start: int, end: int) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future
 
 from precast.runtime.errors import DeadlineError, DeviceFailedError, EngineClosedError, RuntimeFault
@@ -15,6 +15,7 @@ from precast.runtime.generation.requests import GenerateRequest
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 from precast.runtime.generation.stats import GenerationStats
 from precast.runtime.outputs import EncoderOutput
+from precast.runtime.replay.team import Team
 from precast.runtime.tokens import Tokens
 
 _LONGEST_WAIT = 3600.0
@@ -38,7 +39,7 @@ class GenerationWorker:
         decoding: the running requests; nobody else may use it from now on.
         scheduler: over the same rows and pools.
         steps_per_look: decode steps between looks.
-        prepare: called by the thread before anything else.
+        team: of threads that compute with it.
 
     When the device fails, all that runs, all that waits and all that comes later meets the same
     DeviceFailedError.
@@ -53,11 +54,12 @@ class GenerationWorker:
         scheduler: Scheduler,
         *,
         steps_per_look: int,
-        prepare: Callable[[], None],
+        team: Team,
     ) -> None:
         self._decoding = decoding
         self._scheduler = scheduler
         self._steps_per_look = steps_per_look
+        self._team = team
         self._changed = threading.Condition()
         # By future: one that held its request would make a circle, which only the garbage collector ends.
         self._tickets: dict[Future[GenerateOutput], Ticket] = {}
@@ -66,9 +68,7 @@ class GenerationWorker:
         self._closed = False
         self._failure: DeviceFailedError | None = None
         self._ready: Future[None] = Future()
-        self._thread = threading.Thread(
-            target=self._serve, args=(prepare,), name="precast-generation", daemon=True
-        )
+        self._thread = threading.Thread(target=self._serve, name="precast-generation", daemon=True)
         self._thread.start()
         try:
             self._ready.result()
@@ -173,9 +173,9 @@ class GenerationWorker:
         if self._closed:
             raise EngineClosedError("the engine is closed; load the artifact again")
 
-    def _serve(self, prepare: Callable[[], None]) -> None:
+    def _serve(self) -> None:
         try:
-            prepare()
+            self._team.gather()
             self._decoding.prepare()
         except BaseException as error:
             self._decoding.close()
@@ -212,11 +212,14 @@ class GenerationWorker:
     def _wait_for_work(self) -> bool:
         """Until there is something to do; False once the engine is closed."""
         with self._changed:
-            while not self._closed:
-                if self._scheduler.running or self._scheduler.waiting or self._jobs or self._cancelled:
-                    return True
-                self._changed.wait()
-            return False
+            if not self._changed.wait_for(self._has_work, self._team.patience):
+                self._team.rest()
+                self._changed.wait_for(self._has_work)
+            return not self._closed
+
+    def _has_work(self) -> bool:
+        scheduler = self._scheduler
+        return bool(self._closed or scheduler.running or scheduler.waiting or self._jobs or self._cancelled)
 
     def _drop(self) -> None:
         """Let go of requests that were cancelled or whose time is over."""

@@ -86,6 +86,7 @@ class CapturedReplay:
     """
 
     depth = 2
+    patience = None
 
     def __init__(
         self, signature: Signature, graph: Graph, ladder: Ladder, device: Device, options: CaptureOptions
@@ -101,6 +102,8 @@ class CapturedReplay:
         self._captured: dict[int, _Captured] = {}
         self._staged: _Staged | None = None
         self._guard = DeviceGuard()
+
+    def rest(self) -> None: ...  # the device has no threads of ours
 
     def prepare(self) -> None:
         """Allocate, capture, and run each captured bucket once.

@@ -45,6 +45,14 @@ class DirectReplay:
         if self._team is not None:
             self._team.gather()
 
+    @property
+    def patience(self) -> float | None:
+        return None if self._team is None else self._team.patience
+
+    def rest(self) -> None:
+        if self._team is not None:
+            self._team.rest()
+
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
         sizes = {axis.name: max(axis.minimum, needed[axis.name]) for axis in self.signature.axes}
         return HostBuffers(sizes, self._buffers.arrays(sizes))

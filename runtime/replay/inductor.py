@@ -69,6 +69,7 @@ class InductorGraph:
         self._call(
             "CreateWithDevice", ctypes.byref(self._container), ctypes.c_size_t(1), device.encode(), None
         )
+        self._run = self._function("RunSingleThreaded")
         self._bound: list[Tensor] = []
         self._handles: list[Any] = []
         self._finalizer = weakref.finalize(
@@ -91,8 +92,7 @@ class InductorGraph:
         taken = (_Handle * self._outputs)()
         # Nobody else calls this graph meanwhile; the function for many threads waits for events, which a
         # capture forbids.
-        self._call(
-            "RunSingleThreaded",
+        code = self._run(
             self._container,
             given,
             ctypes.c_size_t(len(given)),
@@ -101,6 +101,7 @@ class InductorGraph:
             self._stream(),
             None,
         )
+        self._check(code, "RunSingleThreaded")
         return _taken_over([_new_capsule(handle, None, None) for handle in taken])
 
     def _check_carried(self, name: str) -> None:
@@ -173,13 +174,18 @@ class InductorGraph:
         return int(number.value)
 
     def _call(self, function: str, *arguments: object) -> None:
+        self._check(self._function(function)(*arguments), function)
+
+    def _function(self, name: str) -> Any:
         try:
-            code = self._library[f"{_PREFIX}{function}"](*arguments)
+            return self._library[f"{_PREFIX}{name}"]
         except AttributeError as error:
             raise GraphError(
-                f"the compiled graph has no function {function}: it was built with a torch that is too old "
+                f"the compiled graph has no function {name}: it was built with a torch that is too old "
                 f"(2.11 is the oldest); compile the artifact again"
             ) from error
+
+    def _check(self, code: int, function: str) -> None:
         if code != 0:
             raise GraphError(f"the compiled graph failed in {function}: {self._last_error()}")
 

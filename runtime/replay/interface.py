@@ -67,6 +67,15 @@ class Replay(Protocol):
         """Set up what belongs to the calling thread; called once, before all others."""
         ...
 
+    @property
+    def patience(self) -> float | None:
+        """Seconds without work after which to ``rest``; None for never."""
+        ...
+
+    def rest(self) -> None:
+        """Nothing is to be launched for now."""
+        ...
+
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
         """The buffers of the next launch, at the sizes at which a batch of the ``needed`` sizes runs."""
         ...

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precast.compiler.model.choose.best import best_continuations, best_tokens
+from precast.compiler.model.normalizer import Normalizer
 
 VOCABS = st.sampled_from((1, 2, 5, 63, 64, 65, 127, 128, 300))
 
@@ -50,7 +51,8 @@ def test_best_continuations(
     scores[:, 0] = 0.0  # a row that forbids everything has no log-softmax
     sums = torch.randn(groups, beams, generator=torch.Generator().manual_seed(seed))
 
-    best = best_continuations(scores, at, sums, renormalize, each)
+    normalizer = Normalizer()(scores, at.flatten(), renormalize.flatten()).unflatten(1, at.shape)
+    best = best_continuations(scores, at, sums, normalizer, each)
 
     logprobs = torch.where(renormalize[..., None], scores[at].log_softmax(dim=-1), scores[at])
     expected = (logprobs + sums[..., None]).flatten(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from itertools import product
 
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear, linear_int8, step_attention
+from precast.compiler.kernels.avx512 import attention, linear, linear_int8, normalizer, step_attention
 from precast.compiler.kernels.avx512.linear import from_panels, to_panels
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
 from precast.compiler.model.quantized import QuantizedLinear
@@ -29,9 +30,15 @@ LENGTHS = st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 130]))
 HEAD_SIZES = st.sampled_from([1, 2, 7, 8, 16, 20, 32, 33, 64, 80, 128])
 
 
-def assert_near(found: Tensor, expected: Tensor) -> None:
-    """As near as the dtype allows, by the size of the largest number."""
-    largest = float(expected.float().abs().max()) if expected.numel() else 0.0
+def assert_near(found: Tensor, expected: Tensor, terms: float = 0.0) -> None:
+    """As near as the dtype allows, by the size of the largest number.
+
+    Args:
+        found: by our kernel.
+        expected: by torch.
+        terms: size of what was summed up, where it may be far larger than every sum.
+    """
+    largest = max(terms, float(expected.float().abs().max()) if expected.numel() else 0.0)
     error = float((found.float() - expected.float()).abs().max()) if expected.numel() else 0.0
     assert error <= TOLERANCE[expected.dtype] * max(largest, 1e-3)
 
@@ -72,7 +79,8 @@ def test_linear(blocks: bool, rows: int, inner: int, columns: int, form: int, sp
     panels = to_panels(weight)
     assert torch.equal(from_panels(panels, columns, inner), weight)
     library.run(form, {"x": x, "panels": panels, "bias": bias, "out": out}, columns=columns)
-    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype))
+    # A single sum may happen to be next to nothing.
+    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype), terms=1.0)
 
 
 @cache
@@ -256,3 +264,41 @@ def test_step_attention(
         torch.set_num_threads(before)
     expected = step_attention.step_attention(query, pool[0], pool[1], places, rows, seen, bias, more, 0.25)
     assert_near(out, expected)
+
+
+@cache
+def normalizer_library() -> Library:
+    dtypes = {"scores": torch.float32, "rows": torch.int64, "wanted": torch.bool, "out": torch.float32}
+    return Library(normalizer.NORMALIZERS, [Form(dtypes)])
+
+
+SPECIAL = st.sampled_from([0.0, 1.0, -math.inf, math.inf, math.nan])
+
+
+@DRAWN
+@given(
+    vocab=st.one_of(st.integers(1, 70), st.sampled_from([127, 128, 129, 1000])),
+    wanted=st.lists(st.booleans(), min_size=1, max_size=7),
+    reach=st.sampled_from([0.1, 1.0, 30.0, 1e4]),
+    special=st.lists(SPECIAL, max_size=3),
+    threads=st.sampled_from([1, 2]),
+)
+def test_normalizers(
+    vocab: int, wanted: list[bool], reach: float, special: list[float], threads: int
+) -> None:
+    torch.manual_seed(vocab)
+    scores = torch.randn(5, vocab) * reach
+    for place, number in enumerate(special):
+        scores[place, -1 - place % vocab] = number
+    rows, asked = torch.randint(5, (len(wanted),)), torch.tensor(wanted)
+    out = torch.full((2, len(wanted)), float("nan"))
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        normalizer_library().run(0, {"scores": scores, "rows": rows, "wanted": asked, "out": out})
+    finally:
+        torch.set_num_threads(before)
+    expected = normalizer.normalizers(scores, rows, asked)
+    torch.testing.assert_close(out[1], expected[1], rtol=1e-5, atol=5e-6, equal_nan=True)
+    finite = ~expected[1].isnan()  # otherwise nothing is asked of the largest
+    assert torch.equal(out[0, finite], expected[0, finite])

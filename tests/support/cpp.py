@@ -15,7 +15,12 @@ from torch import Tensor
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, source
 
-_NUMBERS = NUMBERS | {torch.int8: "int8_t", torch.int32: "int32_t", torch.int64: "int64_t"}
+_NUMBERS = NUMBERS | {
+    torch.int8: "int8_t",
+    torch.int32: "int32_t",
+    torch.int64: "int64_t",
+    torch.bool: "bool",
+}
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.replay.interface import Graph
+from precast.runtime.replay.team import Team
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
 
@@ -106,7 +107,7 @@ def fake_engine(
         admit_batch=limits.max_batch, patience=patience,
     )  # fmt: skip
     decoding = Decoding(wrap(stepper), own, cross, None, model.vocab_size)
-    return GenerationWorker(decoding, scheduler, steps_per_look=steps_per_look, prepare=lambda: None)
+    return GenerationWorker(decoding, scheduler, steps_per_look=steps_per_look, team=Team(1))
 
 
 def fake_graphs(model: Model, device: FakeDevice) -> dict[str, LoadedGraph]:

@@ -30,6 +30,7 @@ from precast.runtime.generation.state import RowState
 from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.replay.team import Team
 from precast.runtime.tokens import Tokens
 
 LIMITS = GenerateLimits(max_source_length=24, max_target_length=32, max_tokens=64, max_batch=6, max_rows=12)
@@ -89,9 +90,7 @@ class Model:
         steps = wrap(Steps(self.graphs, state, pools))
         stepper = DirectStepper(steps, state, own, cross, pools)
         decoding = Decoding(stepper, own, cross, None, self.vocab_size)
-        return GenerationWorker(
-            decoding, scheduler, steps_per_look=steps_per_look, prepare=lambda: torch.set_num_threads(1)
-        )
+        return GenerationWorker(decoding, scheduler, steps_per_look=steps_per_look, team=Team(1))
 
 
 def request(source: list[int], plan: Plan, **more: Any) -> GenerateRequest:

@@ -1,44 +1,53 @@
-"""A model with its linear layers in panels."""
+"""A module with those of its layers that we have in C++."""
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
+from precast.compiler.kernels.avx512.normalizer import CppNormalizer
 from precast.compiler.kernels.rebuilt import rebuilt
 from precast.compiler.model.decoder import LanguageHead, ScaledHead
 from precast.compiler.model.layers import ActivatedLinear
+from precast.compiler.model.normalizer import Normalizer
 from precast.compiler.model.quantized import QuantizedLinear
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def with_panels(module: Module, *, searched: bool = False) -> Module:
-    """A copy whose linear layers lie in panels, and all else over the same tensors.
+Linear = Literal["all", "quantized", "none"]
+
+
+def with_cpp_layers(module: Module, linear: Linear) -> Module:
+    """A copy with layers in C++, linear ones in panels, and all else over the same tensors.
 
     Args:
         module: to copy.
-        searched: whether Inductor searches for the products of layers that are not quantized: those it keeps.
+        linear: which of the linear layers; where Inductor searches for products, it keeps those that it can.
     """
-    return rebuilt(module, _quantized_in_panels if searched else _in_panels)
+    return rebuilt(module, {"all": _any, "quantized": _quantized, "none": _without_weights}[linear])
 
 
-def _quantized_in_panels(_: str, layer: nn.Module) -> nn.Module | None:
-    return PanelLinearInt8(layer) if isinstance(layer, QuantizedLinear) else None
+def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:
+    return CppNormalizer() if isinstance(layer, Normalizer) else None
 
 
-def _in_panels(name: str, layer: nn.Module) -> nn.Module | None:
+def _quantized(name: str, layer: nn.Module) -> nn.Module | None:
+    return PanelLinearInt8(layer) if isinstance(layer, QuantizedLinear) else _without_weights(name, layer)
+
+
+def _any(name: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, LanguageHead) and _whole_groups(layer.table.weight):
         out = PanelLinear(layer.table.weight, layer.bias, dtype=torch.float32)  # never rounded to less
         return ScaledHead(layer, out)
     if isinstance(layer, nn.Linear) and _whole_groups(layer.weight):
         activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
         return PanelLinear(layer.weight, layer.bias, activation)
-    return _quantized_in_panels(name, layer)
+    return _quantized(name, layer)
 
 
 def _whole_groups(weight: Tensor) -> bool:

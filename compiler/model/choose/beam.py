@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from precast.compiler.model.choose.best import Best, best_continuations
 from precast.compiler.model.choose.progress import Progress
+from precast.compiler.model.normalizer import Normalizer
 from precast.graphs.choose import AT_EOS, AT_LENGTH, EOS_TOKENS, INVALID, NO_SCORE, RUNNING
 
 
@@ -82,6 +83,10 @@ class Continuations:
 class Beam(nn.Module):
     """Takes the named buffers of ``graphs.choose.beam_signature``; gives each beam's parent, ``[G, B]``."""
 
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalizer = Normalizer()
+
     def forward(
         self,
         chosen: Tensor,
@@ -118,10 +123,11 @@ class Beam(nn.Module):
         head, span = rows[:, :1], self_span.long()
         settings = Settings(length_penalties[head], early_stoppings[head] == 1, early_stoppings[head] == 2)
         step = _step(progress, rows)
+        renormalize = renormalize_logits[rows] > 0
+        taken = self.normalizer(scores, at.long().flatten(), renormalize.flatten())
+        normalizer = taken.unflatten(1, rows.shape)
         best = _continuations(
-            best_continuations(
-                scores, at.long(), beam_scores[rows], renormalize_logits[rows] > 0, _enough(scores.shape[-1])
-            ),
+            best_continuations(scores, at.long(), beam_scores[rows], normalizer, _enough(scores.shape[-1])),
             step,
             progress,
         )

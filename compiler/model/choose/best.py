@@ -27,24 +27,23 @@ class Best:
     logprob: Tensor
 
 
-def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, renormalize: Tensor, each: int) -> Best:
+def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, normalizer: Tensor, each: int) -> Best:
     """The best ``each * B`` continuations of ``G`` groups of ``B`` beams.
 
     Args:
         scores: fp32 ``[R, vocab]``.
         at: int64 ``[G, B]``, the row of each beam.
         sums: fp32 ``[G, B]``, what each beam came with.
-        renormalize: bool ``[G, B]``, whether log-softmax goes over the scores first.
+        normalizer: fp32 ``[2, G, B]``, what is taken from each row one after the other: what log-softmax
+            would take, or zeros.
         each: at most ``vocab``.
     """
     beams, vocab = at.shape[1], scores.shape[-1]
     maxima = _chunk_maxima(scores)
-    largest, exponents = _normalizer(scores, maxima)
-    shift = torch.where(renormalize, largest[at], 0.0)[..., None]
-    divisor = torch.where(renormalize, exponents[at], 0.0)[..., None]
+    largest, total = normalizer[0, ..., None], normalizer[1, ..., None]
 
     chunks = maxima.shape[1]
-    hopes = maxima[at] - shift - divisor + sums[..., None]
+    hopes = maxima[at] - largest - total + sums[..., None]
     _, chunk = torch.topk(hopes.flatten(1), min(each, chunks) * beams, dim=-1, sorted=False)
     beam = chunk // chunks
     token, exists = _tokens_in(chunk % chunks, vocab)
@@ -52,7 +51,7 @@ def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, renormalize: Te
     def of_beam(value: Tensor) -> Tensor:
         return value.flatten(1).gather(1, beam)[..., None]
 
-    logprob = torch.where(exists, scores[of_beam(at), token], -math.inf) - of_beam(shift) - of_beam(divisor)
+    logprob = torch.where(exists, scores[of_beam(at), token], -math.inf) - of_beam(largest) - of_beam(total)
     score, place = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
     picked = place // _CHUNK
     return Best(
@@ -97,9 +96,3 @@ def _chunk_maxima(scores: Tensor) -> Tensor:
     if whole < scores.shape[1]:
         parts.append(scores[:, whole:].amax(dim=-1, keepdim=True))
     return torch.cat(parts, dim=1)
-
-
-def _normalizer(scores: Tensor, maxima: Tensor) -> tuple[Tensor, Tensor]:
-    """What log-softmax takes from each row, one after the other: its largest score, the log of the sum."""
-    largest = maxima.amax(dim=-1)
-    return largest, (scores - largest[:, None]).exp().sum(dim=-1).log()

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from precast.compiler.model.choose.progress import Progress
+from precast.compiler.model.normalizer import Normalizer
 
 
 class Greedy(nn.Module):
     """Takes the named buffers of ``graphs.choose.greedy_signature``; gives the tokens, int32 ``[C]``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.normalizer = Normalizer()
 
     def forward(
         self,
@@ -27,6 +33,6 @@ class Greedy(nn.Module):
         progress = Progress(
             tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
         )
-        mine = scores[at.long()]
-        logprob = mine.amax(dim=-1) - mine.logsumexp(dim=-1)
-        return progress.advance(chosen.long(), mine.argmax(dim=-1), logprob)
+        _, total = self.normalizer(scores, at.long(), torch.ones_like(at, dtype=torch.bool))
+        # The best score is the largest one.
+        return progress.advance(chosen.long(), scores[at.long()].argmax(dim=-1), -total)
