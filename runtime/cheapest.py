@@ -30,8 +30,10 @@ def cheapest_cut(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
         seconds: of a batch by its tokens; the last one is the budget. From ``cost_table``.
     """
     budget = len(seconds) - 1
-    backwards = seconds[::-1].copy()
     ends = [0, *np.cumsum(lengths).tolist()]
+    if len(lengths) <= max_batch and ends[-1] <= budget and _whole_is_cheapest(seconds[: ends[-1] + 1]):
+        return [len(lengths)]
+    backwards = seconds[::-1].copy()
     least = np.full(ends[-1] + 1, np.inf)  # infinite within an input
     least[0] = 0
     begins = [0] * len(ends)
@@ -43,6 +45,12 @@ def cheapest_cut(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
         least[end] = found[best]
         begins[place] = start + best
     return _counts(ends, begins)
+
+
+def _whole_is_cheapest(seconds: np.ndarray) -> bool:
+    """Whether no smaller batch costs less per token than the largest: then no cut can."""
+    per_token = seconds[1:] / np.arange(1, len(seconds))
+    return bool(len(seconds) > 1 and per_token[-1] <= per_token.min())
 
 
 def _counts(ends: Sequence[int], begins: Sequence[int]) -> list[int]:

@@ -19,7 +19,8 @@ def is_token_ids(value: Any) -> bool:
         return value.ndim == 1
     if not isinstance(value, (list, tuple)) or not value:
         return False
-    return all(isinstance(token, (int, np.integer)) and not isinstance(token, bool) for token in value)
+    kinds = set(map(type, value))  # mostly one, however many tokens there are
+    return all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds)
 
 
 def is_pair(value: Any) -> bool:

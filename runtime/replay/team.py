@@ -2,8 +2,8 @@
 
 libgomp's threads wait for their next piece of work by looking for it again and again. Once a process has
 more of them than there are cores, all of them fall asleep at once instead, and every parallel loop wakes them
-up: a step of a decoder takes three times as long, though the other engine may have nothing to do. So the team
-of an engine that has nothing to do leaves.
+up: a decoder's steps, with dozens of short loops, become far slower though the other engine does nothing. So
+the team of an engine that has nothing to do leaves.
 """
 
 from __future__ import annotations
