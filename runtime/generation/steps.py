@@ -129,7 +129,7 @@ class Steps:
             "cross_places": torch.from_numpy(to),
             "key_positions": torch.arange(axes[LENGTH], dtype=torch.int32),
         }
-        graph.signature.check(inputs, axes | self._pool_axes(graph.signature))
+        graph.signature.check(inputs, axes | _sizes_of(graph.signature, self._pools))
         (hidden,) = graph(inputs, axes)
         return np.split(hidden[:tokens].numpy(), np.cumsum(lengths)[:-1])
 
@@ -180,13 +180,9 @@ class Steps:
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}
         sizes = {axis: size for axis, size in axes.items() if axis in named}
-        sizes |= _sizes_of(graph.signature, given) | self._pool_axes(graph.signature)
+        sizes |= _sizes_of(graph.signature, {**self._pools, **given})
         spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
         return _Call(graph, {**self._state.tensors, **self._pools, **given, **spans}, sizes)
-
-    def _pool_axes(self, signature: Signature) -> dict[str, int]:
-        pools = [buffer for buffer in signature.inputs if buffer.name in self._pools]
-        return {str(buffer.shape[0]): self._pools[buffer.name].shape[0] for buffer in pools}
 
 
 def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, int]:

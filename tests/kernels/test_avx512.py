@@ -25,22 +25,26 @@ pytestmark = pytest.mark.skipif(
 DRAWN = settings(max_examples=60, deadline=None)
 DTYPES = (torch.float32, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
+FUNCTION_ERROR = {torch.float32: 3e-6, torch.bfloat16: 2e-4}
+"""By how much GELU is off at most, as ``vector.h`` says; it shows where the only sum is next to nothing."""
+SUM_ERROR = 5e-7
+"""By how much a sum in fp32 is off, of the sizes of all that was summed; it shows where they cancel."""
 ACTIVATIONS = tuple(linear.ACTIVATION_TYPES)
 LENGTHS = st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 130]))
 HEAD_SIZES = st.sampled_from([1, 2, 7, 8, 16, 20, 32, 33, 64, 80, 128])
 
 
-def assert_near(found: Tensor, expected: Tensor, terms: float = 0.0) -> None:
+def assert_near(found: Tensor, expected: Tensor, off: float = 0.0) -> None:
     """As near as the dtype allows, by the size of the largest number.
 
     Args:
         found: by our kernel.
         expected: by torch.
-        terms: size of what was summed up, where it may be far larger than every sum.
+        off: what may be off in any case.
     """
-    largest = max(terms, float(expected.float().abs().max()) if expected.numel() else 0.0)
+    largest = float(expected.float().abs().max()) if expected.numel() else 0.0
     error = float((found.float() - expected.float()).abs().max()) if expected.numel() else 0.0
-    assert error <= TOLERANCE[expected.dtype] * max(largest, 1e-3)
+    assert error <= max(off, TOLERANCE[expected.dtype] * max(largest, 1e-3))
 
 
 @cache
@@ -79,8 +83,9 @@ def test_linear(blocks: bool, rows: int, inner: int, columns: int, form: int, sp
     panels = to_panels(weight)
     assert torch.equal(from_panels(panels, columns, inner), weight)
     library.run(form, {"x": x, "panels": panels, "bias": bias, "out": out}, columns=columns)
-    # A single sum may happen to be next to nothing.
-    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype), terms=1.0)
+    off = SUM_ERROR * float((x.float().abs() @ weight.float().abs().T).max())
+    off += 0.0 if activation == "identity" else FUNCTION_ERROR[dtype]
+    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype), off)
 
 
 @cache
