@@ -63,7 +63,7 @@ def _looks(rows: list[dict[str, Any]]) -> str:
 
 
 def _weights(shape: dict[str, Any]) -> str:
-    return "trained to sort and translate words" if shape.get("training") else "drawn weights"
+    return "trained to sort and translate words" if shape["training"] else "drawn weights"
 
 
 def _setting(row: dict[str, Any]) -> str:
