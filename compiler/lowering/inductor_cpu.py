@@ -13,7 +13,7 @@ from torch import nn
 
 from precast.artifacts import host
 from precast.compiler.kernels.avx512 import attention, linear, linear_int8, normalizer, step_attention
-from precast.compiler.kernels.avx512.layers import Which, with_cpp_layers
+from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
@@ -47,7 +47,7 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str, kernels: K
     if autotune is None:
         autotune = dtype == "bf16" and "amx_bf16" in host.instruction_sets()
     settings: dict[str, bool | int | str] = {"prepack": prepack, "autotune": autotune, "kernels": kernels}
-    which: Which = "none" if not prepack else "quantized" if autotune else "all"
+    which: WhichLinear = "none" if not prepack else "quantized" if autotune else "all"
     rebuild = partial(with_cpp_layers, linear=which) if kernels == "avx512" else _as_it_is
     return Backend("inductor", ".so", settings, prepack, partial(_lower, prepack, autotune, rebuild))
 

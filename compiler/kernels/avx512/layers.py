@@ -17,10 +17,10 @@ from precast.compiler.model.normalizer import Normalizer
 from precast.compiler.model.quantized import QuantizedLinear
 
 Module = TypeVar("Module", bound=nn.Module)
-Which = Literal["all", "quantized", "none"]
+WhichLinear = Literal["all", "quantized", "none"]
 
 
-def with_cpp_layers(module: Module, linear: Which) -> Module:
+def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
     """A copy with layers in C++, linear ones in panels, and all else over the same tensors.
 
     Args:
