@@ -38,6 +38,7 @@ bench: $(READY)
 	$(BIN)/python -m precast.tools.bench.encoder_bench
 	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.steps
+	$(BIN)/python -m precast.tools.bench.floor
 	$(BIN)/python -m precast.tools.bench.aims
 	$(BIN)/python -m precast.tools.bench.profile
 	$(BIN)/python -m precast.tools.bench.readme

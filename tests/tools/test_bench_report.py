@@ -152,3 +152,23 @@ def test_the_table_of_steps_has_a_row_for_each() -> None:
     lines = bench_tables.steps(data).splitlines()
     assert lines[0] == "|  | M, short | M, long |"
     assert lines[2:4] == ["| first | 1.00× | 1.00× |", "| second | 2.50× | 2.50× |"]
+
+
+def test_the_table_of_the_floor_has_a_row_for_each_precision() -> None:
+    rows = [
+        {
+            "model": "M",
+            "precision": precision,
+            "bytes": size,
+            "token": {"median_ms": 2.0},
+            "step": {"median_ms": 1.6},
+            "reading": {"median_ms": reading},
+        }
+        for precision, size, reading in (("bf16", 77_000_000, 1.5), ("int8", 38_500_000, 0.8))
+    ]
+    data = {
+        "rows": rows, "rounds": 3, "threads": 2, "versions": {"torch": "2"},
+        "machine": {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"]},
+    }  # fmt: skip
+    lines = bench_tables.floor(data).splitlines()
+    assert lines[2:4] == ["| M, bf16 | 77.0 MB | 94% | 75% |", "| M, int8 | 38.5 MB | 50% | 40% |"]

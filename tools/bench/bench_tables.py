@@ -1,4 +1,4 @@
-"""The tables of ``precast bench``, of the aims, and of what each step of making it fast was worth."""
+"""The tables of ``precast bench``, of the aims, of the steps that made it fast, and of the memory floor."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ def steps(data: dict[str, Any]) -> str:
     origin = (
         f"Speed against the first row; medians of {rounds} rounds in turns, {threads} threads each, "
         f"on {_where(data)}, torch {torch}."
+    )
+    return "\n".join([*lines, "", origin])
+
+
+def floor(data: dict[str, Any]) -> str:
+    """Of ``floor.json``: a row for each precision."""
+    heads = ["", "weights of a step", "reading them, of a `decode` step", "reading them, of a whole token"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for row in data["rows"]:
+        name = f"{row['model']}, {row['precision']}"
+        shares = (row["reading"]["median_ms"] / row[what]["median_ms"] for what in ("step", "token"))
+        cells = [f"{row['bytes'] / 1e6:.1f} MB", *(f"{share:.0%}" for share in shares)]
+        lines.append(f"| {' | '.join([name, *cells])} |")
+    origin = (
+        f"One source, greedy search; medians of {data['rounds']} rounds in turns, {data['threads']} threads "
+        f"each, on {_where(data)}, torch {data['versions']['torch']}."
     )
     return "\n".join([*lines, "", origin])
 

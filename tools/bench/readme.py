@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from precast.tools.bench.bench_tables import aims, cold_start, encoder_bench, profile, steps
+from precast.tools.bench.bench_tables import aims, cold_start, encoder_bench, floor, profile, steps
 from precast.tools.bench.generation_tables import generation, generation_load
 from precast.tools.bench.results import read_result
 
@@ -91,6 +91,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     "profile": profile,
     "profile_generation": partial(profile, model="T5-small"),
     "steps": steps,
+    "floor": floor,
     "gpu_check": gpu_check,
     "gpu_check_generation": gpu_check,
     "cross_check": cross_check,

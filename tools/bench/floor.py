@@ -1,0 +1,140 @@
+"""How near a decoder's step comes to its floor, which is reading its weights and nothing else.
+
+One source and greedy search, where memory alone bounds a step. The table stands in ``docs/performance.md``.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal
+from unittest.mock import patch
+
+import torch
+from torch import Tensor
+
+from precast.runtime import seq2seq_loading
+from precast.runtime.replay.interface import Graph
+from precast.runtime.replay.opening import open_graphs
+from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
+from precast.tools.bench.peers.jobs import Job, Targets
+from precast.tools.bench.peers.precast_artifact import Generating
+from precast.tools.bench.peers.work import Generate, Work, served
+from precast.tools.bench.precision import Precision, compile_as
+from precast.tools.bench.results import summary, write_result
+from precast.tools.bench.sorting import TARGET_LENGTH
+from precast.tools.bench.turns import Turns
+
+THREADS = 2
+WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
+
+
+def bytes_per_step(shape: Shape, precision: Precision) -> int:
+    """Bytes of the weights that a step multiplies, all of them once.
+
+    By layer four projections of self-attention, two of cross-attention (keys and values of a source are
+    projected once, before the first step) and two of the feed-forward layer; then the vocabulary.
+    """
+    hidden = shape.hidden_size
+    layer = 6 * hidden * hidden + 2 * hidden * shape.inner_size
+    return (shape.layers * layer + shape.vocab_size * hidden) * WEIGHT_BYTES[precision]
+
+
+class Reading:
+    """Reads so many bytes from one end to the other for each new token, and generates nothing.
+
+    Args:
+        size: bytes.
+        threads: that read.
+    """
+
+    def __init__(self, size: int, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._weights = torch.ones(size // 4)
+
+    def generate(self, job: Job) -> Targets:
+        """Read ``job.new_tokens`` times."""
+        for _ in range(job.new_tokens):
+            self._weights.sum()
+        return []
+
+
+class Step:
+    """The ``decode`` graph alone, as it was called for the last token of a job.
+
+    It writes the same keys and values to the same places each time, so that it can be called again.
+
+    Args:
+        artifact: its folder.
+        threads: of its kernels.
+    """
+
+    def __init__(self, artifact: Path, threads: int) -> None:
+        self._inputs: dict[str, Tensor] = {}
+        with patch.object(seq2seq_loading, "open_graphs", self._opened):
+            self._engine = Generating(artifact, threads)
+        torch.set_num_threads(threads)
+
+    def generate(self, job: Job) -> Targets:
+        """One call for each token; the first job is generated as a whole before, to have inputs."""
+        if not self._inputs:
+            self._engine.generate(job)
+        for _ in range(job.new_tokens):
+            self._decode(self._inputs)
+        return []
+
+    def _opened(self, *given: Any) -> dict[str, Graph]:
+        graphs = open_graphs(*given)
+        self._decode = graphs["decode"]
+        return {**graphs, "decode": self._recorded}
+
+    def _recorded(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        self._inputs = dict(inputs)
+        return self._decode(inputs)
+
+
+def measure(
+    shape: Shape,
+    model: Path,
+    folder: Path,
+    rounds: int,
+    backend: Literal["inductor", "reference"] = "inductor",
+) -> list[dict[str, Any]]:
+    """A row for each precision: milliseconds of a token with all that a call does, of a step, of reading."""
+    engines: dict[str, Callable[[], Any]] = {}
+    for precision in WEIGHT_BYTES:
+        path = folder / f"{precision}.precast"
+        compile_as(model, path, precision, backend)
+        engines[f"{precision} token"] = partial(Generating, path, THREADS)
+        engines[f"{precision} step"] = partial(Step, path, THREADS)
+        engines[f"{precision} reading"] = partial(Reading, bytes_per_step(shape, precision), THREADS)
+    makers = {name: partial(served, make, THREADS) for name, make in engines.items()}
+    with Turns[Work, Targets](makers, rest=0.1) as turns:
+        taken = turns.seconds(Generate(Job(measured_sources(shape, 1), TARGET_LENGTH, 1)), rounds)
+    of_a_token = {name: summary([one / TARGET_LENGTH for one in found]) for name, found in taken.items()}
+    return [
+        {
+            "model": shape.name,
+            "precision": precision,
+            "bytes": bytes_per_step(shape, precision),
+            **{what: of_a_token[f"{precision} {what}"] for what in ("token", "step", "reading")},
+        }
+        for precision in WEIGHT_BYTES
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/steps/t5-artifacts"))
+    options = parser.parse_args()
+    shape = SHAPES[0]
+    rows = measure(shape, write_checkpoint(shape, MODELS), options.folder, options.rounds)
+    path = write_result("floor", {"rounds": options.rounds, "threads": THREADS, "rows": rows})
+    print(f"wrote {path.name}")
+
+
+if __name__ == "__main__":
+    main()
