@@ -1,16 +1,23 @@
-"""The memory floor of a step counts the weights that a step multiplies, no more and no fewer."""
+"""The weights of a step are those that a model multiplies; a step is the last of its job, again and again."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
-from precast.tools.bench.floor import Reading, bytes_per_step, measure
-from precast.tools.bench.generation_models import TINY_SHAPES, Shape, write_checkpoint
+from precast.runtime.replay.interface import Graph
+from precast.runtime.replay.opening import open_graphs
+from precast.tools.bench import floor
+from precast.tools.bench.floor import Reading, Step, bytes_per_step, measure
+from precast.tools.bench.generation_models import TINY_SHAPES, Shape, measured_sources, write_checkpoint
 from precast.tools.bench.peers.jobs import Job
+from precast.tools.bench.precision import compile_as
 
 ONCE_FOR_A_SOURCE = ("EncDecAttention.k", "EncDecAttention.v", "encoder_attn.k_proj", "encoder_attn.v_proj")
 
@@ -33,13 +40,38 @@ def test_the_weights_of_a_step_are_those_of_the_model(shape: Shape, tmp_path: Pa
     )
 
 
-def test_each_precision_is_measured_beside_reading_its_weights(tmp_path: Path) -> None:
+def test_a_step_is_the_last_one_of_its_job_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scores: list[Tensor] = []
+
+    def opened(*given: Any) -> dict[str, Graph]:
+        graphs = open_graphs(*given)
+
+        def decode(inputs: Mapping[str, Tensor]) -> list[Tensor]:
+            found = graphs["decode"](inputs)
+            scores.append(found[0].clone())
+            return found
+
+        return {**graphs, "decode": decode}
+
+    monkeypatch.setattr(floor, "open_graphs", opened)
+    shape, artifact = TINY_SHAPES[0], tmp_path / "tiny.precast"
+    compile_as(write_checkpoint(shape, tmp_path), artifact, "fp32", "reference")
+    step, job = Step(artifact, 1), Job(measured_sources(shape, 1), 5, 1)
+    step.generate(job)
+    again = scores[-5:]
+    assert all(torch.equal(one, scores[4]) for one in again)
+    assert not torch.equal(scores[3], scores[4]), "steps of one job differ"
+    before = len(scores)
+    step.generate(job)
+    assert len(scores) == before + 5, "the job is generated once"
+
+
+def test_each_precision_has_a_token_a_step_and_its_weights_read(tmp_path: Path) -> None:
     shape = TINY_SHAPES[0]
     rows = measure(shape, write_checkpoint(shape, tmp_path), tmp_path / "artifacts", 1, "reference")
     assert [row["precision"] for row in rows] == ["fp32", "bf16", "int8"]
-    assert all(
-        row["token"]["median_ms"] > row["step"]["median_ms"] > row["reading"]["median_ms"] for row in rows
-    )
+    assert [row["bytes"] for row in rows] == [bytes_per_step(shape, row["precision"]) for row in rows]
+    assert all(row[what]["median_ms"] > 0 for row in rows for what in ("token", "step", "reading"))
 
 
 def test_reading_generates_nothing() -> None:

@@ -72,6 +72,7 @@ class Step:
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
+        self._last, self._calls = 0, 0
         self._inputs: dict[str, Tensor] = {}
         with patch.object(seq2seq_loading, "open_graphs", self._opened):
             self._engine = Generating(artifact, threads)
@@ -80,6 +81,7 @@ class Step:
     def generate(self, job: Job) -> Targets:
         """One call for each token; the first job is generated as a whole before, to have inputs."""
         if not self._inputs:
+            self._last = job.new_tokens
             self._engine.generate(job)
         for _ in range(job.new_tokens):
             self._decode(self._inputs)
@@ -91,7 +93,10 @@ class Step:
         return {**graphs, "decode": self._recorded}
 
     def _recorded(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-        self._inputs = dict(inputs)
+        self._calls += 1
+        if self._calls == self._last:
+            # State goes on behind the step, and pools are dealt out again.
+            self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         return self._decode(inputs)
 
 
