@@ -133,7 +133,7 @@ def measure(
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--folder", type=Path, default=Path("build/bench/steps/t5-artifacts"))
+    parser.add_argument("--folder", type=Path, default=Path("build/bench/floor"))
     options = parser.parse_args()
     shape = SHAPES[0]
     rows = measure(shape, write_checkpoint(shape, MODELS), options.folder, options.rounds)
