@@ -241,24 +241,27 @@ def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     heads=st.integers(1, 9),
     head_dim=HEAD_SIZES,
     more=st.sampled_from([0, 1]),
+    repeated=st.integers(0, 3),
     form=st.integers(0, 3),
     threads=st.sampled_from([1, 2]),
 )
 def test_step_attention(
-    counts: list[int], heads: int, head_dim: int, more: int, form: int, threads: int
+    counts: list[int], heads: int, head_dim: int, more: int, repeated: int, form: int, threads: int
 ) -> None:
     torch.manual_seed(heads)
     forms, library = step_library()
     dtype, has_bias = forms[form]
     known, longest = len(counts) + 2, 41
-    query = torch.randn(len(counts), 3, heads, head_dim).to(dtype)[:, 1]
+    query = torch.randn(len(counts) + repeated, 3, heads, head_dim).to(dtype)[:, 1]
+    query[len(counts) :] = query[len(counts) - 1]
     pool = torch.randn(2, known * longest, heads, head_dim).to(dtype)
     places = torch.randperm(known * longest).to(torch.int32).view(known, longest)
     rows = torch.randperm(known)[: len(counts)].to(torch.int32)
     seen = torch.zeros(known, dtype=torch.int32)
     seen[rows.long()] = torch.tensor(counts, dtype=torch.int32)
+    rows = torch.cat([rows, rows[-1:].expand(repeated)])  # as a step is filled up
     bias = torch.randn(heads, 7) if has_bias else None
-    out = torch.full((len(counts), heads * head_dim), float("nan"), dtype=dtype)
+    out = torch.full((len(rows), heads * head_dim), float("nan"), dtype=dtype)
     tensors = {"query": query, "keys": pool[0], "values": pool[1], "places": places, "rows": rows,
                "counts": seen, "bias": bias, "out": out}  # fmt: skip
     before = torch.get_num_threads()

@@ -35,11 +35,11 @@ struct AttentionScratch {
   Scratch<float> scores;
 
   AttentionScratch(int64_t longest, int64_t head_dim)
-      : keys(scratch<Number>(up_to(longest, LANES) * up_to(head_dim, LANES * Type::GROUP))),
-        values(scratch<Number>(up_to(longest, LANES) * up_to(head_dim, LANES))),
-        queries(scratch<Number>(TILE_ROWS * up_to(head_dim, LANES * Type::GROUP))),
-        weights(scratch<Number>(TILE_ROWS * up_to(longest, LANES))),
-        scores(scratch<float>(TILE_ROWS * up_to(longest, LANES))) {}
+      : keys(up_to(longest, LANES) * up_to(head_dim, LANES * Type::GROUP)),
+        values(up_to(longest, LANES) * up_to(head_dim, LANES)),
+        queries(TILE_ROWS * up_to(head_dim, LANES * Type::GROUP)),
+        weights(TILE_ROWS * up_to(longest, LANES)),
+        scores(TILE_ROWS * up_to(longest, LANES)) {}
 };
 
 // One head of one sequence.

@@ -100,9 +100,8 @@ template <class Activation, class Input, class Output>
 inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Output* y,
                         LinearSizes sizes) {
   const int64_t stride = (sizes.inner + 3) / 4 * 4;
-  auto numbers = scratch<uint8_t>(sizes.rows * stride);
-  auto scales = scratch<float>(sizes.rows);
-  auto zeros = scratch<float>(sizes.rows);
+  Scratch<uint8_t> numbers(sizes.rows * stride);
+  Scratch<float> scales(sizes.rows), zeros(sizes.rows);
   const Quantized quantized{numbers.get(), scales.get(), zeros.get(), stride};
 #pragma omp parallel
   {

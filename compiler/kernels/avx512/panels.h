@@ -8,8 +8,6 @@
 
 namespace precast {
 
-inline int64_t up_to(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
-
 // 16 rows of 16 numbers of four bytes each change places with their columns.
 inline void transpose16(__m512i (&rows)[16]) {
   __m512i a[16];

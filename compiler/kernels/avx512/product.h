@@ -32,6 +32,10 @@ constexpr int64_t BLOCK_ROWS = 48, LEAST_ROWS = 16;
 template <class Type>
 constexpr int64_t UNIT = BLOCKS<Type> ? LEAST_ROWS : TILE_ROWS;
 
+// How far ahead a panel is asked for. Left alone, a thread waits for memory anew with each panel, since the loop over
+// the one before ends in a mistaken guess. They lie one behind the other, so that what is ahead is soon the next one.
+constexpr int64_t AHEAD = 12288;
+
 // What `Panel` must have: `Type`, of tile.h; `x`, its `stride`, and `inner`, whole groups; `weights`, the panel;
 // `wanted`, the columns of it that there are; `columns_at(column)`, what all rows share; and `put`, which takes
 // sixteen sums of a row.
@@ -39,8 +43,9 @@ template <class Panel, int ROWS, int WIDE>
 PRECAST_ALONE void multiply_tile(const Panel& panel, int64_t row, int64_t column) {
   using Type = typename Panel::Type;
   typename Type::Sum sums[ROWS][WIDE];
-  multiply<Type, ROWS, WIDE>(panel.x + row * panel.stride, panel.stride, panel.weights + column * Type::GROUP,
-                             PANEL * Type::GROUP, panel.inner / Type::GROUP, sums);
+  multiply<Type, ROWS, WIDE, AHEAD>(panel.x + row * panel.stride, panel.stride,
+                                    panel.weights + column * Type::GROUP, PANEL * Type::GROUP,
+                                    panel.inner / Type::GROUP, sums);
 #pragma GCC unroll 4
   for (int part = 0; part < WIDE; ++part) {
     const auto columns = panel.columns_at(column + part * LANES);

@@ -2,6 +2,8 @@
 #ifndef PRECAST_STEP_ATTENTION_H
 #define PRECAST_STEP_ATTENTION_H
 
+#include <numeric>
+
 #include "threads.h"
 #include "vector.h"
 
@@ -138,7 +140,9 @@ struct StepRow {
   Pools<Number> pools;
   const int32_t* places;
   const float* bias;
+  // Of the first of `copies` rows that are all the same.
   Number* output;
+  int64_t copies;
   const StepSizes& sizes;
   int64_t position, count, first_head, last_head;
   // [heads][width] and [heads][padded head_dim].
@@ -169,11 +173,11 @@ struct StepRow {
   }
 
   __m512 bias_of(int64_t head, int64_t key) const {
-    alignas(64) float found[LANES];
-    const float* table = bias + head * (2 * sizes.reach + 1) + sizes.reach;
-    for (int lane = 0; lane < LANES; ++lane)
-      found[lane] = table[std::clamp(key + lane - position, -sizes.reach, sizes.reach)];
-    return _mm512_load_ps(found);
+    const auto all = [](int64_t number) { return _mm512_set1_epi32(static_cast<int32_t>(number)); };
+    const __m512i counting = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
+    const __m512i distance = _mm512_add_epi32(all(key - position), counting);
+    const __m512i at = _mm512_min_epi32(_mm512_max_epi32(distance, all(-sizes.reach)), all(sizes.reach));
+    return _mm512_i32gather_ps(at, bias + head * (2 * sizes.reach + 1) + sizes.reach, sizeof(float));
   }
 
   void gather() const {
@@ -204,37 +208,49 @@ struct StepRow {
   }
 
   void write(int64_t head) const {
-    for (int64_t at = 0; at < sizes.head_dim; at += LANES)
-      store(output + head * sizes.head_dim + at, load(sums + head * padded + at), first_lanes(sizes.head_dim - at));
+    for (int64_t copy = 0; copy < copies; ++copy) {
+      Number* to = output + copy * place_size() + head * sizes.head_dim;
+      for (int64_t at = 0; at < sizes.head_dim; at += LANES)
+        store(to + at, load(sums + head * padded + at), first_lanes(sizes.head_dim - at));
+    }
   }
 };
 
+// How many rows there are, if those at the end that repeat the one before count as one.
+inline int64_t distinct(const int32_t* rows, int64_t count) {
+  while (count > 1 && rows[count - 1] == rows[count - 2]) --count;
+  return count;
+}
+
+// Into how many parts the heads of a row go, so that threads have as much to do as each other. Where rows are many
+// it does not matter, and a place is read in one piece.
+inline int64_t parts_of(int64_t heads, int64_t rows, int64_t threads) {
+  return rows < 4 * threads ? std::min(heads, threads / std::gcd(rows, threads)) : 1;
+}
+
 // Args: `query` [rows][heads][head_dim] with contiguous heads; `places` [N][longest]; `rows` [rows], which of
-// the N rows; `counts` [N]; `bias` fp32 or null; `output` [rows][heads * head_dim], zeros where no key is seen.
+// the N rows, where one that fills up repeats the last, query and all; `counts` [N]; `bias` fp32 or null; `output`
+// [rows][heads * head_dim], zeros where no key is seen.
 template <class Number>
 inline void step_attention(const Number* query, Pools<Number> pools, const int32_t* places, const int32_t* rows,
                            const int32_t* counts, const float* bias, Number* output, StepSizes sizes) {
-  const int64_t size = sizes.head_dim, place_size = sizes.heads * size;
-  const int64_t width = (sizes.longest + LANES - 1) / LANES * LANES, padded = (size + LANES - 1) / LANES * LANES;
+  const int64_t place_size = sizes.heads * sizes.head_dim, different = distinct(rows, sizes.rows);
+  const auto keys_of = [&](int64_t row) { return std::min<int64_t>(counts[row] + sizes.more, sizes.longest); };
+  int64_t most = 0;
+  for (int64_t at = 0; at < different; ++at) most = std::max(most, keys_of(rows[at]));
+  const int64_t width = up_to(most, LANES), padded = up_to(sizes.head_dim, LANES);
 #pragma omp parallel
   {
-    // Where rows are few, threads share the heads of one.
-    const int64_t threads = omp_get_num_threads();
-    const int64_t parts = std::min(sizes.heads, (threads + sizes.rows - 1) / sizes.rows);
-    auto scores = scratch<float>(sizes.heads * width);
-    auto sums = scratch<float>(sizes.heads * padded);
-    const Share share = share_of(sizes.rows * parts, omp_get_thread_num(), threads);
+    const int64_t threads = omp_get_num_threads(), parts = parts_of(sizes.heads, different, threads);
+    Scratch<float> scores(sizes.heads * width), sums(sizes.heads * padded);
+    const Share share = share_of(different * parts, omp_get_thread_num(), threads);
     for (int64_t piece = share.begin; piece < share.end; ++piece) {
       const int64_t at = piece / parts, row = rows[at];
       const Share heads = share_of(sizes.heads, piece % parts, parts);
-      const int64_t count = std::min<int64_t>(counts[row] + sizes.more, sizes.longest);
-      Number* to = output + at * place_size;
-      if (count <= 0) {
-        std::fill(to + heads.begin * size, to + heads.end * size, Number(0.0f));
-        continue;
-      }
-      StepRow<Number>{query + at * sizes.stride, pools, places + row * sizes.longest, bias, to, sizes, counts[row], count,
-                      heads.begin, heads.end, scores.get(), sums.get(), width, padded}
+      const int64_t copies = at == different - 1 ? sizes.rows - at : 1;
+      StepRow<Number>{query + at * sizes.stride, pools, places + row * sizes.longest, bias, output + at * place_size,
+                      copies, sizes, counts[row], keys_of(row), heads.begin, heads.end, scores.get(), sums.get(),
+                      width, padded}
           .run();
     }
   }

@@ -32,7 +32,7 @@ def step_attention(
         keys: ``[pool, heads, head_dim]``.
         values: as ``keys``.
         places: int32 ``[N, longest]``, where in the pools each row's keys lie.
-        rows: int32 ``[R]``, which of the ``N`` rows.
+        rows: int32 ``[R]``, which of the ``N`` rows; one that stands at the end again has the same query.
         counts: int32 ``[N]``; a row sees ``counts + more`` keys.
         bias: fp32 ``[heads, 2 * reach + 1]`` by the distance from position ``counts`` to the key, or None.
         more: 1 where ``counts`` is the position of a key that is seen too, otherwise 0.

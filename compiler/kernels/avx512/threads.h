@@ -5,6 +5,7 @@
 #include <omp.h>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstdlib>
 #include <memory>
@@ -23,18 +24,30 @@ inline Share share_of(int64_t count, int64_t thread, int64_t threads) {
   return {count * thread / threads, count * (thread + 1) / threads};
 }
 
-struct Free {
-  void operator()(void* memory) const { std::free(memory); }
-};
+// Uninitialised memory at the start of a cache line. A step of a decoder does so little between two threads' meetings
+// that an allocation would be a good part of it: what is small lies on the stack.
 template <class Number>
-using Scratch = std::unique_ptr<Number[], Free>;
+class Scratch {
+ public:
+  explicit Scratch(int64_t count)
+      : many_(count > FEW ? allocated(count) : nullptr), at_(many_ ? many_.get() : reinterpret_cast<Number*>(few_)) {}
+  Scratch(const Scratch&) = delete;
+  Number* get() const { return at_; }
+  Number& operator[](int64_t index) const { return at_[index]; }
 
-// Uninitialised, at the start of a cache line.
-template <class Number>
-inline Scratch<Number> scratch(int64_t count) {
-  const size_t bytes = (std::max<int64_t>(count, 1) * sizeof(Number) + 63) / 64 * 64;
-  return Scratch<Number>(static_cast<Number*>(std::aligned_alloc(64, bytes)));
-}
+ private:
+  static constexpr int64_t FEW = 16384 / sizeof(Number);
+  struct Free {
+    void operator()(Number* memory) const { std::free(memory); }
+  };
+  static Number* allocated(int64_t count) {
+    return static_cast<Number*>(std::aligned_alloc(64, (count * sizeof(Number) + 63) / 64 * 64));
+  }
+
+  std::unique_ptr<Number[], Free> many_;
+  Number* at_;
+  alignas(64) std::byte few_[FEW * sizeof(Number)];
+};
 
 }  // namespace precast
 

@@ -66,8 +66,8 @@ constexpr int WHOLE_ROWS = 6;
 constexpr int wide_of(int rows) { return rows > WHOLE_ROWS ? 2 : 4; }
 
 // `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
-// group to the next.
-template <class Type, int ROWS, int WIDE>
+// group to the next. B is asked for so many bytes `AHEAD`; 0 where it lies in cache.
+template <class Type, int ROWS, int WIDE, int64_t AHEAD = 0>
 inline __attribute__((always_inline)) void multiply(
     const typename Type::A* a, ptrdiff_t a_stride, const typename Type::B* b, ptrdiff_t b_stride, int64_t groups,
     typename Type::Sum (&sums)[ROWS][WIDE]) {
@@ -78,8 +78,11 @@ inline __attribute__((always_inline)) void multiply(
   for (int64_t group = 0; group < groups; ++group) {
     __m512i columns[WIDE];
 #pragma GCC unroll 4
-    for (int part = 0; part < WIDE; ++part)
-      columns[part] = _mm512_loadu_si512(b + group * b_stride + part * LANES * Type::GROUP);
+    for (int part = 0; part < WIDE; ++part) {
+      const auto* at = reinterpret_cast<const char*>(b + group * b_stride + part * LANES * Type::GROUP);
+      columns[part] = _mm512_loadu_si512(at);
+      if constexpr (AHEAD > 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0);
+    }
 #pragma GCC unroll 12
     for (int row = 0; row < ROWS; ++row) {
       int32_t four_bytes;

@@ -16,6 +16,8 @@ using c10::BFloat16;
 
 constexpr int LANES = 16;
 
+inline int64_t up_to(int64_t size, int64_t multiple) { return (size + multiple - 1) / multiple * multiple; }
+
 inline __mmask16 first_lanes(int64_t count) {
   return count >= LANES ? __mmask16(0xffff) : __mmask16((1u << (count < 0 ? 0 : count)) - 1);
 }
