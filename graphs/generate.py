@@ -98,9 +98,10 @@ def decode_signature(
 ) -> Signature:
     """One token of every active row in, the logits of the next one out.
 
-    State has a row for each of ``max_rows``, and ``rows`` names the active ones: ``tokens``, ``positions``
-    and ``cross_lengths`` ``[max_rows]``; ``ancestry`` ``[max_rows, max_target_length]``, the place in the
-    self pools of each position, where the entry at a row's own position is what this step writes;
+    State has a row for each of ``max_rows``, and ``rows`` names the active ones, of which the last may stand
+    there several times, to fill a step up; kernels may compute it once. ``tokens``, ``positions`` and
+    ``cross_lengths`` ``[max_rows]``; ``ancestry`` ``[max_rows, max_target_length]``, the place in the self
+    pools of each position, where the entry at a row's own position is what this step writes;
     ``cross_places`` ``[max_rows, max_source_length]``. On a CPU ``self_span`` and ``cross_span`` count from
     zero up to the longest past and the longest source among the active rows: their sizes say how far to read.
     """
