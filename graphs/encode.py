@@ -25,7 +25,7 @@ MAX_TOKENS = 1 << 24
 """Of a packed batch. Static buffers are allocated at their largest sizes when an artifact is loaded, and
 positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
-BATCH_TOKENS = 1024
+BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU, unless an engine is told otherwise: enough to keep the matrix units busy, few
 enough for the caches."""
 CAPTURED_TOKENS = 8192

@@ -59,7 +59,7 @@ def load(
             Without meaning on CUDA.
         cores: on Linux, that these threads run on; several engines in one process should not share any. The
             system chooses where left out. Without meaning on CUDA.
-        batch_tokens: tokens of a packed batch, at most the artifact's ``max_tokens``. Where left out 1024 on
+        batch_tokens: tokens of a packed batch, at most the artifact's ``max_tokens``. Where left out 2048 on
             a CPU, on CUDA the largest bucket; batches above that are run without a captured graph.
         max_waiting: requests that may wait; ``submit`` refuses more, lists wait for room.
         max_characters: characters of one text; longer ones are refused before they are tokenized.

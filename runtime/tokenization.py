@@ -86,26 +86,23 @@ class TextTokenizer:
         Raises:
             OptionError: a language that the artifact does not know.
         """
-        around = self._surroundings(src_lang)
-        answers: list[Tokens | InputError | None] = [None] * len(items)
-        texts: list[Text] = []
-        places: list[int] = []
+        around, side = self._surroundings(src_lang), self._side(truncate)
+        ids = {place: item for place, item in enumerate(items) if isinstance(item, np.ndarray)}
+        answers = dict(zip(ids, self._reader.from_ids(list(ids.values()), side), strict=True))
+        texts: dict[int, Text] = {}
         for place, item in enumerate(items):
-            try:
-                if isinstance(item, np.ndarray):
-                    answers[place] = self._reader.from_ids(item, self._side(truncate))
-                else:
-                    texts.append(self._checked(item, prompt))
-                    places.append(place)
-            except InputError as error:
-                answers[place] = error
+            if not isinstance(item, np.ndarray):
+                try:
+                    texts[place] = self._checked(item, prompt)
+                except InputError as error:
+                    answers[place] = error
         prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
-        encodings = self._encodings(texts, self._side(truncate), len(around) if around else 0)
+        encodings = self._encodings(list(texts.values()), side, len(around) if around else 0)
         read = [encoding for encoding in encodings if isinstance(encoding, Encoding)]
         found = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
-        for place, encoding in zip(places, encodings, strict=True):
+        for place, encoding in zip(texts, encodings, strict=True):
             answers[place] = encoding if isinstance(encoding, InputError) else next(found)
-        return [answer for answer in answers if answer is not None]
+        return [answers[place] for place in range(len(items))]
 
     def language_id(self, tgt_lang: str) -> int:
         """The token of a target's language, as ``forced_bos_token_id`` takes it.

@@ -49,31 +49,24 @@ class TokenReader:
     max_length: int
     pieces: Pieces | None = None
 
-    def from_ids(self, ids: np.ndarray, side: str | None) -> Tokens:
-        """Ids as they are given.
+    def from_ids(self, given: Sequence[np.ndarray], side: str | None) -> list[Tokens | InputError]:
+        """Ids of some inputs as they are given, or the error that one alone has.
+
+        All are checked at once: beside a graph of a millisecond numpy's calls for each input would count.
 
         Args:
-            ids: int64 ``[n]``, n >= 1.
+            given: int64 ``[n]`` each, n >= 1.
             side: where over-long ones are cut; None refuses them.
-
-        Raises:
-            TokenIdError, InputTooLongError: they cannot be given to the graph.
         """
-        if error := self._flaw(ids, None):
-            raise error
-        if ids.size <= self.max_length:
-            return Tokens(ids.astype(np.int32), None)
-        if side is None:
-            raise self._too_long(ids.size)
-        cut = ids[: self.max_length] if side == "right" else ids[-self.max_length :]
-        return Tokens(cut.astype(np.int32), None, truncated=True)
+        sound = not given or self._flaw(np.concatenate(given), None) is None
+        return [self._as_given(ids, side, sound) for ids in given]
 
     def from_encodings(
         self, encodings: Sequence[Encoding], around: Surroundings | None, prompt_length: int
     ) -> list[Tokens | InputError]:
         """What the tokenizer made of some texts, already cut where they may be.
 
-        All ids are checked at once: beside a graph of a millisecond numpy's calls for each text would count.
+        All ids are checked at once, as in ``from_ids``.
 
         Args:
             encodings: at least one.
@@ -97,6 +90,16 @@ class TokenReader:
             cut = len(of_text) == self.max_length and bool(encoding.overflowing)
             answers.append(error or Tokens(own, own_types, cut, prompt_length))
         return answers
+
+    def _as_given(self, ids: np.ndarray, side: str | None, sound: bool) -> Tokens | InputError:
+        if not sound and (error := self._flaw(ids, None)):
+            return error
+        if ids.size <= self.max_length:
+            return Tokens(ids.astype(np.int32), None)
+        if side is None:
+            return self._too_long(ids.size)
+        cut = ids[: self.max_length] if side == "right" else ids[-self.max_length :]
+        return Tokens(cut.astype(np.int32), None, truncated=True)
 
     def _ids(self, encoding: Encoding, around: Surroundings | None) -> list[int]:
         """At least one."""

@@ -135,11 +135,11 @@ def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
 
 
 def test_batches_are_those_of_an_engine_that_is_told_nothing(tiny: TinyModels, tmp_path: Path) -> None:
-    """On a CPU 1,024 tokens, whatever the artifact could take."""
-    traffic = written(tmp_path, {"lengths": [32], "together": {"100": 1}})
+    """On a CPU ``BATCH_TOKENS``, whatever the artifact could take."""
+    traffic = written(tmp_path, {"lengths": [32], "together": {"140": 1}})
     manifest = precast.compile(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, backend="reference")
-    assert manifest.limits.max_tokens > 2 * BATCH_TOKENS and 100 * 32 > 2 * BATCH_TOKENS
-    rest = 100 * 32 % BATCH_TOKENS
+    assert manifest.limits.max_tokens > 2 * BATCH_TOKENS and 140 * 32 > 2 * BATCH_TOKENS
+    rest = 140 * 32 % BATCH_TOKENS
     assert manifest.graphs["encode"].ladder.buckets == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
 
 
