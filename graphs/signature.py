@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -122,6 +123,7 @@ class Signature:
             raise SignatureError(f"graph {self.graph}: expected the results {expected}, found {found}")
 
 
+@lru_cache
 def split_dim(dim: str) -> tuple[str, int]:
     """``"sequences+1"`` is ``("sequences", 1)``.
 

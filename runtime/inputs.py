@@ -20,7 +20,7 @@ def is_token_ids(value: Any) -> bool:
     if not isinstance(value, (list, tuple)) or not value:
         return False
     kinds = set(map(type, value))  # mostly one, however many tokens there are
-    return all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds)
+    return kinds == {int} or all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds)
 
 
 def is_pair(value: Any) -> bool:
@@ -116,7 +116,8 @@ def _ids(value: Any) -> np.ndarray:
         raise InputTypeError(f"token ids must be integers, found an array of {array.dtype}")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise TokenIdError(f"token id {array.max()} does not fit 64 bits")
-    return array.astype(np.int64)
+    # A copy of what is the caller's, who may change it after it was checked.
+    return array.astype(np.int64, copy=not isinstance(value, (list, tuple)))
 
 
 def _describe(value: Any) -> str:

@@ -66,8 +66,8 @@ class Library:
         )  # fmt: skip
         self._library = ctypes.CDLL(str(folder / "kernel.so"))
 
-    def run(self, index: int, tensors: Mapping[str, Tensor | None], **numbers: int) -> None:
-        """Call form ``index``; the output is one of ``tensors``, under ``out``."""
+    def run(self, index: int, tensors: Mapping[str, Tensor | None], threads: int, **numbers: int) -> None:
+        """Call form ``index`` with so many threads; the output is one of ``tensors``, under ``out``."""
         form = self._forms[index]
         present = [tensors[name] for name in form.dtypes]
         pointers = (ctypes.c_void_p * len(present))(
@@ -79,7 +79,12 @@ class Library:
         )
         tables = [(ctypes.c_void_p * len(part))(*map(ctypes.addressof, part)) for part in (sizes, strides)]
         given = (ctypes.c_int64 * max(1, len(self._numbers)))(*[numbers[name] for name in self._numbers])
-        getattr(self._library, f"form{index}")(pointers, *tables, given)
+        before = torch.get_num_threads()
+        torch.set_num_threads(threads)
+        try:
+            getattr(self._library, f"form{index}")(pointers, *tables, given)
+        finally:
+            torch.set_num_threads(before)
 
 
 def _given(numbers: Sequence[str]) -> dict[str, str]:

@@ -49,13 +49,16 @@ template <class Type, class Activation, class Output>
 inline void linear(const typename Type::A* x, const typename Type::B* weight, const float* bias, Output* y,
                    LinearSizes sizes) {
 #pragma omp parallel
-  over_chunks<Type>(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
-    const int64_t column = panel * PANEL;
-    const LinearPanel<Type, Activation, Output> work{
-        x, sizes.x_stride, sizes.inner, weight + column * sizes.inner, bias == nullptr ? nullptr : bias + column,
-        y + column, std::min<int64_t>(PANEL, sizes.columns - column), sizes.columns};
-    multiply_panel(work, first, last);
-  });
+  {
+    const Chunks<Type> chunks(sizes.rows, omp_get_num_threads());
+    over_chunks(chunks, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
+      const int64_t column = panel * PANEL;
+      const LinearPanel<Type, Activation, Output> work{
+          x, sizes.x_stride, sizes.inner, weight + column * sizes.inner, bias == nullptr ? nullptr : bias + column,
+          y + column, std::min<int64_t>(PANEL, sizes.columns - column), sizes.columns};
+      multiply_panel(work, first, last);
+    });
+  }
 }
 
 }  // namespace precast

@@ -99,17 +99,21 @@ struct Int8Panel {
 template <class Activation, class Input, class Output>
 inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Output* y,
                         LinearSizes sizes) {
-  const int64_t stride = (sizes.inner + 3) / 4 * 4;
+  const int64_t stride = up_to(sizes.inner, 4);
   Scratch<uint8_t> numbers(sizes.rows * stride);
   Scratch<float> scales(sizes.rows), zeros(sizes.rows);
   const Quantized quantized{numbers.get(), scales.get(), zeros.get(), stride};
 #pragma omp parallel
   {
-    const Share share = share_of(sizes.rows, omp_get_thread_num(), omp_get_num_threads());
-    for (int64_t row = share.begin; row < share.end; ++row)
+    const Chunks<Int8> chunks(sizes.rows, omp_get_num_threads());
+    const Share share = share_of(chunks.shared() ? sizes.rows : chunks.count, omp_get_thread_num(), chunks.threads);
+    const Share own = chunks.shared() ? share : chunks.rows_of(share);
+    for (int64_t row = own.begin; row < own.end; ++row)
       quantize_row(x + row * sizes.x_stride, smooth, sizes.inner, quantized, row);
+    if (chunks.shared()) {
 #pragma omp barrier
-    over_chunks<Int8>(sizes.rows, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
+    }
+    over_chunks(chunks, sizes.columns, [&](int64_t panel, int64_t first, int64_t last) {
       const int64_t column = panel * PANEL;
       const Int8Panel<Activation, Output> work{
           quantized.numbers, stride, stride, weight.panels + column * stride, quantized.scale, quantized.zero,

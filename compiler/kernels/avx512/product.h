@@ -98,16 +98,33 @@ inline void multiply_panel(const Panel& panel, int64_t first, int64_t last) {
 // 288 KiB.
 constexpr int64_t CHUNK_ROWS = 96;
 
+// Rows in chunks, as even as can be: a thread with a smaller last one would wait for the others. Where rows are many
+// every thread has as many chunks, all panels of each, so that it may prepare their rows and wait for nobody.
+template <class Type>
+struct Chunks {
+  int64_t rows, threads, count;
+
+  Chunks(int64_t rows, int64_t threads)
+      : rows(rows), threads(threads), count((rows + CHUNK_ROWS - 1) / CHUNK_ROWS) {
+    if (rows >= threads * CHUNK_ROWS / 2) count = up_to(count, threads);
+  }
+
+  bool shared() const { return count % threads != 0; }
+
+  Share rows_of(Share chunks) const {
+    const int64_t units = (rows + UNIT<Type> - 1) / UNIT<Type>;
+    return {units * chunks.begin / count * UNIT<Type>, std::min(rows, units * chunks.end / count * UNIT<Type>)};
+  }
+};
+
 // Calls `multiply(panel, first row, last row)` for all panels and chunks, this thread's share of them.
 template <class Type, class Work>
-inline void over_chunks(int64_t rows, int64_t columns, const Work& multiply) {
+inline void over_chunks(const Chunks<Type>& chunks, int64_t columns, const Work& multiply) {
   const int64_t panels = (columns + PANEL - 1) / PANEL;
-  // As even as can be: a thread with a smaller last chunk would wait for the others.
-  const int64_t units = (rows + UNIT<Type> - 1) / UNIT<Type>, chunks = (rows + CHUNK_ROWS - 1) / CHUNK_ROWS;
-  const Share share = share_of(chunks * panels, omp_get_thread_num(), omp_get_num_threads());
+  const Share share = share_of(chunks.count * panels, omp_get_thread_num(), chunks.threads);
   for (int64_t piece = share.begin; piece < share.end; ++piece) {
-    const Share some = share_of(units, piece / panels, chunks);
-    multiply(piece % panels, some.begin * UNIT<Type>, std::min(rows, some.end * UNIT<Type>));
+    const Share some = chunks.rows_of({piece / panels, piece / panels + 1});
+    multiply(piece % panels, some.begin, some.end);
   }
   // Matrix tiles are a state of the thread, which would slow down what it does next.
   if constexpr (BLOCKS<Type>) at::native::cpublas::brgemm_release();
