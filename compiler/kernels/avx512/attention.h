@@ -64,8 +64,13 @@ struct Head {
   void run(int64_t first) const {
     const Share keys = visible(first, first + ROWS - 1);
     score<ROWS>(first, keys);
+    for (int row = 0; row < ROWS; ++row) {
+      float* scores = memory.scores.get() + row * width;
+      if (bias != nullptr) add_bias(scores, first + row, keys);
+      hide(scores, first + row, keys);
+    }
     float shares[ROWS];
-    for (int row = 0; row < ROWS; ++row) shares[row] = weigh(first + row, row, keys);
+    weigh<ROWS>(keys, shares);
     gather<ROWS>(first, keys, shares);
   }
 
@@ -97,24 +102,38 @@ struct Head {
     for (; key < keys.end; key += LANES) score_panel<ROWS, 1>(from, stride, key);
   }
 
-  // Scores of a query become weights, not yet divided by their sum, whose inverse is returned.
-  float weigh(int64_t position, int row, Share keys) const {
-    float* scores = memory.scores.get() + row * width;
-    if (bias != nullptr) add_bias(scores, position, keys);
-    hide(scores, position, keys);
-    __m512 highest = load(scores + keys.begin);
+  // Scores of queries become weights, not yet divided by their sums, whose inverses are `shares`. All queries take a
+  // step together: with one at a time a thread would wait for the end of each of its sums.
+  template <int ROWS>
+  void weigh(Share keys, float (&shares)[ROWS]) const {
+    const float* scores = memory.scores.get();
+    __m512 found[ROWS];
+#pragma GCC unroll 12
+    for (int row = 0; row < ROWS; ++row) found[row] = load(scores + row * width + keys.begin);
     for (int64_t key = keys.begin + LANES; key < keys.end; key += LANES)
-      highest = _mm512_max_ps(highest, load(scores + key));
+#pragma GCC unroll 12
+      for (int row = 0; row < ROWS; ++row) found[row] = _mm512_max_ps(found[row], load(scores + row * width + key));
     // In powers of two: scale and subtraction are one instruction.
     const float factor = (bias == nullptr ? sizes.scale : 1.0f) * LOG2_E;
-    const __m512 by = _mm512_set1_ps(factor), shift = _mm512_set1_ps(-factor * _mm512_reduce_max_ps(highest));
+    float shifts[ROWS];
+#pragma GCC unroll 12
+    for (int row = 0; row < ROWS; ++row) shifts[row] = -factor * _mm512_reduce_max_ps(found[row]);
+    for (int row = 0; row < ROWS; ++row)
+      found[row] = raise(scores + row * width, memory.weights.get() + row * width, keys, factor, shifts[row]);
+#pragma GCC unroll 12
+    for (int row = 0; row < ROWS; ++row) shares[row] = 1.0f / _mm512_reduce_add_ps(found[row]);
+  }
+
+  // Weights of one query: 2 to the power of each score times `factor` plus `shift`. Gives sixteen parts of their sum.
+  static __m512 raise(const float* scores, Number* weights, Share keys, float factor, float shift) {
+    const __m512 by = _mm512_set1_ps(factor), plus = _mm512_set1_ps(shift);
     __m512 total = _mm512_setzero_ps();
     for (int64_t key = keys.begin; key < keys.end; key += LANES) {
-      const __m512 weight = power_of_two<Number>(_mm512_fmadd_ps(load(scores + key), by, shift));
+      const __m512 weight = power_of_two<Number>(_mm512_fmadd_ps(load(scores + key), by, plus));
       total = _mm512_add_ps(total, weight);
-      store(memory.weights.get() + row * width + key, weight);
+      store(weights + key, weight);
     }
-    return 1.0f / _mm512_reduce_add_ps(total);
+    return total;
   }
 
   void add_bias(float* scores, int64_t position, Share keys) const {
