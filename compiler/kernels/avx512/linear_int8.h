@@ -106,9 +106,8 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
 #pragma omp parallel
   {
     const Chunks<Int8> chunks(sizes.rows, omp_get_num_threads());
-    const Share share = share_of(chunks.shared() ? sizes.rows : chunks.count, omp_get_thread_num(), chunks.threads);
-    const Share own = chunks.shared() ? share : chunks.rows_of(share);
-    for (int64_t row = own.begin; row < own.end; ++row)
+    const Share share = chunks.prepared_by(omp_get_thread_num());
+    for (int64_t row = share.begin; row < share.end; ++row)
       quantize_row(x + row * sizes.x_stride, smooth, sizes.inner, quantized, row);
     if (chunks.shared()) {
 #pragma omp barrier

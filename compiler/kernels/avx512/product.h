@@ -115,6 +115,11 @@ struct Chunks {
     const int64_t units = (rows + UNIT<Type> - 1) / UNIT<Type>;
     return {units * chunks.begin / count * UNIT<Type>, std::min(rows, units * chunks.end / count * UNIT<Type>)};
   }
+
+  // What a thread prepares: its own rows, or its share of all, for which the others wait where chunks are shared.
+  Share prepared_by(int64_t thread) const {
+    return shared() ? share_of(rows, thread, threads) : rows_of(share_of(count, thread, threads));
+  }
 };
 
 // Calls `multiply(panel, first row, last row)` for all panels and chunks, this thread's share of them.
