@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear, linear_int8, normalizer, step_attention
+from precast.compiler.kernels.avx512 import attention, linear, linear_int8, norm, normalizer, step_attention
 from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cpp_kernels import install
@@ -28,6 +28,7 @@ KERNELS = (
     attention.ATTENTION,
     attention.POOL,
     step_attention.STEP_ATTENTION,
+    norm.NORM,
     normalizer.NORMALIZERS,
 )
 

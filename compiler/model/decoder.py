@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from precast.compiler.model import spec
 from precast.compiler.model.decode_ops import DecodeOps, Pool, SourceWriter
-from precast.compiler.model.layers import FeedForward, Norm, RelativeBias
+from precast.compiler.model.layers import FeedForward, Norm, RelativeBias, ResidualLinear
 from precast.compiler.model.stack import Embeddings
 
 
@@ -19,15 +19,16 @@ class SelfAttention(nn.Module):
         self.spec = attention
         inner = attention.heads * attention.head_dim
         self.qkv = nn.Linear(hidden, 3 * inner, bias=attention.qkv_bias)
-        self.out = nn.Linear(inner, hidden, bias=attention.out_bias)
+        self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
         own_bias = attention.relative_bias
         self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
 
-    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, visible: Any) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, visible: Any, residual: Tensor) -> Tensor:
         query, key, value = self.qkv(x).view(x.shape[0], 3, self.spec.heads, -1).unbind(1)
         if self.relative_bias is not None:
             visible = ops.visible(self.relative_bias())
-        return self.out(ops.self_attention(query, key, value, pool, visible, self.spec.scale))
+        attended = ops.self_attention(query, key, value, pool, visible, self.spec.scale)
+        return self.out(attended, residual)
 
 
 class CrossAttention(nn.Module):
@@ -39,11 +40,11 @@ class CrossAttention(nn.Module):
         inner = attention.heads * attention.head_dim
         self.q = nn.Linear(hidden, inner, bias=attention.qkv_bias)
         self.kv = nn.Linear(source_hidden, 2 * inner, bias=attention.qkv_bias)
-        self.out = nn.Linear(inner, hidden, bias=attention.out_bias)
+        self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
 
-    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, residual: Tensor) -> Tensor:
         query = self.q(x).view(x.shape[0], self.spec.heads, -1)
-        return self.out(ops.cross_attention(query, pool, self.spec.scale))
+        return self.out(ops.cross_attention(query, pool, self.spec.scale), residual)
 
 
 class DecoderLayer(nn.Module):
@@ -59,12 +60,12 @@ class DecoderLayer(nn.Module):
 
     def forward(self, x: Tensor, ops: DecodeOps, own: Pool, cross: Pool, visible: Any) -> Tensor:
         if self.placement == "post":
-            x = self.attention_norm(x + self.attention(x, ops, own, visible))
-            x = self.cross_attention_norm(x + self.cross_attention(x, ops, cross))
-            return self.feed_forward_norm(x + self.feed_forward(x))
-        x = x + self.attention(self.attention_norm(x), ops, own, visible)
-        x = x + self.cross_attention(self.cross_attention_norm(x), ops, cross)
-        return x + self.feed_forward(self.feed_forward_norm(x))
+            x = self.attention_norm(self.attention(x, ops, own, visible, residual=x))
+            x = self.cross_attention_norm(self.cross_attention(x, ops, cross, residual=x))
+            return self.feed_forward_norm(self.feed_forward(x, residual=x))
+        x = self.attention(self.attention_norm(x), ops, own, visible, residual=x)
+        x = self.cross_attention(self.cross_attention_norm(x), ops, cross, residual=x)
+        return self.feed_forward(self.feed_forward_norm(x), residual=x)
 
 
 class LanguageHead(nn.Module):

@@ -37,6 +37,14 @@ class ActivatedLinear(nn.Linear):
         return ACTIVATIONS[self.activation](super().forward(x))
 
 
+class ResidualLinear(nn.Linear):
+    """A linear layer whose result is added to ``residual``: a kernel may do so before it writes it."""
+
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        found = super().forward(x)
+        return found if residual is None else residual + found
+
+
 class Norm(nn.Module):
     """LayerNorm or RMSNorm over the last dimension, statistics in fp32."""
 
@@ -126,14 +134,21 @@ class Attention(nn.Module):
         heads = attention.heads + 2 * attention.kv_heads
         inner = attention.heads * attention.head_dim
         self.qkv = nn.Linear(hidden, heads * attention.head_dim, bias=attention.qkv_bias)
-        self.out = nn.Linear(inner, hidden, bias=attention.out_bias)
+        self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
         qk_norm = attention.qk_norm
         self.q_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
         self.k_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
         own_bias = attention.relative_bias
         self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
 
-    def forward(self, x: Tensor, ops: PackedOps, visible: Any, table: tuple[Tensor, Tensor] | None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        ops: PackedOps,
+        visible: Any,
+        table: tuple[Tensor, Tensor] | None,
+        residual: Tensor | None = None,
+    ) -> Tensor:
         s = self.spec
         rows = self.qkv(x).view(x.shape[0], -1, s.head_dim)
         q, k, v = rows.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
@@ -145,7 +160,7 @@ class Attention(nn.Module):
             # They lie side by side: one kernel turns both.
             turned = rotate(rows[:, : s.heads + s.kv_heads], table)
             q, k = turned.split([s.heads, s.kv_heads], dim=1)
-        return self.out(ops.attention(q, k, v, visible, s.scale))
+        return self.out(ops.attention(q, k, v, visible, s.scale), residual)
 
 
 class FeedForward(nn.Module):
@@ -158,14 +173,14 @@ class FeedForward(nn.Module):
             self.up: nn.Linear = nn.Linear(hidden, 2 * size, bias=bias)
         else:
             self.up = ActivatedLinear(hidden, size, bias, feed_forward.activation)
-        self.down = nn.Linear(size, hidden, bias=bias)
+        self.down = ResidualLinear(size, hidden, bias=bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         wide = self.up(x)
         if self.gated:
             gate, linear = wide.chunk(2, dim=-1)
             wide = self.activation(gate) * linear
-        return self.down(wide)
+        return self.down(wide, residual)
 
 
 class Layer(nn.Module):
@@ -185,10 +200,10 @@ class Layer(nn.Module):
     def forward(self, x: Tensor, ops: PackedOps, visible: Any, table: tuple[Tensor, Tensor] | None) -> Tensor:
         attend = partial(self.attention, ops=ops, visible=visible, table=table)
         if self.placement == "post":
-            x = self.attention_norm(x + attend(x))
-            return self.feed_forward_norm(x + self.feed_forward(x))
+            x = self.attention_norm(attend(x, residual=x))
+            return self.feed_forward_norm(self.feed_forward(x, residual=x))
         if self.placement == "pre":
-            x = x + attend(self.attention_norm(x))
-            return x + self.feed_forward(self.feed_forward_norm(x))
+            x = attend(self.attention_norm(x), residual=x)
+            return self.feed_forward(self.feed_forward_norm(x), residual=x)
         x = x + self.attention_out_norm(attend(self.attention_norm(x)))
         return x + self.feed_forward_out_norm(self.feed_forward(self.feed_forward_norm(x)))

@@ -12,7 +12,7 @@ LEVELS = 255
 
 
 class QuantizedLinear(nn.Module):
-    """``activation(x @ weight.T + bias)`` with both factors rounded to eight bits.
+    """``residual + activation(x @ weight.T + bias)`` with both factors of the product rounded to eight bits.
 
     A weight is ``int8 * scale`` of its column. A row of ``x`` is quantized as it comes, to ``0 .. 255`` with
     a scale and a zero of its own. Before, each of its numbers is multiplied by ``smooth``, whose inverse is
@@ -50,9 +50,11 @@ class QuantizedLinear(nn.Module):
         self.register_buffer("smooth", 1 / balance)
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        found = quantized_linear(x, self.weight, self.scale, self.smooth, self.bias)
-        return ACTIVATIONS[self.activation](found).to(self.dtype)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        found = ACTIVATIONS[self.activation](
+            quantized_linear(x, self.weight, self.scale, self.smooth, self.bias)
+        )
+        return (found if residual is None else residual + found).to(self.dtype)
 
 
 def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, smooth: Tensor, bias: Tensor | None) -> Tensor:

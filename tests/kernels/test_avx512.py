@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear, linear_int8, normalizer, step_attention
+from precast.compiler.kernels.avx512 import attention, linear, linear_int8, norm, normalizer, step_attention
 from precast.compiler.kernels.avx512.linear import from_panels, to_panels
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
 from precast.compiler.model.quantized import QuantizedLinear
@@ -29,6 +29,7 @@ FUNCTION_ERROR = {torch.float32: 3e-6, torch.bfloat16: 2e-4}
 """By how much GELU is off at most, as ``vector.h`` says; it shows where the only sum is next to nothing."""
 SUM_ERROR = 5e-7
 """By how much a sum in fp32 is off, of the sizes of all that was summed; it shows where they cancel."""
+EPS = 1e-5
 ACTIVATIONS = tuple(linear.ACTIVATION_TYPES)
 LENGTHS = st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 130]))
 HEAD_SIZES = st.sampled_from([1, 2, 7, 8, 16, 20, 32, 33, 64, 80, 128])
@@ -53,8 +54,8 @@ def linear_library(blocks: bool) -> tuple[list[tuple[torch.dtype, str, bool]], L
     return forms, Library(
         linear.LINEAR,
         [
-            Form({"x": dtype, "panels": dtype, "bias": torch.float32 if bias else None, "out": dtype},
-                 {"activation": activation})
+            Form({"x": dtype, "panels": dtype, "bias": torch.float32 if bias else None, "residual": dtype,
+                  "out": dtype}, {"activation": activation})
             for dtype, activation, bias in forms
         ],
         numbers=["columns"],
@@ -69,12 +70,21 @@ def linear_library(blocks: bool) -> tuple[list[tuple[torch.dtype, str, bool]], L
     inner=st.integers(1, 80),
     columns=st.one_of(st.integers(1, 20), st.sampled_from([63, 64, 65, 129])),
     form=st.integers(0, 2 * 2 * len(ACTIVATIONS) - 1),
+    added=st.booleans(),
     spare=st.sampled_from([0, 6]),
     threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 99),
 )
 def test_linear(
-    blocks: bool, rows: int, inner: int, columns: int, form: int, spare: int, threads: int, seed: int
+    blocks: bool,
+    rows: int,
+    inner: int,
+    columns: int,
+    form: int,
+    added: bool,
+    spare: int,
+    threads: int,
+    seed: int,
 ) -> None:
     torch.manual_seed(seed)
     forms, library = linear_library(blocks)
@@ -82,13 +92,15 @@ def test_linear(
     inner = inner if dtype is torch.float32 else 2 * inner
     x = torch.randn(rows, inner + spare).to(dtype)[:, :inner]
     weight, bias = torch.randn(columns, inner).to(dtype), torch.randn(columns) if has_bias else None
+    residual = torch.randn(rows, columns).to(dtype) if added else None
     out = torch.full((rows, columns), float("nan"), dtype=dtype)
     panels = to_panels(weight)
     assert torch.equal(from_panels(panels, columns, inner), weight)
-    library.run(form, {"x": x, "panels": panels, "bias": bias, "out": out}, threads, columns=columns)
+    tensors = {"x": x, "panels": panels, "bias": bias, "residual": residual, "out": out}
+    library.run(form, tensors, threads, columns=columns)
     off = SUM_ERROR * float((x.float().abs() @ weight.float().abs().T).max())
     off += FUNCTION_ERROR[dtype] if activation == "gelu" else 0.0
-    assert_near(out, linear.panel_linear(x, panels, bias, columns, activation, dtype), off)
+    assert_near(out, linear.panel_linear(x, panels, bias, residual, columns, activation, dtype), off)
 
 
 @cache
@@ -102,12 +114,13 @@ def int8_library(blocks: bool) -> tuple[list[tuple[torch.dtype, torch.dtype]], L
     return forms, Library(
         linear_int8.LINEAR_INT8,
         [
-            Form({"x": given, "panels": torch.int8, **plain, "out": wanted}, {"activation": "gelu"})
+            Form({"x": given, "panels": torch.int8, **plain, "residual": wanted, "out": wanted},
+                 {"activation": "gelu"})
             for given, wanted in forms
         ],
         numbers=["columns"],
         defined=["PRECAST_BLOCKS"] if blocks else [],
-    )
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["tiles", "blocks"])
@@ -118,11 +131,20 @@ def int8_library(blocks: bool) -> tuple[list[tuple[torch.dtype, torch.dtype]], L
     columns=st.one_of(st.integers(1, 20), st.sampled_from([64, 65])),
     form=st.integers(0, 2),
     shift=st.sampled_from([-8.0, 0.0, 3.0]),
+    added=st.booleans(),
     threads=st.sampled_from([1, 2, 3]),
     seed=st.integers(0, 99),
 )
 def test_linear_int8(
-    blocks: bool, rows: int, inner: int, columns: int, form: int, shift: float, threads: int, seed: int
+    blocks: bool,
+    rows: int,
+    inner: int,
+    columns: int,
+    form: int,
+    shift: float,
+    added: bool,
+    threads: int,
+    seed: int,
 ) -> None:
     torch.manual_seed(seed)
     forms, library = int8_library(blocks)
@@ -134,12 +156,53 @@ def test_linear_int8(
     )
     out = torch.full((rows, columns), float("nan"), dtype=wanted)
     tensors = {name: getattr(layer, name) for name in ("panels", "scale", "sums", "smooth", "bias")}
-    library.run(form, {"x": x, **tensors, "out": out}, threads, columns=columns)
+    residual = torch.randn(rows, columns).to(wanted) if added else None
+    library.run(form, {"x": x, **tensors, "residual": residual, "out": out}, threads, columns=columns)
     # A number that lies between two steps may be rounded to either: one step of one factor.
-    expected = layer(x).float()
+    expected = layer(x, residual).float()
     step = (x.float() * layer.smooth).abs().amax() * 2 / 255 * layer.scale.max() * 127
     off = float(step) + FUNCTION_ERROR[wanted] + 1e-2 * float(expected.abs().max())
     assert float((out.float() - expected).abs().max()) <= off
+
+
+@cache
+def norm_library() -> tuple[list[tuple[torch.dtype, bool, bool]], Library]:
+    forms = list(product(DTYPES, (False, True), (False, True)))
+    return forms, Library(
+        norm.NORM,
+        [
+            Form({"numbers": dtype, "weight": torch.float32,
+                  "bias": torch.float32 if bias else None, "out": dtype}, {"eps": EPS, "centered": centered})
+            for dtype, centered, bias in forms
+        ],
+    )  # fmt: skip
+
+
+@DRAWN
+@given(
+    rows=st.one_of(st.integers(1, 9), st.sampled_from([300])),
+    groups=st.integers(1, 3),
+    size=st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 200])),
+    shift=st.sampled_from([-30.0, 0.0, 2.0]),
+    reach=st.sampled_from([0.0, 1e-3, 1.0, 50.0]),
+    spare=st.integers(0, 2),
+    form=st.integers(0, 7),
+    threads=st.sampled_from([1, 2, 3]),
+)
+def test_norm(
+    rows: int, groups: int, size: int, shift: float, reach: float, spare: int, form: int, threads: int
+) -> None:
+    torch.manual_seed(size)
+    forms, library = norm_library()
+    dtype, centered, has_bias = forms[form]
+    numbers = (torch.randn(rows, groups + spare, size) * reach + shift).to(dtype)[:, :groups]
+    weight, bias = torch.randn(size), torch.randn(size) if has_bias else None
+    out = torch.full((rows, groups, size), float("nan"), dtype=dtype)
+    library.run(form, {"numbers": numbers, "weight": weight, "bias": bias, "out": out}, threads)
+    # Either mean may be off by what its sum is off, and so are all numbers, which their spread then divides.
+    spread = numbers.double().var(-1, correction=0).add(EPS).sqrt()
+    off = 2 * SUM_ERROR * float((numbers.abs().amax(-1) / spread).max()) * float(weight.abs().max())
+    assert_near(out, norm.norm(numbers, weight, bias, EPS, centered), off)
 
 
 @cache

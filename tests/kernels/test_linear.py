@@ -15,6 +15,7 @@ from precast.compiler.kernels.cuda.few_rows import (
     with_few_rows,
 )
 from precast.compiler.kernels.cuda.project import project_into_pools, project_reference
+from precast.compiler.model.layers import ResidualLinear
 
 DTYPES_HERE = st.sampled_from([torch.float32, torch.float16])
 SIZES = st.sampled_from([1, 15, 16, 17, 64, 130])
@@ -85,10 +86,12 @@ def test_layers_for_few_rows_share_their_parameters() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.inner = nn.Sequential(nn.Linear(8, 6), nn.GELU(), nn.Linear(6, 3, bias=False))
+            self.added = ResidualLinear(3, 3)
             self.wide = nn.Linear(3, MOST_COLUMNS + 1)
 
         def forward(self, x: Tensor) -> Tensor:
-            return self.wide(self.inner(x))
+            narrow = self.inner(x)
+            return self.wide(self.added(narrow, residual=narrow) + self.added(narrow))
 
     plain = Layers().requires_grad_(False)
     few = with_few_rows(plain)

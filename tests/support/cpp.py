@@ -105,4 +105,4 @@ def _operands(form: Form) -> dict[str, Operand | None]:
     }
 
 
-_DIMS = {"query": 3, "key": 3, "value": 3, "keys": 3, "values": 3, "panels": 4}
+_DIMS = {"numbers": 3, "query": 3, "key": 3, "value": 3, "keys": 3, "values": 3, "panels": 4}

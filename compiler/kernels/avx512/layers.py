@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
+from precast.compiler.kernels.avx512.norm import CppNorm
 from precast.compiler.kernels.avx512.normalizer import CppNormalizer
 from precast.compiler.kernels.rebuilt import rebuilt
 from precast.compiler.model.decoder import LanguageHead, ScaledHead
-from precast.compiler.model.layers import ActivatedLinear
+from precast.compiler.model.layers import ActivatedLinear, Norm
 from precast.compiler.model.normalizer import Normalizer
 from precast.compiler.model.quantized import QuantizedLinear
 
@@ -35,7 +36,9 @@ def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:
 
 
 def _quantized(name: str, layer: nn.Module) -> nn.Module | None:
-    return PanelLinearInt8(layer) if isinstance(layer, QuantizedLinear) else _without_weights(name, layer)
+    if isinstance(layer, QuantizedLinear):
+        return PanelLinearInt8(layer)
+    return CppNorm(layer) if isinstance(layer, Norm) else _without_weights(name, layer)
 
 
 def _any(name: str, layer: nn.Module) -> nn.Module | None:

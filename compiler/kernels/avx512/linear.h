@@ -1,4 +1,4 @@
-// A linear layer with its activation: y = activation(x W^T + bias).
+// A linear layer with its activation: y = residual + activation(x W^T + bias).
 //
 // Weights lie in panels of 64 columns, see tile.h: W[panel][group][column of the panel][GROUP], filled up with
 // zeros.
@@ -15,6 +15,26 @@ struct LinearSizes {
   int64_t x_stride;
 };
 
+// What becomes of values: y = residual + activation(value).
+template <class Activation, class Output>
+struct Target {
+  // Rows of both are contiguous; `residual` may be null.
+  Output* y;
+  const Output* residual;
+  int64_t stride;
+
+  Target from(int64_t column) const {
+    return {y + column, residual == nullptr ? nullptr : residual + column, stride};
+  }
+
+  void put(int64_t row, int64_t column, __m512 value, __mmask16 live) const {
+    const int64_t at = row * stride + column;
+    __m512 result = Activation::template apply<Output>(value);
+    if (residual != nullptr) result = _mm512_add_ps(load(residual + at, live), result);
+    store(y + at, result, live);
+  }
+};
+
 template <class T, class Activation, class Output>
 struct LinearPanel {
   using Type = T;
@@ -23,8 +43,8 @@ struct LinearPanel {
   const typename T::B* weights;
   // From the panel's first column on, and how many of them there are.
   const float* bias;
-  Output* y;
-  int64_t wanted, y_stride;
+  Target<Activation, Output> target;
+  int64_t wanted;
 
   struct Columns {
     int64_t first;
@@ -38,16 +58,16 @@ struct LinearPanel {
   }
 
   void put(const Columns& columns, int64_t row, __m512 sum) const {
-    const __m512 value = Activation::template apply<Output>(_mm512_add_ps(sum, columns.bias));
-    store(y + row * y_stride + columns.first, value, columns.live);
+    target.put(row, columns.first, _mm512_add_ps(sum, columns.bias), columns.live);
   }
 };
 
 // Args: `x` [rows][inner], a multiple of GROUP inner numbers; `weight` in panels; `bias` [columns] or null;
-// `y` [rows][columns].
+// `residual` [rows][columns] or null; `y` [rows][columns].
 template <class Type, class Activation, class Output>
-inline void linear(const typename Type::A* x, const typename Type::B* weight, const float* bias, Output* y,
-                   LinearSizes sizes) {
+inline void linear(const typename Type::A* x, const typename Type::B* weight, const float* bias,
+                   const Output* residual, Output* y, LinearSizes sizes) {
+  const Target<Activation, Output> target{y, residual, sizes.columns};
 #pragma omp parallel
   {
     const Chunks<Type> chunks(sizes.rows, omp_get_num_threads());
@@ -55,7 +75,7 @@ inline void linear(const typename Type::A* x, const typename Type::B* weight, co
       const int64_t column = panel * PANEL;
       const LinearPanel<Type, Activation, Output> work{
           x, sizes.x_stride, sizes.inner, weight + column * sizes.inner, bias == nullptr ? nullptr : bias + column,
-          y + column, std::min<int64_t>(PANEL, sizes.columns - column), sizes.columns};
+          target.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
       multiply_panel(work, first, last);
     });
   }

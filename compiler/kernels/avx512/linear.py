@@ -1,4 +1,4 @@
-"""Linear layers whose weights lie in panels, with their activation; fp32 and bf16."""
+"""Linear layers whose weights lie in panels, with their activation and residual; fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -38,14 +38,21 @@ def from_panels(panels: Tensor, columns: int, inner: int) -> Tensor:
 
 @custom_op("precast::panel_linear", mutates_args=())
 def panel_linear(
-    x: Tensor, panels: Tensor, bias: Tensor | None, columns: int, activation: str, dtype: torch.dtype
+    x: Tensor,
+    panels: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    columns: int,
+    activation: str,
+    dtype: torch.dtype,
 ) -> Tensor:
-    """``activation(x @ weight.T + bias)``, summed in fp32.
+    """``residual + activation(x @ weight.T + bias)``, summed in fp32.
 
     Args:
         x: ``[R, in]``; fp32 or bf16. Rows may have any stride.
         panels: of the weight, from ``to_panels``; of the dtype of ``x``.
         bias: fp32 ``[columns]``, or None.
+        residual: ``[R, columns]`` of ``dtype``, or None.
         columns: of the weight.
         activation: a key of ``layers.ACTIVATIONS``.
         dtype: of the result, fp32 or that of ``x``.
@@ -54,12 +61,19 @@ def panel_linear(
         ``[R, columns]``.
     """
     weight = from_panels(panels, columns, x.shape[1]).float()
-    return ACTIVATIONS[activation](F.linear(x.float(), weight, bias)).to(dtype)
+    found = ACTIVATIONS[activation](F.linear(x.float(), weight, bias))
+    return (found if residual is None else residual + found).to(dtype)
 
 
 @panel_linear.register_fake
 def _(
-    x: Tensor, panels: Tensor, bias: Tensor | None, columns: int, activation: str, dtype: torch.dtype
+    x: Tensor,
+    panels: Tensor,
+    bias: Tensor | None,
+    residual: Tensor | None,
+    columns: int,
+    activation: str,
+    dtype: torch.dtype,
 ) -> Tensor:
     return x.new_empty((x.shape[0], columns), dtype=dtype)
 
@@ -69,9 +83,10 @@ def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -
     assert x is not None and panels is not None and out is not None
     sizes = f"{{{x.sizes[0]}, {arguments['columns']}, {x.sizes[1]}, {x.strides[0]}}}"
     activation = f"precast::{ACTIVATION_TYPES[arguments['activation']]}"
+    added = ", ".join(pointer(tensors[name]) for name in ("bias", "residual"))
     return (
         f"precast::linear<{TYPES[x.dtype]}, {activation}, {NUMBERS[out.dtype]}>("
-        f"{x.at}, {panels.at}, {pointer(tensors['bias'])}, {out.at}, {sizes});"
+        f"{x.at}, {panels.at}, {added}, {out.at}, {sizes});"
     )
 
 
@@ -79,7 +94,7 @@ LINEAR = Kernel(torch.ops.precast.panel_linear.default, "linear.h", {"x": 1}, _c
 
 
 class PanelLinear(nn.Module):
-    """A linear layer and its activation.
+    """A linear layer, its activation, and what it is added to.
 
     Args:
         weight: ``[out, in]``.
@@ -102,6 +117,8 @@ class PanelLinear(nn.Module):
         self.register_buffer("panels", to_panels(weight.detach()))
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
-    def forward(self, x: Tensor) -> Tensor:
-        found: Tensor = panel_linear(x, self.panels, self.bias, self.columns, self.activation, self.dtype)
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        found: Tensor = panel_linear(
+            x, self.panels, self.bias, residual, self.columns, self.activation, self.dtype
+        )
         return found

@@ -71,8 +71,8 @@ struct Int8Panel {
   const int8_t* weights;
   // Of all rows, and from the panel's first column on.
   const float *row_scale, *row_zero, *scale, *column_sum, *bias;
-  Output* y;
-  int64_t wanted, y_stride;
+  Target<Activation, Output> target;
+  int64_t wanted;
 
   struct Columns {
     int64_t first;
@@ -91,14 +91,15 @@ struct Int8Panel {
     const __m512 whole = _mm512_fnmadd_ps(columns.sum, _mm512_set1_ps(row_zero[row]), product);
     const __m512 scaled = _mm512_mul_ps(whole, columns.scale);
     const __m512 value = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale[row]), columns.bias);
-    store(y + row * y_stride + columns.first, Activation::template apply<Output>(value), columns.live);
+    target.put(row, columns.first, value, columns.live);
   }
 };
 
 // As `linear`; `smooth` is [inner].
 template <class Activation, class Input, class Output>
-inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias, Output* y,
-                        LinearSizes sizes) {
+inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias,
+                        const Output* residual, Output* y, LinearSizes sizes) {
+  const Target<Activation, Output> target{y, residual, sizes.columns};
   const int64_t stride = up_to(sizes.inner, 4);
   Scratch<uint8_t> numbers(sizes.rows * stride);
   Scratch<float> scales(sizes.rows), zeros(sizes.rows);
@@ -117,7 +118,7 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
       const Int8Panel<Activation, Output> work{
           quantized.numbers, stride, stride, weight.panels + column * stride, quantized.scale, quantized.zero,
           weight.scale + column, weight.sum + column, bias == nullptr ? nullptr : bias + column,
-          y + column, std::min<int64_t>(PANEL, sizes.columns - column), sizes.columns};
+          target.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
       multiply_panel(work, first, last);
     });
   }

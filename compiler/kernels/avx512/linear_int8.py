@@ -24,6 +24,7 @@ def panel_linear_int8(
     sums: Tensor,
     smooth: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     columns: int,
     activation: str,
     dtype: torch.dtype,
@@ -37,6 +38,7 @@ def panel_linear_int8(
         sums: fp32, the sum of the numbers of each column, filled up as well.
         smooth: fp32 ``[in]``.
         bias: fp32 ``[columns]``, or None.
+        residual: ``[R, columns]`` of ``dtype``, or None.
         columns: of the weight.
         activation: a key of ``layers.ACTIVATIONS``.
         dtype: of the result, fp32 or that of ``x``.
@@ -45,7 +47,8 @@ def panel_linear_int8(
         ``[R, columns]``.
     """
     weight = from_panels(panels, columns, x.shape[1])
-    return ACTIVATIONS[activation](quantized_linear(x, weight, scale[:columns], smooth, bias)).to(dtype)
+    found = ACTIVATIONS[activation](quantized_linear(x, weight, scale[:columns], smooth, bias))
+    return (found if residual is None else residual + found).to(dtype)
 
 
 @panel_linear_int8.register_fake
@@ -56,6 +59,7 @@ def _(
     sums: Tensor,
     smooth: Tensor,
     bias: Tensor | None,
+    residual: Tensor | None,
     columns: int,
     activation: str,
     dtype: torch.dtype,
@@ -71,7 +75,8 @@ def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -
     activation = f"precast::{ACTIVATION_TYPES[arguments['activation']]}"
     return (
         f"precast::linear_int8<{activation}, {NUMBERS[x.dtype]}, {NUMBERS[out.dtype]}>("
-        f"{x.at}, {pointer(tensors['smooth'])}, {{{weight}}}, {pointer(tensors['bias'])}, {out.at}, {sizes});"
+        f"{x.at}, {pointer(tensors['smooth'])}, {{{weight}}}, {pointer(tensors['bias'])}, "
+        f"{pointer(tensors['residual'])}, {out.at}, {sizes});"
     )
 
 
@@ -96,7 +101,7 @@ class PanelLinearInt8(nn.Module):
         self.register_buffer("smooth", linear.smooth)
         self.register_buffer("bias", linear.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
         found: Tensor = panel_linear_int8(
             x,
             self.panels,
@@ -104,6 +109,7 @@ class PanelLinearInt8(nn.Module):
             self.sums,
             self.smooth,
             self.bias,
+            residual,
             self.columns,
             self.activation,
             self.dtype,

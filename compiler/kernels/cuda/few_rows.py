@@ -122,8 +122,9 @@ class FewRowsLinear(nn.Module):
         self.weight, self.bias = linear.weight, linear.bias
         self.activation = linear.activation if isinstance(linear, ActivatedLinear) else "identity"
 
-    def forward(self, x: Tensor) -> Tensor:
-        return ACTIVATIONS[self.activation](few_rows_linear(x, self.weight, self.bias))
+    def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
+        found = ACTIVATIONS[self.activation](few_rows_linear(x, self.weight, self.bias))
+        return found if residual is None else residual + found
 
 
 Module = TypeVar("Module", bound=nn.Module)
