@@ -16,7 +16,8 @@ ENCODING = {
     "7f1 precast::quantize_row<c10::BFloat16> (/x/encode.so)": "quantizing rows",
     "7f1 precast::Head<precast::Bf16>::score_panel<12, 2> (/x/encode.so)": "attention",
     "7f1 precast::packed_attention<precast::Bf16> (/x/encode.so)": "attention",
-    "7f1 cpp_fused_add_native_layer_norm_4._omp_fn.0 (/x/encode.so)": "norms, sums, embeddings, pooling",
+    "7f1 cpp_fused_add_embedding_4._omp_fn.0 (/x/encode.so)": "norms, sums, embeddings, pooling",
+    "7f1 precast::norm<true, c10::BFloat16> (/x/encode.so)": "norms, sums, embeddings, pooling",
     "7f1 [unknown] (/x/libgomp.so.1)": "threads that wait",
     "7f1 _PyEval_EvalFrameDefault (/x/libpython3.11.so.1.0)": "Python and the rest",
 }
@@ -40,7 +41,9 @@ GENERATING = {
     "7f1 cpp_fused__log_softmax__to_copy_1 (/x/rules.so)": "rules and choice",
     "7f1 cpp_fused_argmax_2 (/x/choose.greedy.so)": "rules and choice",
     "7f1 Sleef_finz_expf16_u10avx512f (/x/libtorch_cpu.so)": "rules and choice",
-    "7f1 cpp_fused_mean_pow_4._omp_fn.0 (/x/decode.so)": "norms, sums, embeddings",
+    "7f1 cpp_fused_embedding_4._omp_fn.0 (/x/decode.so)": "norms, sums, embeddings",
+    "7f1 precast::norm<false, c10::BFloat16> (/x/decode.so)": "norms, sums, embeddings",
+    "7f1 precast::normalizers (/x/rules.so)": "rules and choice",
     "7f1 [unknown] (/x/libgomp.so.1)": "threads that wait",
     "7f1 gc_collect_main (/x/libpython3.11.so.1.0)": "Python and the rest",
 }
