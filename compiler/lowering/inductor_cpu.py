@@ -42,8 +42,8 @@ def inductor_cpu(*, prepack: bool, autotune: bool | None, dtype: str, kernels: K
         autotune: search for the fastest matrix multiplication; None does so where the processor has AMX
             tiles and the dtype is bf16, since only there Inductor's own templates win.
         dtype: of the weights.
-        kernels: that the graphs were made for. With those for AVX-512 linear layers are ours too, if they
-            are prepacked and not searched for.
+        kernels: that the graphs were made for. With those for AVX-512 norms and linear layers are ours too,
+            if they are prepacked; linear layers that are searched for are not.
     """
     if autotune is None:
         autotune = dtype == "bf16" and "amx_bf16" in host.instruction_sets()

@@ -24,18 +24,20 @@ WhichLinear = Literal["all", "quantized", "none"]
 def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
     """A copy with layers in C++, linear ones in panels, and all else over the same tensors.
 
+    Norms are ours where any linear layer is: both have weights that the graph must keep.
+
     Args:
         module: to copy.
         linear: which of the linear layers; where Inductor searches for products, it keeps those that it can.
     """
-    return rebuilt(module, {"all": _any, "quantized": _quantized, "none": _without_weights}[linear])
+    return rebuilt(module, {"all": _any, "quantized": _not_searched_for, "none": _without_weights}[linear])
 
 
 def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:
     return CppNormalizer() if isinstance(layer, Normalizer) else None
 
 
-def _quantized(name: str, layer: nn.Module) -> nn.Module | None:
+def _not_searched_for(name: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, QuantizedLinear):
         return PanelLinearInt8(layer)
     return CppNorm(layer) if isinstance(layer, Norm) else _without_weights(name, layer)
@@ -48,7 +50,7 @@ def _any(name: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, nn.Linear) and _whole_groups(layer.weight):
         activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
         return PanelLinear(layer.weight, layer.bias, activation)
-    return _quantized(name, layer)
+    return _not_searched_for(name, layer)
 
 
 def _whole_groups(weight: Tensor) -> bool:
