@@ -18,8 +18,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
+from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
-from precast.compiler.lowering.cuda_toolkit import toolkit
+from precast.compiler.lowering.cuda_toolkit import needed_libraries, toolkit
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings, sizes
 from precast.compiler.lowering.stand_ins import stand_ins
@@ -53,6 +54,8 @@ def _lower(
             exported = trace(_on_device(module), signature, size, _DEVICE)
         _adopt(exported)
         library, constants = compile_library(exported, config, folder)
+    if "libcuda.so.1" not in needed_libraries(library):
+        raise LoweringError("the compiled graph does not load libcuda.so.1, whose functions it calls")
     return Lowered(library, "bound", constants)
 
 

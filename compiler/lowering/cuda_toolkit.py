@@ -6,6 +6,7 @@ Where the system has no CUDA toolkit, the parts that came with torch's own packa
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -17,6 +18,18 @@ from unittest.mock import patch
 import torch
 
 from precast.compiler.errors import LoweringError
+
+
+_DRIVER_FUNCTIONS = (
+    "cuGetErrorString",
+    "cuModuleLoad",
+    "cuModuleLoadData",
+    "cuModuleGetFunction",
+    "cuFuncSetAttribute",
+    "cuLaunchKernel",
+)
+"""What generated code calls of ``libcuda``."""
+_NEEDED = re.compile(r"\(NEEDED\)\s+Shared library: \[([^\]]+)\]")
 
 
 def has_nvcc() -> bool:
@@ -73,16 +86,42 @@ def _packaged() -> list[str]:
     return [str(Path(root, f"cu{release}")) for root in roots or ()]
 
 
-@contextmanager
-def _linkable(folder: Path) -> Iterator[None]:
-    """An empty ``libcuda``: the real one comes with a driver, which is there when the graph is loaded."""
-    stub = folder / "stub"
-    stub.mkdir()
-    command = ["gcc", "-shared", "-x", "c", "/dev/null", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"]
+def needed_libraries(library: Path) -> tuple[str, ...]:
+    """The shared libraries that the dynamic linker loads together with ``library``.
+
+    Raises:
+        LoweringError: it is no shared library, or readelf is missing.
+    """
     try:
-        subprocess.run(command, cwd=stub, check=True, capture_output=True, text=True)
+        done = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise LoweringError(f"{library.name} cannot be read with readelf: {error}") from error
+    return tuple(_NEEDED.findall(done.stdout))
+
+
+def build_driver_stub(folder: Path) -> None:
+    """Write ``folder/libcuda.so`` to link against; the driver brings the real library when a graph is loaded.
+
+    The stub defines the functions that graphs call: a linker that drops libraries without a used symbol
+    (``--as-needed``, the default of many distributions) would otherwise drop ``libcuda`` from the graph, and
+    nothing would load it.
+
+    Raises:
+        LoweringError: there is no C compiler.
+    """
+    source = "".join(f"int {name}(void) {{ return 0; }}\n" for name in _DRIVER_FUNCTIONS)
+    command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"]
+    try:
+        subprocess.run(command, input=source, cwd=folder, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise LoweringError(f"building for CUDA needs gcc, which failed: {error}") from error
+
+
+@contextmanager
+def _linkable(folder: Path) -> Iterator[None]:
+    stub = folder / "stub"
+    stub.mkdir()
+    build_driver_stub(stub)
     paths = [*filter(None, [os.environ.get("LIBRARY_PATH")]), str(stub)]
     try:
         with patch.dict(os.environ, {"LIBRARY_PATH": os.pathsep.join(paths)}):
