@@ -114,21 +114,7 @@ def check_speed(work: Work) -> None:
 
 
 def put_in_place(work: Work) -> None:
-    if work.options.verify:
-        for name in work.files:
-            _renew(work.folder / name)
     publish(work.folder, work.manifest, work.options.output)
-
-
-def _renew(path: Path) -> None:
-    """Make the same file anew.
-
-    The system remembers a library by its inode and by the path at which it was first loaded, which is about
-    to change. One with weights beyond 2 GB reads them from that path when it is loaded again.
-    """
-    copy = path.with_name(f"{path.name}.copy")
-    shutil.copyfile(path, copy)
-    copy.replace(path)
 
 
 STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (

@@ -11,6 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from precast.compiler.errors import LoweringError
+from precast.compiler.lowering.unloadable import unloadable
 
 _CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)";')
 
@@ -32,7 +33,7 @@ def compile_library(
         LoweringError: Inductor or the C++ compiler cannot.
     """
     package = folder / "graph.pt2"
-    with torch.no_grad():
+    with torch.no_grad(), unloadable():
         try:
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=config

@@ -10,6 +10,11 @@ from __future__ import annotations
 
 import _ctypes
 import ctypes
+import itertools
+import os
+import shutil
+import tempfile
+import threading
 import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,6 +32,11 @@ _Handle = ctypes.c_void_p
 _PREFIX = "AOTInductorModelContainer"
 _PADDED = 64
 """A graph states the bytes of its weights rounded up to a multiple of this."""
+
+_lock = threading.Lock()
+_spellings = itertools.count(1)
+_digests: dict[tuple[int, int], str] = {}
+"""SHA-256 of each library that was loaded, by the device and inode of its file."""
 
 _new_capsule = ctypes.pythonapi.PyCapsule_New
 _new_capsule.restype = ctypes.py_object
@@ -48,6 +58,7 @@ class InductorGraph:
         signature: its inputs and outputs, in call order.
         weights: tensors to bind by name without a copy, on ``device``; exactly those that the graph lacks.
             None for a graph that carries its own.
+        digest: SHA-256 of the library, from the manifest.
         device: ``cpu``, or ``cuda:0`` for the device of this index. There a call puts its work on the
             current stream and returns; it may be captured, once it has run.
 
@@ -56,12 +67,14 @@ class InductorGraph:
     """
 
     def __init__(
-        self, path: Path, signature: Signature, weights: Mapping[str, Tensor] | None, device: str = "cpu"
+        self,
+        path: Path,
+        signature: Signature,
+        weights: Mapping[str, Tensor] | None,
+        digest: str,
+        device: str = "cpu",
     ) -> None:
-        try:
-            self._library = ctypes.CDLL(str(path.resolve()))
-        except OSError as error:
-            raise GraphError(f"{path.name} cannot be loaded: {error}; compile the artifact again") from error
+        self._library = _Library(path, digest)
         self._names = [buffer.name for buffer in signature.inputs]
         self._outputs = len(signature.outputs)
         self._container = _Handle()
@@ -109,7 +122,7 @@ class InductorGraph:
         needed = sum(size for _, size in self._constants().values())
         try:
             ends = [
-                ctypes.addressof(ctypes.c_uint8.in_dll(self._library, f"_binary_constants_bin_{end}"))
+                ctypes.addressof(ctypes.c_uint8.in_dll(self._library.handle, f"_binary_constants_bin_{end}"))
                 for end in ("start", "end")
             ]
         except ValueError:  # a linker that keeps these names to itself
@@ -178,7 +191,7 @@ class InductorGraph:
 
     def _function(self, name: str) -> Any:
         try:
-            return self._library[f"{_PREFIX}{name}"]
+            return self._library.handle[f"{_PREFIX}{name}"]
         except AttributeError as error:
             raise GraphError(
                 f"the compiled graph has no function {name}: it was built with a torch that is too old "
@@ -191,12 +204,60 @@ class InductorGraph:
 
     def _last_error(self) -> str:
         try:
-            read = self._library["AOTInductorGetLastError"]
+            read = self._library.handle["AOTInductorGetLastError"]
         except AttributeError:
             return "see standard error"
         message = ctypes.c_char_p()
         read(ctypes.byref(message))
         return (message.value or b"no message").decode(errors="replace").splitlines()[0]
+
+
+class _Library:
+    """A shared library in memory, known by its content.
+
+    The dynamic linker knows a library by the name that it was opened with and by its inode, so that another
+    file at the same path would be taken for the one that is loaded already. Each load therefore spells the
+    path differently, and a file that was overwritten in place is loaded from a copy.
+    """
+
+    def __init__(self, path: Path, digest: str) -> None:
+        self._copied: tempfile.TemporaryDirectory[str] | None = None
+        try:
+            with _lock:
+                if _is_resident(path) and _digests.get(_inode(path)) != digest:
+                    self._copied = tempfile.TemporaryDirectory(prefix="precast-")
+                    path = Path(shutil.copy(path, self._copied.name))
+                self.handle = ctypes.CDLL(_new_spelling(path))
+                _digests[_inode(path)] = digest
+        except OSError as error:
+            raise GraphError(f"{path.name} cannot be loaded: {error}; compile the artifact again") from error
+
+    def close(self) -> None:
+        """Unload the library, unless another engine has it open."""
+        _ctypes.dlclose(self.handle._handle)
+        if self._copied is not None:
+            self._copied.cleanup()
+
+
+def _is_resident(path: Path) -> bool:
+    """Whether the dynamic linker would take ``path`` for a library that is loaded already."""
+    try:
+        found = ctypes.CDLL(_new_spelling(path), mode=os.RTLD_NOLOAD)
+    except OSError:
+        return False
+    _ctypes.dlclose(found._handle)
+    return True
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _new_spelling(path: Path) -> str:
+    """A name of ``path`` that was not used before: each bit of a running number is ``/`` or ``./``."""
+    bits = "".join("./" if bit == "1" else "/" for bit in f"{next(_spellings):b}")
+    return f"{path.resolve().parent}/{bits}{path.name}"
 
 
 def _stream_of(device: torch.device) -> Callable[[], ctypes.c_void_p | None]:
@@ -218,13 +279,13 @@ def _over_the_same_memory(tensor: Tensor) -> Tensor:
 
 
 def _release(
-    library: ctypes.CDLL, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]
+    library: _Library, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]
 ) -> None:
     """Delete the graph, let go of the weights it was bound to, take the library out of memory."""
-    library[f"{_PREFIX}Delete"](container)
+    library.handle[f"{_PREFIX}Delete"](container)
     _taken_over(handles)
     # The garbage collector may come while this thread traces a model, and operators would become part of it.
     with _disable_current_modes():
         for tensor in bound:
             tensor.set_()  # type: ignore[call-overload]
-    _ctypes.dlclose(library._handle)
+    library.close()

@@ -56,7 +56,7 @@ def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[s
         return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in graphs.items()}
     placed = _on_device(weights, device)
     return {
-        name: _open_variants(graph, partial(_open_on_cuda, folder, graph, _bound(placed, graph), device))
+        name: _open_variants(graph, partial(_open_on_cuda, folder, manifest, graph, _bound(placed, graph), device))
         for name, graph in graphs.items()
     }
 
@@ -77,7 +77,7 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
     placed = _on_device(_bound(_read(folder, manifest), graph), device)
     return CapturedReplay(
         graph.signature,
-        _open_variants(graph, partial(_open_on_cuda, folder, graph, placed, device)),
+        _open_variants(graph, partial(_open_on_cuda, folder, manifest, graph, placed, device)),
         graph.ladder,
         CudaDevice(options.device_index()),
         _capture_options(manifest, graph, options),
@@ -108,14 +108,19 @@ def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: di
     keep_freed_memory()
     inductor = manifest.build.backend == "inductor"
     open_one = _open_library if inductor else _open_program
-    return _open_variants(graph, partial(open_one, folder, graph, _bound(weights, graph)))
+    return _open_variants(graph, partial(open_one, folder, manifest, graph, _bound(weights, graph)))
 
 
-def _open_library(folder: Path, graph: GraphInfo, weights: dict[str, Tensor], file: str) -> Graph:
-    return InductorGraph(folder / file, graph.signature, None if graph.weights == "prepacked" else weights)
+def _open_library(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
+) -> Graph:
+    bound = None if graph.weights == "prepacked" else weights
+    return InductorGraph(folder / file, graph.signature, bound, digest=manifest.files[file].sha256)
 
 
-def _open_program(folder: Path, graph: GraphInfo, weights: dict[str, Tensor], file: str) -> Graph:
+def _open_program(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
+) -> Graph:
     try:
         program = Program.from_json((folder / file).read_text("utf-8"))
     except UnicodeDecodeError as error:
@@ -137,11 +142,11 @@ def _on_device(weights: dict[str, Tensor], device: str) -> dict[str, Tensor]:
 
 
 def _open_on_cuda(
-    folder: Path, graph: GraphInfo, weights: dict[str, Tensor], device: str, file: str
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], device: str, file: str
 ) -> Graph:
     try:
         bound = None if graph.weights == "prepacked" else weights
-        return InductorGraph(folder / file, graph.signature, bound, device)
+        return InductorGraph(folder / file, graph.signature, bound, manifest.files[file].sha256, device)
     except GraphError:
         raise
     except Exception as error:

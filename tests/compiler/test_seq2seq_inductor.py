@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
+from precast.artifacts.writer import file_info
 from precast.compiler.generation_parity import logits_of
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
 from precast.compiler.options import Kernels
@@ -31,7 +32,7 @@ def compiled_graph(
     lowered = backend.lower(module.eval(), signature, 12, target)
     state = module.state_dict()
     weights = None if prepack else {name: state[name].contiguous() for name in lowered.constants}
-    return InductorGraph(lowered.path, signature, weights)
+    return InductorGraph(lowered.path, signature, weights, file_info(lowered.path).sha256)
 
 
 @pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])

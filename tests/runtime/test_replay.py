@@ -39,11 +39,13 @@ def test_outputs_are_not_kept(compiled: Path) -> None:
 
 
 def test_weights_are_let_go_with_the_graph(compiled: Path) -> None:
-    graph = read_manifest(compiled).graphs["encode"]
+    manifest = read_manifest(compiled)
+    graph = manifest.graphs["encode"]
     arrays = {n: t.numpy().copy() for n, t in read_weights(compiled / "weights.safetensors").items()}
     watched = [weakref.ref(array) for array in arrays.values()]
     weights = {name: torch.from_numpy(arrays[name]) for name in graph.constants}
-    loaded = InductorGraph(compiled / graph.variants[0].file, graph.signature, weights)
+    file = graph.variants[0].file
+    loaded = InductorGraph(compiled / file, graph.signature, weights, manifest.files[file].sha256)
     del arrays, weights
     gc.collect()
     assert all(watch() is not None for watch in watched), "the graph must keep its weights alive"
