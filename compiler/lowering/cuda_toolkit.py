@@ -19,7 +19,6 @@ import torch
 
 from precast.compiler.errors import LoweringError
 
-
 _DRIVER_FUNCTIONS = (
     "cuGetErrorString",
     "cuModuleLoad",

@@ -278,9 +278,7 @@ def _over_the_same_memory(tensor: Tensor) -> Tensor:
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor)  # type: ignore[call-overload]
 
 
-def _release(
-    library: _Library, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]
-) -> None:
+def _release(library: _Library, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]) -> None:
     """Delete the graph, let go of the weights it was bound to, take the library out of memory."""
     library.handle[f"{_PREFIX}Delete"](container)
     _taken_over(handles)

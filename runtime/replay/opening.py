@@ -56,7 +56,9 @@ def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[s
         return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in graphs.items()}
     placed = _on_device(weights, device)
     return {
-        name: _open_variants(graph, partial(_open_on_cuda, folder, manifest, graph, _bound(placed, graph), device))
+        name: _open_variants(
+            graph, partial(_open_on_cuda, folder, manifest, graph, _bound(placed, graph), device)
+        )
         for name, graph in graphs.items()
     }
 
