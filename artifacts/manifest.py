@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from precast.artifacts.answers import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
+from precast.artifacts.output_info import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
 from precast.artifacts.part import Part
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs import strict_json
 from precast.graphs.encode import Device, Dtype, Limits, Quantization, Task
 from precast.graphs.errors import PrecastError
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.generation import LADDER_AXES
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
 
 FORMAT_VERSION = 1

@@ -17,21 +17,21 @@ from torch import Tensor
 
 from precast.artifacts.manifest import Manifest
 from precast.artifacts.writer import publish, staging
-from precast.compiler.build import choose_task
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.gain import ask_encoder, ask_seq2seq, described, measure_gain
-from precast.compiler.ladders import choose_ladders, worth_measuring
-from precast.compiler.lowered import LoweredGraph, lower_graph
+from precast.compiler.models.build import choose_task
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.verify.speed import ask_encoder, ask_seq2seq, described, measure_gain
+from precast.compiler.buckets.select import choose_ladders, worth_measuring
+from precast.compiler.graph import LoweredGraph, lower_graph
 from precast.compiler.lowering.choice import choose_backend
-from precast.compiler.manifests import TOKENIZER_FILE, WEIGHTS_FILE, describe
+from precast.compiler.manifest import TOKENIZER_FILE, WEIGHTS_FILE, describe
 from precast.compiler.options import CompileOptions
-from precast.compiler.plan import plan_encoder
-from precast.compiler.plan_generation import plan_generation
-from precast.compiler.sentence_transformers import read_settings
-from precast.compiler.tokenizer import read_generation_tokenizer, read_tokenizer
-from precast.compiler.traffic import read_traffic
+from precast.compiler.tasks.encode import plan_encoder
+from precast.compiler.tasks.generate import plan_generation
+from precast.compiler.frontend.sentence_transformers import read_settings
+from precast.compiler.frontend.tokenizer import read_generation_tokenizer, read_tokenizer
+from precast.compiler.buckets.workload import read_traffic
 from precast.compiler.work import Work
-from precast.runtime.loading import start_engine
+from precast.runtime.load import start_engine
 
 
 def open_model(work: Work) -> None:

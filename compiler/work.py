@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from precast.artifacts.manifest import Manifest
-from precast.compiler.checkpoint import Checkpoint
-from precast.compiler.lowered import LoweredGraph
+from precast.compiler.frontend.checkpoint import Checkpoint
+from precast.compiler.graph import LoweredGraph
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.options import CompileOptions
-from precast.compiler.plan import ModelPlan
-from precast.compiler.sentence_transformers import SentenceSettings
-from precast.compiler.tokenizer import TokenizerFacts
-from precast.compiler.traffic import Traffic
+from precast.compiler.tasks.encode import ModelPlan
+from precast.compiler.frontend.sentence_transformers import SentenceSettings
+from precast.compiler.frontend.tokenizer import TokenizerFacts
+from precast.compiler.buckets.workload import Traffic
 from precast.graphs.encode import Task
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 
 
 @dataclass

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from precast.graphs.errors import LimitsError
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Axis, Buffer, Signature
 
 Task = Literal["embed", "classify", "rerank", "token-classify", "hidden", "generate"]

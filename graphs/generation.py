@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from precast.graphs.choose import (
+from precast.graphs.sampling import (
     CHOSEN,
     GROUPS,
     beam_signature,
@@ -11,8 +11,8 @@ from precast.graphs.choose import (
     sample_signature,
 )
 from precast.graphs.encode import TOKENS, Device, tokens_ladder
-from precast.graphs.generate import ROWS, GenerateLimits, PoolShape, admit_signature, decode_signature
-from precast.graphs.ladder import Ladder
+from precast.graphs.seq2seq import ROWS, GenerateLimits, PoolShape, admit_signature, decode_signature
+from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
 
 LADDER_AXES = {

@@ -1,10 +1,10 @@
 """The minimal runtime: an artifact in, answers out. No compiler, no transformers."""
 
 from precast.runtime.aio import AsyncEncoder, AsyncSeq2Seq
-from precast.runtime.encoder import Encoder
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.loading import load
-from precast.runtime.outputs import EncoderOutput
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.load import load
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.generation.engine import Seq2Seq
 
 __all__ = ["AsyncEncoder", "AsyncSeq2Seq", "Encoder", "EncoderOutput", "GenerateOutput", "Seq2Seq", "load"]

@@ -10,15 +10,15 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 
 from precast.artifacts.manifest import Manifest
-from precast.runtime import calls
-from precast.runtime.calls import Call
+from precast.runtime.encoder import tasks as calls
+from precast.runtime.encoder.tasks import Call
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.inputs import split
-from precast.runtime.seq2seq import collect
+from precast.runtime.io.inputs import split
+from precast.runtime.generation.engine import collect
 
 if TYPE_CHECKING:
-    from precast.runtime.encoder import Encoder
-    from precast.runtime.seq2seq import Seq2Seq
+    from precast.runtime.encoder.engine import Encoder
+    from precast.runtime.generation.engine import Seq2Seq
 
 
 Options = ParamSpec("Options")

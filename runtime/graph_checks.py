@@ -16,9 +16,9 @@ from precast.artifacts.manifest import (
     Manifest,
 )
 from precast.graphs.encode import EncodeOutput, Limits, encode_output, encode_signature
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.generation import generation_ladder, generation_signatures
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
 
 _ANSWERS = {

@@ -19,7 +19,7 @@ from precast.compiler.families.family import (
     norm,
     table,
 )
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 NORM = spec.Norm("layer", 1e-5)
 TABLES = ("shared.weight", "lm_head.weight", "decoder.embed_tokens.weight")

@@ -13,7 +13,7 @@ from precast.compiler.families.family import (
     num_labels,
     table,
 )
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def post_norm_stack(config: ConfigReader, relative_bias: spec.RelativeBias | None = None) -> spec.Stack:

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from precast.compiler.errors import UnsupportedConfigError
-from precast.compiler.model.spec import Activation
+from precast.compiler.models.spec import Activation
 
 ACTIVATIONS: dict[str, Activation] = {
     "gelu": "gelu",

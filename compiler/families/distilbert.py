@@ -5,7 +5,7 @@ from __future__ import annotations
 from precast.compiler.families import bert
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, Head, WeightNames, linear, norm, num_labels
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 _NORM = spec.Norm("layer", 1e-12)
 """HF's constant; the configuration has no value for it."""

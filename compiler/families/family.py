@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.model.spec import Classifier, Decoder, Embeddings, Stack
+from precast.compiler.models.spec import Classifier, Decoder, Embeddings, Stack
 
 WeightNames = Mapping[str, tuple[str, ...]]
 """Parameter of ours: the source weights that make it, joined along their first dimension."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from precast.compiler.families import llama, rope
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, WeightNames, norm
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def windows(config: ConfigReader, types: tuple[str, ...]) -> tuple[spec.Window, ...]:

@@ -17,7 +17,7 @@ from precast.compiler.families.family import (
     num_labels,
     table,
 )
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 DROPPED = ("lm_head.*", "score.*", "rotary_emb.inv_freq", "layers.*.self_attn.rotary_emb.inv_freq")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.families import bart_like
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def positions(config: ConfigReader) -> spec.Positions:

@@ -17,7 +17,7 @@ from precast.compiler.families.family import (
     num_labels,
     table,
 )
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def layer_norm(config: ConfigReader) -> spec.Norm:

@@ -6,7 +6,7 @@ from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.families import bert, roberta
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, WeightNames, linear, norm, table
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 # HF's constants. Its configuration has pad_token_id and relative_attention_num_buckets, but the
 # first is not read and the second is the number of the table's rows alone.

@@ -8,7 +8,7 @@ from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.families import bert
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, Head, linear, num_labels
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def backbone(config: ConfigReader) -> Backbone:

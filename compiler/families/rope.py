@@ -7,7 +7,7 @@ from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"

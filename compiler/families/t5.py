@@ -18,7 +18,7 @@ from precast.compiler.families.family import (
     num_labels,
     table,
 )
-from precast.compiler.model import spec
+from precast.compiler.models import spec
 
 
 def backbone(config: ConfigReader) -> Backbone:

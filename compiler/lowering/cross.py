@@ -23,7 +23,7 @@ from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import needed_libraries, toolkit
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings, sizes
-from precast.compiler.lowering.stand_ins import stand_ins
+from precast.compiler.lowering.fake_cuda import stand_ins
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 

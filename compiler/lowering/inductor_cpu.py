@@ -17,7 +17,7 @@ from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
-from precast.compiler.lowering.searches import recorded_searches
+from precast.compiler.lowering.autotune_log import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature

@@ -14,7 +14,7 @@ from precast.artifacts.manifest import sm_name
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import has_nvcc, toolkit
 from precast.compiler.lowering.inductor import compile_library
-from precast.compiler.lowering.searches import recorded_searches
+from precast.compiler.lowering.autotune_log import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
-from precast.graphs.choose import BEAMS, CANDIDATES, CHOSEN, GROUPS, NGRAM, RULE_LENGTH, RULES
+from precast.graphs.sampling import BEAMS, CANDIDATES, CHOSEN, GROUPS, NGRAM, RULE_LENGTH, RULES
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.graphs.generate import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
+from precast.graphs.seq2seq import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
 from precast.graphs.signature import Signature, split_dim
 
 _EXAMPLES = {

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.runtime.generation.plan import Rule
-from precast.runtime.generation.requests import Active
-from precast.runtime.generation.table import rule_table
+from precast.runtime.generation.sampling_params import Rule
+from precast.runtime.generation.request import Active
+from precast.runtime.generation.token_bias_table import rule_table
 
 
 @dataclass(frozen=True)

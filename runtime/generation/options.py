@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from precast.graphs.encode import Device
-from precast.graphs.generate import ADMIT_TOKENS
+from precast.graphs.seq2seq import ADMIT_TOKENS
 from precast.runtime.errors import OptionError
 
 STEPS_PER_LOOK: dict[Device, int] = {"cpu": 2, "cuda": 4}

@@ -17,18 +17,18 @@ from typing import Any, Literal
 
 import numpy as np
 
-from precast.artifacts.generation import (
+from precast.artifacts.generation_defaults import (
     UNSUPPORTED,
     WITHOUT_EFFECT,
     GenerationDefaults,
     asks_for_nothing,
 )
-from precast.graphs.choose import EOS_TOKENS, MAX_BEAMS, MAX_NGRAM
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.sampling import EOS_TOKENS, MAX_BEAMS, MAX_NGRAM
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputTooLongError, OptionError
-from precast.runtime.generation.plan import Mode, Plan
-from precast.runtime.generation.rules import make_rules
-from precast.runtime.generation.values import Ids, Values, wrong
+from precast.runtime.generation.sampling_params import Mode, Plan
+from precast.runtime.generation.token_bias import make_rules
+from precast.runtime.generation.validation import Ids, Values, wrong
 
 SUPPORTED: tuple[str, ...] = (
     *(name for name in GenerationDefaults.model_fields if name != "max_position_embeddings"),

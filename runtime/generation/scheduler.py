@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from precast.runtime.errors import QueueFullError, RequestTooLargeError
-from precast.runtime.generation.pages import PagePool
+from precast.runtime.generation.block_allocator import PagePool
 
 State = Literal["waiting", "running", "over"]
 

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import Tensor
 
-from precast.graphs.choose import EARLY_STOPPING, EOS_TOKENS, NO_SCORE, RUNNING, state_buffers
-from precast.graphs.generate import GenerateLimits
-from precast.runtime.generation.plan import Plan
-from precast.runtime.replay.buffers import zeros
+from precast.graphs.sampling import EARLY_STOPPING, EOS_TOKENS, NO_SCORE, RUNNING, state_buffers
+from precast.graphs.seq2seq import GenerateLimits
+from precast.runtime.generation.sampling_params import Plan
+from precast.runtime.cpu.buffers import zeros
 
 
 class RowState:

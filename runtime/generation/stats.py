@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from precast.runtime.replay.interface import CaptureInfo
+from precast.runtime.replay import CaptureInfo
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ import numpy as np
 from torch import Tensor
 
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.pages import PagePool
-from precast.runtime.generation.plan import Plan
+from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.generation.state import RowState
 from precast.runtime.generation.steps import Steps
-from precast.runtime.replay.interface import CaptureInfo
+from precast.runtime.replay import CaptureInfo
 
 
 class Admission(Protocol):

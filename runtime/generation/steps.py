@@ -9,14 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.graphs.choose import CANDIDATES, NGRAM
+from precast.graphs.sampling import CANDIDATES, NGRAM
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.graphs.generate import ROWS, SELF_LENGTH, SOURCE_LENGTH
+from precast.graphs.seq2seq import ROWS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.processors import apply_processors
+from precast.runtime.generation.logits_processors import apply_processors
 from precast.runtime.generation.state import RowState
-from precast.runtime.replay.interface import Graph
+from precast.runtime.replay import Graph
 
 SPANS = {
     SELF_LENGTH: "self_span",

@@ -9,9 +9,9 @@ from types import TracebackType
 
 import numpy as np
 
-from precast.runtime.detokenization import TextStream
+from precast.runtime.io.detokenization import TextStream
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.request import GenerateRequest
 
 
 class TextPieces(Iterator[str]):

@@ -9,14 +9,14 @@ from collections.abc import Sequence
 from concurrent.futures import Future
 
 from precast.runtime.errors import DeadlineError, DeviceFailedError, EngineClosedError, RuntimeFault
-from precast.runtime.generation.decoding import Decoding
+from precast.runtime.generation.decode_loop import Decoding
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 from precast.runtime.generation.stats import GenerationStats
-from precast.runtime.outputs import EncoderOutput
-from precast.runtime.replay.team import Team
-from precast.runtime.tokens import Tokens
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.cpu.thread_pool import Team
+from precast.runtime.io.tokens import Tokens
 
 _LONGEST_WAIT = 3600.0
 

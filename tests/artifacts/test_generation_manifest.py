@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from precast.artifacts.errors import ManifestError
-from precast.artifacts.generation import GenerationDefaults
+from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.artifacts.manifest import (
     FileInfo,
     GenerateInfo,
@@ -19,7 +19,7 @@ from precast.artifacts.manifest import (
     parse_manifest,
 )
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
-from precast.graphs.generate import GenerateLimits, PoolShape
+from precast.graphs.seq2seq import GenerateLimits, PoolShape
 from precast.graphs.generation import generation_ladder, generation_signatures
 from tests.artifacts.test_manifest import at, signed
 from tests.support.artifacts import example_manifest

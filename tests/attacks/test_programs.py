@@ -250,7 +250,7 @@ def test_no_operator_that_may_be_called_writes_or_gives_no_tensor() -> None:
     """Over all operators of this torch, TorchScript's among them."""
     import torch
 
-    from precast.graphs.program_runner import resolve_op
+    from precast.runtime.backends.reference import resolve_op
 
     allowed = []
     for schema in torch._C._jit_get_all_schemas():

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.choosing import rule_values, some_of
+from tests.support.sampling import rule_values, some_of
 from tests.support.generation import LIMITS, Model
 from tests.support.hf_generate import Job, answers, check, make_job
 from tests.support.models import save

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from precast.compiler.checkpoint import read_weights
+from precast.compiler.frontend.checkpoint import read_weights
 from precast.compiler.errors import UnsupportedConfigError
 from precast.graphs.encode import Task
 from tests.support.models import assert_as_hf, build, hf_answers, reference_answers, save

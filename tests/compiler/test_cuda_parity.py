@@ -10,10 +10,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
-from precast.compiler.build import describe_model, fill
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.model.encode import Encode
-from precast.compiler.oracle import Oracle
+from precast.compiler.models.build import describe_model, fill
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.models.encode import Encode
+from precast.compiler.verify.oracle import Oracle
 from precast.graphs.encode import Task
 from precast.tools.models import SMALL, VOCAB, write_small
 from tests.support.artifacts import tiny_checkpoint, tiny_config

@@ -20,11 +20,11 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from precast.artifacts.generation import UNSUPPORTED, GenerationDefaults
-from precast.compiler.checkpoint import Checkpoint, open_checkpoint
+from precast.artifacts.generation_defaults import UNSUPPORTED, GenerationDefaults
+from precast.compiler.frontend.checkpoint import Checkpoint, open_checkpoint
 from precast.compiler.errors import CheckpointError, UnsupportedConfigError
-from precast.compiler.generation_config import read_generation_config
-from precast.graphs.generate import GenerateLimits
+from precast.compiler.frontend.generation_config import read_generation_config
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.parameters import SUPPORTED, resolve
 
 LIMITS = GenerateLimits(64, 64, 64, 4, 8)

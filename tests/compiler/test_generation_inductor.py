@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import precast
-from tests.support.drawn_requests import write_t5
+from tests.support.random_requests import write_t5
 
 SOURCES = [[5, 9, 4, 30, 2], [7, 7, 3], list(range(2, 20)), [36], [11, 12, 13, 14]]
 ASKED: list[dict[str, Any]] = [

@@ -15,15 +15,15 @@ import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler import pipeline
-from precast.compiler.build import choose_task
-from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.models.build import choose_task
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Limits
-from precast.graphs.generate import GenerateLimits, PoolShape
+from precast.graphs.seq2seq import GenerateLimits, PoolShape
 from precast.graphs.generation import LADDER_AXES
 from precast.runtime.graph_checks import check_answer, check_generation_graphs
-from precast.runtime.replay.opening import open_graph, open_graphs
+from precast.runtime.backends.graph_loader import open_graph, open_graphs
 from precast.tools.models import write_small
 from tests.support.artifacts import tiny_checkpoint
 from tests.support.models import save
@@ -101,7 +101,7 @@ def test_a_shared_table_lies_once(tied: bool, tmp_path: Path) -> None:
 def test_graphs_open_by_name_or_all_with_the_weights_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from precast.runtime.replay import opening
+    from precast.runtime.backends import opening
 
     manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", **SMALL)
     reads: list[Path] = []
@@ -247,8 +247,8 @@ def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path
 
 def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
     """They bind nothing and carry nothing, whatever was asked of the others."""
-    from precast.compiler.lowered import backend_for
-    from precast.compiler.plan_generation import plan_generation
+    from precast.compiler.graph import backend_for
+    from precast.compiler.tasks.generate import plan_generation
 
     for prepack in (True, False):
         options = CompileOptions(str(t5(tmp_path / f"{prepack}")), tmp_path / "a", prepack=prepack, **SMALL)

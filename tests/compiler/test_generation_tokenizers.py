@@ -15,12 +15,12 @@ from transformers import AutoTokenizer
 
 from precast.artifacts.manifest import TokenizationInfo
 from precast.compiler.errors import CheckpointError
-from precast.compiler.tokenizer import TokenizerFacts, read_generation_tokenizer, read_tokenizer
-from precast.compiler.tokenizers.sentencepiece_model import NORMAL, read_sentencepiece_model
+from precast.compiler.frontend.tokenizer import TokenizerFacts, read_generation_tokenizer, read_tokenizer
+from precast.compiler.frontend.tokenizers.sentencepiece_model import NORMAL, read_sentencepiece_model
 from precast.runtime.errors import OptionError
-from precast.runtime.languages import Languages
-from precast.runtime.pieces import parse_pieces
-from precast.runtime.tokenization import TextTokenizer
+from precast.runtime.io.languages import Languages
+from precast.runtime.io.pieces import parse_pieces
+from precast.runtime.io.tokenization import TextTokenizer
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint, marian, sentencepiece_model
 
 MAX_LENGTH = 14

@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.cpu.padded import LONGEST_SCORES, PaddedOps
-from precast.compiler.model.layout import PackedLayout
-from precast.compiler.model.spec import Window
+from precast.compiler.kernels.torch.packed import LONGEST_SCORES, PaddedOps
+from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.spec import Window
 
 SIDES = st.one_of(st.none(), st.integers(0, 5))
 

@@ -29,11 +29,11 @@ from precast.compiler.errors import (
 from precast.compiler.families.registry import family_of
 from precast.compiler.lowering.backend import Lowered
 from precast.compiler.lowering.reference import reference
-from precast.compiler.model.choose.greedy import Greedy
+from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.options import CompileOptions
-from precast.graphs.choose import greedy_signature
+from precast.graphs.sampling import greedy_signature
 from precast.graphs.encode import Limits, Task
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
 from tests.support.models import save
 

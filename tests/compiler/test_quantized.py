@@ -17,11 +17,11 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedModel, T5Config,
 import precast
 from precast.artifacts import host
 from precast.artifacts.reader import read_manifest
-from precast.compiler.calibration import draw_inputs
+from precast.compiler.quantization.calibration import draw_inputs
 from precast.compiler.errors import CompileError
-from precast.compiler.model.quantized import QuantizedLinear
+from precast.compiler.quantization.linear_int8 import QuantizedLinear
 from precast.compiler.options import CompileOptions
-from precast.compiler.quantize import quantize
+from precast.compiler.quantization.quantize import quantize
 from tests.support.artifacts import tiny_checkpoint, tiny_config
 from tests.support.models import save
 

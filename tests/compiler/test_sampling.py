@@ -12,12 +12,12 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.compiler.model.choose.random import uniform
-from precast.compiler.model.choose.sample import Sample
+from precast.compiler.sampling.random import uniform
+from precast.compiler.sampling.multinomial import Sample
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.choosing import make_plan, portable, some_of
-from tests.support.drawing import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
+from tests.support.sampling import make_plan, portable, some_of
+from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
 from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save

@@ -14,7 +14,7 @@ from transformers import BertConfig, BertForSequenceClassification, BertModel
 
 import precast
 from precast.compiler.errors import UnsupportedConfigError
-from precast.compiler.sentence_transformers import pooling_modes
+from precast.compiler.frontend.sentence_transformers import pooling_modes
 from tests.support.artifacts import VOCABULARY, tiny_tokenizer
 from tests.support.models import save
 

@@ -11,11 +11,11 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.artifacts.writer import file_info
-from precast.compiler.generation_parity import logits_of
+from precast.compiler.verify.generation_parity import logits_of
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
 from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature
-from precast.runtime.replay.inductor import InductorGraph
+from precast.runtime.backends.inductor import InductorGraph
 from tests.support.models import assert_close, save
 from tests.support.seq2seq import ByHand
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from precast.graphs.errors import ProgramError
 from precast.graphs.program import Call, Program
-from precast.graphs.program_runner import PYTHON_OPS, ProgramRunner, resolve_op
+from precast.runtime.backends.reference import PYTHON_OPS, ProgramRunner, resolve_op
 
 names = st.text(min_size=1, max_size=8)
 scalars = (

@@ -23,7 +23,7 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from precast.compiler.kernels.cuda import decode_attention, few_rows, packed_attention, project, segment_pool
+from precast.compiler.kernels.triton import decode_attention, few_rows, packed_attention, project, segment_pool
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 POINTERS = {torch.int32: "*i32"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}

@@ -16,7 +16,7 @@ from precast.artifacts import host
 from precast.compiler.kernels.avx512 import attention, linear, linear_int8, norm, normalizer, step_attention
 from precast.compiler.kernels.avx512.linear import from_panels, to_panels
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
-from precast.compiler.model.quantized import QuantizedLinear
+from precast.compiler.quantization.linear_int8 import QuantizedLinear
 from tests.support.cpp import Form, Library
 
 pytestmark = pytest.mark.skipif(

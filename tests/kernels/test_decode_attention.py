@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from precast.compiler.kernels.cuda.decode_attention import (
+from precast.compiler.kernels.triton.decode_attention import (
     MOST_SPLITS,
     decode_attention_reference,
     decode_cross_attention,

@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from precast.compiler.kernels.cuda.few_rows import (
+from precast.compiler.kernels.triton.layers import (
     MOST_COLUMNS,
     few_rows_linear,
     few_rows_reference,
     with_few_rows,
 )
-from precast.compiler.kernels.cuda.project import project_into_pools, project_reference
-from precast.compiler.model.layers import ResidualLinear
+from precast.compiler.kernels.triton.cross_kv import project_into_pools, project_reference
+from precast.compiler.models.layers import ResidualLinear
 
 DTYPES_HERE = st.sampled_from([torch.float32, torch.float16])
 SIZES = st.sampled_from([1, 15, 16, 17, 64, 130])

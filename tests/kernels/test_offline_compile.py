@@ -174,7 +174,7 @@ def test_a_maximum_does_not_swallow_nan(case: Case, findings: dict[Case, dict[st
 
 
 def test_every_dtype_of_the_kernels_is_compiled() -> None:
-    from precast.compiler.kernels.cuda.packed_attention import DTYPES
+    from precast.compiler.kernels.triton.packed_attention import DTYPES
 
     names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16"}
     assert {names[dtype] for dtype in DTYPES} == {

@@ -10,7 +10,7 @@ import torch
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.cuda.packed_attention import (
+from precast.compiler.kernels.triton.packed_attention import (
     Tile,
     launch_packed_attention,
     packed_attention,

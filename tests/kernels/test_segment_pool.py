@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.cuda.segment_pool import (
+from precast.compiler.kernels.triton.segment_pool import (
     segment_max,
     segment_max_reference,
     segment_sum,

@@ -9,8 +9,8 @@ import sys
 
 import pytest
 
-from precast.runtime.replay import allocator
-from precast.runtime.replay.allocator import keep_freed_memory
+from precast.runtime.backends import allocator
+from precast.runtime.cpu.allocator import keep_freed_memory
 
 PROGRAM = """
 import ctypes, resource, runpy, sys, threading

@@ -27,7 +27,7 @@ from precast.runtime.errors import (
     TokenizationError,
 )
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from tests.support.generating import ROWS, SOURCE, TARGET, Generating, t5
 
 Draw = random.Random

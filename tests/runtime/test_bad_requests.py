@@ -17,7 +17,7 @@ import torch
 
 import precast
 from precast.graphs.errors import PrecastError
-from precast.runtime.encoder import Encoder
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.errors import (
     EmptyInputError,
     EngineClosedError,
@@ -30,8 +30,8 @@ from precast.runtime.errors import (
     TokenIdError,
     TokenizationError,
 )
-from precast.runtime.outputs import EncoderOutput
-from precast.runtime.replay.interface import HostBuffers, Pending
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.replay import HostBuffers, Pending
 from tests.support.artifacts import MAX_LENGTH, TASKS, VOCABULARY, TinyModels, tiny_artifact, tiny_checkpoint
 
 VOCAB = len(VOCABULARY)

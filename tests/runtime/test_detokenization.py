@@ -14,10 +14,10 @@ from transformers import AutoTokenizer
 
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.tokenization import DecodingInfo
-from precast.compiler.tokenizer import read_generation_tokenizer
-from precast.runtime.detokenization import Detokenizer
-from precast.runtime.pieces import Pieces, parse_pieces
-from precast.runtime.text_steps import Replacement, Strip
+from precast.compiler.frontend.tokenizer import read_generation_tokenizer
+from precast.runtime.io.detokenization import Detokenizer
+from precast.runtime.io.pieces import Pieces, parse_pieces
+from precast.runtime.io.text_steps import Replacement, Strip
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint
 
 TEXTS = st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=3), max_size=9).map("".join)

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.runtime.errors import EmptyInputError, InputError, InputTypeError, TokenIdError
-from precast.runtime.inputs import is_token_ids, parse, parse_pair, parse_without_pairs, split
+from precast.runtime.io.inputs import is_token_ids, parse, parse_pair, parse_without_pairs, split
 
 
 class Text(str):

@@ -15,9 +15,9 @@ from transformers import MPNetConfig, MPNetModel
 import precast
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.runtime import Encoder
-from precast.runtime.packing import fill
-from precast.runtime.replay.opening import open_replay
-from precast.runtime.tokens import Tokens
+from precast.runtime.encoder.packing import fill
+from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.io.tokens import Tokens
 from tests.support.models import save
 from tests.support.strategies import batches
 

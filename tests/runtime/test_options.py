@@ -11,7 +11,7 @@ import precast
 from precast.artifacts.errors import ManifestError
 from precast.artifacts.manifest import CudaInfo, Manifest
 from precast.graphs.encode import TOKENS, Limits, encode_output, encode_signature
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 from precast.runtime.errors import OptionError
 from precast.runtime.graph_checks import check_encode_graph
 from precast.runtime.options import EngineOptions

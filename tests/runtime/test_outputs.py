@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from precast.runtime.errors import OptionError
-from precast.runtime.outputs import activate, similarity, truncate_and_normalize
+from precast.runtime.io.outputs import activate, similarity, truncate_and_normalize
 
 FLOATS = st.floats(-80, 80, width=32)
 MATRICES = arrays(np.float32, (3, 5), elements=FLOATS)

@@ -12,8 +12,8 @@ import torch
 import precast
 from precast.artifacts.reader import read_manifest
 from precast.artifacts.weights import read_weights
-from precast.runtime.replay.inductor import InductorGraph
-from precast.runtime.replay.interface import Replay
+from precast.runtime.backends.inductor import InductorGraph
+from precast.runtime.replay import Replay
 
 RUNS = 3000
 

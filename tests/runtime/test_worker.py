@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 from precast.graphs.encode import Task, encode_output
 from precast.runtime.errors import DeviceFailedError, EngineClosedError, GraphError, RuntimeFault
-from precast.runtime.outputs import EncoderOutput
-from precast.runtime.replay.captured import InFlight
-from precast.runtime.replay.interface import HostBuffers
-from precast.runtime.replay.pipeline import Slot
-from precast.runtime.tokens import Tokens
-from precast.runtime.worker import Request, Worker
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.cuda.replay import InFlight
+from precast.runtime.replay import HostBuffers
+from precast.runtime.cuda.streams import Slot
+from precast.runtime.io.tokens import Tokens
+from precast.runtime.encoder.worker import Request, Worker
 from tests.support.artifacts import TASKS
 from tests.support.fake_device import FakeDevice
 from tests.support.fake_encoder import LIMITS, SIZE, expected, fake_replay, random_tokens

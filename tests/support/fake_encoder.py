@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from precast.graphs.encode import TOKENS, EncodeOutput, Limits, Task, encode_output, encode_signature
-from precast.graphs.ladder import Ladder
+from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
-from precast.runtime.packing import fill_example
-from precast.runtime.replay.captured import CapturedReplay, CaptureOptions
-from precast.runtime.tokens import Tokens
+from precast.runtime.encoder.packing import fill_example
+from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
+from precast.runtime.io.tokens import Tokens
 from tests.support.fake_device import FakeDevice
 
 SIZE = 4

@@ -11,17 +11,17 @@ from torch import Tensor
 
 from precast.graphs.generation import generation_ladder, generation_signatures
 from precast.graphs.signature import Signature
-from precast.runtime.generation.captured.loading import captured_stepper, example_batches
-from precast.runtime.generation.captured.stepper import CapturedStepper
-from precast.runtime.generation.decoding import Decoding
-from precast.runtime.generation.pages import PagePool
-from precast.runtime.generation.pools import PAGE_SIZE, PoolSizes
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.cuda.memory import captured_stepper, example_batches
+from precast.runtime.generation.cuda.stepper import CapturedStepper
+from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.kv_cache import PAGE_SIZE, PoolSizes
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
-from precast.runtime.replay.interface import Graph
-from precast.runtime.replay.team import Team
+from precast.runtime.replay import Graph
+from precast.runtime.cpu.thread_pool import Team
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
 

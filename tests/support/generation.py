@@ -11,27 +11,27 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.compiler.build_seq2seq import build_seq2seq
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.generation_graphs import GraphModule, generation_graphs, pool_shapes
+from precast.compiler.models.build_seq2seq import build_seq2seq
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.tasks.generation_graphs import GraphModule, generation_graphs, pool_shapes
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.program import Program
-from precast.graphs.program_runner import ProgramRunner
+from precast.runtime.backends.reference import ProgramRunner
 from precast.graphs.signature import Signature
-from precast.runtime.generation.decoding import Decoding
-from precast.runtime.generation.pages import PagePool
-from precast.runtime.generation.plan import Plan
-from precast.runtime.generation.pools import PAGE_SIZE, pool_tensors
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.sampling_params import Plan
+from precast.runtime.generation.kv_cache import PAGE_SIZE, pool_tensors
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.state import RowState
 from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.generation.worker import GenerationWorker
-from precast.runtime.replay.team import Team
-from precast.runtime.tokens import Tokens
+from precast.runtime.cpu.thread_pool import Team
+from precast.runtime.io.tokens import Tokens
 
 LIMITS = GenerateLimits(max_source_length=24, max_target_length=32, max_tokens=64, max_batch=6, max_rows=12)
 

@@ -27,7 +27,7 @@ from transformers import (
 )
 from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CODES
 
-from precast.compiler.checkpoint import Checkpoint
+from precast.compiler.frontend.checkpoint import Checkpoint
 
 _WORDS = ("the cat sat on a mat , while dogs weren't barking at night under pale moonlight ! l'été où être "
           "naïve 12 3.5 Straße grün schön ? they 've been we're I 'm").split()  # fmt: skip

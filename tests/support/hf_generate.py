@@ -11,13 +11,13 @@ import torch
 from hypothesis import reject
 from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList, PreTrainedModel
 
-from precast.artifacts.generation import GenerationDefaults
-from precast.graphs.choose import NO_SCORE
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.graphs.sampling import NO_SCORE
 from precast.runtime.errors import NotFiniteError, OptionError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.plan import Plan
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.sampling_params import Plan
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from precast.compiler.build import BuiltModel, describe_model, fill
-from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.models.build import BuiltModel, describe_model, fill
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
 from precast.compiler.options import Kernels
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.program import Program
-from precast.graphs.program_runner import ProgramRunner
+from precast.runtime.backends.reference import ProgramRunner
 
 Ids = Sequence[int]
 MAX_LENGTH = 256

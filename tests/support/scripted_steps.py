@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.steps import Steps
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
+from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
 from tests.support.generation import Model, request
 
 

@@ -11,22 +11,22 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from precast.compiler.build import operations
-from precast.compiler.build_seq2seq import BuiltSeq2Seq, build_seq2seq
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.generation_graphs import FEW_ROWS, decode_operations, decoding_model, source_writer
-from precast.compiler.generation_parity import logits_of
+from precast.compiler.models.build import operations
+from precast.compiler.models.build_seq2seq import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.tasks.generation_graphs import FEW_ROWS, decode_operations, decoding_model, source_writer
+from precast.compiler.verify.generation_parity import logits_of
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.model.seq2seq import Admit, Decode
-from precast.compiler.model.spec import Attention
+from precast.compiler.models.seq2seq import Admit, Decode
+from precast.compiler.models.spec import Attention
 from precast.compiler.options import Kernels
 from precast.graphs.encode import Device
-from precast.graphs.generate import GenerateLimits, PoolShape, admit_signature, decode_signature
+from precast.graphs.seq2seq import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.program import Program
-from precast.graphs.program_runner import ProgramRunner
+from precast.runtime.backends.reference import ProgramRunner
 from precast.graphs.signature import Signature
-from precast.runtime.replay.interface import Graph
+from precast.runtime.replay import Graph
 from tests.support.models import assert_close, hf_answers, save
 
 GraphMaker = Callable[[nn.Module, Signature], Graph]

@@ -14,12 +14,12 @@ import numpy as np
 import pytest
 import torch
 
-from precast.compiler.kernels.cuda import decode_attention
-from precast.compiler.kernels.cuda import packed_attention as attention
-from precast.compiler.kernels.cuda.decode_attention import decode_self_attention
+from precast.compiler.kernels.triton import decode_attention
+from precast.compiler.kernels.triton import packed_attention as attention
+from precast.compiler.kernels.triton.decode_attention import decode_self_attention
 from precast.compiler.lowering.inductor_cuda import sizes
-from precast.runtime.encoder import Encoder
-from precast.runtime.packing import fill
+from precast.runtime.encoder.engine import Encoder
+from precast.runtime.encoder.packing import fill
 from precast.tools.gpucheck import generation_shapes
 from precast.tools.gpucheck.cases.case import draw_lengths
 from precast.tools.gpucheck.cases.packed_attention import ranges

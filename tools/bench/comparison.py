@@ -9,11 +9,11 @@ from pathlib import Path
 
 from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.artifacts.reader import open_artifact
-from precast.compiler.checkpoint import open_checkpoint
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.errors import CheckpointError
 from precast.graphs.encode import Limits
 from precast.graphs.errors import PrecastError
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.tools.bench.peers.contender import Subject
 
 

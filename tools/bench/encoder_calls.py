@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from precast.compiler.parity import compare
+from precast.compiler.verify.parity import compare
 from precast.tools.bench.bench_result import INPUTS, EncoderRow, Input, TextSet
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.padded import padding_waste

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.tools.bench.bench_result import Arrival, GenerationRow
 from precast.tools.bench.comparison import Compared
 from precast.tools.bench.generation_calls import measure_call

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from precast.artifacts.reader import read_manifest
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.tools.bench.ragged import (
     LONGEST_SOURCE,
     LONGEST_TARGET,

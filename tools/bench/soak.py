@@ -21,7 +21,7 @@ from typing import Any, Literal
 
 import precast
 from precast.runtime.errors import QueueFullError, RuntimeFault
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.bench.results import write_result
 from precast.tools.synthetic import LONGEST_TARGET, held_out_dates, write_dates_model
 

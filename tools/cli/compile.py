@@ -112,7 +112,7 @@ def verify_command(
     """Load an artifact and compare its answers with Hugging Face's."""
     with errors_as_exit(as_json):
         import precast
-        from precast.compiler.checkpoint import open_checkpoint
+        from precast.compiler.frontend.checkpoint import open_checkpoint
 
         with precast.load(artifact) as engine:
             parity = _check(engine, open_checkpoint(against))
@@ -127,11 +127,11 @@ def _check(engine: Any, checkpoint: Any) -> Any:
     """The parity check for the kind of engine."""
     info = engine.manifest.answer
     if info.kind == "generate":
-        from precast.compiler.generation_parity import check_generation_parity
+        from precast.compiler.verify.generation_parity import check_generation_parity
 
         return check_generation_parity(engine, checkpoint)
-    from precast.compiler.build import describe_model
-    from precast.compiler.parity import check_parity
+    from precast.compiler.models.build import describe_model
+    from precast.compiler.verify.parity import check_parity
 
     pooling = info.pooling if info.kind == "embed" else None
     return check_parity(

@@ -16,7 +16,7 @@ from rich.table import Table
 import precast
 from precast.runtime.errors import TaskError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
-from precast.tools.cli.answer import Artifact, Input, Json, Output, Texts, Truncate
+from precast.tools.cli.encode import Artifact, Input, Json, Output, Texts, Truncate
 from precast.tools.cli.console import errors_as_exit, out, print_json
 from precast.tools.cli.texts import read_texts, write_records
 

@@ -16,7 +16,7 @@ from rich.table import Table
 from precast.artifacts.manifest import BuildInfo, Manifest
 from precast.artifacts.reader import check_build, check_files, read_manifest
 from precast.graphs.errors import PrecastError
-from precast.graphs.generate import GenerateLimits
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Buffer
 from precast.tools.cli.console import errors_as_exit, out
 

@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 import precast
-from precast.runtime.encoder import Encoder
-from precast.runtime.replay import opening
-from precast.runtime.replay.device import CapturedGraph, Stream
+from precast.runtime.encoder.engine import Encoder
+from precast.runtime.backends import opening
+from precast.runtime.cuda.device import CapturedGraph, Stream
 from precast.tools.gpucheck.stage import Setting
 
 T = TypeVar("T")

@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
 from precast.compiler.kernels.avx512.norm import CppNorm
-from precast.compiler.kernels.avx512.normalizer import CppNormalizer
-from precast.compiler.kernels.rebuilt import rebuilt
-from precast.compiler.model.decoder import LanguageHead, ScaledHead
-from precast.compiler.model.layers import ActivatedLinear, Norm
-from precast.compiler.model.normalizer import Normalizer
-from precast.compiler.model.quantized import QuantizedLinear
+from precast.compiler.kernels.avx512.log_softmax import CppNormalizer
+from precast.compiler.kernels.replace_modules import rebuilt
+from precast.compiler.models.decoder import LanguageHead, ScaledHead
+from precast.compiler.models.layers import ActivatedLinear, Norm
+from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.quantization.linear_int8 import QuantizedLinear
 
 Module = TypeVar("Module", bound=nn.Module)
 WhichLinear = Literal["all", "quantized", "none"]

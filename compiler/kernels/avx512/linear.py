@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, TYPES, Kernel, Operand, pointer
-from precast.compiler.model.layers import ACTIVATIONS
+from precast.compiler.models.layers import ACTIVATIONS
 
 PANEL = 64
 """Columns of a panel, as in ``tile.h``."""

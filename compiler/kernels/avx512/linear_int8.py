@@ -12,8 +12,8 @@ from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, pointer
 from precast.compiler.kernels.avx512.linear import ACTIVATION_TYPES, PANEL, from_panels, to_panels
-from precast.compiler.model.layers import ACTIVATIONS
-from precast.compiler.model.quantized import QuantizedLinear, quantized_linear
+from precast.compiler.models.layers import ACTIVATIONS
+from precast.compiler.quantization.linear_int8 import QuantizedLinear, quantized_linear
 
 
 @custom_op("precast::panel_linear_int8", mutates_args=())

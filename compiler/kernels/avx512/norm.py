@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, Kernel, Operand, pointer
-from precast.compiler.model.layers import Norm
+from precast.compiler.models.layers import Norm
 
 
 @custom_op("precast::norm", mutates_args=())

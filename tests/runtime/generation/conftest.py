@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import write_t5
+from tests.support.random_requests import write_t5
 from tests.support.generation import Model
 
 

@@ -11,18 +11,18 @@ import pytest
 import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
-from precast.compiler.measuring import measure_graph
-from precast.graphs.generate import GenerateLimits
+from precast.compiler.buckets.profile import measure_graph
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.generation import generation_ladder, generation_signatures
-from precast.runtime import seq2seq_loading
+from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.errors import DeviceFailedError, OptionError
-from precast.runtime.generation.captured.loading import Room
+from precast.runtime.generation.cuda.memory import Room
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.pools import PAGE_SIZE, place_bytes
+from precast.runtime.generation.kv_cache import PAGE_SIZE, place_bytes
 from precast.runtime.options import EngineOptions
-from precast.runtime.replay.interface import Graph
-from precast.runtime.replay.opening import open_graphs
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.replay import Graph
+from precast.runtime.backends.graph_loader import open_graphs
+from precast.runtime.generation.engine import Seq2Seq
 from tests.support.fake_device import TOTAL_BYTES, FakeDevice
 from tests.support.fake_generation import WRONG, FakeGraph
 from tests.support.generating import Generating, t5

@@ -11,10 +11,10 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.artifacts.generation import GenerationDefaults
-from precast.compiler.checkpoint import open_checkpoint
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.families.registry import FAMILIES
-from precast.compiler.generation_config import read_generation_config
+from precast.compiler.frontend.generation_config import read_generation_config
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, Model
 from tests.support.hf_generate import answers, check, make_job

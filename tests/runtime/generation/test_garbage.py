@@ -15,7 +15,7 @@ from torch import Tensor
 
 import precast
 from precast.runtime.errors import RuntimeFault
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from tests.support.generating import t5
 from tests.support.scripted_steps import wait_until
 

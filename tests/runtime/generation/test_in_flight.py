@@ -7,10 +7,10 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.steps import Steps
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import (
+from tests.support.random_requests import (
     ASKED,
     Asked,
     answer_alone,

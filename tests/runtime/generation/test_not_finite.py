@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from precast.runtime.errors import NotFiniteError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.plan import Rule
+from precast.runtime.generation.sampling_params import Rule
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import (
+from tests.support.random_requests import (
     ASKED,
     VOCAB,
     answer_alone,

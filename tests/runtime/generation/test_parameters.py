@@ -15,12 +15,12 @@ from transformers import BartConfig, BartForConditionalGeneration, GenerationCon
 from transformers.generation import LogitsProcessorList
 from transformers.generation import logits_process as hf
 
-from precast.artifacts.generation import GenerationDefaults
-from precast.graphs.choose import MAX_NGRAM
-from precast.graphs.generate import GenerateLimits
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.graphs.sampling import MAX_NGRAM
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputTooLongError, OptionError
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.plan import Plan, Rule
+from precast.runtime.generation.sampling_params import Plan, Rule
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible", "ignore:Using the model-agnostic")
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from transformers import GenerationConfig
 
-from precast.artifacts.generation import UNSUPPORTED, WITHOUT_EFFECT, GenerationDefaults
-from precast.graphs.choose import EOS_TOKENS, MAX_BEAMS
-from precast.graphs.generate import GenerateLimits
+from precast.artifacts.generation_defaults import UNSUPPORTED, WITHOUT_EFFECT, GenerationDefaults
+from precast.graphs.sampling import EOS_TOKENS, MAX_BEAMS
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import OptionError
 from precast.runtime.generation.parameters import SUPPORTED, resolve
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from precast.runtime.errors import InputError, QueueFullError, RequestTooLargeError
-from precast.runtime.generation.pages import PagePool
+from precast.runtime.generation.block_allocator import PagePool
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 
 EVENTS = 10_000

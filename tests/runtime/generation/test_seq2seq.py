@@ -24,9 +24,9 @@ from precast.runtime.errors import (
     TokenIdError,
 )
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from tests.support.artifacts import TinyModels
-from tests.support.drawn_requests import write_t5
+from tests.support.random_requests import write_t5
 from tests.support.generating import SOURCE, TARGET, Generating, mbart, t5
 
 Options = dict[str, Any]

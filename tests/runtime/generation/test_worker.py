@@ -20,9 +20,9 @@ from precast.runtime.errors import (
     RequestTooLargeError,
 )
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.requests import GenerateRequest
+from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.drawn_requests import (
+from tests.support.random_requests import (
     ASKED,
     Asked,
     answer_alone,

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 import transformers
 from torch import Tensor, nn
 
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.oracle import TORCH_ACTIVATIONS, model_class
-from precast.compiler.sentence_transformers import SentenceModules, read_modules
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.verify.oracle import TORCH_ACTIVATIONS, model_class
+from precast.compiler.frontend.sentence_transformers import SentenceModules, read_modules
 from precast.tools.bench.peers.contender import Subject
 
 

@@ -49,7 +49,7 @@ def prepare(subject: Subject) -> Path:
     folder = _folder(subject)
     if folder.is_dir():
         return folder
-    from precast.compiler.checkpoint import open_checkpoint
+    from precast.compiler.frontend.checkpoint import open_checkpoint
     from precast.tools.bench.peers.ctranslate2_model import convert
 
     return convert(open_checkpoint(subject.model).path, folder)
@@ -126,8 +126,8 @@ def _generating(subject: Subject, kind: str) -> CTranslate2Generating:
 
 
 def _check_encoder(subject: Subject) -> None:
-    from precast.compiler.checkpoint import open_checkpoint
-    from precast.compiler.sentence_transformers import read_modules
+    from precast.compiler.frontend.checkpoint import open_checkpoint
+    from precast.compiler.frontend.sentence_transformers import read_modules
 
     if subject.task not in ("embed", "hidden"):
         raise CannotRun(f"it gives hidden states and has no head for {subject.task}")

@@ -64,7 +64,7 @@ def encoder_engine(subject: Subject, dtype: Dtype, compile_with: str | None = No
 
 def generation_engine(subject: Subject, dtype: Dtype) -> HuggingFaceGenerating:
     """``generate`` of a checkpoint; fetched if it is a hub id."""
-    from precast.compiler.checkpoint import open_checkpoint
+    from precast.compiler.frontend.checkpoint import open_checkpoint
 
     path = open_checkpoint(subject.model).path
     return HuggingFaceGenerating(path, torch_dtype(dtype), subject.threads)

@@ -74,8 +74,8 @@ def own_tokenizer(subject: Subject) -> Tokenizing:
     """The checkpoint's own, through transformers."""
     from transformers import AutoTokenizer
 
-    from precast.compiler.checkpoint import open_checkpoint
-    from precast.compiler.sentence_transformers import read_settings
+    from precast.compiler.frontend.checkpoint import open_checkpoint
+    from precast.compiler.frontend.sentence_transformers import read_settings
 
     checkpoint = open_checkpoint(subject.model)
     lower_case = read_settings(checkpoint).do_lower_case

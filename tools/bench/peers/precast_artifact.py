@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from precast.artifacts.manifest import Manifest
-    from precast.runtime.tokenization import TextTokenizer
+    from precast.runtime.io.tokenization import TextTokenizer
 
 
 def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Contender:
@@ -109,9 +109,9 @@ class Generating:
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of an encoder's artifact."""
     from precast.graphs.encode import Limits
-    from precast.runtime.loading import tokenizer_json
+    from precast.runtime.load import tokenizer_json
     from precast.runtime.options import DEFAULTS
-    from precast.runtime.tokenization import TextTokenizer
+    from precast.runtime.io.tokenization import TextTokenizer
 
     assert isinstance(manifest.limits, Limits)
     return TextTokenizer(

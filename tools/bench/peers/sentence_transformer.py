@@ -20,8 +20,8 @@ def contenders(subject: Subject) -> list[Contender]:
     """Both dtypes, where the checkpoint says how sentence-transformers shall pool."""
     if subject.task != "embed":
         raise CannotRun(f"it embeds texts, the task is {subject.task}")
-    from precast.compiler.checkpoint import open_checkpoint
-    from precast.compiler.sentence_transformers import read_modules
+    from precast.compiler.frontend.checkpoint import open_checkpoint
+    from precast.compiler.frontend.sentence_transformers import read_modules
 
     modules = read_modules(open_checkpoint(subject.model))
     if modules is None:
@@ -56,7 +56,7 @@ class SentenceEngine:
         from sentence_transformers import SentenceTransformer
         from transformers.utils import logging
 
-        from precast.compiler.checkpoint import open_checkpoint
+        from precast.compiler.frontend.checkpoint import open_checkpoint
 
         logging.disable_progress_bar()
         torch.set_num_threads(subject.threads)

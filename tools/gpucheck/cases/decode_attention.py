@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.compiler.kernels.cuda import decode_attention as kernels
+from precast.compiler.kernels.triton import decode_attention as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
 
 MOST_BEAMS = 20

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.compiler.kernels.cuda import packed_attention as kernels
+from precast.compiler.kernels.triton import packed_attention as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
 
 

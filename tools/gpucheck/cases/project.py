@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.compiler.kernels.cuda import project as kernels
+from precast.compiler.kernels.triton import project as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from precast.compiler.kernels.cuda import segment_pool as kernels
+from precast.compiler.kernels.triton import segment_pool as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_lengths
 
 

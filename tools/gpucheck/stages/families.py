@@ -10,12 +10,12 @@ import numpy as np
 
 import precast
 from precast.artifacts.manifest import Manifest
-from precast.compiler.build import describe_model
-from precast.compiler.checkpoint import open_checkpoint
-from precast.compiler.oracle import Oracle
-from precast.compiler.parity import ALLOWED, compare
+from precast.compiler.models.build import describe_model
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.verify.oracle import Oracle
+from precast.compiler.verify.parity import ALLOWED, compare
 from precast.graphs.encode import Dtype, Limits
-from precast.runtime.encoder import Encoder
+from precast.runtime.encoder.engine import Encoder
 from precast.tools.gpucheck.engines import random_ids
 from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
 from precast.tools.models import SMALL, write_small

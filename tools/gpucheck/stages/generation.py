@@ -15,7 +15,7 @@ from transformers.utils.logging import disable_progress_bar
 import precast
 from precast.graphs.encode import Dtype
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 from precast.tools.models import SEQ2SEQ, write_small_seq2seq
 

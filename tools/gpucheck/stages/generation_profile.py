@@ -9,7 +9,7 @@ from torch._C._profiler import _ExperimentalConfig
 from torch.profiler import profile
 
 import precast
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.generation_shapes import Work
 from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
 from precast.tools.gpucheck.stages.generation_models import folder_of, timed_of

@@ -17,9 +17,9 @@ from transformers import AutoModelForSeq2SeqLM
 from transformers.utils.logging import disable_progress_bar
 
 import precast
-from precast.runtime.generation.captured.slots import StepSlot
-from precast.runtime.generation.decoding import Decoding
-from precast.runtime.seq2seq import Seq2Seq
+from precast.runtime.generation.cuda.staging import StepSlot
+from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.floors import Ceilings
 from precast.tools.gpucheck.generation_shapes import Timed, Work
 from precast.tools.gpucheck.rows import Row, rounded

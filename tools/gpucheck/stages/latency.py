@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from precast.runtime.encoder import Encoder
+from precast.runtime.encoder.engine import Encoder
 from precast.tools.bench.results import summary
 from precast.tools.gpucheck import hugging_face as hf
 from precast.tools.gpucheck.clock import Clock, clock_of, host_seconds, median_ms

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from precast.compiler.cache import cached_lower
-from precast.compiler.lowered import lowering_sizes
+from precast.compiler.graph import lowering_sizes
 from precast.compiler.lowering.choice import choose_backend
 from precast.compiler.options import CompileOptions
 from precast.compiler.pipeline import open_model, read_model

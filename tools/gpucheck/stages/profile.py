@@ -12,10 +12,10 @@ from torch.profiler import ProfilerActivity, profile
 
 from precast.artifacts.reader import open_artifact
 from precast.runtime.options import EngineOptions
-from precast.runtime.packing import fill
-from precast.runtime.replay.interface import Replay
-from precast.runtime.replay.opening import open_replay
-from precast.runtime.tokens import Tokens
+from precast.runtime.encoder.packing import fill
+from precast.runtime.replay import Replay
+from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.io.tokens import Tokens
 from precast.tools.gpucheck.engines import artifact, random_ids
 from precast.tools.gpucheck.floors import BERT_BASE
 from precast.tools.gpucheck.rows import rounded

@@ -10,9 +10,9 @@ import numpy as np
 
 import precast
 from precast.artifacts.reader import open_artifact
-from precast.graphs.ladder import Ladder
-from precast.runtime.encoder import Encoder
-from precast.runtime.loading import start_engine
+from precast.graphs.buckets import Ladder
+from precast.runtime.encoder.engine import Encoder
+from precast.runtime.load import start_engine
 from precast.runtime.options import EngineOptions
 from precast.tools.gpucheck.clock import clock_of
 from precast.tools.gpucheck.engines import artifact

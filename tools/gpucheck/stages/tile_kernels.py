@@ -61,7 +61,7 @@ class Batch:
         return cls(q, k, v, begin, end, head_dim**-0.5)
 
     def attend(self, tile: TileSize | None) -> Tensor:
-        from precast.compiler.kernels.cuda import packed_attention as kernels
+        from precast.compiler.kernels.triton import packed_attention as kernels
 
         chosen = None if tile is None else kernels.Tile(tile.queries, tile.keys, tile.warps, tile.stages)
         return kernels.launch_packed_attention(
@@ -69,7 +69,7 @@ class Batch:
         )
 
     def reference(self) -> Tensor:
-        from precast.compiler.kernels.cuda import packed_attention as kernels
+        from precast.compiler.kernels.triton import packed_attention as kernels
 
         q, k, v = self.query.double(), self.key.double(), self.value.double()
         return kernels.packed_attention_reference(q, k, v, self.begin, self.end, None, self.scale)

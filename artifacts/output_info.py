@@ -1,0 +1,68 @@
+"""The manifest's account of what an artifact answers, a part for each kind of answer."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.artifacts.part import Part
+from precast.graphs.seq2seq import PoolShape
+
+MAX_LAYERS = 1024
+"""Of a decoder: signatures name two tensors for each, so that a reader allocates by this number."""
+MAX_WIDTH = 1 << 16
+"""Heads of an attention, and the size of one."""
+
+
+class EmbedInfo(Part):
+    kind: Literal["embed"] = "embed"
+    size: Annotated[int, Field(gt=0)]
+    pooling: tuple[str, ...]
+    include_prompt: bool
+    normalize: bool
+    prompts: dict[str, str]
+    default_prompt_name: str | None
+    similarity: str
+
+
+class ClassifyInfo(Part):
+    kind: Literal["classify"] = "classify"
+    labels: Annotated[tuple[str, ...], Field(min_length=1)]
+    activation: Literal["softmax", "sigmoid", "identity"]
+    """Logits to scores in ``classify``: the rule of HF's text-classification pipeline."""
+    score_activation: Literal["sigmoid", "identity"]
+    """Logits to scores in ``predict`` and ``rank``: the rule of sentence-transformers' CrossEncoder."""
+
+
+class HiddenInfo(Part):
+    kind: Literal["hidden"] = "hidden"
+    size: Annotated[int, Field(gt=0)]
+
+
+class GenerateInfo(Part):
+    kind: Literal["generate"] = "generate"
+    size: Annotated[int, Field(gt=0)]
+    """Of the encoder's hidden states."""
+    vocab_size: Annotated[int, Field(gt=1, lt=1 << 31)]
+    """Of the decoder's head; the sources' vocabulary, which may be another, is the model's."""
+    own_pool: PoolShape
+    """What a place of the self pools holds."""
+    cross_pool: PoolShape
+    defaults: GenerationDefaults
+
+    @model_validator(mode="after")
+    def _pools_are_possible(self) -> GenerateInfo:
+        for name, pool in (("own_pool", self.own_pool), ("cross_pool", self.cross_pool)):
+            sizes = 0 < pool.layers <= MAX_LAYERS and all(
+                0 < size <= MAX_WIDTH for size in (pool.heads, pool.head_dim)
+            )
+            if not sizes or pool.dtype not in ("float32", "bfloat16", "float16"):
+                raise ValueError(
+                    f"{name} needs up to {MAX_LAYERS} layers, up to {MAX_WIDTH} heads of up to {MAX_WIDTH} "
+                    f"numbers, in float32, bfloat16 or float16, found {pool}"
+                )
+        if (self.own_pool.layers, self.own_pool.dtype) != (self.cross_pool.layers, self.cross_pool.dtype):
+            raise ValueError(f"pools of different layers or dtypes: {self.own_pool} and {self.cross_pool}")
+        return self

@@ -1,0 +1,1 @@
+"""Bucket sizes: the expected workload, fitting to it, and profiling batches."""

@@ -1,0 +1,142 @@
+"""How long batches take, measured through the very replay that will serve."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from precast.artifacts.manifest import Manifest
+from precast.graphs.encode import TOKENS, Limits
+from precast.graphs.seq2seq import GenerateLimits
+from precast.graphs.buckets import Ladder
+from precast.runtime.generation.options import DEFAULTS as GENERATION_DEFAULTS
+from precast.runtime.options import DEFAULTS
+from precast.runtime.encoder.packing import fill
+from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.generation.loading import place_graphs
+from precast.runtime.io.tokens import Tokens
+
+EXAMPLE_LENGTH = 64
+"""Tokens of the inputs of measured batches, where no traffic says how long they are."""
+RUNS = 11
+BUDGET = 3.0
+"""Seconds that the runs of all buckets may take together, and as many those before that warm up."""
+_INSTANT = 1e-9
+"""What a clock that stood still is taken to have counted: a batch is never free."""
+
+Run = Callable[[int], object]
+"""Runs a batch of so many tokens, and returns when its answer is there."""
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Seconds of a batch at each size. Those of sizes above ``upto`` are in proportion to its."""
+
+    seconds: tuple[float, ...]
+    upto: int
+
+
+def measure_graph(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
+    """Run a graph of an artifact at every bucket of its ladder.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        name: ``encode`` or ``admit``.
+        length: tokens of an input; longer where a batch would otherwise hold too many.
+
+    Raises:
+        PrecastError: as loading, and running, an artifact.
+    """
+    limits = manifest.limits
+    longest = limits.max_length if isinstance(limits, Limits) else limits.max_source_length
+    buckets = manifest.graphs[name].ladder.buckets
+
+    def lengths(size: int) -> list[int]:
+        even = min(longest, max(length, -(-size // limits.max_batch)))
+        return [min(even, size - start) for start in range(0, size, even)]
+
+    opened = opened_encode if isinstance(limits, Limits) else opened_admit
+    with opened(folder, manifest, lengths) as run:
+        return measure(run, buckets, largest=limits.max_batch * longest)
+
+
+def measure(
+    run: Run, sizes: Sequence[int], *, largest: int, clock: Callable[[], float] = time.perf_counter
+) -> Measured:
+    """Seconds at each of some ascending sizes: the median of some runs, the largest first.
+
+    Each is run once before that, and below the first some that double up to it, as long as there is time
+    for the next one. What takes long is not run again. Beyond, and where no batch is as large, seconds are
+    in proportion.
+
+    Args:
+        run: of the graph.
+        sizes: ascending.
+        largest: size of a batch.
+        clock: gives seconds.
+    """
+
+    def timed(size: int) -> float:
+        start = clock()
+        run(size)
+        return max(clock() - start, _INSTANT)
+
+    ways = sorted({*Ladder.doubling(TOKENS, sizes[0]).buckets, *sizes})
+    climb = [size for size in ways if size <= largest] or [largest]
+    timed(climb[0])  # sets up what runs of every size find later
+    found = {climb[0]: timed(climb[0])}
+    for before, size in pairwise(climb):
+        if sum(found.values()) + found[before] * size / before > BUDGET:
+            break
+        found[size] = timed(size)
+    share = BUDGET / len(found)
+    for size in reversed(found):
+        runs = min(RUNS, int(share / found[size]))
+        if runs > 0:
+            found[size] = statistics.median(timed(size) for _ in range(runs))
+    upto = max(found)
+    return Measured(tuple(found.get(size, found[upto] * size / upto) for size in sizes), upto)
+
+
+Lengths = Callable[[int], list[int]]
+
+
+@contextmanager
+def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+    """``encode`` as an engine replays it."""
+    replay = open_replay(folder, manifest, DEFAULTS)
+    try:
+        replay.prepare()
+
+        def run(size: int) -> object:
+            batch = [Tokens(np.zeros(length, np.int32), None) for length in lengths(size)]
+            return replay.launch(fill(replay, batch)).result()
+
+        yield run
+    finally:
+        replay.close()
+
+
+@contextmanager
+def opened_admit(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+    """``admit`` as an engine replays it. Keys and values go to the page that is never dealt out."""
+    assert isinstance(manifest.limits, GenerateLimits)
+    stepper = place_graphs(folder, manifest, DEFAULTS, GENERATION_DEFAULTS).stepper
+    try:
+        stepper.prepare()
+
+        def run(size: int) -> object:
+            sources = [np.zeros(length, np.int32) for length in lengths(size)]
+            return stepper.admit(sources, sources, hidden=False).hidden()
+
+        yield run
+    finally:
+        stepper.close()

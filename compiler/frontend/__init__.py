@@ -1,0 +1,1 @@
+"""Reading what a user brings: checkpoint, tokenizer, sentence-transformers and generation settings."""

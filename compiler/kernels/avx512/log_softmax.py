@@ -1,0 +1,43 @@
+"""What log-softmax takes from scores, in C++: rows that nobody asks for cost nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.library import custom_op
+
+from precast.compiler.kernels.avx512.cpp import Kernel, Operand, pointer
+from precast.compiler.sampling.log_softmax import Normalizer
+
+
+@custom_op("precast::normalizers", mutates_args=())
+def normalizers(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+    """As ``model.normalizer.Normalizer``."""
+    found: Tensor = Normalizer()(scores, rows, wanted)
+    return found
+
+
+@normalizers.register_fake
+def _(scores: Tensor, rows: Tensor, _: Tensor) -> Tensor:
+    return scores.new_empty((2, rows.shape[0]))
+
+
+def _call(tensors: Mapping[str, Operand | None], _: Mapping[str, Any]) -> str:
+    scores, rows = tensors["scores"], tensors["rows"]
+    assert scores and rows
+    pointers = ", ".join(pointer(tensors[name]) for name in ("scores", "rows", "wanted", "out"))
+    return f"precast::normalizers({pointers}, {rows.sizes[0]}, {scores.sizes[1]});"
+
+
+NORMALIZERS = Kernel(torch.ops.precast.normalizers.default, "normalizer.h", {}, _call)
+
+
+class CppNormalizer(nn.Module):
+    """Takes the place of ``Normalizer``."""
+
+    def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+        found: Tensor = normalizers(scores, rows, wanted)
+        return found

@@ -1,0 +1,154 @@
+"""Attention within packed sequences, and sums over them; nothing is padded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.library import custom_op
+
+from precast.compiler.kernels.avx512.cpp import NUMBERS, TYPES, Kernel, Operand, pointer
+from precast.compiler.kernels.torch.packed import PaddedOps
+from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.spec import Window
+
+
+@custom_op("precast::sequence_attention", mutates_args=())
+def sequence_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    cu_seqlens: Tensor,
+    bias: Tensor | None,
+    left: int,
+    right: int,
+    scale: float,
+) -> Tensor:
+    """``softmax(scale * Q K^T + bias) V`` within each sequence.
+
+    Args:
+        query: ``[T, heads, head_dim]``, fp32 or bf16; tokens may have any stride.
+        key: ``[T, kv_heads, head_dim]``.
+        value: as ``key``.
+        cu_seqlens: int32 ``[B + 1]``.
+        bias: fp32 ``[heads, 2 * reach + 1]`` by distance, or None.
+        left: keys that a query sees before itself; -1 for all.
+        right: keys that it sees behind itself; -1 for all.
+        scale: of the scores.
+
+    Returns:
+        ``[T, heads * head_dim]``; zeros for spare tokens.
+    """
+    layout = PackedLayout(query.shape[0], cu_seqlens)
+    longest = torch.arange(max(1, int(layout.lengths.max())), dtype=torch.int32)
+    ops = PaddedOps(layout, longest, torch.float32, 1)
+    window = (None if left < 0 else left, None if right < 0 else right)
+    seen = ops.visible(window, bias)
+    found = ops.attention(query.float(), key.float(), value.float(), seen, scale)
+    live = layout.token < cu_seqlens[-1]
+    return torch.where(live[:, None], found, 0.0).to(query.dtype)
+
+
+@sequence_attention.register_fake
+def _(query: Tensor, *_: object) -> Tensor:
+    return query.new_empty((query.shape[0], query.shape[1] * query.shape[2]))
+
+
+def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -> str:
+    query, key, value = (tensors[name] for name in ("query", "key", "value"))
+    offsets, bias, out = tensors["cu_seqlens"], tensors["bias"], tensors["out"]
+    assert query and key and value and offsets and out
+    heads = ", ".join(f"{{{tensor.at}, {tensor.strides[0]}}}" for tensor in (query, key, value))
+    reach = "0" if bias is None else f"({bias.sizes[1]} - 1) / 2"
+    sizes = ", ".join(
+        [
+            query.sizes[0], f"{offsets.sizes[0]} - 1", query.sizes[1], key.sizes[1], query.sizes[2],
+            str(arguments["left"]), str(arguments["right"]), reach, f"{arguments['scale']!r}f",
+        ]
+    )  # fmt: skip
+    return (
+        f"precast::packed_attention<{TYPES[query.dtype]}>("
+        f"{heads}, {offsets.at}, {pointer(bias)}, {out.at}, {{{sizes}}});"
+    )
+
+
+ATTENTION = Kernel(
+    torch.ops.precast.sequence_attention.default, "attention.h", {"query": 2, "key": 2, "value": 2}, _call
+)
+
+
+@custom_op("precast::sequence_pool", mutates_args=())
+def sequence_pool(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, largest: bool) -> Tensor:
+    """Sum or maximum over the rows ``begin .. end - 1`` of each sequence.
+
+    Args:
+        rows: ``[T, size]``, fp32 or bf16.
+        begin: int64 ``[B]``.
+        end: int64 ``[B]``.
+        weight: fp32 ``[T]``, a factor of each row; for sums.
+        largest: the maximum instead of the sum.
+
+    Returns:
+        fp32 ``[B, size]``; the least finite number or zero where there is no row.
+    """
+    wide = rows.float() if weight is None else rows.float() * weight[:, None]
+    empty = torch.full_like(wide[0], torch.finfo(torch.float32).min if largest else 0.0)
+    parts = [wide[first:last] for first, last in zip(begin.tolist(), end.tolist(), strict=True)]
+    return torch.stack(
+        [empty if not len(part) else part.amax(0) if largest else part.sum(0) for part in parts]
+    )
+
+
+@sequence_pool.register_fake
+def _(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, largest: bool) -> Tensor:
+    return rows.new_empty((begin.shape[0], rows.shape[1]), dtype=torch.float32)
+
+
+def _pool_call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -> str:
+    rows, begin, end, out = (tensors[name] for name in ("rows", "begin", "end", "out"))
+    assert rows and begin and end and out
+    which = "Largest" if arguments["largest"] else "Total"
+    return (
+        f"precast::pool_sequences<precast::{which}, {NUMBERS[rows.dtype]}>({rows.at}, {begin.at}, {end.at}, "
+        f"{pointer(tensors['weight'])}, {out.at}, {begin.sizes[0]}, {rows.sizes[1]});"
+    )
+
+
+POOL = Kernel(torch.ops.precast.sequence_pool.default, "pool.h", {}, _pool_call)
+
+
+@dataclass(frozen=True)
+class Visible:
+    """What ``sequence_attention`` takes: keys to the left and right, -1 for all, and the bias by distance."""
+
+    left: int
+    right: int
+    bias: Tensor | None
+
+
+class SequenceOps:
+    """Implements ``model.ops.PackedOps``."""
+
+    def __init__(self, layout: PackedLayout) -> None:
+        self._layout = layout
+
+    def visible(self, window: Window, bias: Tensor | None) -> Visible:
+        left, right = (-1 if side is None else side for side in window)
+        return Visible(left, right, None if bias is None else bias.float().contiguous())
+
+    def attention(self, query: Tensor, key: Tensor, value: Tensor, visible: Visible, scale: float) -> Tensor:
+        found: Tensor = sequence_attention(
+            query, key, value, self._layout.cu_seqlens, visible.bias, visible.left, visible.right, scale
+        )
+        return found
+
+    def total(self, rows: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
+        found: Tensor = sequence_pool(rows, begin, self._layout.ends, weight, False)
+        return found
+
+    def largest(self, rows: Tensor, begin: Tensor) -> Tensor:
+        found: Tensor = sequence_pool(rows, begin, self._layout.ends, None, True)
+        return found

@@ -1,0 +1,83 @@
+"""One step of a decoder on a CPU: each row gathers its own keys and values from the pools.
+
+Plain torch operators; the rows of a step are few, so that the gathered copies stay small beside the weights
+that the step reads.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from precast.compiler.models.decode_ops import Pool, StepState
+
+_MOST_HEADS = 16
+"""Beyond, multiplying zeros takes longer than it saves."""
+
+
+class GatheredOps:
+    """Implements ``model.decode_ops.DecodeOps``.
+
+    Args:
+        state: of the step, with its spans.
+    """
+
+    def __init__(self, state: StepState) -> None:
+        assert state.self_span is not None and state.cross_span is not None
+        rows = state.rows.long()
+        self._position = state.positions[rows].long()
+        self._span = state.self_span.long()
+        ancestry = state.ancestry[rows].long()
+        self._at = ancestry.gather(1, self._position[:, None])[:, 0]
+        self._self_places = ancestry[:, self._span]
+        self._seen = self._span[None, :] <= self._position[:, None]
+        source = state.cross_span.long()
+        self._cross_places = state.cross_places[rows].long()[:, source]
+        self._source_seen = source[None, :] < state.cross_lengths[rows].long()[:, None]
+
+    def visible(self, bias: Tensor | None) -> Tensor:
+        """The additive mask, fp32, broadcastable to ``[R, heads, S]``."""
+        shown = torch.zeros((), device=self._span.device)
+        if bias is not None:
+            reach = bias.shape[1] // 2
+            distance = self._span[None, :] - self._position[:, None]
+            shown = bias.float()[:, distance.clamp(-reach, reach) + reach].transpose(0, 1)
+        return _masked(shown, self._seen)
+
+    def self_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, pool: Pool, visible: Tensor, scale: float
+    ) -> Tensor:
+        pool.key.index_put_((self._at,), key)
+        pool.value.index_put_((self._at,), value)
+        return _attend(query, pool, self._self_places, visible, scale)
+
+    def cross_attention(self, query: Tensor, pool: Pool, scale: float) -> Tensor:
+        mask = _masked(torch.zeros((), device=query.device), self._source_seen)
+        return _attend(query, pool, self._cross_places, mask, scale)
+
+
+def _masked(shown: Tensor, seen: Tensor) -> Tensor:
+    """Finite, as a row without a request sees nothing."""
+    return torch.where(seen[:, None, :], shown, torch.finfo(torch.float32).min)
+
+
+def _attend(query: Tensor, pool: Pool, places: Tensor, mask: Tensor, scale: float) -> Tensor:
+    heads = query.shape[1]
+    if heads > _MOST_HEADS:
+        return _attend_each_head(query, pool, places, mask, scale)
+    key, value = pool.key.flatten(1)[places], pool.value.flatten(1)[places]
+    # Every head's query in a row of its own with zeros for the other heads: two products over all heads at
+    # once. They multiply `heads` times as many numbers, most of them zeros, but in two calls of oneDNN.
+    apart = torch.eye(heads, dtype=query.dtype, device=query.device)
+    spread = (query[:, None] * apart[None, :, :, None]).flatten(2)
+    scores = torch.bmm(spread, key.transpose(1, 2)).float() * scale + mask
+    weights = scores.softmax(dim=-1).to(value.dtype)
+    found = torch.bmm(weights, value).view(*query.shape[:1], heads, heads, -1)
+    return found.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
+
+
+def _attend_each_head(query: Tensor, pool: Pool, places: Tensor, mask: Tensor, scale: float) -> Tensor:
+    key, value = pool.key[places], pool.value[places]
+    scores = (query[:, None] * key).float().sum(-1).transpose(1, 2) * scale + mask
+    weights = scores.softmax(dim=-1).to(value.dtype)
+    return (weights.transpose(1, 2)[..., None] * value).sum(1).flatten(1)

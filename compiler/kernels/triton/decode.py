@@ -1,0 +1,60 @@
+"""A decoder's step on CUDA: our own kernels, which read keys and values where they lie."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from precast.compiler.kernels.triton.decode_attention import (
+    decode_cross_attention,
+    decode_self_attention,
+    splits_for,
+)
+from precast.compiler.models.decode_ops import Pool, StepState
+
+
+class TritonDecodeOps:
+    """Implements ``model.decode_ops.DecodeOps``.
+
+    Args:
+        state: of the step, without spans: lengths are read on the device.
+        typical_rows: what the graph is tuned for; says in how many parts a row's keys are read.
+    """
+
+    def __init__(self, state: StepState, typical_rows: int) -> None:
+        self._state = state
+        self._typical_rows = typical_rows
+
+    def visible(self, bias: Tensor | None) -> Tensor | None:
+        """The bias by distance, fp32."""
+        return None if bias is None else bias.float().contiguous()
+
+    def self_attention(
+        self, query: Tensor, key: Tensor, value: Tensor, pool: Pool, visible: Tensor | None, scale: float
+    ) -> Tensor:
+        state = self._state
+        return decode_self_attention(
+            query,
+            key,
+            value,
+            pool.key,
+            pool.value,
+            state.ancestry,
+            state.rows,
+            state.positions,
+            visible,
+            scale,
+            splits_for(self._typical_rows, query.shape[1], state.ancestry.shape[1]),
+        )
+
+    def cross_attention(self, query: Tensor, pool: Pool, scale: float) -> Tensor:
+        state = self._state
+        return decode_cross_attention(
+            query,
+            pool.key,
+            pool.value,
+            state.cross_places,
+            state.rows,
+            state.cross_lengths,
+            scale,
+            splits_for(self._typical_rows, query.shape[1], state.cross_places.shape[1]),
+        )

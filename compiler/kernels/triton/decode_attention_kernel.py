@@ -1,0 +1,223 @@
+"""The Triton kernels of a decoder's step: attention of single tokens over pools of keys and values.
+
+A request's keys and values lie wherever its pages do; a table says where each position is. What a step reads
+is mostly those, once each, so the kernels are built around their loads: one program takes one head, and where
+rows are few several programs share a row's length and a second kernel combines their parts.
+
+The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867); parts of a length combine
+by their maxima and sums (Flash-Decoding, Dao et al. 2023).
+"""
+
+# mypy: allow-untyped-defs
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from precast.compiler.kernels.triton.packed_attention_kernel import LEAST_SCORE, LOG2_E
+
+
+@triton.jit
+def decode_self_kernel(
+    query,
+    key,
+    value,
+    key_pool,
+    value_pool,
+    places,
+    rows,
+    positions,
+    bias,
+    output,
+    part_tops,
+    part_totals,
+    query_row_stride,
+    key_row_stride,
+    value_row_stride,
+    places_row_stride,
+    reach,
+    SCALE: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Row ``program 0``, head ``program 1``, part ``program 2``; the first part brings the own token."""
+    index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    row = tl.load(rows + index)
+    position = tl.load(positions + row)
+    dims = tl.arange(0, BLOCK_D)
+    inner = dims < HEAD_DIM
+    FACTOR: tl.constexpr = SCALE * LOG2_E
+
+    here = tl.cast(index, tl.int64)
+    q = tl.load(query + here * query_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(
+        tl.float32
+    )
+    table = places + tl.cast(row, tl.int64) * places_row_stride
+    if bias is not None:
+        bias += head * (2 * reach + 1) + reach
+
+    top = tl.full([], LEAST_SCORE, dtype=tl.float32)
+    total = tl.zeros([], dtype=tl.float32)
+    result = tl.zeros([BLOCK_D], dtype=tl.float32)
+    if part == 0:
+        k = tl.load(key + here * key_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
+        v = tl.load(value + here * value_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
+        own = tl.cast(tl.load(table + position), tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM
+        tl.store(key_pool + own + dims, k, mask=inner)
+        tl.store(value_pool + own + dims, v, mask=inner)
+        top = tl.sum(q * k.to(tl.float32), 0) * FACTOR
+        if bias is not None:
+            top += tl.load(bias) * LOG2_E
+        total += 1.0
+        result = v.to(tl.float32)
+
+    share = tl.cdiv(tl.cdiv(position, SPLITS), BLOCK_N) * BLOCK_N
+    start = part * share
+    columns = tl.arange(0, BLOCK_N)
+    for first in range(start, tl.minimum(start + share, position), BLOCK_N):
+        keys = first + columns
+        live = keys < position
+        place = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
+        at = place[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
+        # What a row does not see may hold anything, and zero times NaN is NaN: it is not read.
+        mask = live[:, None] & inner[None, :]
+        k = tl.load(key_pool + at, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(value_pool + at, mask=mask, other=0.0).to(tl.float32)
+        scores = tl.sum(k * q[None, :], 1) * FACTOR
+        if bias is not None:
+            distance = tl.maximum(keys - position, -reach)
+            scores += tl.load(bias + distance, mask=live, other=0.0) * LOG2_E
+        scores = tl.where(live, scores, float("-inf"))
+        new_top = tl.maximum(top, tl.max(scores, 0))
+        weights = tl.exp2(scores - new_top)
+        shrink = tl.exp2(top - new_top)
+        total = total * shrink + tl.sum(weights, 0)
+        result = result * shrink + tl.sum(weights[:, None] * v, 0)
+        top = new_top
+
+    if SPLITS == 1:
+        answer = result / total
+        at = output + here * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims
+        tl.store(at, answer.to(output.dtype.element_ty), mask=inner)
+    else:
+        spot = (here * HEADS + head) * SPLITS + part
+        tl.store(output + spot * HEAD_DIM + dims, result, mask=inner)
+        tl.store(part_tops + spot, top)
+        tl.store(part_totals + spot, total)
+
+
+@triton.jit
+def decode_cross_kernel(
+    query,
+    key_pool,
+    value_pool,
+    places,
+    rows,
+    lengths,
+    output,
+    part_tops,
+    part_totals,
+    count,
+    query_row_stride,
+    places_row_stride,
+    SCALE: tl.constexpr,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK_M: tl.constexpr,
+    BLOCK_N: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """Head ``program 1``, part ``program 2``, of the rows from ``program 0`` on that read the same source.
+
+    Beams of a request stand side by side and read the same places: the first of them in each ``BLOCK_M`` rows
+    answers for all, the programs of the others end at once. So a source is read once, not once a beam.
+    """
+    index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
+    inside = tl.arange(0, BLOCK_M)
+    tile = index // BLOCK_M * BLOCK_M
+    members = tile + inside
+    row = tl.load(rows + index)
+    table = places + tl.cast(row, tl.int64) * places_row_stride
+    source = tl.load(table)
+    all_rows = tl.load(rows + members, mask=members < count, other=0)
+    sources = tl.load(places + tl.cast(all_rows, tl.int64) * places_row_stride)
+    mine = (sources == source) & (members < count)
+    earlier = tl.sum(tl.where(mine & (members < index), 1, 0), 0)
+    if earlier == 0:
+        length = tl.load(lengths + row)
+        dims = tl.arange(0, BLOCK_D)
+        inner = dims < HEAD_DIM
+        FACTOR: tl.constexpr = SCALE * LOG2_E
+        far = tl.cast(members, tl.int64)
+        at = query + far[:, None] * query_row_stride + head * HEAD_DIM + dims[None, :]
+        q = tl.load(at, mask=mine[:, None] & inner[None, :], other=0.0)
+
+        top = tl.full([BLOCK_M], LEAST_SCORE, dtype=tl.float32)
+        total = tl.zeros([BLOCK_M], dtype=tl.float32)
+        result = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
+        share = tl.cdiv(tl.cdiv(length, SPLITS), BLOCK_N) * BLOCK_N
+        start = part * share
+        columns = tl.arange(0, BLOCK_N)
+        for first in range(start, tl.minimum(start + share, length), BLOCK_N):
+            keys = first + columns
+            live = keys < length
+            place = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
+            base = place * (HEADS * HEAD_DIM) + head * HEAD_DIM
+            k_at = key_pool + base[None, :] + dims[:, None]
+            v_at = value_pool + base[:, None] + dims[None, :]
+            k = tl.load(k_at, mask=live[None, :] & inner[:, None], other=0.0)
+            v = tl.load(v_at, mask=live[:, None] & inner[None, :], other=0.0)
+            scores = tl.dot(q, k, input_precision="ieee") * FACTOR
+            scores = tl.where(live[None, :], scores, float("-inf"))
+            new_top = tl.maximum(top, tl.max(scores, 1))
+            weights = tl.exp2(scores - new_top[:, None])
+            shrink = tl.exp2(top - new_top)
+            total = total * shrink + tl.sum(weights, 1)
+            result = result * shrink[:, None]
+            result = tl.dot(weights.to(v.dtype), v, result, input_precision="ieee")
+            top = new_top
+
+        mask = mine[:, None] & inner[None, :]
+        if SPLITS == 1:
+            # A row without a source sees nothing: zero.
+            answer = result / tl.where(total > 0, total, 1.0)[:, None]
+            at = output + far[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
+            tl.store(at, answer.to(output.dtype.element_ty), mask=mask)
+        else:
+            spot = (far * HEADS + head) * SPLITS + part
+            tl.store(output + spot[:, None] * HEAD_DIM + dims[None, :], result, mask=mask)
+            tl.store(part_tops + spot, top, mask=mine)
+            tl.store(part_totals + spot, total, mask=mine)
+
+
+@triton.jit
+def combine_parts_kernel(
+    parts,
+    part_tops,
+    part_totals,
+    output,
+    HEADS: tl.constexpr,
+    HEAD_DIM: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    SPLITS: tl.constexpr,
+):
+    """The parts of row ``program 0`` and head ``program 1``, each weighted by what it has seen.
+
+    ``SPLITS`` is a power of two. Where no part has seen anything the answer is zero.
+    """
+    index, head = tl.program_id(0), tl.program_id(1)
+    spot = (tl.cast(index, tl.int64) * HEADS + head) * SPLITS + tl.arange(0, SPLITS)
+    dims = tl.arange(0, BLOCK_D)
+    inner = dims < HEAD_DIM
+    tops, totals = tl.load(part_tops + spot), tl.load(part_totals + spot)
+    weights = tl.exp2(tops - tl.max(tops, 0))
+    total = tl.sum(weights * totals, 0)
+    found = tl.load(parts + spot[:, None] * HEAD_DIM + dims[None, :], mask=inner[None, :], other=0.0)
+    answer = tl.sum(weights[:, None] * found, 0) / tl.where(total > 0, total, 1.0)
+    at = output + tl.cast(index, tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims
+    tl.store(at, answer.to(output.dtype.element_ty), mask=inner)

@@ -1,0 +1,133 @@
+"""The decoder of an encoder-decoder: one token of every row at a time, over pools of keys and values."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from precast.compiler.models import spec
+from precast.compiler.models.decode_ops import DecodeOps, Pool, SourceWriter
+from precast.compiler.models.layers import FeedForward, Norm, RelativeBias, ResidualLinear
+from precast.compiler.models.stack import Embeddings
+
+
+class SelfAttention(nn.Module):
+    def __init__(self, hidden: int, attention: spec.Attention) -> None:
+        super().__init__()
+        self.spec = attention
+        inner = attention.heads * attention.head_dim
+        self.qkv = nn.Linear(hidden, 3 * inner, bias=attention.qkv_bias)
+        self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
+        own_bias = attention.relative_bias
+        self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
+
+    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, visible: Any, residual: Tensor) -> Tensor:
+        query, key, value = self.qkv(x).view(x.shape[0], 3, self.spec.heads, -1).unbind(1)
+        if self.relative_bias is not None:
+            visible = ops.visible(self.relative_bias())
+        attended = ops.self_attention(query, key, value, pool, visible, self.spec.scale)
+        return self.out(attended, residual)
+
+
+class CrossAttention(nn.Module):
+    """Keys and values of the source are made once, when a request is admitted."""
+
+    def __init__(self, hidden: int, source_hidden: int, attention: spec.Attention) -> None:
+        super().__init__()
+        self.spec = attention
+        inner = attention.heads * attention.head_dim
+        self.q = nn.Linear(hidden, inner, bias=attention.qkv_bias)
+        self.kv = nn.Linear(source_hidden, 2 * inner, bias=attention.qkv_bias)
+        self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
+
+    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, residual: Tensor) -> Tensor:
+        query = self.q(x).view(x.shape[0], self.spec.heads, -1)
+        return self.out(ops.cross_attention(query, pool, self.spec.scale), residual)
+
+
+class DecoderLayer(nn.Module):
+    def __init__(self, hidden: int, source_hidden: int, layer: spec.DecoderLayer) -> None:
+        super().__init__()
+        self.placement = layer.placement
+        self.attention = SelfAttention(hidden, layer.attention)
+        self.attention_norm = Norm(hidden, layer.norm)
+        self.cross_attention = CrossAttention(hidden, source_hidden, layer.cross_attention)
+        self.cross_attention_norm = Norm(hidden, layer.norm)
+        self.feed_forward = FeedForward(hidden, layer.feed_forward)
+        self.feed_forward_norm = Norm(hidden, layer.norm)
+
+    def forward(self, x: Tensor, ops: DecodeOps, own: Pool, cross: Pool, visible: Any) -> Tensor:
+        if self.placement == "post":
+            x = self.attention_norm(self.attention(x, ops, own, visible, residual=x))
+            x = self.cross_attention_norm(self.cross_attention(x, ops, cross, residual=x))
+            return self.feed_forward_norm(self.feed_forward(x, residual=x))
+        x = self.attention(self.attention_norm(x), ops, own, visible, residual=x)
+        x = self.cross_attention(self.cross_attention_norm(x), ops, cross, residual=x)
+        return self.feed_forward(self.feed_forward_norm(x), residual=x)
+
+
+class LanguageHead(nn.Module):
+    """fp32 logits ``[R, vocab_size]``.
+
+    Args:
+        hidden: of the decoder.
+        head: what it is.
+        tokens: the decoder's token table, which is the head's where it is tied.
+    """
+
+    def __init__(self, hidden: int, head: spec.LanguageHead, tokens: nn.Embedding) -> None:
+        super().__init__()
+        self.scale = head.scale
+        self.table = tokens if head.tied else nn.Embedding(head.vocab_size, hidden)
+        self.bias = nn.Parameter(torch.zeros(head.vocab_size)) if head.bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits = nn.functional.linear(x * self.scale if self.scale != 1.0 else x, self.table.weight).float()
+        return logits if self.bias is None else logits + self.bias.float()
+
+
+class ScaledHead(nn.Module):
+    """``LanguageHead`` with another layer in the place of its table.
+
+    Args:
+        head: whose scale it takes; the bias is the layer's.
+        out: gives fp32 logits.
+    """
+
+    def __init__(self, head: LanguageHead, out: nn.Module) -> None:
+        super().__init__()
+        self.scale, self.out = head.scale, out
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(x * self.scale if self.scale != 1.0 else x)
+        return logits
+
+
+class Decoder(nn.Module):
+    def __init__(self, source_hidden: int, decoder: spec.Decoder, source_tokens: nn.Embedding) -> None:
+        super().__init__()
+        hidden = decoder.embeddings.size
+        shared = source_tokens if decoder.shared_tokens else None
+        self.embeddings = Embeddings(hidden, decoder.embeddings, shared)
+        self.layers = nn.ModuleList(DecoderLayer(hidden, source_hidden, layer) for layer in decoder.layers)
+        heads = decoder.layers[0].attention.heads
+        self.relative_bias = RelativeBias(heads, decoder.relative_bias) if decoder.relative_bias else None
+        self.final_norm = Norm(hidden, decoder.final_norm) if decoder.final_norm else None
+        self.head = LanguageHead(hidden, decoder.head, self.embeddings.tokens)
+
+    def forward(
+        self, tokens: Tensor, positions: Tensor, ops: DecodeOps, own: list[Pool], cross: list[Pool]
+    ) -> Tensor:
+        """One step: ``tokens`` ``[R]`` at ``positions`` ``[R]`` to logits ``[R, vocab_size]``."""
+        x = self.embeddings.step(tokens, positions)
+        visible = ops.visible(None if self.relative_bias is None else self.relative_bias())
+        for layer, own_pool, cross_pool in zip(self.layers, own, cross, strict=True):
+            x = cast(DecoderLayer, layer)(x, ops, own_pool, cross_pool, visible)
+        return self.head(x if self.final_norm is None else self.final_norm(x))
+
+    def admit(self, hidden: Tensor, places: Tensor, cross: list[Pool], write: SourceWriter) -> None:
+        """Write every layer's keys and values of the source into the cross pools."""
+        for layer, pool in zip(self.layers, cross, strict=True):
+            write(hidden, cast(DecoderLayer, layer).cross_attention.kv, places, pool)

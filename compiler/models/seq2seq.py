@@ -1,0 +1,89 @@
+"""The graphs of an encoder-decoder: ``admit`` and ``decode``, over one set of parameters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from precast.compiler.models import spec
+from precast.compiler.models.decode_ops import DecodeOpsFactory, Pool, SourceWriter, StepState, write_source
+from precast.compiler.models.decoder import Decoder
+from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import OpsFactory
+from precast.compiler.models.stack import Embeddings, Stack
+
+
+class Seq2Seq(nn.Module):
+    """The parameters of an encoder-decoder. A table that both halves read is one parameter."""
+
+    def __init__(self, model: spec.Seq2SeqSpec) -> None:
+        super().__init__()
+        self.embeddings = Embeddings(model.hidden_size, model.embeddings)
+        self.encoder = Stack(model.hidden_size, model.encoder)
+        self.decoder = Decoder(model.hidden_size, model.decoder, self.embeddings.tokens)
+
+
+class Admit(nn.Module):
+    """Encodes packed sources and writes what the decoder will read of them into the cross pools.
+
+    Takes the named buffers of ``graphs.generate.admit_signature``; parameters have the names that they have
+    in ``Seq2Seq``. Gives the hidden states, fp32 ``[T, hidden]``.
+    """
+
+    def __init__(self, model: Seq2Seq, make_ops: OpsFactory, write: SourceWriter = write_source) -> None:
+        super().__init__()
+        self.embeddings, self.encoder, self.decoder = model.embeddings, model.encoder, model.decoder
+        self._make_ops = make_ops
+        self._write = write
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        cu_seqlens: Tensor,
+        cross_places: Tensor,
+        key_positions: Tensor | None = None,
+        pools: Sequence[Tensor] = (),
+    ) -> Tensor:
+        layout = PackedLayout(input_ids.shape[0], cu_seqlens)
+        ops = self._make_ops(layout, key_positions)
+        hidden = self.encoder(self.embeddings(input_ids, None, layout), layout, ops)
+        self.decoder.admit(hidden, cross_places, _pools(pools), self._write)
+        return hidden.float()
+
+
+class Decode(nn.Module):
+    """One step of every active row: logits, fp32 ``[R, vocab_size]``.
+
+    Takes the named buffers of ``graphs.generate.decode_signature``.
+    """
+
+    def __init__(self, model: Seq2Seq, make_ops: DecodeOpsFactory) -> None:
+        super().__init__()
+        # Named as in Seq2Seq, the tokens first: a table that is read under two names goes by the first.
+        self.embeddings, self.decoder = model.embeddings, model.decoder
+        self._make_ops = make_ops
+
+    def forward(
+        self,
+        rows: Tensor,
+        tokens: Tensor,
+        positions: Tensor,
+        ancestry: Tensor,
+        cross_places: Tensor,
+        cross_lengths: Tensor,
+        self_span: Tensor | None = None,
+        cross_span: Tensor | None = None,
+        pools: Sequence[Tensor] = (),
+    ) -> Tensor:
+        state = StepState(
+            rows, tokens, positions, ancestry, cross_places, cross_lengths, self_span, cross_span
+        )
+        at, half = rows.long(), len(pools) // 2
+        own, cross = _pools(pools[:half]), _pools(pools[half:])
+        return self.decoder(tokens[at], positions[at], self._make_ops(state), own, cross)
+
+
+def _pools(tensors: Sequence[Tensor]) -> list[Pool]:
+    """Keys and values in turns, layer by layer."""
+    return [Pool(key, value) for key, value in zip(tensors[::2], tensors[1::2], strict=True)]

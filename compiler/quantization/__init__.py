@@ -1,0 +1,1 @@
+"""Linear layers in eight bits: calibration, weights, and the layer that defines the result."""

@@ -1,0 +1,1 @@
+"""What each kind of model needs of the pipeline, one module a kind."""

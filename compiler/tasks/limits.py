@@ -1,0 +1,114 @@
+"""How long an input may be, and how much fits a packed batch."""
+
+from __future__ import annotations
+
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.compiler.frontend.checkpoint import Checkpoint
+from precast.compiler.errors import CompileError
+from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
+from precast.compiler.options import CompileOptions
+from precast.compiler.frontend.sentence_transformers import SentenceSettings
+from precast.compiler.frontend.tokenizer import TokenizerFacts
+from precast.graphs.encode import Limits
+from precast.graphs.seq2seq import GenerateLimits
+
+DEFAULT_MAX_LENGTH = 8192
+"""Where nothing else limits an input: a model for 128k tokens is rarely asked for more."""
+DEFAULT_MAX_TOKENS = 16_384
+DEFAULT_MAX_BATCH = 512
+DEFAULT_SOURCE_LENGTH = 512
+"""Of a model whose positions are relative and whose tokenizer names no limit."""
+DEFAULT_TARGET_LENGTH = 512
+DEFAULT_SOURCE_TOKENS = 4096
+DEFAULT_SOURCES = 64
+
+
+def choose_limits(
+    options: CompileOptions,
+    spec: ModelSpec,
+    checkpoint: Checkpoint,
+    settings: SentenceSettings,
+    tokenizer: TokenizerFacts | None,
+) -> Limits:
+    """The limits that were asked for, else those that the checkpoint states.
+
+    Raises:
+        CompileError: longer than the model's positions reach, or a batch that does not hold one input.
+    """
+    reach = _reach(spec.embeddings.positions) or _rotary_reach(spec, checkpoint)
+    length = options.max_length
+    if length is None:
+        stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, reach]
+        length = min([DEFAULT_MAX_LENGTH, *(found for found in stated if found)])
+    _check_length(length, reach, tokenizer)
+    return Limits(
+        max_length=length,
+        max_tokens=_batch_tokens(options, length, DEFAULT_MAX_TOKENS),
+        max_batch=options.max_batch or DEFAULT_MAX_BATCH,
+    )
+
+
+def choose_generate_limits(
+    options: CompileOptions,
+    spec: Seq2SeqSpec,
+    tokenizer: TokenizerFacts | None,
+    defaults: GenerationDefaults,
+) -> GenerateLimits:
+    """As ``choose_limits``, for sources and answers.
+
+    Raises:
+        CompileError: longer than the positions of a half reach, or a batch that does not hold one source.
+    """
+    reach = _reach(spec.embeddings.positions)
+    length = options.max_length
+    if length is None:
+        stated = [found for found in (tokenizer.max_length if tokenizer else None, reach) if found]
+        length = min([DEFAULT_MAX_LENGTH, *(stated or [DEFAULT_SOURCE_LENGTH])])
+    _check_length(length, reach, tokenizer)
+    return GenerateLimits(
+        max_source_length=length,
+        max_target_length=_target_length(options, _reach(spec.decoder.embeddings.positions), defaults),
+        max_tokens=_batch_tokens(options, length, DEFAULT_SOURCE_TOKENS),
+        max_batch=options.max_batch or DEFAULT_SOURCES,
+        max_rows=options.max_rows,
+    )
+
+
+def _target_length(options: CompileOptions, reach: int | None, defaults: GenerationDefaults) -> int:
+    """Positions of a row. What the checkpoint asks for by default is served as far as positions reach."""
+    asked = options.max_target_length
+    if asked is not None:
+        if reach is not None and asked > reach:
+            raise CompileError(f"max_target_length {asked} is beyond the {reach} positions of this decoder")
+        return asked
+    # The start token is the first position; new tokens come behind it.
+    wanted = [DEFAULT_TARGET_LENGTH, defaults.max_length or 0, (defaults.max_new_tokens or 0) + 1]
+    return max(wanted) if reach is None else min(max(wanted), reach)
+
+
+def _check_length(length: int, reach: int | None, tokenizer: TokenizerFacts | None) -> None:
+    if reach is not None and length > reach:
+        raise CompileError(f"max_length {length} is beyond the {reach} positions of this model")
+    if tokenizer is not None and length <= tokenizer.added_tokens:
+        raise CompileError(
+            f"max_length {length} has no room for a text: the tokenizer adds {tokenizer.added_tokens} tokens"
+        )
+
+
+def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
+    tokens = options.max_tokens or max(default, length)
+    if tokens < length:
+        raise CompileError(f"max_tokens {tokens} does not hold one input of max_length {length}")
+    return tokens
+
+
+def _reach(positions: Positions | None) -> int | None:
+    """A learned position beyond this does not exist."""
+    return positions.max_length if positions else None
+
+
+def _rotary_reach(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
+    """A rotary position beyond this was never seen in training."""
+    if any(layer.attention.rotary for layer in spec.encoder.layers):
+        return int(checkpoint.config.max_position_embeddings)
+    return None

@@ -1,0 +1,1 @@
+"""Comparing an artifact with Hugging Face (parity) and with its unquantized form (speed)."""

@@ -1,0 +1,167 @@
+"""From the files of an artifact to its graphs with their weights bound, and to a replay of ``encode``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from torch import Tensor
+
+from precast.artifacts.errors import WeightsError
+from precast.artifacts.manifest import GraphInfo, Manifest
+from precast.artifacts.weights import read_weights
+from precast.graphs.encode import TOKENS, Limits
+from precast.graphs.errors import ProgramError
+from precast.graphs.program import Program
+from precast.runtime.backends.reference import ProgramRunner
+from precast.runtime.errors import GraphError
+from precast.runtime.options import DEFAULTS, EngineOptions
+from precast.runtime.encoder.packing import fill_example
+from precast.runtime.cpu.allocator import keep_freed_memory
+from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
+from precast.runtime.cuda.torch_device import CudaDevice
+from precast.runtime.cpu.replay import DirectReplay
+from precast.runtime.cuda.guard import device_failed
+from precast.runtime.backends.inductor import InductorGraph
+from precast.runtime.replay import Graph, Replay
+from precast.runtime.cpu.thread_pool import team_of
+from precast.runtime.backends.variants import VariantGraph
+
+
+def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
+    """One graph of an artifact for the CPU, with its weights bound.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        KeyError: no such graph.
+    """
+    return _open_on_cpu(folder, manifest, manifest.graphs[name], _read(folder, manifest))
+
+
+def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[str, Graph]:
+    """Every graph of an artifact, by name. The weights are read once and shared.
+
+    Args:
+        folder: the artifact.
+        manifest: its manifest.
+        device: one of the kind that it was built for: ``cpu``, or such as ``cuda:0``.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        DeviceFailedError: the device did not take the weights.
+    """
+    weights, graphs = _read(folder, manifest), manifest.graphs
+    if device == "cpu":
+        return {name: _open_on_cpu(folder, manifest, graph, weights) for name, graph in graphs.items()}
+    placed = _on_device(weights, device)
+    return {
+        name: _open_variants(
+            graph, partial(_open_on_cuda, folder, manifest, graph, _bound(placed, graph), device)
+        )
+        for name, graph in graphs.items()
+    }
+
+
+def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Replay:
+    """The ``encode`` graph with its weights bound, on the device that it was built for.
+
+    Raises:
+        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
+        DeviceFailedError: the device did not take the weights.
+        OptionError: another device was asked for.
+    """
+    graph = manifest.graphs["encode"]
+    device = options.device_for(manifest)
+    if device == "cpu":
+        loaded = open_graph(folder, manifest, graph.signature.graph)
+        return DirectReplay(graph.signature, loaded, team_of(options.num_threads, options.cores))
+    placed = _on_device(_bound(_read(folder, manifest), graph), device)
+    return CapturedReplay(
+        graph.signature,
+        _open_variants(graph, partial(_open_on_cuda, folder, manifest, graph, placed, device)),
+        graph.ladder,
+        CudaDevice(options.device_index()),
+        _capture_options(manifest, graph, options),
+    )
+
+
+def _read(folder: Path, manifest: Manifest) -> dict[str, Tensor]:
+    return read_weights(folder / manifest.weights) if manifest.weights else {}
+
+
+def _bound(weights: dict[str, Tensor], graph: GraphInfo) -> dict[str, Tensor]:
+    missing = sorted(set(graph.constants) - set(weights))
+    if missing:
+        raise WeightsError(f"the weights file lacks {missing[:5]}; copy or compile the artifact again")
+    return {name: weights[name] for name in graph.constants}
+
+
+def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
+    """Every variant binds the same weights."""
+    opened = [(variant.max_size, open_one(variant.file)) for variant in graph.variants]
+    if len(opened) == 1:
+        return opened[0][1]
+    axis = graph.ladder.axis
+    return VariantGraph(opened, next(one.name for one in graph.signature.inputs if one.shape[0] == axis))
+
+
+def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:
+    keep_freed_memory()
+    inductor = manifest.build.backend == "inductor"
+    open_one = _open_library if inductor else _open_program
+    return _open_variants(graph, partial(open_one, folder, manifest, graph, _bound(weights, graph)))
+
+
+def _open_library(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
+) -> Graph:
+    bound = None if graph.weights == "prepacked" else weights
+    return InductorGraph(folder / file, graph.signature, bound, digest=manifest.files[file].sha256)
+
+
+def _open_program(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], file: str
+) -> Graph:
+    try:
+        program = Program.from_json((folder / file).read_text("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ProgramError(f"{file} is no text: {error}; compile the artifact again") from error
+    taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
+    if taken != given:
+        raise ProgramError(
+            f"{file} takes {sorted(taken)[:9]}, its signature names {sorted(given)[:9]}; "
+            f"compile the artifact again"
+        )
+    return ProgramRunner(program, weights)
+
+
+def _on_device(weights: dict[str, Tensor], device: str) -> dict[str, Tensor]:
+    try:
+        return {name: tensor.to(device) for name, tensor in weights.items()}
+    except Exception as error:
+        raise device_failed("weights were moved to it", error) from error
+
+
+def _open_on_cuda(
+    folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor], device: str, file: str
+) -> Graph:
+    try:
+        bound = None if graph.weights == "prepacked" else weights
+        return InductorGraph(folder / file, graph.signature, bound, manifest.files[file].sha256, device)
+    except GraphError:
+        raise
+    except Exception as error:
+        raise device_failed("a graph was loaded", error) from error
+
+
+def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOptions) -> CaptureOptions:
+    """A batch holds ``batch_tokens`` at most, or one longer input."""
+    limits = manifest.limits
+    assert isinstance(limits, Limits)  # generation is not captured
+    largest = {axis.name: axis.maximum for axis in graph.signature.axes}
+    return CaptureOptions(
+        largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},
+        upto=options.capture or graph.ladder.top,
+        fill_example=partial(fill_example, max_length=limits.max_length),
+    )

@@ -1,0 +1,1 @@
+"""Running graphs on a CPU: threads, memory, direct calls."""

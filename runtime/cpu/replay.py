@@ -1,0 +1,70 @@
+"""Replay by a direct call: on a CPU a graph runs every size equally well."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from precast.graphs.signature import Signature
+from precast.runtime.cpu.buffers import StaticBuffers
+from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
+from precast.runtime.cpu.thread_pool import Team
+
+
+@dataclass(frozen=True)
+class Done:
+    """A launch that was over when it returned."""
+
+    outputs: list[Tensor]
+
+    def result(self) -> list[Tensor]:
+        return self.outputs
+
+
+class DirectReplay:
+    """Calls a loaded graph at a batch's own sizes, never below what it was traced for.
+
+    Args:
+        signature: of the graph.
+        graph: computes before it returns.
+        team: that computes; the thread's own where left out.
+    """
+
+    depth = 1
+    captures: tuple[CaptureInfo, ...] = ()
+
+    def __init__(self, signature: Signature, graph: Graph, team: Team | None = None) -> None:
+        self.signature = signature
+        self._buffers = StaticBuffers(signature)
+        self._graph: Graph | None = graph
+        self._team = team
+
+    def prepare(self) -> None:
+        if self._team is not None:
+            self._team.gather()
+
+    @property
+    def patience(self) -> float | None:
+        return None if self._team is None else self._team.patience
+
+    def rest(self) -> None:
+        if self._team is not None:
+            self._team.rest()
+
+    def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
+        sizes = {axis.name: max(axis.minimum, needed[axis.name]) for axis in self.signature.axes}
+        return HostBuffers(sizes, self._buffers.arrays(sizes))
+
+    def launch(self, buffers: HostBuffers) -> Done:
+        if self._graph is None:
+            raise RuntimeError("this replay was closed")
+        inputs = self._buffers.front(buffers.sizes)
+        self.signature.check(inputs, buffers.sizes)
+        outputs = self._graph(inputs)
+        self.signature.check_outputs(outputs, buffers.sizes)
+        return Done(outputs)
+
+    def close(self) -> None:
+        self._graph = None

@@ -1,0 +1,1 @@
+"""Running graphs on CUDA: captured graphs, streams, memory."""

@@ -1,0 +1,232 @@
+"""Replay of captured graphs: one for each bucket, all bound to the same static inputs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from torch import Tensor
+
+from precast.graphs.buckets import Ladder
+from precast.graphs.signature import Signature
+from precast.runtime.cuda.dispatch import Buckets, Plan
+from precast.runtime.cuda.device import CapturedGraph, Device, Pool, Stream
+from precast.runtime.cuda.guard import DeviceGuard
+from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
+from precast.runtime.cuda.layout import Layout
+from precast.runtime.cuda.streams import Pipeline, Slot
+
+
+@dataclass(frozen=True)
+class CaptureOptions:
+    """What is set up when a replay is prepared.
+
+    Attributes:
+        largest: of each axis, what the largest batch will need.
+        upto: the buckets up to this size are captured at once, the others when they are first met.
+        fill_example: writes some valid batch into the buffers of a bucket.
+    """
+
+    largest: Mapping[str, int]
+    upto: int
+    fill_example: Callable[[HostBuffers], None]
+
+
+@dataclass(frozen=True)
+class _Captured:
+    graph: CapturedGraph
+    inputs: Mapping[str, Tensor]
+    """Where the graph reads. Kept, so that nobody else gets this memory."""
+    outputs: list[Tensor]
+    """Where it writes. The next replay of any bucket may overwrite it."""
+
+
+@dataclass(frozen=True)
+class _Staged:
+    """Buffers that were handed out and not launched yet."""
+
+    buffers: HostBuffers
+    slot: Slot
+    plan: Plan
+    outputs: Layout
+
+
+@dataclass(frozen=True)
+class InFlight:
+    """A launch on the device."""
+
+    outputs: Layout
+    slot: Slot
+    wait: Callable[[Slot], None]
+
+    def result(self) -> list[Tensor]:
+        self.wait(self.slot)
+        return list(self.outputs.tensors(self.slot.host_outputs).values())
+
+    def done(self) -> bool:
+        """Whether ``result`` would not wait."""
+        return not self.slot.in_flight or self.slot.downloaded.query()
+
+    def before(self, stream: Stream) -> None:
+        """Let ``stream`` wait for what the graph writes."""
+        self.slot.computed.wait(stream)
+
+
+class CapturedReplay:
+    """Replays a batch at its bucket; one above the ladder is called directly, at its own sizes.
+
+    Args:
+        signature: of the graph.
+        graph: puts its work on the device's current stream and returns; its outputs belong to that stream.
+        ladder: its buckets.
+        device: where it was loaded; used by nobody else's thread from ``prepare`` on.
+        options: see there.
+    """
+
+    depth = 2
+    patience = None
+
+    def __init__(
+        self, signature: Signature, graph: Graph, ladder: Ladder, device: Device, options: CaptureOptions
+    ) -> None:
+        self.signature = signature
+        self.captures: tuple[CaptureInfo, ...] = ()
+        self._graph: Graph | None = graph
+        self._device = device
+        self._options = options
+        self._buckets = Buckets(signature, ladder, options.largest)
+        self._pipeline: Pipeline | None = None
+        self._pool: Pool = None
+        self._captured: dict[int, _Captured] = {}
+        self._staged: _Staged | None = None
+        self._guard = DeviceGuard()
+
+    def rest(self) -> None: ...  # the device has no threads of ours
+
+    def prepare(self) -> None:
+        """Allocate, capture, and run each captured bucket once.
+
+        Raises:
+            DeviceFailedError: any of it failed.
+        """
+        output_bytes = Layout.of(self.signature.outputs, self._options.largest).nbytes
+        with self._guard.calls("it was set up"):
+            self._device.open()
+            self._pipeline = Pipeline(self._device, self.depth, self._buckets.input_bytes(), output_bytes)
+            self._pool = self._device.pool()
+        for bucket in self._buckets.reachable():
+            if bucket <= self._options.upto:
+                self._run_example(bucket)
+        with self._guard.calls("memory was given back"):
+            self._device.trim()  # of runs before captures; captured graphs keep a pool of their own
+
+    def free(self) -> bool:
+        """Whether less than ``depth`` launches are in flight."""
+        return self._running().free()
+
+    def buffers_for(self, needed: Mapping[str, int], *, answer: bool = True) -> HostBuffers:
+        """See ``Replay``; without ``answer`` no output comes back."""
+        pipeline = self._running()
+        for axis in self.signature.axes:
+            if needed[axis.name] > self._options.largest[axis.name]:
+                raise ValueError(
+                    f"memory was set up for {self._options.largest[axis.name]} {axis.name}, "
+                    f"a batch needs {needed[axis.name]}"
+                )
+        slot, plan = pipeline.next_slot(), self._buckets.plan(needed)
+        buffers = HostBuffers(plan.sizes, plan.inputs.arrays(slot.host_inputs))
+        taken = needed if answer else dict.fromkeys(needed, 0)
+        self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, taken))
+        return buffers
+
+    def launch(self, buffers: HostBuffers) -> InFlight:
+        pipeline, staged = self._running(), self._staged
+        if staged is None or staged.buffers is not buffers:
+            raise RuntimeError("launch takes what buffers_for gave last, once")
+        self._staged = None
+        run = self._run_direct if staged.plan.bucket is None else self._run_captured
+        with self._guard.calls("a batch was launched"):
+            pipeline.launch(staged.slot, staged.plan.inputs, partial(run, staged.plan), staged.outputs)
+        return InFlight(staged.outputs, staged.slot, self._wait)
+
+    def close(self) -> None:
+        """Free graphs, then what they are bound to, once the device is done with it."""
+        try:
+            self._device.synchronize()
+        except Exception:  # a failed device has nothing left that could be waited for
+            pass
+        self._staged = None
+        self._captured.clear()
+        self._pool = self._pipeline = self._graph = None
+        try:
+            self._device.trim()
+        except Exception:  # as above
+            pass
+
+    def _run_example(self, bucket: int) -> None:
+        """The first launch of a bucket captures it."""
+        largest = self._options.largest
+        buffers = self.buffers_for(
+            {axis.name: min(bucket, largest[axis.name]) for axis in self.signature.axes}
+        )
+        self._options.fill_example(buffers)
+        self.launch(buffers).result()
+
+    def _run_direct(self, plan: Plan) -> list[Tensor]:
+        # Its outputs are freed once they were copied; the compute stream, which owns them, uses their
+        # memory again only after that copy.
+        return self._device.run(partial(self._call, plan, self._inputs(plan)), self._running().compute)
+
+    def _run_captured(self, plan: Plan) -> list[Tensor]:
+        assert plan.bucket is not None
+        captured = self._captured.get(plan.bucket) or self._capture(plan, plan.bucket)
+        self._device.replay(captured.graph, self._running().compute)
+        return captured.outputs
+
+    def _capture(self, plan: Plan, bucket: int) -> _Captured:
+        """Capture a bucket while the static inputs hold a batch of it.
+
+        The graph is run first: kernels are loaded by their first run, libraries choose theirs by size and
+        set up workspaces, and none of this may happen inside a capture.
+        """
+        device, compute = self._device, self._running().compute
+        inputs = self._inputs(plan)
+        work = partial(self._call, plan, inputs)
+        device.run(work, compute)
+        device.synchronize()
+        before, start = device.reserved_bytes(), time.perf_counter()
+        graph, outputs = device.capture(work, compute, self._pool)
+        seconds = time.perf_counter() - start
+        self._captured[bucket] = _Captured(graph, inputs, outputs)
+        self.captures += (CaptureInfo(bucket, seconds, device.reserved_bytes() - before),)
+        return self._captured[bucket]
+
+    def _call(self, plan: Plan, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        if self._graph is None:
+            raise RuntimeError("this replay was closed")
+        outputs = self._graph(inputs)
+        self.signature.check_outputs(outputs, plan.sizes)
+        return outputs
+
+    def _inputs(self, plan: Plan) -> dict[str, Tensor]:
+        """Views of the static inputs, checked: a graph that is bound elsewhere computes on old numbers."""
+        block = self._running().static_inputs
+        inputs = plan.inputs.tensors(block)
+        self.signature.check(inputs, plan.sizes)
+        for field in plan.inputs.fields:
+            if inputs[field.name].data_ptr() != block.data_ptr() + field.offset:
+                raise RuntimeError(f"{field.name} does not lie in the static inputs")
+        return inputs
+
+    def _running(self) -> Pipeline:
+        self._guard.check()
+        if self._pipeline is None:
+            raise RuntimeError("this replay was closed, or not prepared yet")
+        return self._pipeline
+
+    def _wait(self, slot: Slot) -> None:
+        pipeline = self._running()
+        with self._guard.calls("a batch was computed"):
+            pipeline.wait(slot)

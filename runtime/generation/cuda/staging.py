@@ -1,0 +1,64 @@
+"""The memory and the events of one launch of steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from torch import Tensor
+
+from precast.runtime.cuda.device import Device, Stream
+from precast.runtime.cuda.layout import ALIGNMENT
+
+_LEAST = 1 << 16
+
+
+class Staging:
+    """Page-locked memory that one copy takes to the device; it grows with what is put into it.
+
+    Used again only when the launch is over that it was filled for.
+    """
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._host = device.host_memory(_LEAST)
+        self._landing = device.memory(_LEAST)
+
+    def upload(self, arrays: Sequence[np.ndarray], stream: Stream) -> list[Tensor]:
+        """The bytes of each array on the device, uint8, once ``stream`` has come so far."""
+        starts, end = [], 0
+        for array in arrays:
+            starts.append(end)
+            end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
+        if end > self._host.shape[0]:
+            # Nothing is under way in this memory, but the device must not hand it out meanwhile.
+            self._device.synchronize()
+            self._host, self._landing = self._device.host_memory(2 * end), self._device.memory(2 * end)
+        host = self._host.numpy()
+        for array, start in zip(arrays, starts, strict=True):
+            host[start : start + array.nbytes] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+        self._device.copy(self._landing[:end], self._host[:end], stream)
+        return [
+            self._landing[start : start + array.nbytes] for array, start in zip(arrays, starts, strict=True)
+        ]
+
+
+class StepSlot:
+    """What belongs to a launch from when it is begun until its successor in the same slot."""
+
+    def __init__(self, device: Device, answer_bytes: int, flag_bytes: int) -> None:
+        self.rows = Staging(device)
+        self.batch = Staging(device)
+        self.answers = device.memory(answer_bytes)
+        """The state as it was after the launch, as far as answers are made of it."""
+        self.flags = device.host_memory(flag_bytes)
+        """The front of it, on the host."""
+        self.computed = device.event()
+        self.flagged = device.event()
+        self.in_flight = False
+
+    def wait(self) -> None:
+        """Until the launch is over."""
+        if self.in_flight:
+            self.flagged.synchronize()
+            self.in_flight = False

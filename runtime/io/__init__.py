@@ -1,0 +1,1 @@
+"""Inputs to token ids, token ids to text, and the output classes."""

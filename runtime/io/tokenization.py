@@ -1,0 +1,235 @@
+"""Texts to token ids, exactly as the checkpoint's own tokenizer does it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+from tokenizers import Encoding, Tokenizer
+from tokenizers.processors import TemplateProcessing
+
+from precast.artifacts.errors import TokenizerFileError
+from precast.artifacts.manifest import TokenizationInfo
+from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenizationError
+from precast.runtime.io.inputs import Item
+from precast.runtime.io.languages import Languages, Surroundings
+from precast.runtime.io.pieces import Pieces
+from precast.runtime.io.tokens import TokenReader, Tokens
+
+Truncate = bool | Literal["left", "right"]
+Text = str | tuple[str, str]
+
+
+class TextTokenizer:
+    """A tokenizer and the limits that its artifact was compiled with. Safe to use from many threads.
+
+    Args:
+        serialized: the content of ``tokenizer.json``, or None where the checkpoint had no tokenizer.
+        info: from the manifest.
+        vocab_size: ids must be below it.
+        max_length: tokens of one input.
+        max_characters: characters of one text. Tokenizing takes time in proportion to the text even
+            where nearly all of it is cut off afterwards.
+        measure_prompts: whether pooling leaves prompts out and so must know how long they are.
+        languages: of a tokenizer whose special tokens depend on the language of the text.
+        pieces: the model's ids, where they are not the tokenizer's.
+    """
+
+    def __init__(
+        self,
+        serialized: str | None,
+        info: TokenizationInfo,
+        *,
+        vocab_size: int,
+        max_length: int,
+        max_characters: int,
+        measure_prompts: bool = False,
+        languages: Languages | None = None,
+        pieces: Pieces | None = None,
+    ) -> None:
+        self._serialized = serialized
+        self._info = info
+        self._reader = TokenReader(info, vocab_size, max_length, pieces)
+        self._max_length = max_length
+        self._max_characters = max_characters
+        self._measure_prompts = measure_prompts
+        self._languages = languages
+        self._pieces = pieces
+        self._parsed: dict[tuple[str | None, int], Tokenizer] = {}
+        self._lock = threading.Lock()
+
+    def warm(self) -> None:
+        """Parse the tokenizer now and not with the first text."""
+        if self._serialized is not None:
+            around = self._surroundings(None)
+            self._tokenizer(self._side(True), len(around) if around else 0)
+
+    def encode(
+        self,
+        items: Sequence[Item],
+        truncate: Truncate,
+        prompt: str = "",
+        src_lang: str | None = None,
+    ) -> list[Tokens | InputError]:
+        """Tokens of each item, or the error that it alone has.
+
+        Args:
+            items: texts, pairs and ids, mixed.
+            truncate: True cuts at the tokenizer's own side, ``"left"`` or ``"right"`` there; False makes
+                an over-long input an error.
+            prompt: put before every text.
+            src_lang: the language of every text, None for the artifact's default. Token ids are taken as
+                they are.
+
+        Raises:
+            OptionError: a language that the artifact does not know.
+        """
+        around, side = self._surroundings(src_lang), self._side(truncate)
+        ids = {place: item for place, item in enumerate(items) if isinstance(item, np.ndarray)}
+        answers = dict(zip(ids, self._reader.from_ids(list(ids.values()), side), strict=True))
+        texts: dict[int, Text] = {}
+        for place, item in enumerate(items):
+            if not isinstance(item, np.ndarray):
+                try:
+                    texts[place] = self._checked(item, prompt)
+                except InputError as error:
+                    answers[place] = error
+        prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
+        encodings = self._encodings(list(texts.values()), side, len(around) if around else 0)
+        read = [encoding for encoding in encodings if isinstance(encoding, Encoding)]
+        found = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
+        for place, encoding in zip(texts, encodings, strict=True):
+            answers[place] = encoding if isinstance(encoding, InputError) else next(found)
+        return [answers[place] for place in range(len(items))]
+
+    def language_id(self, tgt_lang: str) -> int:
+        """The token of a target's language, as ``forced_bos_token_id`` takes it.
+
+        Raises:
+            OptionError: a language that the artifact does not know.
+        """
+        if self._languages is None:
+            raise OptionError(f"tgt_lang {tgt_lang!r}: this artifact's tokenizer knows no languages")
+        return self._languages.id_of(tgt_lang)
+
+    def target_ids(self, text: str) -> list[int]:
+        """The tokens of a text that a target shall begin with, no special ones around it.
+
+        Raises:
+            OptionError: the targets of this tokenizer are written in other pieces than its sources.
+            TokenizationError: there is no tokenizer, or it cannot read the text.
+        """
+        if self._pieces is not None:
+            raise OptionError("target_prefix cannot be a text for this tokenizer; pass token ids")
+        around = self._surroundings(None)
+        tokenizer = self._tokenizer(None, len(around) if around else 0)
+        try:
+            ids: list[int] = tokenizer.encode(self._checked(text, ""), add_special_tokens=False).ids
+        except BaseException as error:  # a Rust panic is no Exception
+            _reraise_unless_tokenizers(error)
+            raise TokenizationError(f"the tokenizer cannot read the text: {error}") from error
+        return ids
+
+    def _surroundings(self, src_lang: str | None) -> Surroundings | None:
+        if self._languages is not None:
+            return self._languages.around(src_lang)
+        if src_lang is not None:
+            raise OptionError(
+                f"src_lang {src_lang!r}: this artifact's tokenizer knows no languages; leave src_lang out"
+            )
+        return None
+
+    def _side(self, truncate: Truncate) -> str | None:
+        if truncate is False:
+            return None
+        return self._info.truncation_side if truncate is True else truncate
+
+    def _tokenizer(self, side: str | None, around: int) -> Tokenizer:
+        """One tokenizer for each way to cut: truncation is a state of the object, and calls overlap."""
+        with self._lock:
+            if (side, around) not in self._parsed:
+                if self._serialized is None:
+                    raise TokenizationError(
+                        "the artifact has no tokenizer because its checkpoint had none; pass token ids"
+                    )
+                self._parsed[side, around] = self._parse(self._serialized, side, around)
+            return self._parsed[side, around]
+
+    def _parse(self, serialized: str, side: str | None, around: int) -> Tokenizer:
+        """A tokenizer that cuts at ``side`` and leaves room for the tokens around a source."""
+        tokenizer = parse_tokenizer(serialized)
+        if self._languages is not None:
+            # One tokenizer serves all languages: special tokens are put around what it gives.
+            tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
+        if side is not None:
+            try:
+                tokenizer.enable_truncation(self._max_length - around, direction=side)
+            except BaseException as error:  # a Rust panic is no Exception
+                _reraise_unless_tokenizers(error)
+                raise _unreadable(error) from error
+        return tokenizer
+
+    def _checked(self, text: Text, prompt: str) -> Text:
+        parts = (prompt, text) if isinstance(text, str) else (prompt, *text)
+        length = sum(map(len, parts))
+        if length > self._max_characters:
+            raise InputTooLongError(
+                f"{length} characters, at most {self._max_characters} are tokenized; "
+                f"pass a shorter text, or load with a larger max_characters"
+            )
+        return prompt + text if isinstance(text, str) else (prompt + text[0], text[1])
+
+    def _encodings(self, texts: Sequence[Text], side: str | None, around: int) -> list[Encoding | InputError]:
+        if not texts:
+            return []
+        try:
+            tokenizer = self._tokenizer(side, around)
+        except InputError as error:
+            # One for each text: an error carries the place of its input.
+            return [type(error)(*error.args) for _ in texts]
+        try:
+            # The fast one leaves out which text a token stands for, and pieces are looked up by it.
+            encode = tokenizer.encode_batch if self._pieces else tokenizer.encode_batch_fast
+            return list(encode(list(texts)))
+        except BaseException as error:  # a Rust panic is no Exception
+            _reraise_unless_tokenizers(error)
+            if len(texts) == 1:
+                return [TokenizationError(f"the tokenizer cannot read the text: {error}")]
+            return [self._encodings([text], side, around)[0] for text in texts]
+
+    def _prompt_length(self, prompt: str) -> int:
+        """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""
+        (encoding,) = self._encodings([prompt], None, 0)
+        ids = [] if isinstance(encoding, InputError) else encoding.ids
+        return len(ids) - (bool(ids) and ids[-1] in self._info.special_ids)
+
+
+def parse_tokenizer(serialized: str) -> Tokenizer:
+    """A tokenizer that neither cuts nor pads.
+
+    Args:
+        serialized: the content of ``tokenizer.json``.
+
+    Raises:
+        TokenizerFileError: it is none that the tokenizers library reads.
+    """
+    try:
+        tokenizer = Tokenizer.from_str(serialized)
+        tokenizer.no_truncation()
+        tokenizer.no_padding()
+    except BaseException as error:  # a Rust panic is no Exception
+        _reraise_unless_tokenizers(error)
+        raise _unreadable(error) from error
+    return tokenizer
+
+
+def _unreadable(error: BaseException) -> TokenizerFileError:
+    return TokenizerFileError(f"the tokenizer cannot be read: {error}; compile the artifact again")
+
+
+def _reraise_unless_tokenizers(error: BaseException) -> None:
+    """Let interrupts through; keep a panic of the Rust library, which derives from BaseException."""
+    if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
+        raise error

@@ -1,0 +1,56 @@
+"""A search for the fastest multiplication leaves its winner in the manifest, its times for the next."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch._inductor import select_algorithm
+from torch._inductor.runtime.cache_dir_utils import default_cache_dir
+
+from precast.artifacts.reader import read_manifest
+from precast.compiler.lowering.autotune_log import recorded_searches
+from tests.support.artifacts import TinyModels, tiny_artifact
+
+
+def test_winners_are_recorded_and_kept(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
+    checkpoint = tiny["hidden"].checkpoint
+    options = {"backend": "inductor", "prepack": True, "autotune": True, "dtype": "fp32"}
+    first = read_manifest(tiny_artifact(checkpoint, tmp_path / "first", **options))
+    (variant,) = first.graphs["encode"].variants
+    assert variant.choices, "no search was recorded"
+    assert all("x" in searched and winner for searched, winner in variant.choices.items())
+
+    searches = counted_searches(monkeypatch)
+    for entry in (tmp_path / "cache" / "graphs").rglob("lowered.json"):
+        entry.unlink()
+    second = read_manifest(tiny_artifact(checkpoint, tmp_path / "second", **options))
+    assert second.graphs["encode"].variants[0].choices == variant.choices
+    assert not searches, "what was measured once was measured again"
+
+
+def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    measured: list[object] = []
+    benchmark: Any = select_algorithm.AlgorithmSelectorCache.benchmark
+
+    def counting(*args: Any, **kwargs: Any) -> Any:
+        measured.append(args)
+        return benchmark(*args, **kwargs)
+
+    monkeypatch.setattr(select_algorithm.AlgorithmSelectorCache, "benchmark", counting)
+    return measured
+
+
+def test_a_folder_that_the_user_named_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
+    with recorded_searches():
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere/else"
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
+    with recorded_searches():
+        assert os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("inductor")
+    assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()

@@ -1,0 +1,124 @@
+"""Measured costs: medians through the replay that serves, and an end to how long that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from precast.artifacts.reader import read_manifest
+from precast.compiler.buckets import profile as measuring
+from precast.compiler.buckets.profile import BUDGET, RUNS, measure, measure_graph
+from precast.graphs.seq2seq import GenerateLimits
+from precast.runtime.encoder.packing import fill
+from precast.runtime.replay import HostBuffers, Replay
+from precast.runtime.io.tokens import Tokens
+from tests.support.artifacts import TinyModels
+from tests.support.generating import t5
+
+
+@dataclass
+class Machine:
+    """Runs take what ``cost`` says, on a clock of its own."""
+
+    cost: Callable[[int], float]
+    now: float = 0.0
+    ran: list[int] = field(default_factory=list)
+
+    def run(self, size: int) -> None:
+        self.ran.append(size)
+        self.now += self.cost(size)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_each_size_is_measured_by_the_median_of_its_runs() -> None:
+    machine = Machine(lambda size: 1e-3 + 1e-5 * size)
+    slow = [0]
+
+    def run(size: int) -> None:
+        machine.run(size)
+        slow[0] += 1
+        if slow[0] % 3 == 0:
+            machine.now += 0.02  # every third run is disturbed
+
+    found = measure(run, (16, 64, 1024), largest=5000, clock=machine.clock)
+    assert found.seconds == pytest.approx((1.16e-3, 1.64e-3, 11.24e-3)) and found.upto == 1024
+    assert machine.ran == [16, 16, 64, 1024, *[1024] * RUNS, *[64] * RUNS, *[16] * RUNS]
+
+
+def test_what_takes_too_long_is_told_in_proportion() -> None:
+    machine = Machine(lambda size: 1e-2 * size)
+    found = measure(machine.run, (16, 64, 128, 256, 512), largest=5000, clock=machine.clock)
+    assert found.upto == 128
+    assert found.seconds == pytest.approx((0.16, 0.64, 1.28, 2.56, 5.12))
+    assert machine.ran.count(128) == 1, "a run that takes long is not repeated"
+
+
+def test_a_ladder_that_begins_high_is_climbed_from_below() -> None:
+    machine = Machine(lambda size: 1e-2 * size)
+    found = measure(machine.run, (16_384,), largest=50_000, clock=machine.clock)
+    assert found.upto == 128 and found.seconds == pytest.approx((163.84,))
+    assert machine.now < 3 * BUDGET
+
+
+def test_no_batch_is_larger_than_the_limits_allow() -> None:
+    machine = Machine(lambda size: 1e-4 * size)
+    found = measure(machine.run, (16, 32, 64), largest=40, clock=machine.clock)
+    assert found.upto == 32 and max(machine.ran) == 32
+    small = measure(machine.run, (16, 32), largest=3, clock=machine.clock)
+    assert small.upto == 3 and small.seconds == pytest.approx((16e-4, 32e-4))
+
+
+def test_a_clock_that_stands_still_gives_no_cost_of_nothing() -> None:
+    assert min(measure(lambda size: None, (16, 32), largest=99, clock=lambda: 0.0).seconds) > 0
+
+
+@given(
+    sizes=st.sets(st.integers(1, 16_384), min_size=1, max_size=20).map(sorted),
+    constant=st.floats(1e-5, 0.1),
+    each=st.floats(1e-8, 1e-2),
+)
+def test_it_ends_in_time(sizes: list[int], constant: float, each: float) -> None:
+    """Where a batch costs a constant and so much a token, as batches do."""
+    machine = Machine(lambda size: constant + each * size)
+    found = measure(machine.run, sizes, largest=1 << 24, clock=machine.clock)
+    least = machine.cost(min(sizes[0], 16))
+    assert machine.now <= 2 * BUDGET + 2 * least
+    for size, seconds in zip(sizes, found.seconds, strict=True):
+        assert seconds == pytest.approx(machine.cost(min(size, found.upto)) * max(1, size / found.upto))
+
+
+@pytest.mark.parametrize(("length", "longest"), [(5, 16), (64, 32)])
+def test_batches_are_of_the_bucket_and_within_the_limits(
+    tiny: TinyModels, monkeypatch: pytest.MonkeyPatch, length: int, longest: int
+) -> None:
+    folder: Path = tiny["embed"].artifact
+    manifest = read_manifest(folder)
+    met: set[int] = set()
+
+    def watched(replay: Replay, batch: list[Tokens]) -> HostBuffers:
+        lengths = [len(item) for item in batch]
+        met.add(sum(lengths))
+        assert len(batch) <= manifest.limits.max_batch and max(lengths) <= longest
+        return fill(replay, batch)
+
+    monkeypatch.setattr(measuring, "fill", watched)
+    found = measure_graph(folder, manifest, "encode", length)
+    assert found.upto == 128 and met == set(manifest.graphs["encode"].ladder.buckets)
+    assert len(found.seconds) == 4 and all(np.isfinite(found.seconds)) and min(found.seconds) > 0
+
+
+def test_sources_are_measured_as_they_are_admitted(tmp_path: Path) -> None:
+    artifact = t5(tmp_path).artifact
+    manifest = read_manifest(artifact)
+    assert isinstance(manifest.limits, GenerateLimits)
+    found = measure_graph(artifact, manifest, "admit", 10)
+    assert len(found.seconds) == len(manifest.graphs["admit"].ladder.buckets) and min(found.seconds) > 0
+    assert found.upto == manifest.limits.max_tokens

@@ -1,0 +1,246 @@
+"""Ladders in artifacts: fitted to traffic, measured where that says something, captured as they are."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+import precast
+from precast.artifacts.manifest import EmbedInfo, Manifest
+from precast.artifacts.reader import read_manifest
+from precast.compiler.buckets import select as ladders
+from precast.compiler.errors import CompileError, TrafficError
+from precast.compiler.buckets.fit import fit_ladder
+from precast.compiler.buckets.select import CALL_TOKENS
+from precast.compiler.buckets.profile import Measured, measure_graph
+from precast.compiler.buckets.workload import Batching, batch_sizes, parse_traffic
+from precast.graphs.costs import Costs
+from precast.graphs.encode import BATCH_TOKENS, Limits, encode_signature
+from precast.graphs.generation import generation_ladder
+from precast.runtime import Encoder
+from precast.runtime.graph_checks import output_of
+from precast.runtime.load import start_engine
+from precast.runtime.backends import opening
+from precast.runtime.replay import Graph
+from precast.runtime.backends.graph_loader import open_graph
+from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, TinyModels, tiny_artifact
+from tests.support.random_requests import write_t5
+from tests.support.fake_device import FakeDevice
+
+INPUTS = [[5] * length for length in (1, 3, 31, 7, 7, 20, 12)]
+LENGTHS = {"lengths": {"3": 30, "9": 5, "27": 8, "500": 1}, "together": {"1": 5, "4": 2}}
+
+
+def written(folder: Path, content: Any) -> Path:
+    path = folder / "lengths.json"
+    path.write_text(json.dumps(content), "utf-8")
+    return path
+
+
+def test_an_artifact_has_the_best_ladder_for_its_traffic(tiny: TinyModels, tmp_path: Path) -> None:
+    traffic = written(tmp_path, LENGTHS)
+    artifact = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, graphs=3)
+    manifest, usual = read_manifest(artifact), read_manifest(tiny["embed"].artifact)
+    graph = manifest.graphs["encode"]
+    demand = batch_sizes(parse_traffic(LENGTHS), Batching(MAX_LENGTH, MAX_BATCH, MAX_TOKENS, MAX_TOKENS))
+    assert graph.ladder == fit_ladder("tokens", demand, lambda sizes: sizes + CALL_TOKENS, 3, MAX_TOKENS)
+    assert len(graph.ladder.buckets) == 3 and graph.ladder != usual.graphs["encode"].ladder
+    assert graph.costs is None, "what a portable graph takes here says nothing of other machines"
+    (note,) = [note for note in manifest.notes if "traffic" in note]
+    assert "encode is fitted to traffic: 3 buckets" in note and "modelled cost of the usual 4" in note
+    with precast.load(artifact) as engine, precast.load(tiny["embed"].artifact) as other:
+        np.testing.assert_allclose(engine.embed(INPUTS), other.embed(INPUTS), atol=1e-5)
+
+
+def test_without_a_number_a_fitted_ladder_has_as_many_buckets(tiny: TinyModels, tmp_path: Path) -> None:
+    traffic = written(tmp_path, list(range(1, 33)))
+    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic))
+    assert len(manifest.graphs["encode"].ladder.buckets) == 4
+    flat = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "b", traffic=traffic, graphs=1)
+    assert read_manifest(flat).graphs["encode"].ladder.buckets == (MAX_TOKENS,)
+    with precast.load(flat) as engine:
+        assert engine.embed(INPUTS).shape == (len(INPUTS), 16)
+
+
+def test_what_was_measured_decides_and_is_measured_again(
+    tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By these costs nothing but batches of 32 and fewer are worth a graph of their own."""
+    seconds = {16: 1.0, 32: 1.1, 64: 8.0, 128: 8.0}
+    asked: list[tuple[tuple[int, ...], int]] = []
+
+    def told(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
+        assert name == "encode" and folder.is_dir()
+        buckets = manifest.graphs[name].ladder.buckets
+        asked.append((buckets, length))
+        costs = Costs(tuple(seconds), tuple(seconds.values())).at(np.array(buckets))
+        return Measured(tuple(costs.tolist()), 64)
+
+    monkeypatch.setattr(ladders, "measure_graph", told)
+    monkeypatch.setattr(ladders, "worth_measuring", lambda work: True)
+    traffic = written(tmp_path, {"lengths": {"20": 1}, "together": {"1": 1, "3": 1}})
+    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic))
+    assert asked == [((16, 32, 64, 128), 20), ((24, 128), 20)]
+    graph = manifest.graphs["encode"]
+    assert graph.ladder.buckets == (24, 128) and graph.costs == pytest.approx((1.05, 8.0))
+    assert any("measured cost of the usual 4" in note for note in manifest.notes)
+    assert any("costs of encode above 64 tokens are in proportion" in note for note in manifest.notes)
+
+
+def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path: Path) -> None:
+    usual = read_manifest(compiled).graphs["encode"]
+    assert usual.costs is not None and len(usual.costs) == len(usual.ladder.buckets)
+    options: dict[str, Any] = {"backend": "inductor", "prepack": False}
+    checkpoint, traffic = tiny["classify"].checkpoint, written(tmp_path, LENGTHS)
+    fitted = read_manifest(
+        tiny_artifact(checkpoint, tmp_path / "a", traffic=traffic, graphs=2, **options)
+    ).graphs["encode"]
+    assert len(fitted.ladder.buckets) == 2 and fitted.ladder.top == usual.ladder.top
+    assert fitted.costs is not None and len(fitted.costs) == 2
+    assert fitted.variants == usual.variants, "a ladder changes no graph"
+    with precast.load(tmp_path / "a") as engine, precast.load(compiled) as other:
+        for one, theirs in zip(engine.encode(INPUTS), other.encode(INPUTS), strict=True):
+            np.testing.assert_allclose(one.logits, theirs.logits, atol=1e-5)
+    unverified = tiny_artifact(checkpoint, tmp_path / "b", verify=False, **options)
+    assert read_manifest(unverified).graphs["encode"].costs is None
+
+
+def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
+    options: dict[str, Any] = {
+        "backend": "reference", "verify": False, "max_length": 32, "max_target_length": 12,
+        "max_tokens": 2048, "max_batch": 64, "max_rows": 6,
+    }  # fmt: skip
+    traffic = written(tmp_path, {"lengths": {"10": 1}, "together": {"1": 1, "200": 1}})
+    checkpoint = write_t5(tmp_path / "model")
+    manifest = precast.compile(checkpoint, tmp_path / "a", traffic=traffic, **options)
+    assert isinstance(manifest.limits, precast.graphs.seq2seq.GenerateLimits)
+    # Batches of 1, of 64 and of the 8 that 200 leave; none is as large as an engine would admit.
+    assert manifest.graphs["admit"].ladder.buckets == (16, 80, 640, 2048)
+    for name, graph in manifest.graphs.items():
+        assert name == "admit" or graph.ladder == generation_ladder(name, manifest.limits, "cpu")
+        assert graph.costs is None
+    with precast.load(tmp_path / "a") as engine:
+        assert len(engine.generate([[5, 6, 7]], max_new_tokens=3)[0].token_ids) > 0
+
+
+def test_batches_are_those_of_an_engine_that_is_told_nothing(tiny: TinyModels, tmp_path: Path) -> None:
+    """On a CPU ``BATCH_TOKENS``, whatever the artifact could take."""
+    traffic = written(tmp_path, {"lengths": [32], "together": {"140": 1}})
+    manifest = precast.compile(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, backend="reference")
+    assert manifest.limits.max_tokens > 2 * BATCH_TOKENS and 140 * 32 > 2 * BATCH_TOKENS
+    rest = 140 * 32 % BATCH_TOKENS
+    assert manifest.graphs["encode"].ladder.buckets == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
+
+
+@pytest.mark.parametrize(
+    ("content", "graphs", "error", "says"),
+    [
+        ([], None, TrafficError, "lengths is empty"),
+        ([1], 0, CompileError, "graphs must be positive, found 0"),
+        (None, 4, CompileError, "graphs is for a ladder that is fitted"),
+    ],
+)
+def test_what_cannot_be_fitted_is_refused(
+    content: Any, graphs: int | None, error: type[CompileError], says: str, tiny: TinyModels, tmp_path: Path
+) -> None:
+    traffic = None if content is None else written(tmp_path, content)
+    with pytest.raises(error, match=says):
+        tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, graphs=graphs)
+    assert not (tmp_path / "a").exists()
+    with pytest.raises(TrafficError, match="cannot be read"):
+        tiny_artifact(tmp_path / "no checkpoint", tmp_path / "a", traffic=tmp_path / "gone.json")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The artifact's portable program as the fake device's only kernel."""
+
+    device: FakeDevice
+    program: Graph
+    counts: bool
+    """Whether the program wants the positions counted, as CUDA's graphs do not."""
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        return self.device.kernel(self.compute, inputs, [(len(inputs["cu_seqlens"]) - 1, 16)])
+
+    def compute(self, inputs: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> None:
+        given = dict(inputs)
+        if self.counts:
+            longest = max(2, int(given["cu_seqlens"].diff().max()))
+            given["key_positions"] = torch.arange(longest, dtype=torch.int32)
+        (found,) = self.program(given)
+        outputs[0].copy_(found)
+
+
+def for_cuda(manifest: Manifest) -> Manifest:
+    """The manifest that a compilation for CUDA would have written."""
+    graph, limits, answer = manifest.graphs["encode"], manifest.limits, manifest.answer
+    assert isinstance(limits, Limits) and isinstance(answer, EmbedInfo)
+    signature = encode_signature(
+        limits, output_of(manifest), device="cuda", token_types=True, prompt_lengths=not answer.include_prompt
+    )
+    graph = graph.model_copy(update={"signature": signature})
+    build = manifest.build.model_copy(update={"device": "cuda"})
+    return manifest.model_copy(update={"graphs": {"encode": graph}, "build": build})
+
+
+def on_fake_device(folder: Path, device: FakeDevice, patch: pytest.MonkeyPatch) -> Encoder:
+    """An engine of the artifact, as if it had been compiled for CUDA."""
+    manifest = read_manifest(folder)
+    counts = any(buffer.name == "key_positions" for buffer in manifest.graphs["encode"].signature.inputs)
+    kernel = Kernel(device, open_graph(folder, manifest, "encode"), counts)
+    patch.setattr(opening, "CudaDevice", lambda index: device)
+    patch.setattr(opening, "_on_device", lambda weights, name: weights)
+    patch.setattr(opening, "_open_on_cuda", lambda *arguments: kernel)
+    engine: Encoder = start_engine(folder, for_cuda(manifest))
+    return engine
+
+
+def test_captured_buckets_are_measured_largest_first(
+    tiny: TinyModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device, folder = FakeDevice(3), tiny["embed"].artifact
+    on_fake_device(folder, device, monkeypatch).close()
+    found = measure_graph(folder, for_cuda(read_manifest(folder)), "encode", 8)
+    assert found.upto == MAX_TOKENS and len(found.seconds) == 4 and min(found.seconds) > 0
+    assert device.violations == [] and device.live_blocks() == 0
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    lengths=st.dictionaries(st.integers(1, 60), st.integers(1, 1000), min_size=1, max_size=8),
+    together=st.dictionaries(st.integers(1, 40), st.integers(1, 1000), min_size=1, max_size=4),
+    graphs=st.integers(1, 6),
+)
+def test_exactly_the_fitted_buckets_are_captured(
+    tiny: TinyModels, lengths: dict[int, int], together: dict[int, int], graphs: int
+) -> None:
+    traffic = {
+        "lengths": {str(length): count for length, count in lengths.items()},
+        "together": {str(size): count for size, count in together.items()},
+    }
+    device = FakeDevice(3)
+    with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
+        folder = Path(name)
+        artifact = tiny_artifact(
+            tiny["embed"].checkpoint, folder / "a", traffic=written(folder, traffic), graphs=graphs,
+            verify=False,
+        )  # fmt: skip
+        ladder = read_manifest(artifact).graphs["encode"].ladder
+        assert 1 <= len(ladder.buckets) <= graphs and ladder.top == MAX_TOKENS
+        with precast.load(artifact) as expected, on_fake_device(artifact, device, patch) as engine:
+            np.testing.assert_allclose(engine.embed(INPUTS), expected.embed(INPUTS), atol=1e-5)
+            captured = [capture.bucket for capture in engine.stats().captures]
+    assert captured == list(reversed(ladder.buckets))
+    assert device.violations == []

@@ -1,0 +1,133 @@
+"""Whether eight bits gain speed: how it is measured, and what becomes of an artifact that is no faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import precast
+from precast.artifacts import host
+from precast.compiler import pipeline
+from precast.compiler.errors import NoGainError
+from precast.compiler.verify.speed import (
+    BUDGET,
+    COUNTS,
+    VISITS,
+    Ask,
+    Open,
+    ask_encoder,
+    ask_seq2seq,
+    described,
+    measure_gain,
+)
+from tests.support.artifacts import TinyModels, tiny_checkpoint, tiny_config
+from tests.support.generating import t5
+
+on_avx512 = pytest.mark.skipif(
+    not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="its kernels are for AVX-512"
+)
+
+
+@dataclass
+class Machine:
+    """Engines that take ``costs[name]`` seconds an input, on a clock of its own."""
+
+    costs: dict[str, float]
+    now: float = 0.0
+    calls: int = 0
+    opened: list[str] = field(default_factory=list)
+    are_open: int = 0
+
+    def opening(self, name: str) -> Open:
+        @contextmanager
+        def opened() -> Iterator[str]:
+            assert self.are_open == 0, "two engines would wait for each other's threads"
+            self.opened.append(name)
+            self.are_open += 1
+            yield name
+            self.are_open -= 1
+
+        return opened
+
+    def ask(self, name: str, count: int) -> None:
+        self.calls += 1
+        # Every second call is disturbed, whoever is asked.
+        self.now += self.costs[name] * count * (1 + self.calls % 2)
+
+    def clock(self) -> float:
+        return self.now
+
+
+def test_the_least_times_of_engines_in_turns_are_compared() -> None:
+    machine = Machine({"bf16": 0.002, "int8": 0.0008})
+    found = measure_gain(machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock)
+    assert found == pytest.approx({count: 2.5 for count in COUNTS})
+    assert machine.opened == ["bf16", "int8"] * VISITS
+    assert machine.now < 2 * VISITS * len(COUNTS) * (BUDGET + 1)
+
+
+def test_an_answer_that_takes_long_is_measured_once_a_visit() -> None:
+    machine = Machine({"bf16": 2 * BUDGET, "int8": BUDGET})
+    measure_gain(machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock)
+    assert machine.calls == 2 * VISITS * len(COUNTS) * 2, "one call that warms up, one that counts"
+
+
+def test_a_gain_is_told_and_no_gain_is_refused() -> None:
+    assert "beside bf16" in described({1: 1.5, 32: 2.0}, "bf16")
+    assert "0.90 times for 1 and 1.50 times for 32" in described({1: 0.9, 32: 1.5}, "bf16")
+    for none in ({1: 1.0, 32: 1.0}, {1: 1.2, 32: 0.7}):
+        with pytest.raises(NoGainError, match="Leave quantize out, or keep .* --no-check-speed"):
+            described(none, "fp32")
+
+
+def test_engines_of_both_kinds_are_asked_within_their_limits(tiny: TinyModels, tmp_path: Path) -> None:
+    with precast.load(tiny["embed"].artifact) as encoder:
+        assert all(len(ask_encoder(encoder, count)) == count for count in COUNTS)
+    with precast.load(t5(tmp_path).artifact) as seq2seq:
+        for count in COUNTS:
+            answers = ask_seq2seq(seq2seq, count)
+            assert [len(one.token_ids) for one in answers] == [1 + 16] * count
+
+
+@on_avx512
+def test_an_artifact_of_eight_bits_is_kept_only_where_it_is_faster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint = tiny_checkpoint("embed", tmp_path / "model", config=tiny_config())
+    asked: list[str | None] = []
+
+    def watched(found: Callable[[], Any]) -> Open:
+        @contextmanager
+        def opened() -> Iterator[Any]:
+            with found() as engine:
+                asked.append(engine.manifest.build.quantization)
+                yield engine
+
+        return opened
+
+    def measured(gain: float) -> Callable[[Open, Open, Ask], dict[int, float]]:
+        def measure(plain: Open, quantized: Open, ask: Ask) -> dict[int, float]:
+            assert min(measure_gain(watched(plain), watched(quantized), ask).values()) > 0
+            return {1: gain}
+
+        return measure
+
+    def compiled(name: str) -> precast.Manifest:
+        return precast.compile(checkpoint, tmp_path / "out" / name, quantize="int8", max_tokens=256)
+
+    monkeypatch.setattr(pipeline, "measure_gain", measured(1.25))
+    manifest = compiled("faster")
+    assert asked == [None, "int8"] * VISITS
+    assert any("1.25 times for 1" in note for note in manifest.notes) and manifest.parity is not None
+    with precast.load(tmp_path / "out" / "faster") as engine:
+        assert engine.manifest == manifest and len(engine.encode([[5, 6]])) == 1
+
+    monkeypatch.setattr(pipeline, "measure_gain", measured(0.75))
+    with pytest.raises(NoGainError, match="0.75 times for 1; nothing was written"):
+        compiled("slower")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["faster"]

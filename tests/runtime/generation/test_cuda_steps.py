@@ -1,0 +1,319 @@
+"""Generation on a device that does everything late: the same tokens, and no work that nothing orders."""
+
+from __future__ import annotations
+
+from concurrent.futures import CancelledError
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from precast.runtime.errors import DeviceFailedError
+from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.cuda.stepper import CapturedStepper
+from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.stepper import Launch
+from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.io.tokens import Tokens
+from tests.support.random_requests import (
+    ASKED,
+    answer_alone,
+    asked,
+    assert_empty,
+    assert_same_answer,
+    beams,
+    endless,
+    greedy,
+)
+from tests.support.fake_device import FakeDevice, FakeStream
+from tests.support.fake_generation import fake_engine
+from tests.support.generation import Model, request
+from tests.support.script import Moment, Script
+from tests.support.scripted_steps import ask, wait_until, wait_until_idle
+
+SEEDS = st.integers(0, 2**32 - 1)
+
+
+class Told:
+    """Tells a test of every launch before it is begun."""
+
+    def __init__(self, stepper: CapturedStepper, before_launch: Any) -> None:
+        self._stepper = stepper
+        self._before_launch = before_launch
+        self.launches = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stepper, name)
+
+    def launch(self, batch: ActiveBatch, steps: int) -> Launch:
+        self.launches += 1
+        self._before_launch(self.launches)
+        return self._stepper.launch(batch, steps)
+
+
+def test_every_mode(model: Model, alone: GenerationWorker) -> None:
+    device = FakeDevice()
+    engine = fake_engine(model, device)
+    made = [request(list(source), plan) for source, plan in ASKED]
+    for one in made:
+        engine.offer(one)
+    for asked_for, found in zip(ASKED, made, strict=True):
+        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, asked_for))
+    engine.close()
+    assert device.violations == []
+    assert device.live_blocks(("device", "stream", "pool")) == 0, "closing keeps memory"
+
+
+@given(
+    moments=st.lists(
+        st.tuples(st.integers(0, 12), asked(), st.none() | st.none() | st.integers(0, 6)),
+        min_size=1, max_size=7,
+    ),
+    self_pages=st.sampled_from([8, 12, 40]),
+    cross_pages=st.sampled_from([2, 3, 12]),
+    patience=st.integers(0, 4),
+    steps_per_look=st.integers(1, 4),
+    seed=SEEDS,
+)  # fmt: skip
+@settings(max_examples=40, deadline=None)
+def test_every_request_gets_what_it_gets_alone(
+    model: Model,
+    alone: GenerationWorker,
+    moments: list[Moment],
+    self_pages: int,
+    cross_pages: int,
+    patience: int,
+    steps_per_look: int,
+    seed: int,
+) -> None:
+    """Also where it ends in the middle of a launch, is cancelled between two, or is encoded late."""
+    device, script = FakeDevice(seed), Script(moments)
+    engine = fake_engine(
+        model, device, self_pages=self_pages, cross_pages=cross_pages, patience=patience,
+        steps_per_look=steps_per_look, wrap=lambda stepper: Told(stepper, script.act),
+    )  # fmt: skip
+    script.engine = engine
+    script.finish()
+    script.assert_as_alone(alone)
+    assert_empty(engine)
+    assert engine.stats().failed == 0
+    engine.close()
+    assert device.violations == []
+
+
+class Holding(FakeDevice):
+    """One stream of which may be held: its work is not done until it is let go."""
+
+    held: FakeStream | None = None
+
+    def _step(self) -> bool:
+        others = [stream for stream in self._streams if stream is not self.held]
+        self._streams, every = others, self._streams
+        try:
+            return super()._step()
+        finally:
+            self._streams = every
+
+
+def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: GenerationWorker) -> None:
+    """Others decode on; the late one joins once its source is there, and gets what it gets alone."""
+    device = Holding(3)
+    first, late = ((5, 9, 4, 30, 2), endless()), ASKED[1]
+    made = [request(list(one[0]), one[1]) for one in (first, late)]
+    told: list[Told] = []
+    joined: list[bool] = []
+
+    def act(launch: int) -> None:
+        if launch == 2:
+            device.held = told[0]._admit._replay._pipeline.compute
+            engine.offer(made[1])
+        if launch > 3 and device.held is not None:
+            assert engine.stats().running == 2, "it was not admitted"
+            joined.append(made[1].admitted > 0)
+        if launch == 8:
+            device.held = None
+
+    def wrap(stepper: CapturedStepper) -> Told:
+        told.append(Told(stepper, act))
+        return told[0]
+
+    engine = fake_engine(model, device, patience=0, steps_per_look=2, wrap=wrap)
+    engine.offer(made[0])
+    for one, found in zip((first, late), made, strict=True):
+        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+    engine.close()
+    assert joined == [False] * 5, "it joined before its source was there"
+    assert device.violations == []
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_launch_that_nobody_looked_at_keeps_its_memory(
+    model: Model, alone: GenerationWorker, seed: int
+) -> None:
+    """It brought rows to the device, all of them were cancelled, and its slot comes to be used again."""
+    device = Holding(seed)
+    device.eagerness = 0.0
+    told: list[Told] = []
+    first, second = request([5, 6], endless()), request([8, 9, 4], endless())
+    later = [((36,), endless(17)), ((7, 7, 3), endless(13))]
+    made: list[GenerateRequest] = []
+
+    def act(launch: int) -> None:
+        if launch == 1:
+            engine.offer(second)
+        if second.admitted and not second.future.cancelled():
+            # This launch brings the second one's rows.
+            assert first.future.cancel() and second.future.cancel()
+        elif len(made) == 1:
+            made.append(ask(engine, later[1]))
+        elif made:
+            device.held = None
+
+    def wrap(stepper: CapturedStepper) -> Told:
+        told.append(Told(stepper, act))
+        return told[0]
+
+    engine = fake_engine(model, device, patience=0, steps_per_look=1, like=first, wrap=wrap)
+    engine.offer(first)
+    wait_until(lambda: second.future.cancelled())
+    wait_until_idle(engine)
+    # Nothing of the steps goes on until the slot is used again; sources are encoded meanwhile.
+    device.held, device.eagerness = told[0]._stream, 0.9
+    made.append(ask(engine, later[0]))
+    wait_until(lambda: len(made) == 2)
+    for one, found in zip(later, made, strict=True):
+        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+    engine.close()
+    assert device.violations == []
+
+
+@pytest.mark.parametrize("steps", [3, 5])
+def test_a_stop_within_a_launch(model: Model, alone: GenerationWorker, steps: int) -> None:
+    """No token behind the end, whatever the launch still had to do; and the rows serve others at once."""
+    device = FakeDevice(1)
+    engine = fake_engine(model, device, steps_per_look=steps, self_pages=2, cross_pages=2)
+    for length in range(2, 12):
+        one = ((7, 7, 3), endless(length))
+        found = ask(engine, one).future.result(timeout=60)
+        assert_same_answer(found, answer_alone(alone, one))
+        assert len(found.sequences[0].token_ids) == length
+    engine.close()
+    assert device.violations == []
+
+
+def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> None:
+    device, victim = FakeDevice(2), request([5, 6], endless())
+    after = ((36,), greedy(17))
+    late: list[Any] = []
+
+    def act(launch: int) -> None:
+        if launch == 3:
+            assert victim.future.cancel()
+            late.append(ask(engine, after))
+
+    engine = fake_engine(
+        model, device, patience=0, self_pages=2, cross_pages=2, wrap=lambda stepper: Told(stepper, act)
+    )
+    engine.offer(victim)
+    with pytest.raises(CancelledError):
+        victim.future.result(timeout=60)
+    wait_until(lambda: bool(late))
+    assert_same_answer(late[0].future.result(timeout=60), answer_alone(alone, after))
+    wait_until_idle(engine)
+    assert_empty(engine)
+    engine.close()
+    assert device.violations == []
+
+
+def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationWorker) -> None:
+    device, plan = FakeDevice(5), beams(3, 14)
+    engine = fake_engine(model, device, like=request([0], plan))
+    before = engine.stats()
+    assert [info.bucket for info in before.captures if info.bucket in (12, 6, 3)]
+    made = [ask(engine, ((7, 7, at), plan)) for at in range(2, 9)]
+    for at, one in enumerate(made):
+        assert_same_answer(one.future.result(timeout=60), answer_alone(alone, ((7, 7, at + 2), plan)))
+    assert engine.stats().captures == before.captures
+    engine.close()
+    assert device.violations == []
+
+
+def test_a_processor_between_captured_steps(model: Model) -> None:
+    """It sees what was written and changes what is chosen, beside requests that have none."""
+    seen: list[int] = []
+
+    def count_up(ids: Tensor, scores: Tensor) -> Tensor:
+        seen.append(ids.shape[1])
+        scores[:] = -1.0
+        scores[:, 2 + ids.shape[1]] = 5.0
+        return scores
+
+    device = FakeDevice(7)
+    engine = fake_engine(model, device, steps_per_look=3)
+    counted = request([4, 5], endless(9), processors=(count_up,))
+    engine.offer(counted)
+    found = counted.future.result(timeout=60).sequences[0].token_ids
+    assert found.tolist() == [0, *range(3, 11)] and seen == list(range(1, 9))
+    engine.close()
+    assert device.violations == []
+
+
+def test_tokens_as_they_come(model: Model, alone: GenerationWorker) -> None:
+    pieces: list[np.ndarray] = []
+    device = FakeDevice(8)
+    engine = fake_engine(model, device, steps_per_look=2)
+    one = ((7, 7, 3), endless(13))
+    made = request(list(one[0]), one[1], on_tokens=pieces.append)
+    engine.offer(made)
+    found = made.future.result(timeout=60)
+    assert_same_answer(found, answer_alone(alone, one))
+    np.testing.assert_array_equal(np.concatenate(pieces), found.sequences[0].token_ids[1:])
+    assert max(map(len, pieces)) <= 2
+    engine.close()
+    assert device.violations == []
+
+
+def test_sources_encoded_beside_requests(model: Model, alone: GenerationWorker) -> None:
+    device = FakeDevice(9)
+    engine = fake_engine(model, device)
+    made = ask(engine, ASKED[0])
+    tokens = [Tokens(np.array(ids, np.int32), None) for ids in ([5, 6, 7], [8])]
+    for here, there in zip(engine.encode(tokens), alone.encode(tokens), strict=True):
+        found, expected = here.result(timeout=60).hidden, there.result(timeout=60).hidden
+        assert found is not None and expected is not None
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert_same_answer(made.future.result(timeout=60), answer_alone(alone, ASKED[0]))
+    engine.close()
+    assert device.violations == []
+
+
+@given(seed=SEEDS, call=st.integers(0, 400), work=st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_failure_anywhere_ends_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
+    """All that runs, waits or comes later meets one error, which says what to do."""
+    device = FakeDevice(seed, fail_work=call) if work else FakeDevice(seed, fail_call=call)
+    made = [request(list(source), plan) for source, plan in ASKED]
+    try:
+        engine = fake_engine(model, device)
+    except (DeviceFailedError, RuntimeError):
+        return
+    failures = []
+    for one in made:
+        try:
+            engine.offer(one)
+        except DeviceFailedError as error:
+            failures.append(error)
+            continue
+        failure = one.future.exception(timeout=60)
+        if failure is not None:
+            assert isinstance(failure, DeviceFailedError) and "engine is dead" in str(failure)
+            failures.append(failure)
+    if failures:
+        assert len(set(map(str, failures))) == 1
+        with pytest.raises(DeviceFailedError):
+            engine.offer(request([5], ASKED[0][1]))
+    engine.close()
+    assert not device.violations or failures

@@ -1,0 +1,142 @@
+"""Requests to a generation engine, drawn by hypothesis, and a tiny model that answers them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from hypothesis import strategies as st
+from transformers import T5Config, T5ForConditionalGeneration
+
+from precast.runtime.generation.outputs import GenerateOutput
+from precast.runtime.generation.sampling_params import Plan, Rule
+from precast.runtime.generation.worker import GenerationWorker
+from tests.support.generation import LIMITS, request
+
+VOCAB = 37
+EOS = 1
+START = 0
+Asked = tuple[tuple[int, ...], Plan]
+"""A source and what is asked of it."""
+
+
+def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
+    """A T5 of two layers whose targets are neither all alike nor all of one length."""
+    torch.manual_seed(0)
+    config = T5Config(
+        vocab_size=VOCAB, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
+        decoder_start_token_id=START, eos_token_id=EOS, pad_token_id=START,
+    )  # fmt: skip
+    model = T5ForConditionalGeneration(config).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_(0, spread)
+    model.save_pretrained(folder)
+    return folder
+
+
+def greedy(max_length: int = 12, **more: object) -> Plan:
+    """The plainest plan; ``more`` are fields of ``Plan``."""
+    fields = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,), **more}
+    return Plan(max_length=max_length, eos_token_ids=(EOS,), **fields)  # type: ignore[arg-type]
+
+
+def endless(max_length: int = LIMITS.max_target_length) -> Plan:
+    """One that only its length ends."""
+    return replace(greedy(max_length), eos_token_ids=())
+
+
+def beams(count: int, max_length: int = 12, **more: object) -> Plan:
+    return greedy(max_length, mode="beam", num_beams=count, num_return_sequences=count, **more)
+
+
+def samples(count: int, seed: int, max_length: int = 12, **more: object) -> Plan:
+    return greedy(max_length, mode="sample", num_return_sequences=count, seed=seed, **more)
+
+
+ASKED: list[Asked] = [
+    ((5, 9, 4, 30, 2), greedy(20)),
+    ((7, 7, 3), beams(3, 14)),
+    (tuple(range(2, 20)), samples(2, 11, 18)),
+    ((36,), greedy(17, prefix=(START, 8, 9), repetition_penalty=1.3)),
+]
+"""One of each mode, on both sides of a page."""
+
+
+@st.composite
+def plans(draw: st.DrawFn) -> Plan:
+    """Every mode, prefixes of up to three tokens, rules of both kinds."""
+    prefix = (START, *draw(st.lists(st.integers(2, VOCAB - 1), max_size=2)))
+    max_length = draw(st.integers(len(prefix) + 1, 20))
+    tokens = st.integers(2, VOCAB - 1)
+    rules = tuple(
+        Rule(token, value, first=first)
+        for token, value, first in draw(
+            st.lists(
+                st.tuples(tokens, st.sampled_from([-math.inf, -3.0, 2.0]), st.integers(1, 6)), max_size=3
+            )
+        )
+    )
+    more = {
+        "prefix": prefix,
+        "rules": rules,
+        "repetition_penalty": draw(st.sampled_from([1.0, 1.0, 1.4])),
+        "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 2])),
+    }
+    mode = draw(st.sampled_from(["greedy", "beam", "sample"]))
+    if mode == "beam":
+        return beams(
+            draw(st.integers(2, 4)), max_length, **more,
+            length_penalty=draw(st.sampled_from([0.0, 1.0, 2.0])),
+            early_stopping=draw(st.sampled_from([False, True, "never"])),
+        )  # fmt: skip
+    if mode == "sample":
+        return samples(
+            draw(st.integers(1, 3)), draw(st.integers(0, 2**62)), max_length, **more,
+            temperature=draw(st.sampled_from([1.0, 0.7])), top_k=draw(st.sampled_from([0, 5])),
+            top_p=draw(st.sampled_from([1.0, 0.9])),
+        )  # fmt: skip
+    return greedy(max_length, **more)
+
+
+def asked() -> st.SearchStrategy[Asked]:
+    """Sources on both sides of a page's size."""
+    ids = st.lists(st.integers(2, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
+    return st.tuples(ids.map(tuple), plans())
+
+
+def answer_alone(engine: GenerationWorker, one: Asked) -> GenerateOutput:
+    """What an engine answers that has nothing else to do."""
+    made = request(list(one[0]), one[1])
+    engine.offer(made)
+    return made.future.result(timeout=60)
+
+
+def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
+    """The same tokens; another order only among sequences whose scores can hardly be told apart."""
+    pairs = zip(found.sequences, expected.sequences, strict=True)
+    for place, (one, other) in enumerate(pairs):
+        close = abs(one.score - other.score) <= 1e-4 * max(1.0, abs(other.score))
+        assert close, f"sequence {place} has score {one.score}, alone {other.score}"
+        if np.array_equal(one.token_ids, other.token_ids):
+            assert one.finish_reason == other.finish_reason
+            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
+            continue
+        tied = [
+            each
+            for each in expected.sequences
+            if each is not other and abs(each.score - other.score) <= 1e-4 * max(1.0, abs(other.score))
+        ]
+        assert any(np.array_equal(one.token_ids, each.token_ids) for each in tied), (
+            f"sequence {place} is {one.token_ids.tolist()}, alone {other.token_ids.tolist()}"
+        )
+
+
+def assert_empty(engine: GenerationWorker) -> None:
+    """Whatever was held has been given back."""
+    stats = engine.stats()
+    held = (stats.rows_used, stats.self_pages_used, stats.cross_pages_used, stats.waiting, stats.running)
+    assert held == (0, 0, 0, 0, 0), stats

@@ -1,0 +1,116 @@
+"""The graphs that turn logits into tokens, called by hand; and what Hugging Face makes of the same logits."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from hypothesis import reject
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from transformers import GenerationConfig, PreTrainedModel
+from transformers.generation import LogitsProcessorList
+
+from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.compiler.lowering.reference import to_program
+from precast.compiler.lowering.trace import trace
+from precast.graphs.seq2seq import GenerateLimits
+from precast.graphs.program import Program
+from precast.runtime.backends.reference import ProgramRunner
+from precast.graphs.signature import Signature
+from precast.runtime.generation.parameters import resolve
+from precast.runtime.generation.sampling_params import Plan
+from precast.runtime.generation.state import RowState
+
+Call = Callable[..., Any]
+
+
+def portable(module: nn.Module, signature: Signature) -> Call:
+    """``module`` traced, written as a portable program and read back; called like the module."""
+    names = [buffer.name for buffer in signature.inputs]
+    program = Program.from_json(to_program(trace(module.eval(), signature), names).to_json())
+    run = ProgramRunner(program, {})
+
+    def call(**buffers: Tensor) -> Tensor:
+        return run(buffers)[0]
+
+    return call
+
+
+def buffers(signature: Signature, state: RowState, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What ``signature`` takes, from the state and from what is given."""
+    known = {**state.tensors, **given}
+    return {one.name: known[one.name] for one in signature.inputs}
+
+
+def integers(values: Sequence[int] | range) -> Tensor:
+    return torch.tensor(list(values), dtype=torch.int32)
+
+
+def begin(state: RowState, rows: Sequence[int], plan: Plan, source: Sequence[int]) -> None:
+    """Write a request into the state as the engine does; its places in the pools mean nothing here."""
+    places = np.zeros(plan.max_length, np.int32)
+    state.begin(rows, plan, np.array(source, np.int32), [places] * len(rows), np.zeros(len(source), np.int32))
+
+
+def make_plan(
+    limits: GenerateLimits, vocab: int, given: Mapping[str, Any], prefix: Sequence[int] | None = None
+) -> Plan:
+    """The plan of arguments in Hugging Face's names; the checkpoint says nothing but the start token."""
+    return resolve(GenerationDefaults(decoder_start_token_id=0), limits, vocab, given, prefix)
+
+
+def hf_processors(
+    model: PreTrainedModel, given: Mapping[str, Any], source: Sequence[int], written: int
+) -> LogitsProcessorList:
+    """Those that ``generate`` would use, in its order; the draw is rejected where it refuses them.
+
+    Args:
+        model: any that generates.
+        given: arguments of the call.
+        source: token ids of the encoder.
+        written: tokens of the prefix, the start token included.
+    """
+    try:
+        config = GenerationConfig(**given, decoder_start_token_id=0)
+        model._prepare_special_tokens(config, True, device="cpu")
+        tensor = torch.tensor([list(source)])
+        model._prepare_generated_length(config, False, False, "input_ids", written, tensor)
+        return model._get_logits_processor(config, written, tensor, device="cpu")
+    except ValueError:
+        reject()
+
+
+def rule_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
+    """Arguments of a call that change its scores; token 0 is the start token, 1 and 2 may end a target."""
+    token = st.integers(1, vocab - 1)
+    # Low tokens are those that histories are made of. A bias cannot name token 0 in this form, a word can.
+    often = st.one_of(st.integers(1, 4), token)
+    sequence = st.lists(often, min_size=1, max_size=3)
+    word = st.lists(st.one_of(st.just(0), often), min_size=1, max_size=3)
+    # Eighths add up without rounding, in any order.
+    bias = st.one_of(st.integers(-24, 24).map(lambda eighths: eighths / 8), st.just(-float("inf")))
+    return {
+        "sequence_bias": st.lists(
+            st.tuples(sequence, bias).map(list), min_size=1, max_size=4, unique_by=lambda pair: tuple(pair[0])
+        ),
+        "encoder_repetition_penalty": st.sampled_from([0.6, 1.4, 3.0]),
+        "repetition_penalty": st.sampled_from([0.7, 1.2, 2.5]),
+        "no_repeat_ngram_size": st.integers(1, 4),
+        "encoder_no_repeat_ngram_size": st.integers(1, 4),
+        "bad_words_ids": st.lists(word, min_size=1, max_size=4),
+        "min_length": st.integers(1, 12),
+        "min_new_tokens": st.integers(1, 9),
+        "forced_bos_token_id": token,
+        "forced_eos_token_id": st.one_of(token, st.lists(token, min_size=1, max_size=2, unique=True)),
+        "suppress_tokens": st.lists(token, min_size=1, max_size=3, unique=True),
+        "begin_suppress_tokens": st.lists(token, min_size=1, max_size=3, unique=True),
+    }
+
+
+def some_of(values: Mapping[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
+    """At most so many of the arguments."""
+    names = st.lists(st.sampled_from(sorted(values)), max_size=most, unique=True) if values else st.just([])
+    return names.flatmap(lambda drawn: st.fixed_dictionaries({name: values[name] for name in drawn}))
