@@ -10,16 +10,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
 
-from precast.artifacts.output_info import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
+from precast.artifacts.output_info import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
 from precast.artifacts.part import Part
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs import strict_json
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import Device, Dtype, Limits, Quantization, Task
 from precast.graphs.errors import PrecastError
+from precast.graphs.generation import BUCKET_AXES
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.generation import LADDER_AXES
-from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
 
 FORMAT_VERSION = 1
@@ -96,7 +96,7 @@ class VariantInfo(Part):
 
     file: str
     max_size: Annotated[int, Field(gt=0)]
-    """The largest batch that it runs, in sizes of the axis of the graph's ladder."""
+    """The largest batch that it runs, in sizes of the axis of the graph's buckets."""
     tuned_at: Annotated[int, Field(gt=0)]
     """The size of that axis that its kernels were chosen for."""
     choices: dict[str, str]
@@ -107,7 +107,7 @@ class GraphInfo(Part):
     variants: Annotated[tuple[VariantInfo, ...], Field(min_length=1, max_length=16)]
     """By ascending ``max_size``; a batch runs on the first that holds it."""
     signature: Signature
-    ladder: Ladder
+    buckets: Buckets
     costs: tuple[Seconds, ...] | None
     """Of a batch at each bucket, measured when it was compiled. None where nothing was."""
     weights: Literal["bound", "prepacked"]
@@ -118,8 +118,8 @@ class GraphInfo(Part):
 
     @model_validator(mode="after")
     def _each_bucket_has_a_cost(self) -> GraphInfo:
-        if self.costs is not None and len(self.costs) != len(self.ladder.buckets):
-            raise ValueError(f"{len(self.costs)} costs of {len(self.ladder.buckets)} buckets")
+        if self.costs is not None and len(self.costs) != len(self.buckets.sizes):
+            raise ValueError(f"{len(self.costs)} costs of {len(self.buckets.sizes)} buckets")
         return self
 
 
@@ -180,7 +180,7 @@ class Manifest(Part):
     weights: str | None
     """The weights file; None where every graph carries its own."""
     tokenization: TokenizationInfo
-    answer: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo, Field(discriminator="kind")]
+    output: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo, Field(discriminator="kind")]
     parity: ParityInfo | None
     notes: tuple[str, ...]
     files: Annotated[dict[str, FileInfo], Field(max_length=256)]
@@ -198,12 +198,12 @@ class Manifest(Part):
 
     @model_validator(mode="after")
     def _parts_are_of_one_kind(self) -> Manifest:
-        generates = isinstance(self.answer, GenerateInfo)
+        generates = isinstance(self.output, GenerateInfo)
         if isinstance(self.limits, GenerateLimits) is not generates:
-            raise ValueError(f"answers of kind {self.answer.kind} with {self.limits}")
-        if generates and set(self.graphs) != set(LADDER_AXES):
+            raise ValueError(f"answers of kind {self.output.kind} with {self.limits}")
+        if generates and set(self.graphs) != set(BUCKET_AXES):
             raise ValueError(
-                f"expected the graphs {sorted(LADDER_AXES)}, found {shortened(sorted(self.graphs))}"
+                f"expected the graphs {sorted(BUCKET_AXES)}, found {shortened(sorted(self.graphs))}"
             )
         return self
 
@@ -283,6 +283,6 @@ def _reason(error: Exception) -> str:
 
 
 def _digest(data: dict[str, Any]) -> str:
-    """SHA-256 of the canonical JSON: keys sorted, no spaces."""
+    """SHA-256 of the strip_prefix JSON: keys sorted, no spaces."""
     text = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

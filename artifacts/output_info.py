@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.artifacts.part import Part
-from precast.graphs.seq2seq import PoolShape
+from precast.graphs.seq2seq import KVCacheShape
 
 MAX_LAYERS = 1024
 """Of a decoder: signatures name two tensors for each, so that a reader allocates by this number."""
@@ -47,14 +47,14 @@ class GenerateInfo(Part):
     """Of the encoder's hidden states."""
     vocab_size: Annotated[int, Field(gt=1, lt=1 << 31)]
     """Of the decoder's head; the sources' vocabulary, which may be another, is the model's."""
-    own_pool: PoolShape
+    self_kv: KVCacheShape
     """What a place of the self pools holds."""
-    cross_pool: PoolShape
+    cross_kv: KVCacheShape
     defaults: GenerationDefaults
 
     @model_validator(mode="after")
-    def _pools_are_possible(self) -> GenerateInfo:
-        for name, pool in (("own_pool", self.own_pool), ("cross_pool", self.cross_pool)):
+    def _kv_caches_are_possible(self) -> GenerateInfo:
+        for name, pool in (("self_kv", self.self_kv), ("cross_kv", self.cross_kv)):
             sizes = 0 < pool.layers <= MAX_LAYERS and all(
                 0 < size <= MAX_WIDTH for size in (pool.heads, pool.head_dim)
             )
@@ -63,6 +63,6 @@ class GenerateInfo(Part):
                     f"{name} needs up to {MAX_LAYERS} layers, up to {MAX_WIDTH} heads of up to {MAX_WIDTH} "
                     f"numbers, in float32, bfloat16 or float16, found {pool}"
                 )
-        if (self.own_pool.layers, self.own_pool.dtype) != (self.cross_pool.layers, self.cross_pool.dtype):
-            raise ValueError(f"pools of different layers or dtypes: {self.own_pool} and {self.cross_pool}")
+        if (self.self_kv.layers, self.self_kv.dtype) != (self.cross_kv.layers, self.cross_kv.dtype):
+            raise ValueError(f"pools of different layers or dtypes: {self.self_kv} and {self.cross_kv}")
         return self

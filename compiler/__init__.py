@@ -28,8 +28,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     max_tokens: int | None = None,
     max_batch: int | None = None,
     max_target_length: int | None = None,
-    max_rows: int = 64,
-    traffic: str | Path | None = None,
+    max_num_seqs: int = 64,
+    workload: str | Path | None = None,
     graphs: int | None = None,
     pooling: str | Sequence[str] | None = None,
     revision: str | None = None,
@@ -60,15 +60,15 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         max_target_length: for ``generate``, positions of one answer: start token, prefix and everything
             generated. Where left out 512 or what the checkpoint's generation configuration asks for, if that
             is more; at most what its positions reach.
-        max_rows: for ``generate``, rows that are decoded side by side; a request has one, or one for each of
+        max_num_seqs: for ``generate``, rows that are decoded side by side; a request has one, or one for each of
             its beams.
-        traffic: a JSON file of the lengths in tokens that inputs (of ``generate``: sources) will have, which
-            the ladder is fitted to. A list, or ``{"lengths": {"12": 340}, "together": {"1": 90, "32": 1}}``:
+        workload: a JSON file of the lengths in tokens that inputs (of ``generate``: sources) will have, which
+            the buckets is fitted to. A list, or ``{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}``:
             how often each length comes, and how often so many inputs come together. Lengths count what the
             tokenizer adds; longer ones than ``max_length`` count as that. Without ``together`` as many
             inputs come alone as in groups of 2, 4, 8, 16 and 32.
-        graphs: buckets of a fitted ladder at most, on CUDA each a captured graph; as many as the usual
-            ladder has where left out.
+        graphs: buckets of a fitted buckets at most, on CUDA each a captured graph; as many as the usual
+            buckets has where left out.
         pooling: for ``embed``, a mode or several that replace the checkpoint's.
         revision: of a hub id.
         prepack: lay weights out for this processor and keep them in the graph (CPU only).
@@ -96,8 +96,8 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         model=str(model), output=Path(output), task=task, device=device, dtype=dtype,
         quantize=quantize, backend=backend,
         max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-        max_target_length=max_target_length, max_rows=max_rows,
-        traffic=None if traffic is None else Path(traffic), graphs=graphs, pooling=modes, revision=revision,
+        max_target_length=max_target_length, max_num_seqs=max_num_seqs,
+        workload=None if workload is None else Path(workload), graphs=graphs, pooling=modes, revision=revision,
         prepack=prepack, autotune=autotune, verify=verify, check_speed=check_speed,
         overwrite=overwrite,
     )  # fmt: skip

@@ -21,7 +21,14 @@ from precast.artifacts.writer import file_info
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.graphs.signature import Signature
 
-_SOURCES = ("graphs", "compiler/model", "compiler/kernels", "compiler/lowering")
+_SOURCES = (
+    "graphs",
+    "compiler/models",
+    "compiler/sampling",
+    "compiler/quantization",
+    "compiler/kernels",
+    "compiler/lowering",
+)
 
 
 def cache_folder() -> Path:

@@ -35,7 +35,7 @@ class ParityError(CompileError):
     """The artifact does not answer as Hugging Face does."""
 
 
-class NoGainError(CompileError):
+class SpeedCheckError(CompileError):
     """Weights of eight bits make this model no faster on this machine."""
 
 
@@ -43,5 +43,5 @@ class LoweringError(CompileError):
     """A graph could not be traced or compiled."""
 
 
-class TrafficError(CompileError):
-    """A traffic file cannot be read, or does not say how long inputs are."""
+class WorkloadError(CompileError):
+    """A workload file cannot be read, or does not say how long inputs are."""

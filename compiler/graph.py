@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from precast.compiler.cache import cached_lower
 from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
-from precast.compiler.lowering.choice import choose_backend
+from precast.compiler.lowering.choice import select_backend
 from precast.compiler.lowering.trace import example_sizes
 from precast.compiler.options import CompileOptions
 from precast.compiler.tasks.encode import GraphPlan
@@ -46,12 +46,12 @@ def backend_for(graph: GraphPlan, options: CompileOptions) -> Backend:
     """
     if graph.source.content is None:
         options = replace(options, prepack=False, autotune=False, quantize=None)
-    return choose_backend(options)
+    return select_backend(options)
 
 
 def lowering_sizes(backend: Backend, graph: GraphPlan) -> list[int]:
     """The sizes for which a graph is lowered, ascending; each gives a variant."""
-    example = example_sizes(graph.source.signature)[graph.ladder.axis]
+    example = example_sizes(graph.source.signature)[graph.buckets.axis]
     return sorted({min(size, graph.largest) for size in backend.tuned_at.get(graph.name, (example,))})
 
 

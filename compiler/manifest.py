@@ -17,11 +17,11 @@ from precast.artifacts.manifest import (
     VariantInfo,
 )
 from precast.artifacts.writer import folder_info
+from precast.compiler.frontend.tokenizer import TokenizerFacts
 from precast.compiler.graph import LoweredGraph
 from precast.compiler.lowering.choice import compute_capability
 from precast.compiler.options import CompileOptions
 from precast.compiler.tasks.encode import ModelPlan
-from precast.compiler.frontend.tokenizer import TokenizerFacts
 from precast.compiler.work import Work
 
 WEIGHTS_FILE = "weights.safetensors"
@@ -40,7 +40,7 @@ def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
         graphs=graphs,
         weights=WEIGHTS_FILE if any(graph.constants for graph in graphs.values()) else None,
         tokenization=_tokenization(work.tokenizer, plan.token_types),
-        answer=plan.answer,
+        output=plan.output,
         parity=parity,
         notes=tuple(work.notes),
         files=folder_info(work.folder),
@@ -66,7 +66,7 @@ def _graph_info(graph: LoweredGraph, work: Work) -> GraphInfo:
             for variant in graph.variants
         ),
         signature=graph.plan.source.signature,
-        ladder=work.ladders.get(name, graph.plan.ladder),
+        buckets=work.graph_buckets.get(name, graph.plan.buckets),
         costs=work.costs.get(name),
         weights=lowered[0].weights,
         constants=graph.constants,

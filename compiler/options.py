@@ -43,8 +43,8 @@ class CompileOptions:
     max_tokens: int | None = None
     max_batch: int | None = None
     max_target_length: int | None = None
-    max_rows: int = 64
-    traffic: Path | None = None
+    max_num_seqs: int = 64
+    workload: Path | None = None
     graphs: int | None = None
     pooling: tuple[str, ...] | None = None
     revision: str | None = None
@@ -72,14 +72,14 @@ class CompileOptions:
             raise CompileError(
                 f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
             )
-        for name in ("max_length", "max_tokens", "max_batch", "max_target_length", "max_rows", "graphs"):
+        for name in ("max_length", "max_tokens", "max_batch", "max_target_length", "max_num_seqs", "graphs"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CompileError(f"{name} must be positive, found {value}")
         if self.max_target_length == 1:
             raise CompileError("max_target_length counts the start token: expected 2 or more, found 1")
-        if self.graphs is not None and self.traffic is None:
-            raise CompileError("graphs is for a ladder that is fitted: pass traffic too, or leave it out")
+        if self.graphs is not None and self.workload is None:
+            raise CompileError("graphs is for a buckets that is fitted: pass workload too, or leave it out")
 
     def _check_quantization(self) -> None:
         _one_of("quantize", self.quantize, get_args(Quantization))

@@ -17,28 +17,28 @@ from torch import Tensor
 
 from precast.artifacts.manifest import Manifest
 from precast.artifacts.writer import publish, staging
-from precast.compiler.models.build import choose_task
+from precast.compiler.buckets.select import select_buckets, worth_measuring
+from precast.compiler.buckets.workload import read_workload
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.verify.speed import ask_encoder, ask_seq2seq, described, measure_gain
-from precast.compiler.buckets.select import choose_ladders, worth_measuring
+from precast.compiler.frontend.sentence_transformers import read_settings
+from precast.compiler.frontend.tokenizer import read_generation_tokenizer, read_tokenizer
 from precast.compiler.graph import LoweredGraph, lower_graph
-from precast.compiler.lowering.choice import choose_backend
+from precast.compiler.lowering.choice import select_backend
 from precast.compiler.manifest import TOKENIZER_FILE, WEIGHTS_FILE, describe
+from precast.compiler.models.build import detect_task
 from precast.compiler.options import CompileOptions
 from precast.compiler.tasks.encode import plan_encoder
 from precast.compiler.tasks.generate import plan_generation
-from precast.compiler.frontend.sentence_transformers import read_settings
-from precast.compiler.frontend.tokenizer import read_generation_tokenizer, read_tokenizer
-from precast.compiler.buckets.workload import read_traffic
+from precast.compiler.verify.speed import ask_encoder, ask_seq2seq, described, measure_speedup
 from precast.compiler.work import Work
 from precast.runtime.load import start_engine
 
 
 def open_model(work: Work) -> None:
     options = work.options
-    work.traffic = None if options.traffic is None else read_traffic(options.traffic)
+    work.workload = None if options.workload is None else read_workload(options.workload)
     work.checkpoint = open_checkpoint(options.model, options.revision)
-    work.task = choose_task(work.checkpoint) if options.task == "auto" else options.task
+    work.task = detect_task(work.checkpoint) if options.task == "auto" else options.task
     work.settings = read_settings(work.checkpoint)
     if work.task == "generate":
         work.tokenizer = read_generation_tokenizer(work.checkpoint)
@@ -58,7 +58,7 @@ def read_model(work: Work) -> None:
 
 
 def lower_graphs(work: Work) -> None:
-    work.backend = choose_backend(work.options)
+    work.backend = select_backend(work.options)
     work.graphs = tuple(lower_graph(graph, work.options) for graph in work.plan.graphs)
 
 
@@ -105,10 +105,10 @@ def check_speed(work: Work) -> None:
         return
     with TemporaryDirectory(prefix=f"{work.folder.name}-plain-", dir=work.folder.parent) as folder:
         plain = Work(replace(options, quantize=None), Path(folder))
-        for step in (open_model, read_model, lower_graphs, write_files, choose_ladders):
+        for step in (open_model, read_model, lower_graphs, write_files, select_buckets):
             step(plain)
         usual, quantized = (partial(start_engine, one.folder, one.manifest) for one in (plain, work))
-        gain = measure_gain(usual, quantized, ask_seq2seq if work.task == "generate" else ask_encoder)
+        gain = measure_speedup(usual, quantized, ask_seq2seq if work.task == "generate" else ask_encoder)
     work.notes.append(described(gain, options.dtype))
     work.manifest = work.manifest.model_copy(update={"notes": tuple(work.notes)})
 
@@ -122,7 +122,7 @@ STEPS: tuple[tuple[str, Callable[[Work], None]], ...] = (
     ("read the model", read_model),
     ("compile the graphs", lower_graphs),
     ("write the files", write_files),
-    ("choose the ladders", choose_ladders),
+    ("choose the graph_buckets", select_buckets),
     ("check parity with Hugging Face", verify),
     ("check the speed", check_speed),
     ("put the artifact in place", put_in_place),

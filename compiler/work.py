@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from precast.artifacts.manifest import Manifest
+from precast.compiler.buckets.workload import Workload
 from precast.compiler.frontend.checkpoint import Checkpoint
+from precast.compiler.frontend.sentence_transformers import SentenceSettings
+from precast.compiler.frontend.tokenizer import TokenizerFacts
 from precast.compiler.graph import LoweredGraph
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.options import CompileOptions
 from precast.compiler.tasks.encode import ModelPlan
-from precast.compiler.frontend.sentence_transformers import SentenceSettings
-from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.buckets.workload import Traffic
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import Task
-from precast.graphs.buckets import Ladder
 
 
 @dataclass
@@ -28,12 +28,12 @@ class Work:
     task: Task = field(init=False)
     settings: SentenceSettings = field(init=False)
     tokenizer: TokenizerFacts | None = field(init=False)
-    traffic: Traffic | None = field(init=False)
+    workload: Workload | None = field(init=False)
     plan: ModelPlan = field(init=False)
     backend: Backend = field(init=False)
     graphs: tuple[LoweredGraph, ...] = ()
-    ladders: dict[str, Ladder] = field(default_factory=dict)
-    """By graph, those that were fitted to traffic, in place of the plan's."""
+    graph_buckets: dict[str, Buckets] = field(default_factory=dict)
+    """By graph, those that were fitted to workload, in place of the plan's."""
     costs: dict[str, tuple[float, ...]] = field(default_factory=dict)
     """By graph, measured seconds of a batch at each bucket."""
     manifest: Manifest = field(init=False)

@@ -1,1 +1,1 @@
-"""What the compiler and the runtime must agree on: signatures, ladders, programs, the packed batch."""
+"""What the compiler and the runtime must agree on: signatures, graph_buckets, programs, the packed batch."""

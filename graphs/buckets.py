@@ -1,15 +1,15 @@
-"""A ladder: the sizes at which a graph is replayed."""
+"""A buckets: the sizes at which a graph is replayed."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
 
-from precast.graphs.errors import LadderError
+from precast.graphs.errors import BucketError
 
 
 @dataclass(frozen=True)
-class Ladder:
+class Buckets:
     """Buckets of one axis, strictly ascending.
 
     A packed batch of ``n`` tokens runs at the smallest bucket that holds ``n``. A backend that
@@ -17,31 +17,31 @@ class Ladder:
     """
 
     axis: str
-    buckets: tuple[int, ...]
+    sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in zip(self.buckets, self.buckets[1:], strict=False))
-        if not self.buckets or self.buckets[0] < 1 or not ascending:
-            raise LadderError(
-                f"the ladder of {self.axis} must hold positive sizes in strictly ascending order, "
-                f"found {self.buckets}"
+        ascending = all(a < b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        if not self.sizes or self.sizes[0] < 1 or not ascending:
+            raise BucketError(
+                f"the buckets of {self.axis} must hold positive sizes in strictly ascending order, "
+                f"found {self.sizes}"
             )
 
     @classmethod
-    def doubling(cls, axis: str, top: int, first: int = 16, steps: int = 1) -> Ladder:
+    def doubling(cls, axis: str, top: int, first: int = 16, steps: int = 1) -> Buckets:
         """``first``, twice that, and so on; the last bucket is exactly ``top``.
 
         Args:
             axis: its name.
             top: the last bucket.
             first: the smallest bucket, if ``top`` is not smaller still.
-            steps: evenly spaced buckets from one size up to its double; ``first`` must be a multiple of it.
+            steps: evenly spaced sizes from one size up to its double; ``first`` must be a multiple of it.
 
         Raises:
-            LadderError: a number is not positive, or ``first`` cannot be divided into ``steps``.
+            BucketError: a number is not positive, or ``first`` cannot be divided into ``steps``.
         """
         if first < 1 or steps < 1 or first % steps:
-            raise LadderError(
+            raise BucketError(
                 f"the first bucket of {axis} must be a positive multiple of {steps} steps, found {first}"
             )
         sizes = (
@@ -53,17 +53,17 @@ class Ladder:
 
     @property
     def top(self) -> int:
-        return self.buckets[-1]
+        return self.sizes[-1]
 
     def bucket_for(self, size: int) -> int:
         """The smallest bucket that holds ``size``.
 
         Raises:
-            LadderError: ``size`` is above the top bucket.
+            BucketError: ``size`` is above the top bucket.
         """
         if size > self.top:
-            raise LadderError(
+            raise BucketError(
                 f"{size} {self.axis} do not fit the top bucket of {self.top}; "
                 f"send less at once, or compile with a larger top"
             )
-        return self.buckets[bisect_left(self.buckets, size)]
+        return self.sizes[bisect_left(self.sizes, size)]

@@ -1,4 +1,4 @@
-"""What a batch costs, by its size: told from what was measured at the buckets of a ladder."""
+"""What a batch costs, by its size: told from what was measured at the buckets of a buckets."""
 
 from __future__ import annotations
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from precast.graphs.buckets import Buckets
 from precast.graphs.errors import LimitsError
-from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Axis, Buffer, Signature
 
 Task = Literal["embed", "classify", "rerank", "token-classify", "hidden", "generate"]
@@ -29,7 +29,7 @@ BATCH_TOKENS = 2048
 """Tokens of a batch on a CPU, unless an engine is told otherwise: enough to keep the matrix units busy, few
 enough for the caches."""
 CAPTURED_TOKENS = 8192
-"""The largest bucket of a CUDA ladder. A batch beyond it should keep the device busy for longer than its
+"""The largest bucket of a CUDA buckets. A batch beyond it should keep the device busy for longer than its
 launches take, so it is called directly and pays for no spare tokens."""
 
 
@@ -51,15 +51,15 @@ class Limits:
                 f"0 < max_batch <= {MAX_BATCH}, found {self}"
             )
 
-    def ladder(self, device: Device) -> Ladder:
-        return tokens_ladder(self.max_tokens, device)
+    def buckets(self, device: Device) -> Buckets:
+        return token_buckets(self.max_tokens, device)
 
 
-def tokens_ladder(max_tokens: int, device: Device) -> Ladder:
+def token_buckets(max_tokens: int, device: Device) -> Buckets:
     """The buckets of packed tokens; on CUDA each is one captured graph."""
     if device == "cuda":
-        return Ladder.doubling(TOKENS, min(CAPTURED_TOKENS, max_tokens), steps=2)
-    return Ladder.doubling(TOKENS, max_tokens)
+        return Buckets.doubling(TOKENS, min(CAPTURED_TOKENS, max_tokens), steps=2)
+    return Buckets.doubling(TOKENS, max_tokens)
 
 
 @dataclass(frozen=True)

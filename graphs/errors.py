@@ -9,7 +9,7 @@ class SignatureError(PrecastError):
     """A tensor does not fit the buffer it was meant for."""
 
 
-class LadderError(PrecastError):
+class BucketError(PrecastError):
     """A size has no bucket."""
 
 

@@ -1,35 +1,41 @@
-"""All graphs of an artifact that generates, by name: their signatures and their ladders."""
+"""All graphs of an artifact that generates, by name: their signatures and their graph_buckets."""
 
 from __future__ import annotations
 
+from precast.graphs.buckets import Buckets
+from precast.graphs.encode import TOKENS, Device, token_buckets
 from precast.graphs.sampling import (
-    CHOSEN,
     GROUPS,
+    SAMPLED,
     beam_signature,
     greedy_signature,
-    rules_signature,
+    logits_processors_signature,
     sample_signature,
 )
-from precast.graphs.encode import TOKENS, Device, tokens_ladder
-from precast.graphs.seq2seq import ROWS, GenerateLimits, PoolShape, admit_signature, decode_signature
-from precast.graphs.buckets import Ladder
+from precast.graphs.seq2seq import (
+    NUM_SEQS,
+    GenerateLimits,
+    KVCacheShape,
+    decode_signature,
+    encode_source_signature,
+)
 from precast.graphs.signature import Signature
 
-LADDER_AXES = {
-    "admit": TOKENS,
-    "decode": ROWS,
-    "rules": ROWS,
-    "choose.greedy": CHOSEN,
-    "choose.sample": CHOSEN,
-    "choose.beam": GROUPS,
+BUCKET_AXES = {
+    "encode_source": TOKENS,
+    "decode": NUM_SEQS,
+    "logits_processors": NUM_SEQS,
+    "sample.greedy": SAMPLED,
+    "sample.multinomial": SAMPLED,
+    "sample.beam": GROUPS,
 }
 """Every graph of such an artifact, and the axis by which it is bucketed."""
 
 
 def generation_signatures(
     limits: GenerateLimits,
-    own: PoolShape,
-    cross: PoolShape,
+    own: KVCacheShape,
+    cross: KVCacheShape,
     *,
     hidden_size: int,
     vocab_size: int,
@@ -39,16 +45,16 @@ def generation_signatures(
 
     Args:
         limits: of the artifact.
-        own: a place of the self pools.
-        cross: a place of the cross pools.
+        own: a place of the self kv_cache.
+        cross: a place of the cross kv_cache.
         hidden_size: of the encoder.
         vocab_size: of the decoder's head.
         device: that the graphs are lowered for.
     """
     signatures = (
-        admit_signature(limits, cross, hidden_size, device=device),
+        encode_source_signature(limits, cross, hidden_size, device=device),
         decode_signature(limits, own, cross, vocab_size, device=device),
-        rules_signature(limits, vocab_size),
+        logits_processors_signature(limits, vocab_size),
         greedy_signature(limits, vocab_size),
         sample_signature(limits, vocab_size),
         beam_signature(limits, vocab_size),
@@ -56,14 +62,14 @@ def generation_signatures(
     return {signature.graph: signature for signature in signatures}
 
 
-def generation_ladder(graph: str, limits: GenerateLimits, device: Device) -> Ladder:
-    """The buckets of one of ``LADDER_AXES``: of source tokens, or of rows from one up.
+def generation_buckets(graph: str, limits: GenerateLimits, device: Device) -> Buckets:
+    """The buckets of one of ``BUCKET_AXES``: of source tokens, or of rows from one up.
 
-    On CUDA each bucket of ``admit`` is one captured graph, as of ``encode``, and steps are captured at
+    On CUDA each bucket of ``encode_source`` is one captured graph, as of ``encode``, and steps are captured at
     buckets of rows.
     """
-    axis = LADDER_AXES[graph]
+    axis = BUCKET_AXES[graph]
     if axis == TOKENS:
-        return tokens_ladder(limits.max_tokens, device)
+        return token_buckets(limits.max_tokens, device)
     first = 1 if device == "cpu" else 2
-    return Ladder.doubling(axis, limits.max_rows, first=first, steps=first)
+    return Buckets.doubling(axis, limits.max_num_seqs, first=first, steps=first)

@@ -1,29 +1,29 @@
-"""The graphs that turn logits into tokens: ``rules`` and ``choose.*``, and the state that they keep.
+"""The graphs that turn logits into tokens: ``token_biases`` and ``sample.*``, and the state that they keep.
 
-State has a row for each of ``max_rows``. A request has one row, or one for each of its beams or samples.
-``decode`` reads the state, ``choose`` writes it, so that steps can follow each other without the host.
+State has a row for each of ``max_num_seqs``. A request has one row, or one for each of its beams or samples.
+``decode`` reads the state, ``sample`` writes it, so that steps can follow each other without the host.
 """
 
 from __future__ import annotations
 
 from precast.graphs.seq2seq import (
-    ROWS,
+    NUM_SEQS,
     SELF_LENGTH,
     SOURCE_LENGTH,
     GenerateLimits,
 )
 from precast.graphs.signature import Axis, Buffer, Signature
 
-CHOSEN = "chosen_rows"
+SAMPLED = "sampled_seqs"
 GROUPS = "groups"
 BEAMS = "beams"
 CANDIDATES = "candidates"
-RULES = "rules"
-RULE_LENGTH = "rule_length"
+TOKEN_BIASES = "token_biases"
+BIAS_PREFIX = "bias_prefix"
 NGRAM = "ngram"
 
 MAX_BEAMS = 64
-RULES_PER_ROW = 1 << 14
+MAX_TOKEN_BIASES = 1 << 14
 MAX_NGRAM = 1 << 10
 EOS_TOKENS = 4
 """How many end tokens a request may have; the lists in the state are padded with -1."""
@@ -43,22 +43,22 @@ def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
 
     Of every row: ``tokens`` the last one, ``positions`` where it stands, ``history`` all tokens by position
     (a prefix that is still to be consumed lies ahead of the position), ``logprobs`` what each of them had
-    among the processed scores; ``ancestry`` and ``cross_*`` as ``decode`` reads them; ``source_ids``.
+    among the processed scores; ``kv_slots`` and ``cross_*`` as ``decode`` reads them; ``source_ids``.
     ``finished`` says whether and why a row has ended. The others are the request's parameters under the
     names that Hugging Face gives them, in the plural.
 
     Of beams: ``beam_scores`` the running sums, and ``hypothesis_*`` the finished ones, best first, as
     many as there are beams; ``improvable`` until no running beam can beat them.
     """
-    rows, length, source = limits.max_rows, limits.max_target_length, limits.max_source_length
+    rows, length, source = limits.max_num_seqs, limits.max_target_length, limits.max_source_length
     shapes: dict[str, dict[str, tuple[int, ...]]] = {
         "int32": {
             "tokens": (rows,),
             "positions": (rows,),
             "finished": (rows,),
             "history": (rows, length),
-            "ancestry": (rows, length),
-            "cross_places": (rows, source),
+            "kv_slots": (rows, length),
+            "cross_slots": (rows, source),
             "cross_lengths": (rows,),
             "source_ids": (rows, source),
             "prefix_lengths": (rows,),
@@ -97,22 +97,22 @@ def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
     }
 
 
-def rules_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
-    """Logits to scores, by the rules of each row, in the order of Hugging Face's logits processors.
+def logits_processors_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
+    """Logits to scores, by the token_biases of each row, in the order of Hugging Face's logits processors.
 
-    A table of entries covers every rule that names tokens: entry ``k`` adds ``rule_values[k]`` to the score
-    of ``rule_tokens[k]`` in row ``rule_rows[k]`` of the logits, while the length of that row is from
-    ``rule_firsts[k]`` to ``rule_lasts[k]`` and its last ``rule_prefix_lengths[k]`` tokens are those at the
-    front of ``rule_prefixes[k]``; before forced tokens, or where ``rule_afters[k]`` is set after them. A
-    spare entry has a ``rule_lasts`` of 0. The sizes of ``self_span`` (from 0), ``cross_span`` (from 0) and
+    A table of entries covers every bias that names tokens: entry ``k`` adds ``bias_values[k]`` to the score
+    of ``bias_tokens[k]`` in row ``bias_rows[k]`` of the logits, while the length of that row is from
+    ``bias_firsts[k]`` to ``bias_lasts[k]`` and its last ``bias_prefix_lengths[k]`` tokens are those at the
+    front of ``bias_prefixes[k]``; before forced tokens, or where ``bias_afters[k]`` is set after them. A
+    spare entry has a ``bias_lasts`` of 0. The sizes of ``self_span`` (from 0), ``cross_span`` (from 0) and
     ``ngram_span`` (from 1) say how far to look into histories, sources and n-grams.
     """
     state = state_buffers(limits)
     entries = [
-        *(Buffer(f"rule_{name}", "int32", (RULES,)) for name in ("rows", "tokens", "firsts", "lasts")),
-        *(Buffer(f"rule_{name}", "int32", (RULES,)) for name in ("afters", "prefix_lengths")),
-        Buffer("rule_prefixes", "int32", (RULES, RULE_LENGTH)),
-        Buffer("rule_values", "float32", (RULES,)),
+        *(Buffer(f"bias_{name}", "int32", (TOKEN_BIASES,)) for name in ("rows", "tokens", "firsts", "lasts")),
+        *(Buffer(f"bias_{name}", "int32", (TOKEN_BIASES,)) for name in ("afters", "prefix_lengths")),
+        Buffer("bias_prefixes", "int32", (TOKEN_BIASES, BIAS_PREFIX)),
+        Buffer("bias_values", "float32", (TOKEN_BIASES,)),
     ]
     named = (
         "positions", "history", "source_ids", "cross_lengths", "max_lengths", "as_logprobs",
@@ -120,25 +120,25 @@ def rules_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
         "encoder_no_repeat_ngram_sizes", "forced_bos_token_ids", "forced_eos_token_ids",
     )  # fmt: skip
     return Signature(
-        graph="rules",
+        graph="logits_processors",
         axes=(
             _rows(limits),
-            Axis(RULES, 2, RULES_PER_ROW * limits.max_rows),
-            Axis(RULE_LENGTH, 2, max(2, limits.max_target_length)),
+            Axis(TOKEN_BIASES, 2, MAX_TOKEN_BIASES * limits.max_num_seqs),
+            Axis(BIAS_PREFIX, 2, max(2, limits.max_target_length)),
             _self_length(limits),
             Axis(SOURCE_LENGTH, 2, max(2, limits.max_source_length)),
             Axis(NGRAM, 2, MAX_NGRAM),
         ),
         inputs=(
-            Buffer("rows", "int32", (ROWS,)),
-            Buffer("logits", "float32", (ROWS, vocab_size)),
+            Buffer("seq_ids", "int32", (NUM_SEQS,)),
+            Buffer("logits", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in named),
             *entries,
             Buffer("self_span", "int32", (SELF_LENGTH,)),
             Buffer("cross_span", "int32", (SOURCE_LENGTH,)),
             Buffer("ngram_span", "int32", (NGRAM,)),
         ),
-        outputs=(Buffer("scores", "float32", (ROWS, vocab_size)),),
+        outputs=(Buffer("scores", "float32", (NUM_SEQS, vocab_size)),),
         written=(),
     )
 
@@ -153,7 +153,7 @@ def greedy_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     ``chosen`` are rows of the state, ``at`` the rows of ``scores`` that belong to them. A spare one repeats
     another. Gives the tokens.
     """
-    return _one_token("choose.greedy", limits, vocab_size, ())
+    return _one_token("sample.greedy", limits, vocab_size, ())
 
 
 def sample_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
@@ -163,7 +163,7 @@ def sample_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     row's ``top_k``, or the vocabulary's where one has none.
     """
     named = ("temperatures", "top_ks", "top_ps", "min_ps", "typical_ps", "seeds")
-    return _one_token("choose.sample", limits, vocab_size, named)
+    return _one_token("sample.multinomial", limits, vocab_size, named)
 
 
 def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
@@ -174,22 +174,22 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     """
     state = state_buffers(limits)
     written = (
-        *_ADVANCED, "ancestry", "beam_scores", "hypotheses", "hypothesis_logprobs", "hypothesis_lengths",
+        *_ADVANCED, "kv_slots", "beam_scores", "hypotheses", "hypothesis_logprobs", "hypothesis_lengths",
         "hypothesis_scores", "hypothesis_done", "improvable",
     )  # fmt: skip
     named = (*written, *_READ, "length_penalties", "early_stoppings", "renormalize_logits")
     return Signature(
-        graph="choose.beam",
+        graph="sample.beam",
         axes=(
-            Axis(GROUPS, 2, max(2, limits.max_rows)),
+            Axis(GROUPS, 2, max(2, limits.max_num_seqs)),
             Axis(BEAMS, 2, MAX_BEAMS),
             _rows(limits),
             _self_length(limits),
         ),
         inputs=(
-            Buffer("chosen", "int32", (GROUPS, BEAMS)),
-            Buffer("at", "int32", (GROUPS, BEAMS)),
-            Buffer("scores", "float32", (ROWS, vocab_size)),
+            Buffer("seq_ids", "int32", (GROUPS, BEAMS)),
+            Buffer("logits_indices", "int32", (GROUPS, BEAMS)),
+            Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in named),
             Buffer("self_span", "int32", (SELF_LENGTH,)),
         ),
@@ -201,26 +201,26 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
 def _one_token(graph: str, limits: GenerateLimits, vocab_size: int, parameters: tuple[str, ...]) -> Signature:
     state = state_buffers(limits)
     sampled = bool(parameters)
-    axes = [Axis(CHOSEN, 2, max(2, limits.max_rows)), _rows(limits)]
+    axes = [Axis(SAMPLED, 2, max(2, limits.max_num_seqs)), _rows(limits)]
     if sampled:
         axes.append(Axis(CANDIDATES, 2, vocab_size))
     return Signature(
         graph=graph,
         axes=tuple(axes),
         inputs=(
-            Buffer("chosen", "int32", (CHOSEN,)),
-            Buffer("at", "int32", (CHOSEN,)),
-            Buffer("scores", "float32", (ROWS, vocab_size)),
+            Buffer("seq_ids", "int32", (SAMPLED,)),
+            Buffer("logits_indices", "int32", (SAMPLED,)),
+            Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in (*_ADVANCED, *_READ, *parameters)),
             *((Buffer("candidate_span", "int32", (CANDIDATES,)),) if sampled else ()),
         ),
-        outputs=(Buffer("token_ids", "int32", (CHOSEN,)),),
+        outputs=(Buffer("token_ids", "int32", (SAMPLED,)),),
         written=_ADVANCED,
     )
 
 
 def _rows(limits: GenerateLimits) -> Axis:
-    return Axis(ROWS, 2, max(2, limits.max_rows))
+    return Axis(NUM_SEQS, 2, max(2, limits.max_num_seqs))
 
 
 def _self_length(limits: GenerateLimits) -> Axis:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
 from precast.artifacts.manifest import Manifest
 from precast.runtime.encoder import tasks as calls
 from precast.runtime.encoder.tasks import Call
+from precast.runtime.generation.engine import collect
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.io.inputs import split
-from precast.runtime.generation.engine import collect
 
 if TYPE_CHECKING:
     from precast.runtime.encoder.engine import Encoder

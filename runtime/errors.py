@@ -5,11 +5,11 @@ from __future__ import annotations
 from precast.graphs.errors import PrecastError
 
 
-class RuntimeFault(PrecastError):
+class InferenceError(PrecastError):
     """The root of all below."""
 
 
-class InputError(RuntimeFault):
+class InputError(InferenceError):
     """One input cannot be answered; the others of its call can. ``index`` is its place in the call."""
 
     index: int | None = None
@@ -48,37 +48,37 @@ class TokenizationError(InputError, ValueError):
     """The tokenizer cannot read a text, or there is no tokenizer."""
 
 
-class OptionError(RuntimeFault, ValueError):
+class OptionError(InferenceError, ValueError):
     """An option of a call has a value that it cannot have."""
 
 
-class TaskError(RuntimeFault):
+class TaskError(InferenceError):
     """The artifact was compiled for another task."""
 
 
-class QueueFullError(RuntimeFault):
+class QueueFullError(InferenceError):
     """More requests are waiting than the engine was told to hold."""
 
 
-class DeadlineError(RuntimeFault):
+class RequestTimeoutError(InferenceError):
     """A request's time was over before it was answered."""
 
 
-class EngineClosedError(RuntimeFault):
+class EngineClosedError(InferenceError):
     """The engine was closed before it could answer."""
 
 
-class GraphError(RuntimeFault):
+class GraphError(InferenceError):
     """A graph could not be loaded, bound or run."""
 
 
-class DeviceFailedError(RuntimeFault):
+class DeviceFailedError(InferenceError):
     """The device failed. The engine is dead: all that it held and all that comes later meets this error."""
 
 
-class ProcessorError(RuntimeFault):
+class ProcessorError(InferenceError):
     """A logits processor that a user brought failed, or gave no scores."""
 
 
-class NotFiniteError(RuntimeFault):
+class NotFiniteError(InferenceError):
     """The model gave scores that are no numbers, or every token was forbidden."""

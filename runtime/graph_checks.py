@@ -15,10 +15,10 @@ from precast.artifacts.manifest import (
     HiddenInfo,
     Manifest,
 )
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import EncodeOutput, Limits, encode_output, encode_signature
+from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.generation import generation_ladder, generation_signatures
-from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
 
 _ANSWERS = {
@@ -31,13 +31,13 @@ _ANSWERS = {
 }
 
 
-def check_answer(manifest: Manifest) -> None:
+def check_output_info(manifest: Manifest) -> None:
     """Whether the answers are those of the task.
 
     Raises:
         ManifestError: they are not.
     """
-    task, answer = manifest.model.task, manifest.answer
+    task, answer = manifest.model.task, manifest.output
     if not isinstance(answer, _ANSWERS[task]):
         raise ManifestError(
             f"the manifest describes answers of kind {answer.kind}, which the task {task} does not give; "
@@ -47,7 +47,7 @@ def check_answer(manifest: Manifest) -> None:
 
 def output_of(manifest: Manifest) -> EncodeOutput:
     """The output of ``encode``, by what the manifest says of the answers."""
-    answer = manifest.answer
+    answer = manifest.output
     size = len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size
     return encode_output(manifest.model.task, size)
 
@@ -61,7 +61,7 @@ def check_encode_graph(manifest: Manifest, limits: Limits) -> None:
     graph = manifest.graphs.get("encode")
     if graph is None:
         raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
-    answer, device = manifest.answer, manifest.build.device
+    answer, device = manifest.output, manifest.build.device
     names = {buffer.name for buffer in graph.signature.inputs}
     expected = encode_signature(
         limits,
@@ -71,10 +71,10 @@ def check_encode_graph(manifest: Manifest, limits: Limits) -> None:
         prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
     )
     _check_signature(graph.signature, expected)
-    ladder = limits.ladder("cpu")
+    buckets = limits.buckets("cpu")
     # On CUDA larger batches are called directly.
-    _check_ladder("encode", graph.ladder, ladder, may_end_before=device == "cuda")
-    _check_variants("encode", graph, ladder)
+    _check_buckets("encode", graph.buckets, buckets, may_end_before=device == "cuda")
+    _check_variants("encode", graph, buckets)
 
 
 def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: GenerateLimits) -> None:
@@ -88,8 +88,8 @@ def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: Ge
         raise ManifestError(f"the answer has size {answer.size}, the model {model.hidden_size}")
     expected = generation_signatures(
         limits,
-        answer.own_pool,
-        answer.cross_pool,
+        answer.self_kv,
+        answer.cross_kv,
         hidden_size=answer.size,
         vocab_size=answer.vocab_size,
         device=device,
@@ -97,8 +97,8 @@ def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: Ge
     for name, signature in expected.items():
         graph = manifest.graphs[name]
         _check_signature(graph.signature, signature)
-        _check_ladder(name, graph.ladder, generation_ladder(name, limits, device))
-        _check_variants(name, graph, generation_ladder(name, limits, "cpu"))
+        _check_buckets(name, graph.buckets, generation_buckets(name, limits, device))
+        _check_variants(name, graph, generation_buckets(name, limits, "cpu"))
         if device == "cpu" and len(graph.variants) > 1:
             raise ManifestError(f"graph {name} has {len(graph.variants)} variants, on a cpu there is one")
 
@@ -122,19 +122,19 @@ def _first_difference(found: tuple[Any, ...], expected: tuple[Any, ...]) -> tupl
     return next(((ours, theirs) for ours, theirs in pairs if ours != theirs), None)
 
 
-def _check_ladder(name: str, found: Ladder, limit: Ladder, *, may_end_before: bool = False) -> None:
+def _check_buckets(name: str, found: Buckets, limit: Buckets, *, may_end_before: bool = False) -> None:
     fits = found.top <= limit.top if may_end_before else found.top == limit.top
     if found.axis != limit.axis or not fits:
         raise ManifestError(
-            f"the ladder of graph {name} ends at {found.top} {found.axis}, its limits at {limit.top} "
+            f"the buckets of graph {name} ends at {found.top} {found.axis}, its limits at {limit.top} "
             f"{limit.axis}; compile the artifact again"
         )
 
 
-def _check_variants(name: str, graph: GraphInfo, ladder: Ladder) -> None:
+def _check_variants(name: str, graph: GraphInfo, buckets: Buckets) -> None:
     found = [variant.max_size for variant in graph.variants]
-    if found != sorted(set(found)) or found[-1] != ladder.top:
+    if found != sorted(set(found)) or found[-1] != buckets.top:
         raise ManifestError(
-            f"the variants of graph {name} hold {found} {ladder.axis}, expected ascending numbers up to "
-            f"{ladder.top}; compile the artifact again"
+            f"the variants of graph {name} hold {found} {buckets.axis}, expected ascending numbers up to "
+            f"{buckets.top}; compile the artifact again"
         )

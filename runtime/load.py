@@ -14,21 +14,21 @@ from precast.artifacts.reader import open_artifact
 from precast.graphs.costs import Costs
 from precast.graphs.encode import Limits
 from precast.graphs.seq2seq import GenerateLimits
+from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.batch_planner import cost_table
 from precast.runtime.encoder.engine import Encoder
+from precast.runtime.encoder.worker import Worker
 from precast.runtime.errors import OptionError
 from precast.runtime.generation.options import GenerationOptions
 from precast.runtime.graph_checks import (
-    check_answer,
     check_encode_graph,
     check_generation_graphs,
+    check_output_info,
     output_of,
 )
-from precast.runtime.options import DEFAULTS, EngineOptions
-from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.io.tokenization import TextTokenizer
 from precast.runtime.io.tokens import Tokens
-from precast.runtime.encoder.worker import Worker
+from precast.runtime.options import DEFAULTS, EngineOptions
 
 Engine: TypeAlias = Any
 """``Encoder`` or ``Seq2Seq``: the artifact says which, so that a type checker cannot know."""
@@ -45,10 +45,10 @@ def load(
     device: str | None = DEFAULTS.device,
     capture: int | None = DEFAULTS.capture,
     kv_cache_bytes: int | None = None,
-    cross_fraction: float | None = None,
-    admit_tokens: int | None = None,
-    patience: int | None = None,
-    steps_per_look: int | None = None,
+    cross_kv_fraction: float | None = None,
+    source_batch_tokens: int | None = None,
+    max_batch_delay_steps: int | None = None,
+    steps_per_sync: int | None = None,
     gpu_memory_utilization: float | None = None,
 ) -> Engine:
     """Check an artifact, load it and start its engine: an ``Encoder``, or a ``Seq2Seq`` where it generates.
@@ -71,11 +71,11 @@ def load(
         kv_cache_bytes: where the artifact generates, as all that follow: memory of the self and cross pools
             together. Where left out, what all rows need at their longest, but at most a gigabyte, on CUDA at
             most what ``gpu_memory_utilization`` leaves.
-        cross_fraction: the part of it that sources get; as the longest request's where left out.
-        admit_tokens: source tokens that are encoded together; 1024 where left out.
-        patience: decode steps for which a request that could join is held back, so that more join with it;
+        cross_kv_fraction: the part of it that sources get; as the longest request's where left out.
+        source_batch_tokens: source tokens that are encoded together; 1024 where left out.
+        max_batch_delay_steps: decode steps for which a request that could join is held back, so that more join with it;
             4 where left out.
-        steps_per_look: decode steps between two looks at what has ended, was cancelled or could join; where
+        steps_per_sync: decode steps between two looks at what has ended, was cancelled or could join; where
             left out 2, on CUDA 4.
         gpu_memory_utilization: on CUDA, the part of the device's memory that may be taken, by this process
             and all others together; 0.9 where left out. Pools get what weights and steps leave of it.
@@ -89,14 +89,14 @@ def load(
     chosen = None if cores is None else tuple(cores)
     options = EngineOptions(num_threads, batch_tokens, max_waiting, max_characters, device, capture, chosen)
     given = {
-        "kv_cache_bytes": kv_cache_bytes, "cross_fraction": cross_fraction, "admit_tokens": admit_tokens,
-        "patience": patience, "steps_per_look": steps_per_look,
+        "kv_cache_bytes": kv_cache_bytes, "cross_kv_fraction": cross_kv_fraction, "source_batch_tokens": source_batch_tokens,
+        "max_batch_delay_steps": max_batch_delay_steps, "steps_per_sync": steps_per_sync,
         "gpu_memory_utilization": gpu_memory_utilization,
     }  # fmt: skip
     generation: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
     folder = Path(path)
     manifest = open_artifact(folder, options.device_index())
-    if generation and not isinstance(manifest.answer, GenerateInfo):
+    if generation and not isinstance(manifest.output, GenerateInfo):
         raise OptionError(
             f"{', '.join(generation)} need an artifact that generates, this one was compiled with --task "
             f"{manifest.model.task}"
@@ -118,10 +118,10 @@ def start_engine(
         options: of every engine.
         generation: of one that generates; the defaults where left out.
     """
-    check_answer(manifest)
+    check_output_info(manifest)
     if isinstance(manifest.limits, GenerateLimits):
-        assert isinstance(manifest.answer, GenerateInfo)  # a manifest has both or neither
-        check_generation_graphs(manifest, manifest.answer, manifest.limits)
+        assert isinstance(manifest.output, GenerateInfo)  # a manifest has both or neither
+        check_generation_graphs(manifest, manifest.output, manifest.limits)
         from precast.runtime.generation.loading import start_seq2seq
 
         return start_seq2seq(folder, manifest, options, generation or GenerationOptions())
@@ -136,7 +136,7 @@ def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: En
         vocab_size=manifest.model.vocab_size,
         max_length=limits.max_length,
         max_characters=options.max_characters,
-        measure_prompts=isinstance(manifest.answer, EmbedInfo) and not manifest.answer.include_prompt,
+        measure_prompts=isinstance(manifest.output, EmbedInfo) and not manifest.output.include_prompt,
     )
     tokenizer.warm()
     batch_tokens = options.batch_tokens_for(manifest)
@@ -147,7 +147,7 @@ def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: En
         batch_tokens=batch_tokens,
         seconds=_seconds(manifest, batch_tokens),
         max_waiting=options.max_waiting,
-        probe=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
+        warmup=Tokens(np.array([0, manifest.model.vocab_size - 1][-limits.max_length :], np.int32), None),
     )
     return Encoder(manifest, tokenizer, worker)
 
@@ -157,7 +157,7 @@ def _seconds(manifest: Manifest, batch_tokens: int) -> np.ndarray | None:
     graph = manifest.graphs["encode"]
     if manifest.build.device == "cuda" or graph.costs is None:
         return None
-    return cost_table(Costs(graph.ladder.buckets, graph.costs), batch_tokens)
+    return cost_table(Costs(graph.buckets.sizes, graph.costs), batch_tokens)
 
 
 def tokenizer_json(folder: Path, manifest: Manifest) -> str | None:

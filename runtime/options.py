@@ -72,8 +72,8 @@ class EngineOptions:
         return "cpu" if built == "cpu" else f"cuda:{self.device_index()}"
 
     def batch_tokens_for(self, manifest: Manifest) -> int:
-        """On CUDA the top of the ladder, unless told otherwise; never more than the artifact takes."""
-        default = manifest.graphs["encode"].ladder.top if manifest.build.device == "cuda" else BATCH_TOKENS
+        """On CUDA the top of the buckets, unless told otherwise; never more than the artifact takes."""
+        default = manifest.graphs["encode"].buckets.top if manifest.build.device == "cuda" else BATCH_TOKENS
         return min(self.batch_tokens or default, manifest.limits.max_tokens)
 
 

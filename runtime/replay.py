@@ -68,11 +68,11 @@ class Replay(Protocol):
         ...
 
     @property
-    def patience(self) -> float | None:
+    def idle_timeout(self) -> float | None:
         """Seconds without work after which to ``rest``; None for never."""
         ...
 
-    def rest(self) -> None:
+    def suspend(self) -> None:
         """Nothing is to be launched for now."""
         ...
 

@@ -1,4 +1,4 @@
-"""The ladder that serves given batches at the least cost."""
+"""The buckets that serves given batches at the least cost."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ from collections.abc import Callable
 
 import numpy as np
 
-from precast.graphs.buckets import Ladder
+from precast.graphs.buckets import Buckets
 
 Cost = Callable[[np.ndarray], np.ndarray]
 """Of batches that run at these sizes, in seconds or anything in proportion; a larger one costs no less."""
 
 GRANULE = 8
-"""Buckets are multiples of it, as those of ladders that nobody fitted are, and as kernels like it."""
+"""Buckets are multiples of it, as those of graph_buckets that nobody fitted are, and as kernels like it."""
 MAX_CANDIDATES = 1024
 """Sizes that are looked at; time and memory go by their square."""
 _EQUAL = 1e-9
 
 
-def fit_ladder(
+def fit_buckets(
     axis: str, demand: np.ndarray, cost: Cost, graphs: int, top: int, *, granule: int = GRANULE
-) -> Ladder:
-    """The ladder of at most ``graphs`` buckets, ``top`` among them, of the least expected cost.
+) -> Buckets:
+    """The buckets of at most ``graphs`` buckets, ``top`` among them, of the least expected cost.
 
-    Exact, over the multiples of the granule: the best ladder that ends at a size is the best of those that
-    end at a smaller one, and what lies between the two. Of ladders that cost the same, one of the fewest
+    Exact, over the multiples of the granule: the best buckets that ends at a size is the best of those that
+    end at a smaller one, and what lies between the two. Of graph_buckets that cost the same, one of the fewest
     buckets.
 
     Args:
-        axis: of the ladder.
+        axis: of the buckets.
         demand: how many batches there are of 0, 1, … tokens, none beyond ``top``.
         cost: of a batch by its bucket.
         graphs: buckets at most, one or more.
@@ -54,14 +54,14 @@ def fit_ladder(
     for choice in reversed(before[:used]):
         place = int(choice[place])
         buckets.append(int(sizes[place]))
-    return Ladder(axis, tuple(reversed(buckets)))
+    return Buckets(axis, tuple(reversed(buckets)))
 
 
-def expected_cost(ladder: Ladder, demand: np.ndarray, cost: Cost) -> float:
+def expected_cost(buckets: Buckets, demand: np.ndarray, cost: Cost) -> float:
     """Of all batches together, each at its bucket."""
     asked = np.flatnonzero(demand)
-    buckets = np.array(ladder.buckets)
-    return float(demand[asked] @ cost(buckets[np.searchsorted(buckets, asked)]))
+    sizes = np.array(buckets.sizes)
+    return float(demand[asked] @ cost(sizes[np.searchsorted(sizes, asked)]))
 
 
 def _candidates(demand: np.ndarray, top: int, granule: int) -> tuple[np.ndarray, np.ndarray]:

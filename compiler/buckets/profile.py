@@ -13,18 +13,18 @@ from pathlib import Path
 import numpy as np
 
 from precast.artifacts.manifest import Manifest
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS, Limits
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.buckets import Ladder
-from precast.runtime.generation.options import DEFAULTS as GENERATION_DEFAULTS
-from precast.runtime.options import DEFAULTS
-from precast.runtime.encoder.packing import fill
 from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.encoder.packing import fill
 from precast.runtime.generation.loading import place_graphs
+from precast.runtime.generation.options import DEFAULTS as GENERATION_DEFAULTS
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.options import DEFAULTS
 
 EXAMPLE_LENGTH = 64
-"""Tokens of the inputs of measured batches, where no traffic says how long they are."""
+"""Tokens of the inputs of measured batches, where no workload says how long they are."""
 RUNS = 11
 BUDGET = 3.0
 """Seconds that the runs of all buckets may take together, and as many those before that warm up."""
@@ -44,12 +44,12 @@ class Measured:
 
 
 def measure_graph(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
-    """Run a graph of an artifact at every bucket of its ladder.
+    """Run a graph of an artifact at every bucket of its buckets.
 
     Args:
         folder: the artifact.
         manifest: its manifest.
-        name: ``encode`` or ``admit``.
+        name: ``encode`` or ``encode_source``.
         length: tokens of an input; longer where a batch would otherwise hold too many.
 
     Raises:
@@ -57,13 +57,13 @@ def measure_graph(folder: Path, manifest: Manifest, name: str, length: int) -> M
     """
     limits = manifest.limits
     longest = limits.max_length if isinstance(limits, Limits) else limits.max_source_length
-    buckets = manifest.graphs[name].ladder.buckets
+    buckets = manifest.graphs[name].buckets.sizes
 
     def lengths(size: int) -> list[int]:
         even = min(longest, max(length, -(-size // limits.max_batch)))
         return [min(even, size - start) for start in range(0, size, even)]
 
-    opened = opened_encode if isinstance(limits, Limits) else opened_admit
+    opened = opened_encode if isinstance(limits, Limits) else opened_encode_source
     with opened(folder, manifest, lengths) as run:
         return measure(run, buckets, largest=limits.max_batch * longest)
 
@@ -89,7 +89,7 @@ def measure(
         run(size)
         return max(clock() - start, _INSTANT)
 
-    ways = sorted({*Ladder.doubling(TOKENS, sizes[0]).buckets, *sizes})
+    ways = sorted({*Buckets.doubling(TOKENS, sizes[0]).sizes, *sizes})
     climb = [size for size in ways if size <= largest] or [largest]
     timed(climb[0])  # sets up what runs of every size find later
     found = {climb[0]: timed(climb[0])}
@@ -126,8 +126,8 @@ def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterato
 
 
 @contextmanager
-def opened_admit(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
-    """``admit`` as an engine replays it. Keys and values go to the page that is never dealt out."""
+def opened_encode_source(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+    """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
     assert isinstance(manifest.limits, GenerateLimits)
     stepper = place_graphs(folder, manifest, DEFAULTS, GENERATION_DEFAULTS).stepper
     try:
@@ -135,7 +135,7 @@ def opened_admit(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator
 
         def run(size: int) -> object:
             sources = [np.zeros(length, np.int32) for length in lengths(size)]
-            return stepper.admit(sources, sources, hidden=False).hidden()
+            return stepper.encode_sources(sources, sources, hidden=False).hidden()
 
         yield run
     finally:

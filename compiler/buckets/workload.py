@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from precast.compiler.errors import TrafficError
+from precast.compiler.errors import WorkloadError
 from precast.graphs import strict_json
 
 MAX_BYTES = 16 << 20
 MAX_GROUPS = 4096
-"""Different numbers of inputs that come together: each takes a pass over all sizes."""
-DEFAULT_TOGETHER: Mapping[int, int] = {1: 32, 2: 16, 4: 8, 8: 4, 16: 2, 32: 1}
-"""Where nobody says how many inputs come together: as many come alone as in pairs, in fours, … in 32s."""
+"""Different numbers of inputs that come concurrency: each takes a pass over all sizes."""
+DEFAULT_CONCURRENCY: Mapping[int, int] = {1: 32, 2: 16, 4: 8, 8: 4, 16: 2, 32: 1}
+"""Where nobody says how many inputs come concurrency: as many come alone as in pairs, in fours, … in 32s."""
 
 _MOST = 1 << 53
 """Counts beyond are no longer told apart as floating-point numbers."""
@@ -29,11 +29,11 @@ _NOISE = 1e-12
 
 
 @dataclass(frozen=True)
-class Traffic:
-    """How often each length comes, and how often each number of inputs comes together."""
+class Workload:
+    """How often each length comes, and how often each number of inputs comes concurrency."""
 
     lengths: Mapping[int, int]
-    together: Mapping[int, int]
+    concurrency: Mapping[int, int]
 
     def mean_length(self, max_length: int) -> float:
         """Tokens of an input; a longer one is cut to ``max_length``."""
@@ -58,66 +58,70 @@ class Batching:
     top: int
 
 
-def read_traffic(path: Path) -> Traffic:
-    """Read a traffic file.
+def read_workload(path: Path) -> Workload:
+    """Read a workload file.
 
     Raises:
-        TrafficError: it cannot be read, is larger than ``MAX_BYTES``, or does not say what it should.
+        WorkloadError: it cannot be read, is larger than ``MAX_BYTES``, or does not say what it should.
     """
     try:
         with path.open("rb") as file:
             content = file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise TrafficError(f"the traffic file {path} cannot be read: {error.strerror}") from error
+        raise WorkloadError(f"the workload file {path} cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
-        raise TrafficError(
-            f"the traffic file {path} has more than {MAX_BYTES} bytes; count equal lengths together, "
+        raise WorkloadError(
+            f"the workload file {path} has more than {MAX_BYTES} bytes; count equal lengths concurrency, "
             f"or draw a sample"
         )
     try:
         data = strict_json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise TrafficError(
-            f"the traffic file {path} is no JSON: {error}; expected a list of lengths, or an object"
+        raise WorkloadError(
+            f"the workload file {path} is no JSON: {error}; expected a list of lengths, or an object"
         ) from error
-    return parse_traffic(data)
+    return parse_workload(data)
 
 
-def parse_traffic(data: Any) -> Traffic:
-    """What a traffic file holds: a list of lengths, or an object.
+def parse_workload(data: Any) -> Workload:
+    """What a workload file holds: a list of lengths, or an object.
 
-    The object has ``lengths``, a list or how often each came, and perhaps ``together``, how often so many
-    inputs came together.
+    The object has ``lengths``, a list or how often each came, and perhaps ``concurrency``, how often so many
+    inputs came concurrency.
 
     Raises:
-        TrafficError: it is something else.
+        WorkloadError: it is something else.
     """
     given = {"lengths": data} if isinstance(data, list) else data
-    if not isinstance(given, dict) or "lengths" not in given or set(given) - {"lengths", "together"}:
+    if not isinstance(given, dict) or "lengths" not in given or set(given) - {"lengths", "concurrency"}:
         found = sorted(given) if isinstance(given, dict) else given
-        raise TrafficError(
-            f"traffic must be a list of lengths, or an object with lengths and perhaps together; "
+        raise WorkloadError(
+            f"workload must be a list of lengths, or an object with lengths and perhaps concurrency; "
             f"found {shortened(found)}"
         )
     lengths = given["lengths"]
     counts = _listed(lengths) if isinstance(lengths, list) else _counted("lengths", lengths)
-    together = _counted("together", given["together"]) if "together" in given else DEFAULT_TOGETHER
-    if len(together) > MAX_GROUPS:
-        raise TrafficError(f"together has {len(together)} entries, expected at most {MAX_GROUPS}; round them")
-    return Traffic(counts, together)
+    concurrency = (
+        _counted("concurrency", given["concurrency"]) if "concurrency" in given else DEFAULT_CONCURRENCY
+    )
+    if len(concurrency) > MAX_GROUPS:
+        raise WorkloadError(
+            f"concurrency has {len(concurrency)} entries, expected at most {MAX_GROUPS}; round them"
+        )
+    return Workload(counts, concurrency)
 
 
-def batch_sizes(traffic: Traffic, batching: Batching) -> np.ndarray:
-    """How many batches of 0, 1, … ``top`` tokens there are for each time that inputs come together.
+def batch_sizes(workload: Workload, batching: Batching) -> np.ndarray:
+    """How many batches of 0, 1, … ``top`` tokens there are for each time that inputs come concurrency.
 
-    Inputs are drawn independently. The tokens of those that come together are cut as by a packer that leaves
+    Inputs are drawn independently. The tokens of those that come concurrency are cut as by a packer that leaves
     no gap: full batches, and one of what is left. The sum of so many lengths modulo the budget is a circular
     convolution; how many batches are full follows from the means.
     """
-    groups = _within(traffic.together, batching.max_batch)
+    groups = _within(workload.concurrency, batching.max_batch)
     inputs = sum(count * size for size, count in groups.items())
     lengths = np.zeros(max(batching.max_length, batching.budget, batching.top) + 1)
-    for length, count in traffic.lengths.items():
+    for length, count in workload.lengths.items():
         lengths[min(length, batching.max_length)] += count
     lengths /= lengths.sum()
     sizes = np.zeros_like(lengths)
@@ -142,11 +146,11 @@ def _rests(packed: np.ndarray, groups: Mapping[int, float]) -> np.ndarray:
     return np.fft.irfft(total, n=budget)
 
 
-def _within(together: Mapping[int, int], max_batch: int) -> dict[int, float]:
+def _within(concurrency: Mapping[int, int], max_batch: int) -> dict[int, float]:
     """The share of each number of inputs, where more than ``max_batch`` are several groups."""
-    total = sum(together.values())
+    total = sum(concurrency.values())
     found: dict[int, float] = {}
-    for size, count in together.items():
+    for size, count in concurrency.items():
         full, rest = divmod(size, max_batch)
         for part, times in ((max_batch, full), (rest, 1)):
             if part and times:
@@ -158,23 +162,23 @@ def _listed(lengths: list[Any]) -> dict[int, int]:
     for place, length in enumerate(lengths):
         _check(f"lengths[{place}]", length)
     if not lengths:
-        raise TrafficError("lengths is empty; expected the tokens of at least one input")
+        raise WorkloadError("lengths is empty; expected the tokens of at least one input")
     return dict(Counter(lengths))
 
 
 def _counted(name: str, data: Any) -> dict[int, int]:
     if not isinstance(data, dict) or not data:
-        raise TrafficError(
+        raise WorkloadError(
             f'{name} must be an object of numbers and how often each came, such as {{"12": 340}}; '
             f"found {shortened(data)}"
         )
     for key, count in data.items():
         if not _NUMBER.fullmatch(key):
-            raise TrafficError(f"a key of {name} must be a positive whole number, found {shortened(key)}")
+            raise WorkloadError(f"a key of {name} must be a positive whole number, found {shortened(key)}")
         _check(f"{name}.{key}", count)
     return {int(key): count for key, count in data.items()}
 
 
 def _check(place: str, value: Any) -> None:
     if isinstance(value, bool) or not isinstance(value, int) or not 0 < value < _MOST:
-        raise TrafficError(f"{place} must be a positive whole number, found {shortened(value)}")
+        raise WorkloadError(f"{place} must be a positive whole number, found {shortened(value)}")

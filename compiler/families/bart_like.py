@@ -13,7 +13,7 @@ from precast.compiler.families.family import (
     Backbone,
     Family,
     Generation,
-    Stored,
+    TiedEmbeddings,
     WeightNames,
     linear,
     norm,
@@ -26,7 +26,7 @@ TABLES = ("shared.weight", "lm_head.weight", "decoder.embed_tokens.weight")
 
 
 @dataclass(frozen=True)
-class Form:
+class BartVariant:
     """How a family builds its two halves.
 
     ``pre`` brings a norm behind the last layer. ``embedding_norm`` says whether the embeddings are normed,
@@ -52,7 +52,7 @@ def sinusoidal(config: ConfigReader) -> spec.Positions:
 
 def family(
     name: str,
-    form: Form,
+    form: BartVariant,
     *architectures: str,
     model_type: str | None = None,
     head_bias: str | None = "final_logits_bias",
@@ -97,7 +97,7 @@ def family(
     )
 
 
-def backbone(config: ConfigReader, form: Form) -> Backbone:
+def backbone(config: ConfigReader, form: BartVariant) -> Backbone:
     config.require(is_decoder=False)
     config.ignore("init_std", "encoder_layerdrop", "decoder_layerdrop")
     # Those of the decoder; what it generates besides is for whoever runs the two halves.
@@ -117,7 +117,7 @@ def backbone(config: ConfigReader, form: Form) -> Backbone:
     )
 
 
-def embeddings(config: ConfigReader, form: Form) -> spec.Embeddings:
+def embeddings(config: ConfigReader, form: BartVariant) -> spec.Embeddings:
     """Those of the encoder."""
     return spec.Embeddings(
         vocab_size=config.vocab_size,
@@ -133,7 +133,7 @@ def attention(config: ConfigReader, heads: int) -> spec.Attention:
     return spec.Attention(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5)
 
 
-def decoder(config: ConfigReader, stored: Stored, form: Form) -> spec.Decoder:
+def decoder(config: ConfigReader, stored: TiedEmbeddings, form: BartVariant) -> spec.Decoder:
     shares = config.share_encoder_decoder_embeddings is not False  # Marian alone has it
     vocab = config.vocab_size if shares else config.decoder_vocab_size
     across = attention(config, config.decoder_attention_heads)

@@ -8,6 +8,6 @@ from precast.compiler.families import bart_like
 
 FAMILY = bart_like.family(
     "blenderbot",
-    bart_like.Form("pre", partial(bart_like.learned, offset=0)),
+    bart_like.BartVariant("pre", partial(bart_like.learned, offset=0)),
     "BlenderbotForConditionalGeneration",
 )

@@ -8,7 +8,7 @@ from precast.compiler.families import bart_like
 
 FAMILY = bart_like.family(
     "blenderbot_small",
-    bart_like.Form("post", partial(bart_like.learned, offset=0), embedding_norm="first"),
+    bart_like.BartVariant("post", partial(bart_like.learned, offset=0), embedding_norm="first"),
     "BlenderbotSmallForConditionalGeneration",
     model_type="blenderbot-small",
 )

@@ -30,7 +30,7 @@ class Head:
 
 
 @dataclass(frozen=True)
-class Stored:
+class TiedEmbeddings:
     """What the decoder of a checkpoint has to itself. Copies of a tied table are not its own."""
 
     tokens: bool
@@ -47,7 +47,7 @@ class Generation:
 
     architectures: tuple[str, ...]
     """Hugging Face's classes that generate."""
-    decoder: Callable[[ConfigReader, Stored], Decoder]
+    decoder: Callable[[ConfigReader, TiedEmbeddings], Decoder]
     """From the configuration, and what the checkpoint holds."""
     weights: Callable[[Decoder], WeightNames]
     """Of the decoder; those of the encoder are the backbone's."""

@@ -18,5 +18,5 @@ def positions(config: ConfigReader) -> spec.Positions:
 
 
 FAMILY = bart_like.family(
-    "m2m_100", bart_like.Form("pre", positions), "M2M100ForConditionalGeneration", head_bias=None
+    "m2m_100", bart_like.BartVariant("pre", positions), "M2M100ForConditionalGeneration", head_bias=None
 )

@@ -4,4 +4,4 @@ from __future__ import annotations
 
 from precast.compiler.families import bart_like
 
-FAMILY = bart_like.family("marian", bart_like.Form("post", bart_like.sinusoidal), "MarianMTModel")
+FAMILY = bart_like.family("marian", bart_like.BartVariant("post", bart_like.sinusoidal), "MarianMTModel")

@@ -8,6 +8,6 @@ from precast.compiler.families import bart_like
 
 FAMILY = bart_like.family(
     "mbart",
-    bart_like.Form("pre", partial(bart_like.learned, offset=2), embedding_norm="sum"),
+    bart_like.BartVariant("pre", partial(bart_like.learned, offset=2), embedding_norm="sum"),
     "MBartForConditionalGeneration",
 )

@@ -6,7 +6,7 @@ from precast.compiler.families import bart_like
 
 FAMILY = bart_like.family(
     "pegasus",
-    bart_like.Form("pre", bart_like.sinusoidal),
+    bart_like.BartVariant("pre", bart_like.sinusoidal),
     "PegasusForConditionalGeneration",
     overflows_fp16=True,
 )

@@ -8,6 +8,6 @@ from precast.compiler.families import bart_like
 
 FAMILY = bart_like.family(
     "plbart",
-    bart_like.Form("post", partial(bart_like.learned, offset=2), embedding_norm="sum"),
+    bart_like.BartVariant("post", partial(bart_like.learned, offset=2), embedding_norm="sum"),
     "PLBartForConditionalGeneration",
 )

@@ -11,7 +11,7 @@ from precast.compiler.families.family import (
     Family,
     Generation,
     Head,
-    Stored,
+    TiedEmbeddings,
     WeightNames,
     linear,
     norm,
@@ -100,7 +100,7 @@ def weights(model: Backbone) -> WeightNames:
     return names
 
 
-def decoder(config: ConfigReader, stored: Stored) -> spec.Decoder:
+def decoder(config: ConfigReader, stored: TiedEmbeddings) -> spec.Decoder:
     """Layer 0 owns the bias of all layers, but in umT5, where each has its own; none in cross-attention."""
     kind, hidden = config.source.model_type, config.d_model
     per_layer = kind == "umt5"

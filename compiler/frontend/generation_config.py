@@ -15,8 +15,8 @@ from precast.artifacts.generation_defaults import (
     GenerationDefaults,
     asks_for_nothing,
 )
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import CheckpointError, UnsupportedConfigError
+from precast.compiler.frontend.checkpoint import Checkpoint
 
 _FILE = "generation_config.json"
 _HOUSEKEEPING = frozenset({"transformers_version", "_from_model_config"})

@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from precast.compiler.frontend.checkpoint import Checkpoint, read_json, read_weights
 from precast.compiler.errors import UnsupportedConfigError
+from precast.compiler.frontend.checkpoint import Checkpoint, read_json, read_weights
 from precast.compiler.models.spec import POOLING_MODES, Activation, Dense, Embedder
 
 _LEGACY_FLAGS = {

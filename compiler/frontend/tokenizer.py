@@ -10,8 +10,8 @@ from tokenizers import normalizers
 from transformers import AutoTokenizer, ByT5Tokenizer
 
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import CheckpointError
+from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.tokenizers.byt5 import convert_byt5
 from precast.compiler.frontend.tokenizers.decoding import describe_decoding
 from precast.compiler.frontend.tokenizers.languages import describe_languages

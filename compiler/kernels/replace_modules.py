@@ -12,7 +12,7 @@ from torch import nn
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def rebuilt(module: Module, other: Callable[[str, nn.Module], nn.Module | None]) -> Module:
+def replace_modules(module: Module, other: Callable[[str, nn.Module], nn.Module | None]) -> Module:
     """A copy of ``module`` that shares its tensors.
 
     Args:

@@ -18,7 +18,7 @@ _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 
 @contextmanager
-def recorded_searches() -> Iterator[dict[str, str]]:
+def autotune_log() -> Iterator[dict[str, str]]:
     """Fills the dictionary that it gives: each operation with its shapes, and the kernel that won.
 
     Inductor stores the times of all candidates by shape and dtype in its cache folder and does not measure

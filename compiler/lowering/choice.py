@@ -10,7 +10,7 @@ from precast.compiler.lowering.reference import reference
 from precast.compiler.options import CompileOptions
 
 
-def choose_backend(options: CompileOptions) -> Backend:
+def select_backend(options: CompileOptions) -> Backend:
     """The backend for the device, with its settings.
 
     Raises:

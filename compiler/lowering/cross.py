@@ -21,9 +21,9 @@ from torch.fx.experimental.symbolic_shapes import ShapeEnv
 from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import needed_libraries, toolkit
+from precast.compiler.lowering.fake_cuda import fake_cuda
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.inductor_cuda import cuda_configuration, cuda_settings, sizes
-from precast.compiler.lowering.fake_cuda import stand_ins
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
@@ -49,7 +49,7 @@ def _lower(
         # Constants are folded by computing them on the device.
         "joint_graph_constant_folding": False,
     }
-    with stand_ins(capability), toolkit(folder):
+    with fake_cuda(capability), toolkit(folder):
         with FakeTensorMode(shape_env=ShapeEnv(), allow_non_fake_inputs=True):
             exported = trace(_on_device(module), signature, size, _DEVICE)
         _adopt(exported)

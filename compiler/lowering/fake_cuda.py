@@ -42,7 +42,7 @@ _H100 = {
 
 
 @contextmanager
-def stand_ins(capability: tuple[int, int]) -> Iterator[None]:
+def fake_cuda(capability: tuple[int, int]) -> Iterator[None]:
     """Let graphs for ``capability`` be compiled where torch sees no device."""
     with ExitStack() as stack:
         for owner, names in (

@@ -12,12 +12,12 @@ import torch
 from torch import nn
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear, linear_int8, norm, normalizer, step_attention
+from precast.compiler.kernels.avx512 import decode, linear, linear_int8, log_softmax, norm, packed
 from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
+from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
-from precast.compiler.lowering.autotune_log import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.compiler.options import Kernels
 from precast.graphs.signature import Signature
@@ -25,11 +25,11 @@ from precast.graphs.signature import Signature
 KERNELS = (
     linear.LINEAR,
     linear_int8.LINEAR_INT8,
-    attention.ATTENTION,
-    attention.POOL,
-    step_attention.STEP_ATTENTION,
+    packed.ATTENTION,
+    packed.POOL,
+    decode.DECODE_ATTENTION,
     norm.NORM,
-    normalizer.NORMALIZERS,
+    log_softmax.LOG_SOFTMAX_TERMS,
 )
 
 
@@ -68,7 +68,7 @@ def _lower(
 ) -> Lowered:
     install(KERNELS)
     module = rebuild(module)
-    searches: AbstractContextManager[dict[str, str]] = recorded_searches() if autotune else nullcontext({})
+    searches: AbstractContextManager[dict[str, str]] = autotune_log() if autotune else nullcontext({})
     with searches as winners:
         exported = trace(module, signature, size)
         library, constants = compile_library(exported, _configuration(prepack, autotune), folder)

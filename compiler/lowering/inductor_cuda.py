@@ -11,10 +11,10 @@ import torch
 from torch import nn
 
 from precast.artifacts.manifest import sm_name
+from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import has_nvcc, toolkit
 from precast.compiler.lowering.inductor import compile_library
-from precast.compiler.lowering.autotune_log import recorded_searches
 from precast.compiler.lowering.trace import trace
 from precast.graphs.signature import Signature
 
@@ -30,7 +30,7 @@ def sizes(autotune: bool) -> dict[str, tuple[int, ...]]:
     many programs share the keys of a decoder's row is fixed in the code all the same.
     """
     tokens = _TOKENS if autotune else _TOKENS[1:2]
-    return {"encode": tokens, "admit": tokens, "decode": _ROWS}
+    return {"encode": tokens, "encode_source": tokens, "decode": _ROWS}
 
 
 def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Backend:
@@ -81,7 +81,7 @@ def _lower(
 ) -> Lowered:
     # The caller keeps its module on the CPU: its weights go to the artifact from there.
     placed = copy.deepcopy(module).to("cuda")
-    with recorded_searches() as winners, toolkit(folder):
+    with autotune_log() as winners, toolkit(folder):
         exported = trace(placed, signature, size, "cuda")
         library, constants = compile_library(exported, config, folder)
     return Lowered(library, "bound", constants, winners)

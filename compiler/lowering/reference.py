@@ -16,8 +16,8 @@ from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.trace import trace
 from precast.graphs.program import Call, Program
-from precast.runtime.backends.reference import PYTHON_OPS
 from precast.graphs.signature import Signature
+from precast.runtime.backends.reference import PYTHON_OPS
 
 _PYTHON_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in PYTHON_OPS.items()}
 _DROPPED = {
@@ -109,7 +109,9 @@ def _op_name(target: Any) -> str:
         return str(target)
     if target in _PYTHON_NAMES:
         return f"python.{_PYTHON_NAMES[target]}"
-    raise LoweringError(f"the reference backend has no name for {target}; add it to runtime/backends/reference.py")
+    raise LoweringError(
+        f"the reference backend has no name for {target}; add it to runtime/backends/reference.py"
+    )
 
 
 def _encode(value: Any, now: Mapping[str, str]) -> Any:

@@ -10,14 +10,14 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
-from precast.graphs.sampling import BEAMS, CANDIDATES, CHOSEN, GROUPS, NGRAM, RULE_LENGTH, RULES
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.graphs.seq2seq import CROSS_POOL, ROWS, SELF_LENGTH, SELF_POOL, SOURCE_LENGTH
+from precast.graphs.sampling import BEAMS, BIAS_PREFIX, CANDIDATES, GROUPS, NGRAM, SAMPLED, TOKEN_BIASES
+from precast.graphs.seq2seq import CROSS_CACHE, NUM_SEQS, SELF_CACHE, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature, split_dim
 
 _EXAMPLES = {
-    TOKENS: 12, SEQUENCES: 3, LENGTH: 7, ROWS: 6, SELF_POOL: 40, CROSS_POOL: 48, SELF_LENGTH: 9,
-    SOURCE_LENGTH: 11, CHOSEN: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, RULES: 10, RULE_LENGTH: 8, NGRAM: 14,
+    TOKENS: 12, SEQUENCES: 3, LENGTH: 7, NUM_SEQS: 6, SELF_CACHE: 40, CROSS_CACHE: 48, SELF_LENGTH: 9,
+    SOURCE_LENGTH: 11, SAMPLED: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, TOKEN_BIASES: 10, BIAS_PREFIX: 8, NGRAM: 14,
 }  # fmt: skip
 
 
@@ -99,8 +99,8 @@ def trace(
 
 
 def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of ``forward``; buffers that it has no name for go into its list ``pools``."""
+    """Keyword arguments of ``forward``; buffers that it has no name for go into its list ``kv_cache``."""
     named = set(inspect.signature(module.forward).parameters)
     found = {name: value for name, value in by_name.items() if name in named}
     rest = [value for name, value in by_name.items() if name not in named]
-    return found | ({"pools": rest} if rest else {})
+    return found | ({"kv_cache": rest} if rest else {})

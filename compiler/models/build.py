@@ -9,19 +9,19 @@ from typing import Literal
 
 import torch
 
-from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
 from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Family, Head, WeightNames
 from precast.compiler.families.registry import family_of
+from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
+from precast.compiler.frontend.sentence_transformers import is_cross_encoder, read_modules
 from precast.compiler.kernels.avx512.packed import SequenceOps
 from precast.compiler.kernels.torch.packed import PaddedOps
 from precast.compiler.models.encode import Encode
 from precast.compiler.models.packed_ops import OpsFactory
 from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
+from precast.compiler.models.weights import map_weights, strip_prefix, with_tied
 from precast.compiler.options import Kernels
-from precast.compiler.frontend.sentence_transformers import is_cross_encoder, read_modules
-from precast.compiler.models.weights import canonical, map_weights, with_tied
 from precast.graphs.encode import Task
 
 
@@ -44,7 +44,7 @@ class BuiltModel:
     """Source weights that this task does not read."""
 
 
-def choose_task(checkpoint: Checkpoint) -> Task:
+def detect_task(checkpoint: Checkpoint) -> Task:
     """``--task auto``: what the checkpoint was made for."""
     architecture = (checkpoint.config.architectures or [""])[0]
     if architecture.endswith("ForSequenceClassification"):
@@ -68,7 +68,7 @@ def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
     if not bare:
         return False
     return any(
-        name.startswith("decoder.") for name in canonical(read_weights(checkpoint.path), family.prefix)
+        name.startswith("decoder.") for name in strip_prefix(read_weights(checkpoint.path), family.prefix)
     )
 
 
@@ -85,7 +85,7 @@ def describe_model(
     Raises:
         UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
     """
-    chosen = choose_task(checkpoint) if task == "auto" else task
+    chosen = detect_task(checkpoint) if task == "auto" else task
     family = family_of(checkpoint.config.model_type)
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
@@ -122,7 +122,7 @@ def fill(
         UnsetParameterError, UnusedWeightError, WeightValueError: they are not the model's.
     """
     family, spec = described.family, described.spec
-    source = with_tied(canonical(read_weights(checkpoint.path), family.prefix), family.tied)
+    source = with_tied(strip_prefix(read_weights(checkpoint.path), family.prefix), family.tied)
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
     with torch.device("meta"):  # nothing is initialised only to be overwritten

@@ -1,4 +1,4 @@
-"""The decoder of an encoder-decoder: one token of every row at a time, over pools of keys and values."""
+"""The decoder of an encoder-decoder: one token of every row at a time, over kv_cache of keys and values."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from precast.compiler.models import spec
-from precast.compiler.models.decode_ops import DecodeOps, Pool, SourceWriter
+from precast.compiler.models.decode_ops import DecodeOps, KVCache, SourceWriter
 from precast.compiler.models.layers import FeedForward, Norm, RelativeBias, ResidualLinear
 from precast.compiler.models.stack import Embeddings
 
@@ -23,11 +23,11 @@ class SelfAttention(nn.Module):
         own_bias = attention.relative_bias
         self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
 
-    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, visible: Any, residual: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, cache: KVCache, visible: Any, residual: Tensor) -> Tensor:
         query, key, value = self.qkv(x).view(x.shape[0], 3, self.spec.heads, -1).unbind(1)
         if self.relative_bias is not None:
             visible = ops.visible(self.relative_bias())
-        attended = ops.self_attention(query, key, value, pool, visible, self.spec.scale)
+        attended = ops.self_attention(query, key, value, cache, visible, self.spec.scale)
         return self.out(attended, residual)
 
 
@@ -42,9 +42,9 @@ class CrossAttention(nn.Module):
         self.kv = nn.Linear(source_hidden, 2 * inner, bias=attention.qkv_bias)
         self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
 
-    def forward(self, x: Tensor, ops: DecodeOps, pool: Pool, residual: Tensor) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, cache: KVCache, residual: Tensor) -> Tensor:
         query = self.q(x).view(x.shape[0], self.spec.heads, -1)
-        return self.out(ops.cross_attention(query, pool, self.spec.scale), residual)
+        return self.out(ops.cross_attention(query, cache, self.spec.scale), residual)
 
 
 class DecoderLayer(nn.Module):
@@ -58,7 +58,7 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(hidden, layer.feed_forward)
         self.feed_forward_norm = Norm(hidden, layer.norm)
 
-    def forward(self, x: Tensor, ops: DecodeOps, own: Pool, cross: Pool, visible: Any) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, own: KVCache, cross: KVCache, visible: Any) -> Tensor:
         if self.placement == "post":
             x = self.attention_norm(self.attention(x, ops, own, visible, residual=x))
             x = self.cross_attention_norm(self.cross_attention(x, ops, cross, residual=x))
@@ -118,16 +118,18 @@ class Decoder(nn.Module):
         self.head = LanguageHead(hidden, decoder.head, self.embeddings.tokens)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, ops: DecodeOps, own: list[Pool], cross: list[Pool]
+        self, tokens: Tensor, positions: Tensor, ops: DecodeOps, own: list[KVCache], cross: list[KVCache]
     ) -> Tensor:
         """One step: ``tokens`` ``[R]`` at ``positions`` ``[R]`` to logits ``[R, vocab_size]``."""
         x = self.embeddings.step(tokens, positions)
         visible = ops.visible(None if self.relative_bias is None else self.relative_bias())
-        for layer, own_pool, cross_pool in zip(self.layers, own, cross, strict=True):
-            x = cast(DecoderLayer, layer)(x, ops, own_pool, cross_pool, visible)
+        for layer, self_kv, cross_kv in zip(self.layers, own, cross, strict=True):
+            x = cast(DecoderLayer, layer)(x, ops, self_kv, cross_kv, visible)
         return self.head(x if self.final_norm is None else self.final_norm(x))
 
-    def admit(self, hidden: Tensor, places: Tensor, cross: list[Pool], write: SourceWriter) -> None:
-        """Write every layer's keys and values of the source into the cross pools."""
-        for layer, pool in zip(self.layers, cross, strict=True):
-            write(hidden, cast(DecoderLayer, layer).cross_attention.kv, places, pool)
+    def write_cross_kv(
+        self, hidden: Tensor, slots: Tensor, cross: list[KVCache], write: SourceWriter
+    ) -> None:
+        """Write every layer's keys and values of the source into the cross kv_cache."""
+        for layer, cache in zip(self.layers, cross, strict=True):
+            write(hidden, cast(DecoderLayer, layer).cross_attention.kv, slots, cache)

@@ -1,4 +1,4 @@
-"""The graphs of an encoder-decoder: ``admit`` and ``decode``, over one set of parameters."""
+"""The graphs of an encoder-decoder: ``encode_source`` and ``decode``, over one set of parameters."""
 
 from __future__ import annotations
 
@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from precast.compiler.models import spec
-from precast.compiler.models.decode_ops import DecodeOpsFactory, Pool, SourceWriter, StepState, write_source
+from precast.compiler.models.decode_ops import (
+    DecodeOpsFactory,
+    KVCache,
+    SourceWriter,
+    StepState,
+    write_source,
+)
 from precast.compiler.models.decoder import Decoder
 from precast.compiler.models.layout import PackedLayout
 from precast.compiler.models.packed_ops import OpsFactory
@@ -24,10 +30,10 @@ class Seq2Seq(nn.Module):
         self.decoder = Decoder(model.hidden_size, model.decoder, self.embeddings.tokens)
 
 
-class Admit(nn.Module):
-    """Encodes packed sources and writes what the decoder will read of them into the cross pools.
+class EncodeSource(nn.Module):
+    """Encodes packed sources and writes what the decoder will read of them into the cross kv_cache.
 
-    Takes the named buffers of ``graphs.generate.admit_signature``; parameters have the names that they have
+    Takes the named buffers of ``graphs.generate.encode_source_signature``; parameters have the names that they have
     in ``Seq2Seq``. Gives the hidden states, fp32 ``[T, hidden]``.
     """
 
@@ -41,14 +47,14 @@ class Admit(nn.Module):
         self,
         input_ids: Tensor,
         cu_seqlens: Tensor,
-        cross_places: Tensor,
+        cross_slots: Tensor,
         key_positions: Tensor | None = None,
-        pools: Sequence[Tensor] = (),
+        kv_cache: Sequence[Tensor] = (),
     ) -> Tensor:
         layout = PackedLayout(input_ids.shape[0], cu_seqlens)
         ops = self._make_ops(layout, key_positions)
         hidden = self.encoder(self.embeddings(input_ids, None, layout), layout, ops)
-        self.decoder.admit(hidden, cross_places, _pools(pools), self._write)
+        self.decoder.write_cross_kv(hidden, cross_slots, _kv_cache(kv_cache), self._write)
         return hidden.float()
 
 
@@ -66,24 +72,24 @@ class Decode(nn.Module):
 
     def forward(
         self,
-        rows: Tensor,
+        seq_ids: Tensor,
         tokens: Tensor,
         positions: Tensor,
-        ancestry: Tensor,
-        cross_places: Tensor,
+        kv_slots: Tensor,
+        cross_slots: Tensor,
         cross_lengths: Tensor,
         self_span: Tensor | None = None,
         cross_span: Tensor | None = None,
-        pools: Sequence[Tensor] = (),
+        kv_cache: Sequence[Tensor] = (),
     ) -> Tensor:
         state = StepState(
-            rows, tokens, positions, ancestry, cross_places, cross_lengths, self_span, cross_span
+            seq_ids, tokens, positions, kv_slots, cross_slots, cross_lengths, self_span, cross_span
         )
-        at, half = rows.long(), len(pools) // 2
-        own, cross = _pools(pools[:half]), _pools(pools[half:])
+        at, half = seq_ids.long(), len(kv_cache) // 2
+        own, cross = _kv_cache(kv_cache[:half]), _kv_cache(kv_cache[half:])
         return self.decoder(tokens[at], positions[at], self._make_ops(state), own, cross)
 
 
-def _pools(tensors: Sequence[Tensor]) -> list[Pool]:
+def _kv_cache(tensors: Sequence[Tensor]) -> list[KVCache]:
     """Keys and values in turns, layer by layer."""
-    return [Pool(key, value) for key, value in zip(tensors[::2], tensors[1::2], strict=True)]
+    return [KVCache(key, value) for key, value in zip(tensors[::2], tensors[1::2], strict=True)]

@@ -23,7 +23,7 @@ class Mapped:
     dropped: tuple[str, ...]
 
 
-def canonical(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def strip_prefix(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
     """Source weights without the prefix of full-model checkpoints, and with today's norm names."""
     renamed = {}
     for name, tensor in source.items():

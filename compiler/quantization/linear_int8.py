@@ -22,7 +22,7 @@ class QuantizedLinear(nn.Module):
     Args:
         weight: ``[out, in]``.
         bias: ``[out]``, or None.
-        reach: ``[in]``, the largest magnitude that was seen of each number of ``x``.
+        amax: ``[in]``, the largest magnitude that was seen of each number of ``x``.
         activation: a key of ``layers.ACTIVATIONS``.
         dtype: of the result; that of the weight where left out.
     """
@@ -31,14 +31,14 @@ class QuantizedLinear(nn.Module):
         self,
         weight: Tensor,
         bias: Tensor | None,
-        reach: Tensor,
+        amax: Tensor,
         activation: str = "identity",
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         self.activation, self.dtype = activation, dtype or weight.dtype
         wide = weight.detach().float()
-        balance = _balance(wide.abs().amax(0), reach.float())
+        balance = _balance(wide.abs().amax(0), amax.float())
         balanced = wide * balance
         scale = (balanced.abs().amax(1) / 127).clamp(min=torch.finfo(torch.float32).tiny)
         self.weight: Tensor

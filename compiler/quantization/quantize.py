@@ -1,4 +1,4 @@
-"""Weights of eight bits: which layers get them, and how far their inputs reach."""
+"""Weights of eight bits: which layers get them, and how far their inputs amax."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.kernels.replace_modules import rebuilt
+from precast.compiler.kernels.replace_modules import replace_modules
 from precast.compiler.models.decoder import LanguageHead, ScaledHead
 from precast.compiler.models.layers import ActivatedLinear
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
@@ -25,35 +25,35 @@ def quantize(module: Module, run: Callable[[], None]) -> Module:
 
     Args:
         module: the model.
-        run: runs it on typical inputs, to see how far the inputs of its layers reach.
+        run: runs it on typical inputs, to see how far the inputs of its layers amax.
     """
     layers = {name: layer for name, layer in module.named_modules() if _is_quantized(name, layer)}
-    reach: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_pre_hook(partial(_look, reach, name)) for name, layer in layers.items()]
+    amax: dict[str, Tensor] = {}
+    hooks = [layer.register_forward_pre_hook(partial(_look, amax, name)) for name, layer in layers.items()]
     try:
         with torch.no_grad():
             run()
     finally:
         for hook in hooks:
             hook.remove()
-    return rebuilt(module, partial(_quantized, reach))
+    return replace_modules(module, partial(_quantized, amax))
 
 
 def _is_quantized(name: str, layer: nn.Module) -> bool:
     return isinstance(layer, LanguageHead) or (isinstance(layer, nn.Linear) and ".layers." in f".{name}")
 
 
-def _look(reach: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+def _look(amax: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
     found = inputs[0].abs().float().amax(0)
-    reach[name] = torch.maximum(reach[name], found) if name in reach else found
+    amax[name] = torch.maximum(amax[name], found) if name in amax else found
 
 
-def _quantized(reach: dict[str, Tensor], name: str, layer: nn.Module) -> nn.Module | None:
-    if name not in reach:
+def _quantized(amax: dict[str, Tensor], name: str, layer: nn.Module) -> nn.Module | None:
+    if name not in amax:
         return None
     if isinstance(layer, LanguageHead):
         table = layer.table.weight
-        return ScaledHead(layer, QuantizedLinear(table, layer.bias, reach[name], dtype=torch.float32))
+        return ScaledHead(layer, QuantizedLinear(table, layer.bias, amax[name], dtype=torch.float32))
     assert isinstance(layer, nn.Linear)
     activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
-    return QuantizedLinear(layer.weight, layer.bias, reach[name], activation)
+    return QuantizedLinear(layer.weight, layer.bias, amax[name], activation)

@@ -1,4 +1,4 @@
-"""The ``choose.beam`` graph: one step of beam search, as Hugging Face's ``_beam_search`` takes it.
+"""The ``sample.beam`` graph: one step of beam search, as Hugging Face's ``_beam_search`` takes it.
 
 ``G`` groups of ``B`` beams. A step looks at the ``K`` best continuations of a group, enough of them for ``B``
 to be left when all others have ended; goes on with the best that have not ended, and puts the ended ones
@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.sampling.top_k import Best, best_continuations
-from precast.compiler.sampling.sequence_state import Progress
 from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.sequence_state import Progress
+from precast.compiler.sampling.top_k import Best, best_continuations
 from precast.graphs.sampling import AT_EOS, AT_LENGTH, EOS_TOKENS, INVALID, NO_SCORE, RUNNING
 
 
@@ -81,7 +81,7 @@ class Continuations:
 
 
 class Beam(nn.Module):
-    """Takes the named buffers of ``graphs.choose.beam_signature``; gives each beam's parent, ``[G, B]``."""
+    """Takes the named buffers of ``graphs.sample.beam_signature``; gives each beam's parent, ``[G, B]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -89,15 +89,15 @@ class Beam(nn.Module):
 
     def forward(
         self,
-        chosen: Tensor,
-        at: Tensor,
+        seq_ids: Tensor,
+        logits_indices: Tensor,
         scores: Tensor,
         tokens: Tensor,
         positions: Tensor,
         history: Tensor,
         finished: Tensor,
         logprobs: Tensor,
-        ancestry: Tensor,
+        kv_slots: Tensor,
         beam_scores: Tensor,
         hypotheses: Tensor,
         hypothesis_logprobs: Tensor,
@@ -119,15 +119,17 @@ class Beam(nn.Module):
         found = Hypotheses(
             hypotheses, hypothesis_logprobs, hypothesis_lengths, hypothesis_scores, hypothesis_done
         )
-        rows = chosen.long()
+        rows = seq_ids.long()
         head, span = rows[:, :1], self_span.long()
         settings = Settings(length_penalties[head], early_stoppings[head] == 1, early_stoppings[head] == 2)
         step = _step(progress, rows)
         renormalize = renormalize_logits[rows] > 0
-        taken = self.normalizer(scores, at.long().flatten(), renormalize.flatten())
+        taken = self.normalizer(scores, logits_indices.long().flatten(), renormalize.flatten())
         normalizer = taken.unflatten(1, rows.shape)
         best = _continuations(
-            best_continuations(scores, at.long(), beam_scores[rows], normalizer, _enough(scores.shape[-1])),
+            best_continuations(
+                scores, logits_indices.long(), beam_scores[rows], normalizer, _enough(scores.shape[-1])
+            ),
             step,
             progress,
         )
@@ -140,7 +142,7 @@ class Beam(nn.Module):
         code = _code(best, merged, possible, settings, going)
 
         parent = torch.where(step.searching, going.parent, torch.arange(rows.shape[1], device=rows.device))
-        self._follow(step, progress, ancestry, going, parent, span)
+        self._follow(step, progress, kv_slots, going, parent, span)
         searched = step.searching.expand(rows.shape)
         _write(beam_scores, rows, torch.where(searched, going.score, beam_scores[rows]))
         _write(finished, rows, torch.where(searched, code, finished[rows]))
@@ -151,7 +153,7 @@ class Beam(nn.Module):
         self,
         step: Step,
         progress: Progress,
-        ancestry: Tensor,
+        kv_slots: Tensor,
         going: Continuations,
         parent: Tensor,
         span: Tensor,
@@ -164,7 +166,7 @@ class Beam(nn.Module):
         logprob = torch.where(step.running, logprob, progress.logprobs[rows, place])
         # Ahead of the position lie a row's own places, which are for nobody else to write to.
         past = (span[None, None, :] <= step.position[..., None]) & step.searching[..., None]
-        for table in (progress.history, progress.logprobs, ancestry):
+        for table in (progress.history, progress.logprobs, kv_slots):
             _write_span(
                 table, rows, span, torch.where(past, _read(table, from_rows, span), _read(table, rows, span))
             )

@@ -1,16 +1,16 @@
-"""The ``choose.greedy`` graph: the token with the best score."""
+"""The ``sample.greedy`` graph: the token with the best score."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.sampling.sequence_state import Progress
 from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.sequence_state import Progress
 
 
 class Greedy(nn.Module):
-    """Takes the named buffers of ``graphs.choose.greedy_signature``; gives the tokens, int32 ``[C]``."""
+    """Takes the named buffers of ``graphs.sample.greedy_signature``; gives the tokens, int32 ``[C]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -18,8 +18,8 @@ class Greedy(nn.Module):
 
     def forward(
         self,
-        chosen: Tensor,
-        at: Tensor,
+        seq_ids: Tensor,
+        logits_indices: Tensor,
         scores: Tensor,
         tokens: Tensor,
         positions: Tensor,
@@ -33,6 +33,8 @@ class Greedy(nn.Module):
         progress = Progress(
             tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
         )
-        _, total = self.normalizer(scores, at.long(), torch.ones_like(at, dtype=torch.bool))
+        _, total = self.normalizer(
+            scores, logits_indices.long(), torch.ones_like(logits_indices, dtype=torch.bool)
+        )
         # The best score is the largest one.
-        return progress.advance(chosen.long(), scores[at.long()].argmax(dim=-1), -total)
+        return progress.advance(seq_ids.long(), scores[logits_indices.long()].argmax(dim=-1), -total)

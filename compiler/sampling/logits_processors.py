@@ -1,6 +1,6 @@
-"""The ``rules`` graph: logits to scores, as Hugging Face's logits processors make them, in their order.
+"""The ``token_biases`` graph: logits to scores, as Hugging Face's logits processors make them, in their order.
 
-A row whose parameters are neutral keeps its logits bit by bit. Every rule is arithmetic over all rows: which
+A row whose parameters are neutral keeps its logits bit by bit. Every bias is arithmetic over all rows: which
 of them act is data, so that one captured graph serves every mix of requests.
 """
 
@@ -17,7 +17,7 @@ from precast.compiler.sampling.log_softmax import Normalizer
 
 @dataclass(frozen=True)
 class Entries:
-    """The table of rules that name tokens; see ``graphs.choose.rules_signature``."""
+    """The table of token_biases that name tokens; see ``graphs.sampling.logits_processors_signature``."""
 
     rows: Tensor
     tokens: Tensor
@@ -29,8 +29,8 @@ class Entries:
     prefix_lengths: Tensor
 
 
-class Rules(nn.Module):
-    """Takes the named buffers of ``graphs.choose.rules_signature``; gives scores, fp32 ``[R, vocab]``."""
+class LogitsProcessors(nn.Module):
+    """Takes the named buffers of ``graphs.sampling.logits_processors_signature``; gives scores, fp32 ``[R, vocab]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -38,7 +38,7 @@ class Rules(nn.Module):
 
     def forward(
         self,
-        rows: Tensor,
+        seq_ids: Tensor,
         logits: Tensor,
         positions: Tensor,
         history: Tensor,
@@ -52,23 +52,23 @@ class Rules(nn.Module):
         encoder_no_repeat_ngram_sizes: Tensor,
         forced_bos_token_ids: Tensor,
         forced_eos_token_ids: Tensor,
-        rule_rows: Tensor,
-        rule_tokens: Tensor,
-        rule_firsts: Tensor,
-        rule_lasts: Tensor,
-        rule_afters: Tensor,
-        rule_prefix_lengths: Tensor,
-        rule_prefixes: Tensor,
-        rule_values: Tensor,
+        bias_rows: Tensor,
+        bias_tokens: Tensor,
+        bias_firsts: Tensor,
+        bias_lasts: Tensor,
+        bias_afters: Tensor,
+        bias_prefix_lengths: Tensor,
+        bias_prefixes: Tensor,
+        bias_values: Tensor,
         self_span: Tensor,
         cross_span: Tensor,
         ngram_span: Tensor,
     ) -> Tensor:
-        at = rows.long()
+        at = seq_ids.long()
         length = positions[at].long() + 1
         entries = Entries(
-            rule_rows, rule_tokens, rule_values, rule_firsts, rule_lasts, rule_afters, rule_prefixes,
-            rule_prefix_lengths,
+            bias_rows, bias_tokens, bias_values, bias_firsts, bias_lasts, bias_afters, bias_prefixes,
+            bias_prefix_lengths,
         )  # fmt: skip
         written, source = history[at], source_ids[at]
         used, source_length = self_span.long(), cross_lengths[at].long()
@@ -78,15 +78,15 @@ class Rules(nn.Module):
         every = torch.arange(logits.shape[0], device=logits.device)
         largest, total = self.normalizer(logits, every, as_logprobs[at] > 0)
         scores = logits - largest[:, None] - total[:, None]
-        # Ahead of the other rules, which leave what is forbidden: so it takes no pass of its own.
+        # Ahead of the other token_biases, which leave what is forbidden: so it takes no pass of its own.
         scores = torch.where(forced[:, :1] >= 0, -math.inf, scores)
         acts = _acting(entries, written, length)
         scores = _add(scores, entries, acts & (entries.afters == 0))
         scores = _penalize(scores, text, source_length, encoder_repetition_penalties[at])
         scores = _penalize(scores, past, length, repetition_penalties[at])
-        look_back = LookBack(written, length, ngram_span.long())
-        scores = _forbid_ngrams(scores, past, length, no_repeat_ngram_sizes[at], look_back)
-        scores = _forbid_ngrams(scores, text, source_length, encoder_no_repeat_ngram_sizes[at], look_back)
+        recent = RecentTokens(written, length, ngram_span.long())
+        scores = _forbid_ngrams(scores, past, length, no_repeat_ngram_sizes[at], recent)
+        scores = _forbid_ngrams(scores, text, source_length, encoder_no_repeat_ngram_sizes[at], recent)
         scores = _allow(scores, forced)
         return _add(scores, entries, acts & (entries.afters != 0))
 
@@ -116,7 +116,7 @@ def _penalize(scores: Tensor, text: Tensor, length: Tensor, penalty: Tensor) -> 
 
 
 @dataclass(frozen=True)
-class LookBack:
+class RecentTokens:
     """The last tokens of each row: ``tokens[:, g]`` is the one ``span[g]`` (1, 2, ...) before the next."""
 
     written: Tensor
@@ -129,7 +129,7 @@ class LookBack:
         return self.written.gather(1, place)
 
 
-def _forbid_ngrams(scores: Tensor, text: Tensor, length: Tensor, size: Tensor, back: LookBack) -> Tensor:
+def _forbid_ngrams(scores: Tensor, text: Tensor, length: Tensor, size: Tensor, back: RecentTokens) -> Tensor:
     """Forbid what in ``text`` ``[R, S]`` comes after the tokens that are the last ``size - 1`` of the row."""
     place = torch.arange(text.shape[1], device=text.device)
     earlier = (place[:, None] - back.span[None, :]).clamp(min=0)

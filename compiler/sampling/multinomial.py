@@ -1,4 +1,4 @@
-"""The ``choose.sample`` graph: a token drawn from what Hugging Face's warpers leave."""
+"""The ``sample.multinomial`` graph: a token drawn from what Hugging Face's warpers leave."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.sampling.top_k import best_tokens
-from precast.compiler.sampling.sequence_state import Progress
 from precast.compiler.sampling.random import uniform
+from precast.compiler.sampling.sequence_state import Progress
+from precast.compiler.sampling.top_k import best_tokens
 
 
 class Sample(nn.Module):
-    """Takes the named buffers of ``graphs.choose.sample_signature``; gives the tokens, int32 ``[C]``.
+    """Takes the named buffers of ``graphs.sample.multinomial_signature``; gives the tokens, int32 ``[C]``.
 
     All steps work on the best candidates, sorted; in Hugging Face's order they are temperature, top-k, top-p,
     min-p and typical-p. Of tokens that tie with the last of the top k, as many count as are candidates.
@@ -21,8 +21,8 @@ class Sample(nn.Module):
 
     def forward(
         self,
-        chosen: Tensor,
-        at: Tensor,
+        seq_ids: Tensor,
+        logits_indices: Tensor,
         scores: Tensor,
         tokens: Tensor,
         positions: Tensor,
@@ -43,8 +43,8 @@ class Sample(nn.Module):
         progress = Progress(
             tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
         )
-        rows = chosen.long()
-        best, ids = best_tokens(scores, at.long(), candidate_span.shape[0])
+        rows = seq_ids.long()
+        best, ids = best_tokens(scores, logits_indices.long(), candidate_span.shape[0])
         best = _top_k(best / temperatures[rows][:, None], top_ks[rows].long())
         best = _top_p(best, top_ps[rows])
         best = _min_p(best, min_ps[rows])

@@ -12,7 +12,7 @@ from precast.graphs.sampling import AT_EOS, AT_LENGTH, INVALID, RUNNING
 
 @dataclass(frozen=True)
 class Progress:
-    """The state that every way of choosing reads and writes; see ``graphs.choose.state_buffers``."""
+    """The state that every way of choosing reads and writes; see ``graphs.sampling.state_buffers``."""
 
     tokens: Tensor
     positions: Tensor

@@ -10,21 +10,21 @@ from typing import Any
 from torch import nn
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo, ParityInfo
-from precast.compiler.tasks.output_info import describe_answer
-from precast.compiler.models.build import describe_model, fill
 from precast.compiler.cache import GraphSource
-from precast.compiler.quantization.calibration import draw_inputs, run_encoder
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import CompileError
-from precast.compiler.tasks.limits import choose_limits
-from precast.compiler.options import CompileOptions
-from precast.compiler.verify.parity import check_parity
-from precast.compiler.quantization.quantize import quantize
+from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import SentenceSettings
 from precast.compiler.frontend.tokenizer import TokenizerFacts
+from precast.compiler.models.build import describe_model, fill
+from precast.compiler.options import CompileOptions
+from precast.compiler.quantization.calibration import random_inputs, run_encoder
+from precast.compiler.quantization.quantize import quantize
+from precast.compiler.tasks.limits import resolve_limits
+from precast.compiler.tasks.output_info import describe_output
+from precast.compiler.verify.parity import check_parity
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.buckets import Ladder
 
 
 def graph_content(spec: Any, options: CompileOptions) -> dict[str, Any]:
@@ -42,9 +42,9 @@ class GraphPlan:
     """A graph that shall be lowered."""
 
     source: GraphSource
-    ladder: Ladder
+    buckets: Buckets
     largest: int
-    """The largest size of the ladder's axis; on CUDA the ladder may end before it."""
+    """The largest size of the buckets's axis; on CUDA the buckets may end before it."""
 
     @property
     def name(self) -> str:
@@ -66,7 +66,7 @@ class ModelPlan:
     """Whether the tokenizer's token types have a meaning for it."""
     limits: Limits | GenerateLimits
     graphs: tuple[GraphPlan, ...]
-    answer: EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo
+    output: EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo
     dropped: tuple[str, ...]
     """Source weights that this task does not read."""
     check: Callable[[Any, Checkpoint], ParityInfo]
@@ -91,19 +91,19 @@ def plan_encoder(
     spec = described.spec
     if options.dtype == "fp16" and described.family.overflows_fp16:
         raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
-    limits = choose_limits(options, spec, checkpoint, settings, tokenizer)
+    limits = resolve_limits(options, spec, checkpoint, settings, tokenizer)
     built = fill(checkpoint, described, limits.max_length, options.torch_dtype, options.kernels)
-    answer = describe_answer(spec, checkpoint, settings)
+    output = describe_output(spec, checkpoint, settings)
     signature = encode_signature(
         limits,
         encode_output(task, spec.output_size),
         device=options.device_kind,
         token_types=spec.embeddings.token_types > 0,
-        prompt_lengths=getattr(answer, "include_prompt", True) is False,
+        prompt_lengths=getattr(output, "include_prompt", True) is False,
     )
     module = built.module
     if options.quantize is not None:
-        inputs = draw_inputs(spec.embeddings.vocab_size, limits.max_length, tokenizer)
+        inputs = random_inputs(spec.embeddings.vocab_size, limits.max_length, tokenizer)
         module = quantize(module, partial(run_encoder, module, inputs))
     source = GraphSource(module, signature, graph_content(spec, options))
     return ModelPlan(
@@ -116,8 +116,8 @@ def plan_encoder(
         # A table of one row has room for type 0 alone, whatever the tokenizer says.
         token_types=spec.embeddings.token_types > 1,
         limits=limits,
-        graphs=(GraphPlan(source, limits.ladder(options.device_kind), limits.max_tokens),),
-        answer=answer,
+        graphs=(GraphPlan(source, limits.buckets(options.device_kind), limits.max_tokens),),
+        output=output,
         dropped=built.dropped,
         check=partial(check_parity, spec=spec),
     )

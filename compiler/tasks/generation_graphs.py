@@ -9,21 +9,26 @@ from functools import partial
 import torch
 from torch import nn
 
-from precast.compiler.models.build import operations
-from precast.compiler.models.build_seq2seq import BuiltSeq2Seq
 from precast.compiler.kernels.avx512.decode import StepOps
 from precast.compiler.kernels.torch.decode import GatheredOps
 from precast.compiler.models import spec
+from precast.compiler.models.build import operations
+from precast.compiler.models.build_seq2seq import BuiltSeq2Seq
+from precast.compiler.models.decode_ops import DecodeOpsFactory, SourceWriter, write_source
+from precast.compiler.models.seq2seq import Decode, EncodeSource, Seq2Seq
+from precast.compiler.options import Kernels
 from precast.compiler.sampling.beam import Beam
 from precast.compiler.sampling.greedy import Greedy
+from precast.compiler.sampling.logits_processors import LogitsProcessors
 from precast.compiler.sampling.multinomial import Sample
-from precast.compiler.models.decode_ops import DecodeOpsFactory, SourceWriter, write_source
-from precast.compiler.sampling.logits_processors import Rules
-from precast.compiler.models.seq2seq import Admit, Decode, Seq2Seq
-from precast.compiler.options import Kernels
-from precast.graphs.sampling import beam_signature, greedy_signature, rules_signature, sample_signature
 from precast.graphs.encode import Device
-from precast.graphs.seq2seq import GenerateLimits, PoolShape, admit_signature, decode_signature
+from precast.graphs.sampling import (
+    beam_signature,
+    greedy_signature,
+    logits_processors_signature,
+    sample_signature,
+)
+from precast.graphs.seq2seq import GenerateLimits, KVCacheShape, decode_signature, encode_source_signature
 from precast.graphs.signature import Signature
 
 FEW_ROWS = 4
@@ -41,11 +46,11 @@ class GraphModule:
     """As in ``GraphSource``."""
 
 
-def pool_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[PoolShape, PoolShape]:
-    """What a place of the self pools and one of the cross pools holds."""
+def kv_cache_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
+    """What a place of the self kv_cache and one of the cross kv_cache holds."""
 
-    def shape(attention: spec.Attention) -> PoolShape:
-        return PoolShape(len(decoder.layers), attention.heads, attention.head_dim, _NAMES[dtype])
+    def shape(attention: spec.Attention) -> KVCacheShape:
+        return KVCacheShape(len(decoder.layers), attention.heads, attention.head_dim, _NAMES[dtype])
 
     first = decoder.layers[0]
     return shape(first.attention), shape(first.cross_attention)
@@ -56,7 +61,7 @@ def generation_graphs(
 ) -> tuple[GraphModule, ...]:
     """All graphs of an artifact, in the order in which they are compiled."""
     model, decoder = built.module, built.spec.decoder
-    own, cross = pool_shapes(decoder, dtype)
+    own, cross = kv_cache_shapes(decoder, dtype)
     encode = operations(kernels, dtype, limits.max_source_length)
     vocab = decoder.head.vocab_size
     device: Device = "cuda" if kernels == "triton" else "cpu"
@@ -66,15 +71,15 @@ def generation_graphs(
 
     return (
         GraphModule(
-            Admit(model, encode, source_writer(kernels)),
-            admit_signature(limits, cross, built.spec.hidden_size, device=device),
+            EncodeSource(model, encode, source_writer(kernels)),
+            encode_source_signature(limits, cross, built.spec.hidden_size, device=device),
         ),
         GraphModule(
             Decode(model, decode_operations(kernels, 1)),
             decode_signature(limits, own, cross, vocab, device=device),
             tuned=decode if kernels == "triton" else None,
         ),
-        GraphModule(Rules(), rules_signature(limits, vocab)),
+        GraphModule(LogitsProcessors(), logits_processors_signature(limits, vocab)),
         GraphModule(Greedy(), greedy_signature(limits, vocab)),
         GraphModule(Sample(), sample_signature(limits, vocab)),
         GraphModule(Beam(), beam_signature(limits, vocab)),
@@ -110,6 +115,6 @@ def source_writer(kernels: Kernels) -> SourceWriter:
     """What writes the keys and values of sources, in the device's own way."""
     if kernels != "triton":
         return write_source
-    from precast.compiler.kernels.triton import project
+    from precast.compiler.kernels.triton import cross_kv
 
-    return project.write_source
+    return cross_kv.write_source

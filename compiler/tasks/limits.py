@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from precast.artifacts.generation_defaults import GenerationDefaults
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import CompileError
-from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
-from precast.compiler.options import CompileOptions
+from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import SentenceSettings
 from precast.compiler.frontend.tokenizer import TokenizerFacts
+from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
+from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Limits
 from precast.graphs.seq2seq import GenerateLimits
 
@@ -23,7 +23,7 @@ DEFAULT_SOURCE_TOKENS = 4096
 DEFAULT_SOURCES = 64
 
 
-def choose_limits(
+def resolve_limits(
     options: CompileOptions,
     spec: ModelSpec,
     checkpoint: Checkpoint,
@@ -33,14 +33,14 @@ def choose_limits(
     """The limits that were asked for, else those that the checkpoint states.
 
     Raises:
-        CompileError: longer than the model's positions reach, or a batch that does not hold one input.
+        CompileError: longer than the model's positions max_positions, or a batch that does not hold one input.
     """
-    reach = _reach(spec.embeddings.positions) or _rotary_reach(spec, checkpoint)
+    max_positions = _max_positions(spec.embeddings.positions) or _max_rotary_positions(spec, checkpoint)
     length = options.max_length
     if length is None:
-        stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, reach]
+        stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, max_positions]
         length = min([DEFAULT_MAX_LENGTH, *(found for found in stated if found)])
-    _check_length(length, reach, tokenizer)
+    _check_length(length, max_positions, tokenizer)
     return Limits(
         max_length=length,
         max_tokens=_batch_tokens(options, length, DEFAULT_MAX_TOKENS),
@@ -48,47 +48,51 @@ def choose_limits(
     )
 
 
-def choose_generate_limits(
+def resolve_generate_limits(
     options: CompileOptions,
     spec: Seq2SeqSpec,
     tokenizer: TokenizerFacts | None,
     defaults: GenerationDefaults,
 ) -> GenerateLimits:
-    """As ``choose_limits``, for sources and answers.
+    """As ``resolve_limits``, for sources and answers.
 
     Raises:
-        CompileError: longer than the positions of a half reach, or a batch that does not hold one source.
+        CompileError: longer than the positions of a half max_positions, or a batch that does not hold one source.
     """
-    reach = _reach(spec.embeddings.positions)
+    max_positions = _max_positions(spec.embeddings.positions)
     length = options.max_length
     if length is None:
-        stated = [found for found in (tokenizer.max_length if tokenizer else None, reach) if found]
+        stated = [found for found in (tokenizer.max_length if tokenizer else None, max_positions) if found]
         length = min([DEFAULT_MAX_LENGTH, *(stated or [DEFAULT_SOURCE_LENGTH])])
-    _check_length(length, reach, tokenizer)
+    _check_length(length, max_positions, tokenizer)
     return GenerateLimits(
         max_source_length=length,
-        max_target_length=_target_length(options, _reach(spec.decoder.embeddings.positions), defaults),
+        max_target_length=_target_length(
+            options, _max_positions(spec.decoder.embeddings.positions), defaults
+        ),
         max_tokens=_batch_tokens(options, length, DEFAULT_SOURCE_TOKENS),
         max_batch=options.max_batch or DEFAULT_SOURCES,
-        max_rows=options.max_rows,
+        max_num_seqs=options.max_num_seqs,
     )
 
 
-def _target_length(options: CompileOptions, reach: int | None, defaults: GenerationDefaults) -> int:
-    """Positions of a row. What the checkpoint asks for by default is served as far as positions reach."""
+def _target_length(options: CompileOptions, max_positions: int | None, defaults: GenerationDefaults) -> int:
+    """Positions of a row. What the checkpoint asks for by default is served as far as positions max_positions."""
     asked = options.max_target_length
     if asked is not None:
-        if reach is not None and asked > reach:
-            raise CompileError(f"max_target_length {asked} is beyond the {reach} positions of this decoder")
+        if max_positions is not None and asked > max_positions:
+            raise CompileError(
+                f"max_target_length {asked} is beyond the {max_positions} positions of this decoder"
+            )
         return asked
     # The start token is the first position; new tokens come behind it.
     wanted = [DEFAULT_TARGET_LENGTH, defaults.max_length or 0, (defaults.max_new_tokens or 0) + 1]
-    return max(wanted) if reach is None else min(max(wanted), reach)
+    return max(wanted) if max_positions is None else min(max(wanted), max_positions)
 
 
-def _check_length(length: int, reach: int | None, tokenizer: TokenizerFacts | None) -> None:
-    if reach is not None and length > reach:
-        raise CompileError(f"max_length {length} is beyond the {reach} positions of this model")
+def _check_length(length: int, max_positions: int | None, tokenizer: TokenizerFacts | None) -> None:
+    if max_positions is not None and length > max_positions:
+        raise CompileError(f"max_length {length} is beyond the {max_positions} positions of this model")
     if tokenizer is not None and length <= tokenizer.added_tokens:
         raise CompileError(
             f"max_length {length} has no room for a text: the tokenizer adds {tokenizer.added_tokens} tokens"
@@ -102,12 +106,12 @@ def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
     return tokens
 
 
-def _reach(positions: Positions | None) -> int | None:
+def _max_positions(positions: Positions | None) -> int | None:
     """A learned position beyond this does not exist."""
     return positions.max_length if positions else None
 
 
-def _rotary_reach(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
+def _max_rotary_positions(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
     """A rotary position beyond this was never seen in training."""
     if any(layer.attention.rotary for layer in spec.encoder.layers):
         return int(checkpoint.config.max_position_embeddings)

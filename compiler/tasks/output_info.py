@@ -6,11 +6,11 @@ from typing import Any, Literal
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, HiddenInfo
 from precast.compiler.frontend.checkpoint import Checkpoint
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
 from precast.compiler.frontend.sentence_transformers import SentenceSettings, score_activation
+from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
 
 
-def describe_answer(
+def describe_output(
     spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
 ) -> EmbedInfo | ClassifyInfo | HiddenInfo:
     """The manifest's account of a task's answer."""

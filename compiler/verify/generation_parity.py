@@ -12,15 +12,15 @@ from torch import Tensor
 from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 
 from precast.artifacts.manifest import GenerateInfo, ParityInfo
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import ParityError
+from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.verify.parity import TEXTS, check_token_ids, judged
 from precast.graphs.seq2seq import GenerateLimits
+from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.engine import Seq2Seq
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.tokens import Tokens
 
 _LONGEST = 48
@@ -49,7 +49,7 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
             text is tokenized or written in another way.
     """
     manifest = engine.manifest
-    sources = draw_sources(engine)
+    sources = random_sources(engine)
     steps = [min(_STEPS - place % 3, _most_steps(engine)) for place in range(len(sources))]
     recorders = [Recorder() for _ in sources]
     outputs = _generate(engine, sources, steps, recorders)
@@ -76,12 +76,12 @@ def _generate(
 ) -> list[GenerateOutput]:
     """Greedy, with nothing between the model's logits and the choice, whatever the checkpoint's defaults."""
     manifest = engine.manifest
-    assert isinstance(manifest.answer, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
-    start = resolve(manifest.answer.defaults, manifest.limits, manifest.answer.vocab_size, {}, None).prefix
+    assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
+    start = resolve(manifest.output.defaults, manifest.limits, manifest.output.vocab_size, {}, None).prefix
     requests = [
         GenerateRequest(
             Tokens(np.array(source, np.int32), None),
-            Plan("greedy", 1, 1, start, len(start) + count, eos_token_ids=()),
+            SamplingParams("greedy", 1, 1, start, len(start) + count, eos_token_ids=()),
             processors=[recorder],
         )
         for source, count, recorder in zip(sources, steps, recorders, strict=True)
@@ -89,7 +89,7 @@ def _generate(
     return [future.result() for future in engine.queue(requests)]
 
 
-def draw_sources(engine: Seq2Seq) -> list[list[int]]:
+def random_sources(engine: Seq2Seq) -> list[list[int]]:
     """Token ids of drawn lengths: one, both sides of a page, the longest that is still quick."""
     manifest = engine.manifest
     assert isinstance(manifest.limits, GenerateLimits)

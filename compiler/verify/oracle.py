@@ -18,8 +18,8 @@ from transformers import (
 )
 
 from precast.compiler.frontend.checkpoint import Checkpoint
-from precast.compiler.models.spec import Embedder, ModelSpec
 from precast.compiler.frontend.sentence_transformers import read_modules
+from precast.compiler.models.spec import Embedder, ModelSpec
 from precast.graphs.encode import Task
 
 TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {

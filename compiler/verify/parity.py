@@ -9,11 +9,11 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from precast.artifacts.manifest import BuildInfo, Manifest, ParityInfo
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import ParityError
+from precast.compiler.frontend.checkpoint import Checkpoint
+from precast.compiler.frontend.sentence_transformers import read_settings
 from precast.compiler.models.spec import ModelSpec
 from precast.compiler.verify.oracle import Oracle
-from precast.compiler.frontend.sentence_transformers import read_settings
 from precast.graphs.encode import Limits
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.io.outputs import EncoderOutput
@@ -26,7 +26,7 @@ TEXTS = (
     "  spaces   around  ",
     "A longer sentence, with punctuation; numbers 1,234.5 and a word like antidisestablishmentarianism.",
 )
-_MAX_DRAWN = 128
+_MAX_RANDOM = 128
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> Pa
     """
     manifest = engine.manifest
     _check_tokenizer(engine, checkpoint)
-    sequences = draw_sequences(manifest)
+    sequences = random_sequences(manifest)
     oracle = Oracle(checkpoint, spec)
     expected = [tensor.float().numpy() for tensor in oracle.answers(sequences)]
     found = [_answer(output) for output in engine.encode(sequences)]
@@ -96,9 +96,9 @@ def judged(
     return info
 
 
-def draw_sequences(manifest: Manifest) -> list[list[int]]:
+def random_sequences(manifest: Manifest) -> list[list[int]]:
     """Token ids of drawn lengths: one, both sides of small buckets, the longest that is still quick."""
-    longest = min(_max_length(manifest), _MAX_DRAWN)
+    longest = min(_max_length(manifest), _MAX_RANDOM)
     random = np.random.default_rng(0)
     lengths = [1, 2, 15, 16, 17, 31, 33, longest, *random.integers(1, longest + 1, size=8)]
     vocab = manifest.model.vocab_size
@@ -114,7 +114,7 @@ def _max_length(manifest: Manifest) -> int:
 def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
     """Errors of all answers together; NaN in one of them counts as infinitely wrong.
 
-    Answers of fewer than 8 numbers have no cosine worth the name: it is 1 then.
+    BatchResult of fewer than 8 numbers have no cosine worth the name: it is 1 then.
     """
     worst = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, expected, strict=True))
     largest = max(float(np.abs(theirs).max()) for theirs in expected)

@@ -13,16 +13,16 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from precast.artifacts.manifest import GenerateInfo
-from precast.compiler.errors import NoGainError
 from precast.compiler.buckets.profile import EXAMPLE_LENGTH
+from precast.compiler.errors import SpeedCheckError
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.encoder.engine import Encoder
+from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.outputs import EncoderOutput
-from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.io.tokens import Tokens
 
 COUNTS = (1, 32)
@@ -34,15 +34,15 @@ BUDGET = 0.5
 measurement."""
 _NEW_TOKENS = 16
 
-Gain: TypeAlias = Mapping[int, float]
+Speedup: TypeAlias = Mapping[int, float]
 """Times as fast, by how many inputs come together."""
 Open: TypeAlias = Callable[[], AbstractContextManager[Any]]
 Ask: TypeAlias = Callable[[Any, int], object]
 
 
-def measure_gain(
+def measure_speedup(
     plain: Open, quantized: Open, ask: Ask, *, clock: Callable[[], float] = time.perf_counter
-) -> Gain:
+) -> Speedup:
     """How many times as fast one engine answers as the other, by their least times.
 
     Args:
@@ -71,16 +71,16 @@ def _least(call: Callable[[], object], clock: Callable[[], float]) -> float:
     return least
 
 
-def described(gain: Gain, dtype: str) -> str:
+def described(gain: Speedup, dtype: str) -> str:
     """The gain, for people.
 
     Raises:
-        NoGainError: there is none, taken over all counts.
+        SpeedCheckError: there is none, taken over all counts.
     """
     counts = " and ".join(f"{times:.2f} times for {count}" for count, times in gain.items())
     said = f"speed of eight bits on this machine, beside {dtype}, by inputs that come together: {counts}"
     if statistics.geometric_mean(gain.values()) <= 1:
-        raise NoGainError(
+        raise SpeedCheckError(
             f"{said}; nothing was written. Leave quantize out, or keep the smaller artifact all the same "
             f"with --no-check-speed"
         )
@@ -96,12 +96,12 @@ def ask_encoder(engine: Encoder, count: int) -> list[EncoderOutput]:
 def ask_seq2seq(engine: Seq2Seq, count: int) -> list[GenerateOutput]:
     """Greedy answers of a fixed length to so many sources."""
     manifest = engine.manifest
-    assert isinstance(manifest.answer, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
+    assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
     limits = manifest.limits
     sources = _inputs(count, min(limits.max_source_length, EXAMPLE_LENGTH), manifest.model.vocab_size)
-    start = resolve(manifest.answer.defaults, limits, manifest.answer.vocab_size, {}, None).prefix
+    start = resolve(manifest.output.defaults, limits, manifest.output.vocab_size, {}, None).prefix
     length = min(len(start) + _NEW_TOKENS, limits.max_target_length)
-    plan = Plan("greedy", 1, 1, start, length, eos_token_ids=())
+    plan = SamplingParams("greedy", 1, 1, start, length, eos_token_ids=())
     requests = [GenerateRequest(Tokens(np.array(one, np.int32), None), plan) for one in sources]
     return [future.result() for future in engine.queue(requests)]
 

@@ -14,19 +14,19 @@ from precast.artifacts.weights import read_weights
 from precast.graphs.encode import TOKENS, Limits
 from precast.graphs.errors import ProgramError
 from precast.graphs.program import Program
+from precast.runtime.backends.inductor import InductorGraph
 from precast.runtime.backends.reference import ProgramRunner
-from precast.runtime.errors import GraphError
-from precast.runtime.options import DEFAULTS, EngineOptions
-from precast.runtime.encoder.packing import fill_example
+from precast.runtime.backends.variants import VariantGraph
 from precast.runtime.cpu.allocator import keep_freed_memory
+from precast.runtime.cpu.replay import DirectReplay
+from precast.runtime.cpu.thread_pool import thread_pool_for
+from precast.runtime.cuda.guard import device_failed
 from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
 from precast.runtime.cuda.torch_device import CudaDevice
-from precast.runtime.cpu.replay import DirectReplay
-from precast.runtime.cuda.guard import device_failed
-from precast.runtime.backends.inductor import InductorGraph
+from precast.runtime.encoder.packing import fill_example
+from precast.runtime.errors import GraphError
+from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.replay import Graph, Replay
-from precast.runtime.cpu.thread_pool import team_of
-from precast.runtime.backends.variants import VariantGraph
 
 
 def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
@@ -75,12 +75,12 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
     device = options.device_for(manifest)
     if device == "cpu":
         loaded = open_graph(folder, manifest, graph.signature.graph)
-        return DirectReplay(graph.signature, loaded, team_of(options.num_threads, options.cores))
+        return DirectReplay(graph.signature, loaded, thread_pool_for(options.num_threads, options.cores))
     placed = _on_device(_bound(_read(folder, manifest), graph), device)
     return CapturedReplay(
         graph.signature,
         _open_variants(graph, partial(_open_on_cuda, folder, manifest, graph, placed, device)),
-        graph.ladder,
+        graph.buckets,
         CudaDevice(options.device_index()),
         _capture_options(manifest, graph, options),
     )
@@ -102,7 +102,7 @@ def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
     opened = [(variant.max_size, open_one(variant.file)) for variant in graph.variants]
     if len(opened) == 1:
         return opened[0][1]
-    axis = graph.ladder.axis
+    axis = graph.buckets.axis
     return VariantGraph(opened, next(one.name for one in graph.signature.inputs if one.shape[0] == axis))
 
 
@@ -162,6 +162,6 @@ def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOption
     largest = {axis.name: axis.maximum for axis in graph.signature.axes}
     return CaptureOptions(
         largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},
-        upto=options.capture or graph.ladder.top,
+        upto=options.capture or graph.buckets.top,
         fill_example=partial(fill_example, max_length=limits.max_length),
     )

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from precast.graphs.signature import Signature
 from precast.runtime.cpu.buffers import StaticBuffers
+from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
-from precast.runtime.cpu.thread_pool import Team
 
 
 @dataclass(frozen=True)
@@ -29,29 +29,29 @@ class DirectReplay:
     Args:
         signature: of the graph.
         graph: computes before it returns.
-        team: that computes; the thread's own where left out.
+        threads: that computes; the thread's own where left out.
     """
 
     depth = 1
     captures: tuple[CaptureInfo, ...] = ()
 
-    def __init__(self, signature: Signature, graph: Graph, team: Team | None = None) -> None:
+    def __init__(self, signature: Signature, graph: Graph, threads: ThreadPool | None = None) -> None:
         self.signature = signature
         self._buffers = StaticBuffers(signature)
         self._graph: Graph | None = graph
-        self._team = team
+        self._threads = threads
 
     def prepare(self) -> None:
-        if self._team is not None:
-            self._team.gather()
+        if self._threads is not None:
+            self._threads.resume()
 
     @property
-    def patience(self) -> float | None:
-        return None if self._team is None else self._team.patience
+    def idle_timeout(self) -> float | None:
+        return None if self._threads is None else self._threads.idle_timeout
 
-    def rest(self) -> None:
-        if self._team is not None:
-            self._team.rest()
+    def suspend(self) -> None:
+        if self._threads is not None:
+            self._threads.suspend()
 
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
         sizes = {axis.name: max(axis.minimum, needed[axis.name]) for axis in self.signature.axes}

@@ -3,7 +3,7 @@
 libgomp's threads wait for their next piece of work by looking for it again and again. Once a process has
 more of them than there are cores, all of them fall asleep at once instead, and every parallel loop wakes them
 up: a decoder's steps, with dozens of short loops, become far slower though the other engine does nothing. So
-the team of an engine that has nothing to do leaves.
+the threads of an engine that has nothing to do leaves.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from weakref import WeakKeyDictionary
 
 import torch
 
-PATIENCE = 0.1
-"""Seconds without work after which a team leaves. Within them most have more to do, and find it awake."""
+IDLE_TIMEOUT = 0.1
+"""Seconds without work after which a threads leaves. Within them most have more to do, and find it awake."""
 _PAUSE_SOFT = 1
 """OpenMP's ``omp_pause_soft``: threads end, settings stay."""
 
@@ -29,19 +29,19 @@ _sizes: WeakKeyDictionary[threading.Thread, int] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True)
-class Team:
+class ThreadPool:
     """OpenMP's threads of one engine.
 
     Attributes:
-        size: of the team, the engine's own thread included.
+        size: of the threads, the engine's own thread included.
         cores: that they may run on; None leaves it to the system.
     """
 
     size: int
     cores: tuple[int, ...] | None = None
 
-    def gather(self) -> None:
-        """To be called by the thread that computes, before anything is: its team inherits what it sets."""
+    def resume(self) -> None:
+        """To be called by the thread that computes, before anything is: its threads inherits what it sets."""
         if self.cores is not None:
             os.sched_setaffinity(0, self.cores)  # 0: this thread alone
         torch.set_num_threads(self.size)
@@ -49,30 +49,30 @@ class Team:
             _sizes[threading.current_thread()] = self.size
 
     @property
-    def patience(self) -> float | None:
+    def idle_timeout(self) -> float | None:
         """Seconds without work after which to ``rest``: none where others suffer; None for never."""
         if self.size == 1:
             return None
-        return 0.0 if _crowded() else PATIENCE
+        return 0.0 if _crowded() else IDLE_TIMEOUT
 
-    def rest(self) -> None:
+    def suspend(self) -> None:
         """To be called by the same thread when it has nothing to compute.
 
-        Its next parallel loop makes the team anew, in about the time that it takes to wake one up.
+        Its next parallel loop makes the threads anew, in about the time that it takes to wake one up.
         """
         _pause()(_PAUSE_SOFT)
 
 
-def team_of(num_threads: int | None, cores: Sequence[int] | None) -> Team:
+def thread_pool_for(num_threads: int | None, cores: Sequence[int] | None) -> ThreadPool:
     """A thread for each core where cores are named, else as many as torch would take."""
     size = num_threads or (len(cores) if cores is not None else torch.get_num_threads())
-    return Team(size, None if cores is None else tuple(cores))
+    return ThreadPool(size, None if cores is None else tuple(cores))
 
 
 def _crowded() -> bool:
     """Whether all teams together have more threads than there are cores, as libgomp counts them.
 
-    It counts the process's first thread, and of each team those that the team began.
+    It counts the process's first thread, and of each threads those that the threads began.
     """
     with _lock:
         begun = sum(size - 1 for thread, size in _sizes.items() if thread.is_alive())
@@ -88,7 +88,7 @@ def _cores() -> int:
 
 @cache
 def _pause() -> Callable[[int], int]:
-    """Ends the team of the calling thread; nothing where OpenMP is not libgomp."""
+    """Ends the threads of the calling thread; nothing where OpenMP is not libgomp."""
     try:
         pause: Callable[[int], int] = ctypes.CDLL("libgomp.so.1").omp_pause_resource_all
     except (OSError, AttributeError):

@@ -17,7 +17,7 @@ Stream: TypeAlias = Any
 """A queue of work. Only the device that made it looks inside."""
 CapturedGraph: TypeAlias = Any
 """Work that was recorded instead of done, with the addresses that it reads and writes."""
-Pool: TypeAlias = Any
+MemPool: TypeAlias = Any
 """Memory that captured graphs share: what one replay leaves there, the next may overwrite."""
 
 T = TypeVar("T")
@@ -52,7 +52,7 @@ class Device(Protocol):
 
     def event(self) -> Event: ...
 
-    def pool(self) -> Pool: ...
+    def pool(self) -> MemPool: ...
 
     def memory(self, size: int) -> Tensor:
         """uint8 ``[size]`` on the device, its address a multiple of 256."""
@@ -74,7 +74,7 @@ class Device(Protocol):
         """Call ``work`` with ``stream`` as its current one: kernels are put there, memory belongs to it."""
         ...
 
-    def capture(self, work: Callable[[], T], stream: Stream, pool: Pool) -> tuple[CapturedGraph, T]:
+    def capture(self, work: Callable[[], T], stream: Stream, pool: MemPool) -> tuple[CapturedGraph, T]:
         """Call ``work`` and record its kernels instead of running them; it allocates from ``pool``."""
         ...
 

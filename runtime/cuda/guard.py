@@ -46,7 +46,7 @@ def device_failed(doing: str, error: Exception) -> DeviceFailedError:
     advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
     if isinstance(error, torch.OutOfMemoryError):
         advice = (
-            "Load the artifact again in a new process, with a smaller batch_tokens, admit_tokens, capture or "
+            "Load the artifact again in a new process, with a smaller batch_tokens, source_batch_tokens, capture or "
             "gpu_memory_utilization"
         )
     return DeviceFailedError(

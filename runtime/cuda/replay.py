@@ -9,14 +9,14 @@ from functools import partial
 
 from torch import Tensor
 
-from precast.graphs.buckets import Ladder
+from precast.graphs.buckets import Buckets
 from precast.graphs.signature import Signature
-from precast.runtime.cuda.dispatch import Buckets, Plan
-from precast.runtime.cuda.device import CapturedGraph, Device, Pool, Stream
+from precast.runtime.cuda.device import CapturedGraph, Device, MemPool, Stream
+from precast.runtime.cuda.dispatch import BucketDispatcher, ReplayShape
 from precast.runtime.cuda.guard import DeviceGuard
-from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
 from precast.runtime.cuda.layout import Layout
 from precast.runtime.cuda.streams import Pipeline, Slot
+from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class _Staged:
 
     buffers: HostBuffers
     slot: Slot
-    plan: Plan
+    plan: ReplayShape
     outputs: Layout
 
 
@@ -75,35 +75,35 @@ class InFlight:
 
 
 class CapturedReplay:
-    """Replays a batch at its bucket; one above the ladder is called directly, at its own sizes.
+    """Replays a batch at its bucket; one above the buckets is called directly, at its own sizes.
 
     Args:
         signature: of the graph.
         graph: puts its work on the device's current stream and returns; its outputs belong to that stream.
-        ladder: its buckets.
+        buckets: its buckets.
         device: where it was loaded; used by nobody else's thread from ``prepare`` on.
         options: see there.
     """
 
     depth = 2
-    patience = None
+    idle_timeout = None
 
     def __init__(
-        self, signature: Signature, graph: Graph, ladder: Ladder, device: Device, options: CaptureOptions
+        self, signature: Signature, graph: Graph, buckets: Buckets, device: Device, options: CaptureOptions
     ) -> None:
         self.signature = signature
         self.captures: tuple[CaptureInfo, ...] = ()
         self._graph: Graph | None = graph
         self._device = device
         self._options = options
-        self._buckets = Buckets(signature, ladder, options.largest)
+        self._buckets = BucketDispatcher(signature, buckets, options.largest)
         self._pipeline: Pipeline | None = None
-        self._pool: Pool = None
+        self._pool: MemPool = None
         self._captured: dict[int, _Captured] = {}
         self._staged: _Staged | None = None
         self._guard = DeviceGuard()
 
-    def rest(self) -> None: ...  # the device has no threads of ours
+    def suspend(self) -> None: ...  # the device has no threads of ours
 
     def prepare(self) -> None:
         """Allocate, capture, and run each captured bucket once.
@@ -174,18 +174,18 @@ class CapturedReplay:
         self._options.fill_example(buffers)
         self.launch(buffers).result()
 
-    def _run_direct(self, plan: Plan) -> list[Tensor]:
+    def _run_direct(self, plan: ReplayShape) -> list[Tensor]:
         # Its outputs are freed once they were copied; the compute stream, which owns them, uses their
         # memory again only after that copy.
         return self._device.run(partial(self._call, plan, self._inputs(plan)), self._running().compute)
 
-    def _run_captured(self, plan: Plan) -> list[Tensor]:
+    def _run_captured(self, plan: ReplayShape) -> list[Tensor]:
         assert plan.bucket is not None
         captured = self._captured.get(plan.bucket) or self._capture(plan, plan.bucket)
         self._device.replay(captured.graph, self._running().compute)
         return captured.outputs
 
-    def _capture(self, plan: Plan, bucket: int) -> _Captured:
+    def _capture(self, plan: ReplayShape, bucket: int) -> _Captured:
         """Capture a bucket while the static inputs hold a batch of it.
 
         The graph is run first: kernels are loaded by their first run, libraries choose theirs by size and
@@ -203,14 +203,14 @@ class CapturedReplay:
         self.captures += (CaptureInfo(bucket, seconds, device.reserved_bytes() - before),)
         return self._captured[bucket]
 
-    def _call(self, plan: Plan, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    def _call(self, plan: ReplayShape, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         if self._graph is None:
             raise RuntimeError("this replay was closed")
         outputs = self._graph(inputs)
         self.signature.check_outputs(outputs, plan.sizes)
         return outputs
 
-    def _inputs(self, plan: Plan) -> dict[str, Tensor]:
+    def _inputs(self, plan: ReplayShape) -> dict[str, Tensor]:
         """Views of the static inputs, checked: a graph that is bound elsewhere computes on old numbers."""
         block = self._running().static_inputs
         inputs = plan.inputs.tensors(block)

@@ -10,7 +10,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from precast.runtime.cuda.device import CapturedGraph, Event, Pool, Stream
+from precast.runtime.cuda.device import CapturedGraph, Event, MemPool, Stream
 
 T = TypeVar("T")
 
@@ -35,7 +35,7 @@ class CudaDevice:
     def event(self) -> Event:
         return torch.cuda.Event(enable_timing=False, blocking=False)
 
-    def pool(self) -> Pool:
+    def pool(self) -> MemPool:
         return torch.cuda.graph_pool_handle()
 
     def memory(self, size: int) -> Tensor:
@@ -59,7 +59,7 @@ class CudaDevice:
         with torch.cuda.stream(stream):
             return work()
 
-    def capture(self, work: Callable[[], T], stream: Stream, pool: Pool) -> tuple[CapturedGraph, T]:
+    def capture(self, work: Callable[[], T], stream: Stream, pool: MemPool) -> tuple[CapturedGraph, T]:
         # torch.cuda.graph() also collects garbage and empties the allocator's cache, for every capture.
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.stream(stream), _no_garbage_collection():

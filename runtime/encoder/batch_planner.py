@@ -19,7 +19,7 @@ def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
     return seconds + _MARGIN * seconds[-1]
 
 
-def cheapest_cut(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:
+def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:
     """How many inputs each batch holds, so that all batches together cost least.
 
     Exact: for every input, the best of all last batches that end with it. What the inputs before a place cost
@@ -32,7 +32,7 @@ def cheapest_cut(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
     """
     budget = len(seconds) - 1
     ends = [0, *np.cumsum(lengths).tolist()]
-    if len(lengths) <= max_batch and ends[-1] <= budget and _whole_is_cheapest(seconds[: ends[-1] + 1]):
+    if len(lengths) <= max_batch and ends[-1] <= budget and _one_batch_is_best(seconds[: ends[-1] + 1]):
         return [len(lengths)]
     backwards = seconds[::-1].copy()
     least = np.full(ends[-1] + 1, np.inf)  # infinite within an input
@@ -48,7 +48,7 @@ def cheapest_cut(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
     return _counts(ends, begins)
 
 
-def _whole_is_cheapest(seconds: np.ndarray) -> bool:
+def _one_batch_is_best(seconds: np.ndarray) -> bool:
     """Whether no smaller batch costs less per token than the largest: then no cut can."""
     per_token = seconds[1:] / np.arange(1, len(seconds))
     return bool(len(seconds) > 1 and per_token[-1] <= per_token.min())

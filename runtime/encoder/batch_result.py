@@ -27,7 +27,7 @@ class Promise(Protocol):
     def set_exception(self, exception: Exception, /) -> None: ...
 
 
-class Answers:
+class BatchResult:
     """One answer for each of ``count`` inputs, in their order. Each is set once, by any thread.
 
     Attributes:
@@ -62,7 +62,7 @@ class Answers:
 class _Place:
     __slots__ = ("_answers", "_place")
 
-    def __init__(self, answers: Answers, place: int) -> None:
+    def __init__(self, answers: BatchResult, place: int) -> None:
         self._answers, self._place = answers, place
 
     def set_running_or_notify_cancel(self) -> bool:

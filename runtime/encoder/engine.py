@@ -13,14 +13,14 @@ import numpy as np
 
 from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.runtime.encoder import tasks as calls
-from precast.runtime.encoder.batch_result import Answers
+from precast.runtime.encoder.batch_result import BatchResult
 from precast.runtime.encoder.tasks import Call
+from precast.runtime.encoder.worker import Request, Stats, Worker
 from precast.runtime.errors import InputError, TaskError
 from precast.runtime.io.inputs import Item
 from precast.runtime.io.outputs import EncoderOutput, similarity
 from precast.runtime.io.tokenization import TextTokenizer
 from precast.runtime.io.tokens import Tokens
-from precast.runtime.encoder.worker import Request, Stats, Worker
 
 if TYPE_CHECKING:
     from precast.runtime.aio import AsyncEncoder
@@ -48,7 +48,7 @@ def _waiting(
 
 
 class Encoder:
-    """Answers for one encoder artifact; made by ``precast.load``. Safe to use from many threads.
+    """BatchResult for one encoder artifact; made by ``precast.load``. Safe to use from many threads.
 
     Every method takes one input or a list: a text, token ids, or (where two texts make sense) a pair
     of texts. One input gives one answer, a list gives a list in the same order, an empty list an empty
@@ -72,7 +72,7 @@ class Encoder:
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         """Every embedding of ``a`` against every one of ``b``, by the checkpoint's own measure."""
-        info = self.manifest.answer
+        info = self.manifest.output
         if not isinstance(info, EmbedInfo):
             raise TaskError("similarity needs an artifact compiled with --task embed")
         return similarity(info.similarity, a, b)
@@ -133,9 +133,9 @@ class Encoder:
             f"with --task {self.manifest.model.task}"
         )
 
-    def start(self, call: Call) -> Answers:
+    def start(self, call: Call) -> BatchResult:
         """Tokenize and queue every input of ``call``; a bad one has failed already."""
-        answers = Answers(len(call.inputs))
+        answers = BatchResult(len(call.inputs))
         items: list[tuple[int, Item]] = []
         for place, value in enumerate(call.inputs):
             try:

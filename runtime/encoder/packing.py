@@ -9,9 +9,9 @@ from itertools import accumulate, pairwise
 import numpy as np
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.runtime.encoder.batch_planner import cheapest_cut
-from precast.runtime.replay import HostBuffers, Replay
+from precast.runtime.encoder.batch_planner import plan_batches
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import HostBuffers, Replay
 
 SEARCHED = 1 << 25
 """Inputs of a window times tokens of a batch. Finding the cheapest cut of more takes tens of milliseconds, in
@@ -37,7 +37,7 @@ def cut(
     if seconds is None or len(lengths) * max_tokens > SEARCHED:
         return _filled(order, lengths, max_tokens, max_batch)
     fitting = bisect_right(order, max_tokens, key=lengths.__getitem__)
-    ends = accumulate(cheapest_cut([lengths[place] for place in order[:fitting]], max_batch, seconds))
+    ends = accumulate(plan_batches([lengths[place] for place in order[:fitting]], max_batch, seconds))
     batches = [order[start:end] for start, end in pairwise((0, *ends))]
     return batches + [[place] for place in order[fitting:]]
 

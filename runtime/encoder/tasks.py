@@ -110,7 +110,7 @@ def embed(
         InputError: an input cannot be answered.
         OptionError: an option has a value that it cannot have.
     """
-    info = manifest.answer
+    info = manifest.output
     if not isinstance(info, EmbedInfo):
         raise TaskError(
             f"embed needs an artifact compiled with --task embed, this one is {manifest.model.task}"
@@ -274,7 +274,7 @@ def rank(
 
 
 def _classifier(manifest: Manifest, method: str) -> ClassifyInfo:
-    info, task = manifest.answer, manifest.model.task
+    info, task = manifest.output, manifest.model.task
     if not isinstance(info, ClassifyInfo) or task == "token-classify":
         raise TaskError(
             f"{method} needs an artifact compiled with --task classify or rerank, this one is {task}"
@@ -305,7 +305,7 @@ def _truncate(truncate: Truncate) -> Truncate:
 
 def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> str:
     """sentence-transformers' rule: a prompt given, else one named, else the default one."""
-    info = manifest.answer
+    info = manifest.output
     prompts = info.prompts if isinstance(info, EmbedInfo) else {}
     if prompt is not None:
         if not isinstance(prompt, str):

@@ -13,17 +13,17 @@ import numpy as np
 
 from precast.graphs.encode import EncodeOutput, Limits
 from precast.runtime.encoder.batch_result import Promise
+from precast.runtime.encoder.packing import cut, fill
 from precast.runtime.errors import (
     DeviceFailedError,
     EngineClosedError,
     GraphError,
+    InferenceError,
     QueueFullError,
-    RuntimeFault,
 )
 from precast.runtime.io.outputs import EncoderOutput
-from precast.runtime.encoder.packing import cut, fill
-from precast.runtime.replay import CaptureInfo, Pending, Replay
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import CaptureInfo, Pending, Replay
 
 
 @dataclass(frozen=True)
@@ -70,11 +70,11 @@ class Worker:
         batch_tokens: tokens of a batch.
         seconds: of a batch of 0, 1, … ``batch_tokens`` tokens, where that is known and batches are cut by it.
         max_waiting: requests that may wait; ``offer`` refuses more.
-        probe: answered before any request and by nobody read. It tells at once whether the graph runs and
+        warmup: answered before any request and by nobody read. It tells at once whether the graph runs and
             gives what it promised, and pays for what its kernels set up at their first call.
 
     Raises:
-        GraphError: the probe could not be answered.
+        GraphError: the warmup could not be answered.
         DeviceFailedError: the device failed before.
     """
 
@@ -89,7 +89,7 @@ class Worker:
         batch_tokens: int,
         max_waiting: int,
         seconds: np.ndarray | None = None,
-        probe: Tokens | None = None,
+        warmup: Tokens | None = None,
     ) -> None:
         self._replay = replay
         self._output = output
@@ -97,11 +97,11 @@ class Worker:
         self._batch_tokens = batch_tokens
         self._seconds = seconds
         self._max_waiting = max_waiting
-        self._probe = probe
+        self._warmup = warmup
         self._changed = threading.Condition()
         self._waiting: deque[Request] = deque()
         self._closed = False
-        self._failure: RuntimeFault | None = None
+        self._failure: InferenceError | None = None
         self._stats = Stats()
         # The thread's own: batches of the window that are not launched yet, and those that are.
         self._batches: deque[Batch] = deque()
@@ -111,7 +111,7 @@ class Worker:
         self._thread.start()
         try:
             self._ready.result()
-        except RuntimeFault:
+        except InferenceError:
             self._thread.join()
             raise
 
@@ -191,7 +191,7 @@ class Worker:
                 self._finish_oldest()
             self._fail_all(EngineClosedError("the engine was closed before it could answer"))
         except Exception as error:
-            failure = error if isinstance(error, RuntimeFault) else _batch_failed(error)
+            failure = error if isinstance(error, InferenceError) else _batch_failed(error)
             with self._changed:
                 self._failure = failure
                 self._changed.notify_all()
@@ -202,9 +202,9 @@ class Worker:
     def _prepare(self) -> None:
         try:
             self._replay.prepare()
-            if self._probe is not None:
-                buffers = fill(self._replay, [self._probe])
-                self._cut_apart([self._probe], self._replay.launch(buffers))
+            if self._warmup is not None:
+                buffers = fill(self._replay, [self._warmup])
+                self._cut_apart([self._warmup], self._replay.launch(buffers))
         except DeviceFailedError:
             raise
         except Exception as error:
@@ -240,8 +240,8 @@ class Worker:
 
     def _wait(self) -> None:
         """Until there is something to do."""
-        if not self._changed.wait_for(self._has_work, self._replay.patience):
-            self._replay.rest()
+        if not self._changed.wait_for(self._has_work, self._replay.idle_timeout):
+            self._replay.suspend()
             self._changed.wait_for(self._has_work)
 
     def _has_work(self) -> bool:
@@ -298,7 +298,7 @@ class Worker:
         if isinstance(failure, DeviceFailedError):
             raise failure
 
-    def _fail_all(self, failure: RuntimeFault) -> None:
+    def _fail_all(self, failure: InferenceError) -> None:
         """Fail what waits, and what the thread holds, if it stopped in the midst of it."""
         running = [request for batch, _ in self._in_flight for request in batch]
         running += [request for batch in self._batches for request in batch]

@@ -1,1 +1,1 @@
-"""Generation: parameters, pools, the schedule, the steps."""
+"""Generation: parameters, kv_cache, the schedule, the steps."""

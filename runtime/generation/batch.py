@@ -10,19 +10,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.runtime.generation.sampling_params import Rule
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.token_bias_table import rule_table
+from precast.runtime.generation.sampling_params import TokenBias
+from precast.runtime.generation.token_bias_table import token_bias_table
 
 
 @dataclass(frozen=True)
-class Choice:
-    """The rows that one launch of a ``choose`` graph treats."""
+class SampleGroup:
+    """The rows that one launch of a ``sample`` graph treats."""
 
     graph: str
     buffers: dict[str, Tensor]
     candidates: int = 0
-    """For ``choose.sample``: how many of the best tokens are looked at."""
+    """For ``sample.multinomial``: how many of the best tokens are looked at."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class ActiveBatch:
 
     requests: tuple[Active, ...]
     vocab_size: int
-    max_rows: int
+    max_num_seqs: int
     rows: np.ndarray = field(init=False)
-    padded_rows: Tensor = field(init=False)
+    padded_seq_ids: Tensor = field(init=False)
     """``rows``, the last one again and again up to a size of which there are few."""
     source_length: int = field(init=False)
     ngram: int = field(init=False)
-    rules: dict[str, Tensor] | None = field(init=False)
-    """The table of ``rules``; None where no row has any."""
-    choices: tuple[Choice, ...] = field(init=False)
+    token_biases: dict[str, Tensor] | None = field(init=False)
+    """The table of ``token_biases``; None where no row has any."""
+    sample_groups: tuple[SampleGroup, ...] = field(init=False)
     processed: tuple[tuple[int, Active], ...] = field(init=False)
     """Requests with logits processors, and where their rows begin."""
 
@@ -52,11 +52,11 @@ class ActiveBatch:
         sizes = [max(plan.no_repeat_ngram_size, plan.encoder_no_repeat_ngram_size) for plan in plans]
         for name, value in (
             ("rows", rows),
-            ("padded_rows", torch.from_numpy(_filled_up(rows, self.max_rows))),
+            ("padded_seq_ids", torch.from_numpy(_filled_up(rows, self.max_num_seqs))),
             ("source_length", max(len(one.source) for one in self.requests)),
             ("ngram", max(sizes)),
-            ("rules", self._rules()),
-            ("choices", self._choices()),
+            ("token_biases", self._bias_table()),
+            ("sample_groups", self._sample_groups()),
             ("processed", tuple(placed for placed in self._placed() if placed[1].request.processors)),
         ):
             object.__setattr__(self, name, value)
@@ -66,28 +66,28 @@ class ActiveBatch:
         ends = list(accumulate(len(one.rows) for one in self.requests))
         return list(zip([0, *ends], self.requests, strict=False))
 
-    def _rules(self) -> dict[str, Tensor] | None:
-        if not any(one.plan.has_rules for one in self.requests):
+    def _bias_table(self) -> dict[str, Tensor] | None:
+        if not any(one.plan.needs_processing for one in self.requests):
             return None
-        entries: list[tuple[int, Rule]] = []
+        entries: list[tuple[int, TokenBias]] = []
         for start, one in self._placed():
             for row in range(start, start + len(one.rows)):
-                entries += [(row, rule) for rule in one.plan.rules]
-        return rule_table(entries)
+                entries += [(row, bias) for bias in one.plan.token_biases]
+        return token_bias_table(entries)
 
-    def _choices(self) -> tuple[Choice, ...]:
+    def _sample_groups(self) -> tuple[SampleGroup, ...]:
         placed = self._placed()
-        choices = []
-        for mode in ("greedy", "sample"):
+        sample_groups = []
+        for mode in ("greedy", "multinomial"):
             mine = [(start, one) for start, one in placed if one.plan.mode == mode]
             if mine:
                 candidates = max(_candidates(one, self.vocab_size) for _, one in mine)
-                choices.append(Choice(f"choose.{mode}", _one_token_each(mine), candidates))
+                sample_groups.append(SampleGroup(f"sample.{mode}", _one_token_each(mine), candidates))
         beams = sorted({one.plan.num_beams for _, one in placed if one.plan.mode == "beam"})
         for count in beams:
             mine = [(s, one) for s, one in placed if one.plan.mode == "beam" and one.plan.num_beams == count]
-            choices.append(Choice("choose.beam", _groups(mine)))
-        return tuple(choices)
+            sample_groups.append(SampleGroup("sample.beam", _groups(mine)))
+        return tuple(sample_groups)
 
 
 _EXACT, _STEP = 8, 4
@@ -97,7 +97,7 @@ _TIES = 32
 
 
 def _candidates(one: Active, vocab_size: int) -> int:
-    if one.plan.mode != "sample":
+    if one.plan.mode != "multinomial":
         return 0
     return min(vocab_size, one.plan.top_k + _TIES) if one.plan.top_k else vocab_size
 
@@ -106,8 +106,8 @@ def _one_token_each(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
     chosen = np.concatenate([np.asarray(one.rows, np.int32) for _, one in placed])
     at = np.concatenate([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
     return {
-        "chosen": torch.from_numpy(_at_least_two(chosen)),
-        "at": torch.from_numpy(_at_least_two(at)),
+        "seq_ids": torch.from_numpy(_at_least_two(chosen)),
+        "logits_indices": torch.from_numpy(_at_least_two(at)),
     }
 
 
@@ -115,15 +115,15 @@ def _groups(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
     chosen = np.stack([np.asarray(one.rows, np.int32) for _, one in placed])
     at = np.stack([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
     return {
-        "chosen": torch.from_numpy(_at_least_two(chosen)),
-        "at": torch.from_numpy(_at_least_two(at)),
+        "seq_ids": torch.from_numpy(_at_least_two(chosen)),
+        "logits_indices": torch.from_numpy(_at_least_two(at)),
     }
 
 
-def _filled_up(rows: np.ndarray, max_rows: int) -> np.ndarray:
+def _filled_up(rows: np.ndarray, max_num_seqs: int) -> np.ndarray:
     """``decode`` reads all weights for a few rows: one more costs next to nothing, a new size a setup."""
     step = 1 if len(rows) <= _EXACT else _STEP
-    count = max(2, min(max_rows, -(-len(rows) // step) * step))
+    count = max(2, min(max_num_seqs, -(-len(rows) // step) * step))
     return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows))])
 
 

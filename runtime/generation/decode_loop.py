@@ -1,4 +1,4 @@
-"""The requests that decode: their way through the graphs, from admission to their answers."""
+"""The requests that decode: their way through the graphs, from encoding to their answers."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from precast.graphs.sampling import INVALID, RUNNING
-from precast.runtime.io.detokenization import Detokenizer
-from precast.runtime.errors import DeviceFailedError, GraphError, NotFiniteError, RuntimeFault
-from precast.runtime.generation.results import answer
+from precast.runtime.errors import DeviceFailedError, GraphError, InferenceError, NotFiniteError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.generation.request import Active, GenerateRequest
+from precast.runtime.generation.results import answer
 from precast.runtime.generation.scheduler import Placement
+from precast.runtime.generation.stepper import Launch, SourceEncoding, Stepper
 from precast.runtime.generation.throughput import Speed
-from precast.runtime.generation.stepper import Admission, Launch, Stepper
+from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
 
@@ -33,7 +33,7 @@ class Counts:
     cancelled: int = 0
     tokens: int = 0
     steps: int = 0
-    admissions: int = 0
+    source_batches: int = 0
     speed: Speed = field(default_factory=Speed)
 
 
@@ -44,8 +44,8 @@ class Decoding:
 
     Args:
         stepper: what runs the graphs.
-        own: of the self pools.
-        cross: of the cross pools.
+        own: of the self kv_cache.
+        cross: of the cross kv_cache.
         detokenizer: None where the artifact has no tokenizer.
         vocab_size: of the decoder.
     """
@@ -53,8 +53,8 @@ class Decoding:
     def __init__(
         self,
         stepper: Stepper,
-        own: PagePool,
-        cross: PagePool,
+        own: BlockAllocator,
+        cross: BlockAllocator,
         detokenizer: Detokenizer | None,
         vocab_size: int,
     ) -> None:
@@ -64,7 +64,7 @@ class Decoding:
         self._own, self._cross = own, cross
         self._detokenizer = detokenizer
         self._vocab_size = vocab_size
-        self._admitted: dict[GenerateRequest, tuple[Admission, Placement]] = {}
+        self._encoding: dict[GenerateRequest, tuple[SourceEncoding, Placement]] = {}
         self._running: dict[GenerateRequest, tuple[Active, Placement]] = {}
         self._launches: deque[Launch] = deque()
         self._batch: ActiveBatch | None = None
@@ -82,29 +82,31 @@ class Decoding:
             raise
         except Exception as error:
             raise GraphError(
-                f"the graph admit fails on its first batch: {error}; compile the artifact again"
+                f"the graph encode_source fails on its first batch: {error}; compile the artifact again"
             ) from error
 
-    def admit(self, placements: Sequence[Placement]) -> list[Placement]:
+    def start(self, placements: Sequence[Placement]) -> list[Placement]:
         """Begin requests; gives those that failed."""
         requests = [placement.ticket.payload for placement in placements]
         cross = [
-            self._cross.places(placement.cross_pages, len(request.tokens))
+            self._cross.slots(placement.cross_blocks, len(request.tokens))
             for placement, request in zip(placements, requests, strict=True)
         ]
         try:
-            admission = self.stepper.admit([request.tokens.ids for request in requests], cross, hidden=False)
+            encoding = self.stepper.encode_sources(
+                [request.tokens.ids for request in requests], cross, hidden=False
+            )
         except DeviceFailedError:
             raise
         except Exception as error:  # these requests fail, those that run do not
-            failure = _failed("admit", error)
+            failure = _failed("encode_source", error)
             for placement, request in zip(placements, requests, strict=True):
                 self._wipe(placement)
                 self.count_end(request, failure)
             return list(placements)
-        self.counts.admissions += 1
+        self.counts.source_batches += 1
         for request, placement in zip(requests, placements, strict=True):
-            self._admitted[request] = (admission, placement)
+            self._encoding[request] = (encoding, placement)
         return []
 
     def encode(self, tokens: Sequence[Tokens], futures: Sequence[Future[EncoderOutput]]) -> None:
@@ -114,7 +116,7 @@ class Decoding:
         except DeviceFailedError:
             raise
         except Exception as error:
-            failure = _failed("admit", error)
+            failure = _failed("encode_source", error)
             for future in futures:
                 if future.set_running_or_notify_cancel():
                     future.set_exception(failure)
@@ -139,7 +141,7 @@ class Decoding:
         try:
             self._launches.append(self.stepper.launch(self._batch, steps))
             while len(self._launches) >= self.stepper.depth:
-                self._look(self._launches.popleft())
+                self._poll(self._launches.popleft())
         except DeviceFailedError:
             raise
         except Exception as error:
@@ -158,15 +160,15 @@ class Decoding:
 
     def remove(self, request: GenerateRequest) -> list[Placement]:
         """Take a request off the rows, whatever has become of it."""
-        if request in self._admitted:
-            return [self._admitted.pop(request)[1]]
+        if request in self._encoding:
+            return [self._encoding.pop(request)[1]]
         found = self._running.pop(request, None)
         if found is None:
             return []
         self._batch = None
         one, placement = found
         codes = self._state.arrays["finished"][list(one.rows)]
-        # Nobody has looked at the scores of one that is still running since its last choice.
+        # Nobody has looked at the scores of one that is still running since its last group.
         if np.isin(codes, (RUNNING, INVALID)).any():
             self._wipe(placement)
         return [placement]
@@ -177,7 +179,7 @@ class Decoding:
         self._batch = None
         self.stepper.close()
 
-    def count_end(self, request: GenerateRequest, error: RuntimeFault | None) -> None:
+    def count_end(self, request: GenerateRequest, error: InferenceError | None) -> None:
         """End a request without an answer: by an error, or with none because its maker cancelled it."""
         if request.settled:
             return
@@ -193,24 +195,24 @@ class Decoding:
         Where nobody decodes it is the device that waits, and not the host.
         """
         now = time.monotonic()
-        for request, (admission, placement) in list(self._admitted.items()):
-            if self._running and not admission.done():
+        for request, (encoding, placement) in list(self._encoding.items()):
+            if self._running and not encoding.done():
                 return
-            del self._admitted[request]
+            del self._encoding[request]
             plan, ids = request.plan, request.tokens.ids
-            own = [self._own.places(pages, plan.max_length) for pages in placement.self_pages]
-            cross = self._cross.places(placement.cross_pages, len(ids))
-            self.stepper.begin(admission, placement.rows, plan, ids, own, cross)
-            request.admitted, request.streamed = now, len(plan.prefix)
+            own = [self._own.slots(blocks, plan.max_length) for blocks in placement.self_blocks]
+            cross = self._cross.slots(placement.cross_blocks, len(ids))
+            self.stepper.begin(encoding, placement.rows, plan, ids, own, cross)
+            request.scheduled, request.streamed = now, len(plan.prefix)
             self._running[request] = (Active(request, placement.rows), placement)
             self._batch = None
 
-    def _look(self, launch: Launch) -> None:
+    def _poll(self, launch: Launch) -> None:
         """Answer who has ended, tell others how far they are."""
         self.counts.steps += launch.steps
         here = [one for one in launch.batch.requests if one.request in self._running]
         rows = [row for one in here for row in one.rows]
-        self.stepper.look(launch, rows)
+        self.stepper.poll(launch, rows)
         self._note_progress(launch, here)
         code = dict(zip(rows, self._state.arrays["finished"][rows].tolist(), strict=True))
         for one in here:
@@ -260,12 +262,12 @@ class Decoding:
     def _encode(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
         """Their keys and values go to a place that counts for nobody."""
         nowhere = [np.zeros(len(source), np.int32) for source in sources]
-        hidden = self.stepper.admit(sources, nowhere, hidden=True).hidden()
+        hidden = self.stepper.encode_sources(sources, nowhere, hidden=True).hidden()
         self.stepper.wipe((), ())
         return hidden
 
     def _wipe(self, placement: Placement) -> None:
-        self.stepper.wipe(sum(placement.self_pages, ()), placement.cross_pages)
+        self.stepper.wipe(sum(placement.self_blocks, ()), placement.cross_blocks)
 
 
 def _failed(what: str, error: Exception) -> GraphError:

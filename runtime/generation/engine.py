@@ -9,6 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.runtime.encoder.packing import cut
 from precast.runtime.errors import InputError, TaskError
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.preprocessing import Preparation, check_language, check_truncate
@@ -19,7 +20,6 @@ from precast.runtime.generation.validation import as_number, wrong
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.io.inputs import parse_without_pairs, split
 from precast.runtime.io.outputs import EncoderOutput
-from precast.runtime.encoder.packing import cut
 from precast.runtime.io.tokenization import Truncate
 from precast.runtime.io.tokens import Tokens
 
@@ -38,7 +38,7 @@ class Seq2Seq:
     """
 
     def __init__(self, manifest: Manifest, preparation: Preparation, worker: GenerationWorker) -> None:
-        assert isinstance(manifest.answer, GenerateInfo)
+        assert isinstance(manifest.output, GenerateInfo)
         self.manifest = manifest
         self._preparation = preparation
         self._worker = worker
@@ -74,7 +74,7 @@ class Seq2Seq:
         Raises:
             InputError: an input cannot be answered; RequestTooLargeError where no empty engine could.
             OptionError: a parameter has a value that it cannot have, or is not supported.
-            DeadlineError: the timeout was over.
+            RequestTimeoutError: the timeout was over.
             ProcessorError, NotFiniteError, GraphError: what the request ended by.
         """
         values, single = split(inputs, pairs=False)
@@ -153,7 +153,7 @@ class Seq2Seq:
         return AsyncSeq2Seq(self)
 
     def stats(self) -> GenerationStats:
-        """What was done so far, what runs and waits, how full the pools are."""
+        """What was done so far, what runs and waits, how full the kv_cache are."""
         return self._worker.stats()
 
     def close(self) -> None:

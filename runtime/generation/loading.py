@@ -6,25 +6,25 @@ from pathlib import Path
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.io.detokenization import Detokenizer
+from precast.runtime.backends.graph_loader import open_graphs
+from precast.runtime.cpu.thread_pool import thread_pool_for
+from precast.runtime.cuda.torch_device import CudaDevice
 from precast.runtime.errors import InputError, OptionError
 from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.setup import Placed, on_cpu, on_cuda
 from precast.runtime.generation.preprocessing import Preparation
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
+from precast.runtime.generation.setup import Placed, on_cpu, on_cuda
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.io.languages import Languages
+from precast.runtime.io.pieces import parse_pieces
+from precast.runtime.io.tokenization import TextTokenizer
 from precast.runtime.load import text_of, tokenizer_json
 from precast.runtime.options import EngineOptions
-from precast.runtime.io.pieces import parse_pieces
-from precast.runtime.cuda.torch_device import CudaDevice
-from precast.runtime.backends.graph_loader import open_graphs
-from precast.runtime.cpu.thread_pool import team_of
-from precast.runtime.generation.engine import Seq2Seq
-from precast.runtime.io.tokenization import TextTokenizer
 
 
 def open_tokenizers(
@@ -61,11 +61,11 @@ def start_seq2seq(
     """The engine of an artifact whose files and graphs were checked.
 
     Raises:
-        OptionError: the pools would not hold one request, or another device was asked for.
+        OptionError: the kv_cache would not hold one request, or another device was asked for.
         GraphError, ProgramError, WeightsError: a graph cannot be loaded, or fails on its first batch.
         DeviceFailedError: the device failed, or its memory does not suffice.
     """
-    info, limits = manifest.answer, manifest.limits
+    info, limits = manifest.output, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
     device = options.device_for(manifest)
     tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
@@ -73,19 +73,21 @@ def start_seq2seq(
     request = None if device == "cpu" else default_request(preparation)
     placed = place_graphs(folder, manifest, options, generation, request)
     scheduler = Scheduler(
-        limits.max_rows,
+        limits.max_num_seqs,
         placed.own,
         placed.cross,
         max_waiting=options.max_waiting,
-        admit_tokens=min(limits.max_tokens, max(generation.admit_tokens, limits.max_source_length)),
-        admit_batch=limits.max_batch,
-        patience=generation.patience,
+        source_batch_tokens=min(
+            limits.max_tokens, max(generation.source_batch_tokens, limits.max_source_length)
+        ),
+        source_batch=limits.max_batch,
+        max_batch_delay_steps=generation.max_batch_delay_steps,
     )
     worker = GenerationWorker(
         Decoding(placed.stepper, placed.own, placed.cross, detokenizer, info.vocab_size),
         scheduler,
-        steps_per_look=generation.steps_per_look_on(manifest.build.device),
-        team=team_of(options.num_threads, options.cores),
+        steps_per_sync=generation.steps_per_sync_on(manifest.build.device),
+        threads=thread_pool_for(options.num_threads, options.cores),
     )
     return Seq2Seq(manifest, preparation, worker)
 
@@ -97,7 +99,7 @@ def place_graphs(
     generation: GenerationOptions,
     request: GenerateRequest | None = None,
 ) -> Placed:
-    """All graphs over state and pools, to be prepared by the thread that will use them.
+    """All graphs over state and kv_cache, to be prepared by the thread that will use them.
 
     Args:
         folder: the artifact.
@@ -109,7 +111,7 @@ def place_graphs(
     Raises:
         OptionError, GraphError, ProgramError, WeightsError, DeviceFailedError: as ``start_seq2seq``.
     """
-    info, limits = manifest.answer, manifest.limits
+    info, limits = manifest.output, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
     device = options.device_for(manifest)
     graphs = {

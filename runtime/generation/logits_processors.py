@@ -1,4 +1,4 @@
-"""Logits processors that a user brings: Python, called between the rules and the choice.
+"""Logits processors that a user brings: Python, called between the token_biases and the group.
 
 The slow way: every step waits for them.
 """
@@ -16,12 +16,12 @@ from precast.graphs.sampling import RUNNING
 from precast.runtime.errors import ProcessorError
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.request import Active, LogitsProcessor
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.state import DecoderState
 
 _OWN_FRAMES = 2
 
 
-def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> None:
+def apply_processors(batch: ActiveBatch, state: DecoderState, scores: Tensor) -> None:
     """Let each request's processors change its rows of ``scores`` ``[R, vocab]``, in place.
 
     One that raises, or gives something else than scores, fails its own request.
@@ -32,7 +32,7 @@ def apply_processors(batch: ActiveBatch, state: RowState, scores: Tensor) -> Non
             _apply(one, state, scores[start : start + len(one.rows)])
 
 
-def _apply(one: Active, state: RowState, scores: Tensor) -> None:
+def _apply(one: Active, state: DecoderState, scores: Tensor) -> None:
     rows = list(one.rows)
     running = state.arrays["finished"][rows] == RUNNING
     positions = state.arrays["positions"][rows]
@@ -45,7 +45,7 @@ def _apply(one: Active, state: RowState, scores: Tensor) -> None:
         one.request.failure = _failure(error)
 
 
-def _written(state: RowState, rows: list[int], length: int) -> Tensor:
+def _written(state: DecoderState, rows: list[int], length: int) -> Tensor:
     """The tokens of ``rows``, int64 ``[rows, length]``; one that has ended before repeats its last."""
     place = np.minimum(np.arange(length), state.arrays["positions"][rows][:, None])
     return torch.from_numpy(np.take_along_axis(state.arrays["history"][rows], place, axis=1)).long()

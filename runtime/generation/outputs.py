@@ -7,7 +7,7 @@ from typing import Literal
 
 import numpy as np
 
-FinishReason = Literal["eos", "length"]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class GeneratedSequence:
 class Timings:
     """Seconds since the request was made: until it was admitted, until its first token, until the end."""
 
-    admitted: float
+    scheduled: float
     first_token: float
     finished: float
 

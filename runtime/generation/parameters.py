@@ -1,4 +1,4 @@
-"""From the checkpoint's defaults and the keyword arguments of one call to its ``Plan``.
+"""From the checkpoint's defaults and the keyword arguments of one call to its ``SamplingParams``.
 
 What a name means, which of two wins and what None does is Hugging Face's, as ``generate`` treats a batch of
 one. Whole numbers are taken wherever a number is, also where Hugging Face insists on a float.
@@ -26,8 +26,8 @@ from precast.artifacts.generation_defaults import (
 from precast.graphs.sampling import EOS_TOKENS, MAX_BEAMS, MAX_NGRAM
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputTooLongError, OptionError
-from precast.runtime.generation.sampling_params import Mode, Plan
-from precast.runtime.generation.token_bias import make_rules
+from precast.runtime.generation.sampling_params import Mode, SamplingParams
+from precast.runtime.generation.token_bias import make_token_biases
 from precast.runtime.generation.validation import Ids, Values, wrong
 
 SUPPORTED: tuple[str, ...] = (
@@ -63,7 +63,7 @@ def resolve(
     vocab_size: int,
     given: Mapping[str, Any],
     prefix: Sequence[int] | None,
-) -> Plan:
+) -> SamplingParams:
     """What one call asks for.
 
     Args:
@@ -82,11 +82,11 @@ def resolve(
     if given or prefix is not None:
         return _resolve(defaults, limits, vocab_size, given, prefix)
     plan = _default_plan(defaults, limits, vocab_size)
-    return replace(plan, seed=secrets.randbits(_SEED_BITS)) if plan.mode == "sample" else plan
+    return replace(plan, seed=secrets.randbits(_SEED_BITS)) if plan.mode == "multinomial" else plan
 
 
 @lru_cache(maxsize=64)
-def _default_plan(defaults: GenerationDefaults, limits: GenerateLimits, vocab_size: int) -> Plan:
+def _default_plan(defaults: GenerationDefaults, limits: GenerateLimits, vocab_size: int) -> SamplingParams:
     return _resolve(defaults, limits, vocab_size, {}, None)
 
 
@@ -102,7 +102,7 @@ def _resolve(
     vocab_size: int,
     given: Mapping[str, Any],
     prefix: Sequence[int] | None,
-) -> Plan:
+) -> SamplingParams:
     _refuse_unsupported(given)
     values = Values({**_known(defaults), **given}, vocab_size)
     begin = _begin(values, prefix)
@@ -110,14 +110,14 @@ def _resolve(
     mode, beams, returned = _mode(values, limits)
     eos, forced = _few(values, "eos_token_id"), _forced(values)
     values.integer("pad_token_id", -(1 << 31))
-    return Plan(
+    return SamplingParams(
         mode=mode,
         num_beams=beams,
         num_return_sequences=returned,
         prefix=begin,
         max_length=max_length,
         eos_token_ids=eos,
-        rules=make_rules(values, eos, len(begin), max_length, forced),
+        token_biases=make_token_biases(values, eos, len(begin), max_length, forced),
         repetition_penalty=values.positive("repetition_penalty", 1.0),
         encoder_repetition_penalty=1 / values.positive("encoder_repetition_penalty", 1.0),
         no_repeat_ngram_size=_ngram(values, "no_repeat_ngram_size", max_length - 1),
@@ -192,7 +192,7 @@ def _mode(values: Values, limits: GenerateLimits) -> tuple[Mode, int, int]:
     """How tokens are chosen, how many beams, and how many sequences are returned."""
     beams, returned = values.integer("num_beams", 1) or 1, values.integer("num_return_sequences", 1) or 1
     sampled = values.flag("do_sample")
-    mode: Mode = "beam" if beams > 1 else "sample" if sampled else "greedy"
+    mode: Mode = "beam" if beams > 1 else "multinomial" if sampled else "greedy"
     if beams > 1 and sampled:
         raise OptionError(
             f"do_sample = True with num_beams = {beams} is not supported; give num_beams=1 to sample, or "
@@ -207,11 +207,11 @@ def _mode(values: Values, limits: GenerateLimits) -> tuple[Mode, int, int]:
         raise OptionError(f"num_return_sequences must be at most num_beams = {beams}, found {returned}")
     if beams > MAX_BEAMS:
         raise OptionError(f"num_beams must be at most {MAX_BEAMS}, found {shortened(beams)}")
-    if max(beams, returned) > limits.max_rows:
+    if max(beams, returned) > limits.max_num_seqs:
         name = "num_beams" if mode == "beam" else "num_return_sequences"
         raise OptionError(
             f"{name} = {shortened(max(beams, returned))} needs as many rows, the artifact has "
-            f"{limits.max_rows}; ask for fewer, or compile it with more"
+            f"{limits.max_num_seqs}; ask for fewer, or compile it with more"
         )
     return mode, beams, returned
 
@@ -252,7 +252,7 @@ def _sampling(values: Values, mode: Mode, returned: int) -> dict[str, Any]:
     top_k, seed = values.integer("top_k", 0) or 0, values.integer("seed", 0)
     if seed is not None and seed + returned > 1 << 63:
         raise wrong("seed", "below 2**63, also for the last of the sequences", seed)
-    if mode != "sample":
+    if mode != "multinomial":
         return {}
     for name in ("temperature", "typical_p"):
         values.positive(name, 1.0)

@@ -10,12 +10,12 @@ import numpy as np
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.io.detokenization import Detokenizer, TextStream
 from precast.runtime.errors import InputError, OptionError
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.generation.request import GenerateRequest, LogitsProcessor
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.validation import wrong
+from precast.runtime.io.detokenization import Detokenizer, TextStream
 from precast.runtime.io.inputs import Item, parse_without_pairs
 from precast.runtime.io.tokenization import TextTokenizer, Truncate
 from precast.runtime.io.tokens import Tokens
@@ -72,8 +72,8 @@ class Preparation:
     """
 
     def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, detokenizer: Detokenizer | None) -> None:
-        assert isinstance(manifest.answer, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
-        self._info, self._limits = manifest.answer, manifest.limits
+        assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
+        self._info, self._limits = manifest.output, manifest.limits
         self._languages = manifest.tokenization.languages
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
@@ -151,7 +151,7 @@ class Preparation:
                 found[place] = one
         return [one for one in found if one is not None]
 
-    def _plan(self, options: Options) -> Plan:
+    def _plan(self, options: Options) -> SamplingParams:
         generation = dict(options.generation)
         if options.tgt_lang is not None:
             if self._languages is None:

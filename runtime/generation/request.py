@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import numpy as np
 from torch import Tensor
 
-from precast.runtime.errors import RuntimeFault
+from precast.runtime.errors import InferenceError
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.sampling_params import Plan
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.tokens import Tokens
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
@@ -27,16 +27,16 @@ class GenerateRequest:
     """
 
     tokens: Tokens
-    plan: Plan
+    plan: SamplingParams
     future: Future[GenerateOutput] = field(default_factory=Future)
     processors: Sequence[LogitsProcessor] = ()
     on_tokens: Callable[[np.ndarray], None] | None = None
     made: float = field(default_factory=time.monotonic)
-    admitted: float = 0.0
+    scheduled: float = 0.0
     first_token: float = 0.0
     streamed: int = 0
     """Tokens of the first row that ``on_tokens`` has seen, the prefix included."""
-    failure: RuntimeFault | None = None
+    failure: InferenceError | None = None
     """What a step found wrong with this request alone; it is ended by it at the next look."""
     settled: bool = False
 
@@ -59,7 +59,7 @@ class Active:
     rows: tuple[int, ...]
 
     @property
-    def plan(self) -> Plan:
+    def plan(self) -> SamplingParams:
         return self.request.plan
 
     @property

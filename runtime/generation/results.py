@@ -7,13 +7,13 @@ import time
 import numpy as np
 
 from precast.graphs.sampling import AT_EOS
-from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.generation.outputs import FinishReason, GeneratedSequence, GenerateOutput, Timings
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.state import DecoderState
+from precast.runtime.io.detokenization import Detokenizer
 
 
-def answer(one: Active, state: RowState, detokenizer: Detokenizer | None) -> GenerateOutput:
+def answer(one: Active, state: DecoderState, detokenizer: Detokenizer | None) -> GenerateOutput:
     """Copies out what a request has generated. All its rows are finished."""
     request, plan, arrays = one.request, one.plan, state.arrays
     begin = len(plan.prefix)
@@ -24,15 +24,15 @@ def answer(one: Active, state: RowState, detokenizer: Detokenizer | None) -> Gen
             ids = arrays["hypotheses"][row, :end].copy()
             logprobs = arrays["hypothesis_logprobs"][row, begin:end].copy()
             score = float(arrays["hypothesis_scores"][row])
-            reason: FinishReason = "eos" if ids[-1] in plan.eos_token_ids else "length"
+            reason: FinishReason = "stop" if ids[-1] in plan.eos_token_ids else "length"
         else:
             end = int(arrays["positions"][row]) + 1
             ids = arrays["history"][row, :end].copy()
             logprobs = arrays["logprobs"][row, begin:end].copy()
             score = float(logprobs.sum(dtype=np.float64))
-            reason = "eos" if arrays["finished"][row] == AT_EOS else "length"
+            reason = "stop" if arrays["finished"][row] == AT_EOS else "length"
         text = None if detokenizer is None else detokenizer.decode(ids.tolist())
         sequences.append(GeneratedSequence(ids, text, score, logprobs, reason, begin))
     made = request.made
-    timings = Timings(request.admitted - made, request.first_token - made, time.monotonic() - made)
+    timings = Timings(request.scheduled - made, request.first_token - made, time.monotonic() - made)
     return GenerateOutput(request.tokens.ids, tuple(sequences), request.tokens.truncated, timings)

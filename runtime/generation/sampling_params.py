@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Mode = Literal["greedy", "sample", "beam"]
+Mode = Literal["greedy", "multinomial", "beam"]
 
 
 @dataclass(frozen=True)
-class Rule:
+class TokenBias:
     """Adds ``value`` to the score of ``token`` wherever ``prefix`` was written just before it.
 
     It acts while the row's length (start token and prefix included) is from ``first`` to ``last``, and above
@@ -26,7 +26,7 @@ class Rule:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingParams:
     """One request's decoding. Names are those of Hugging Face's GenerationConfig, lengths count positions."""
 
     mode: Mode
@@ -37,7 +37,7 @@ class Plan:
     max_length: int
     """Positions of a row, the prefix included."""
     eos_token_ids: tuple[int, ...]
-    rules: tuple[Rule, ...] = ()
+    token_biases: tuple[TokenBias, ...] = ()
     repetition_penalty: float = 1.0
     encoder_repetition_penalty: float = 1.0
     """As it is applied: HF's processor uses the inverse of what the user passes."""
@@ -63,11 +63,11 @@ class Plan:
         return self.num_beams if self.mode == "beam" else self.num_return_sequences
 
     @property
-    def has_rules(self) -> bool:
-        """Whether its logits must pass through the ``rules`` graph; beams always, for log-probabilities."""
+    def needs_processing(self) -> bool:
+        """Whether its logits must pass through the ``token_biases`` graph; beams always, for log-probabilities."""
         return self.mode == "beam" or any(
             (
-                self.rules,
+                self.token_biases,
                 self.repetition_penalty != 1.0,
                 self.encoder_repetition_penalty != 1.0,
                 self.no_repeat_ngram_size,

@@ -1,4 +1,4 @@
-"""Which requests run: rows and pages are dealt out strictly in order of arrival. Callers hold a lock."""
+"""Which requests run: rows and blocks are dealt out strictly in order of arrival. Callers hold a lock."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from precast.runtime.errors import QueueFullError, RequestTooLargeError
-from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.block_allocator import BlockAllocator
 
 State = Literal["waiting", "running", "over"]
 
@@ -19,7 +19,7 @@ class Need:
 
     Args:
         rows: of state, one for each beam or sample.
-        self_tokens: positions that each row may reach; every row has pages of its own.
+        self_tokens: positions that each row may reach; every row has blocks of its own.
         cross_tokens: of the source, stored once for all rows.
 
     Raises:
@@ -44,7 +44,7 @@ class Ticket:
         deadline: when its time is over, in seconds as ``expired`` is asked; None if never.
         payload: the caller's own; never looked at.
         arrival: its number in the order of ``add``; -1 before.
-        gathered: the step at which ``admit`` first could have admitted it; -1 before.
+        gathered: the step at which ``encode_source`` first could have admitted it; -1 before.
         state: ``over`` once it was cancelled or finished.
     """
 
@@ -58,52 +58,52 @@ class Ticket:
 
 @dataclass(frozen=True)
 class Placement:
-    """What an admitted request holds until ``finish``: rows of state, pages of the self pools for
-    each of these rows, and pages of the cross pools."""
+    """What an admitted request holds until ``finish``: rows of state, blocks of the self kv_cache for
+    each of these rows, and blocks of the cross kv_cache."""
 
     ticket: Ticket
     rows: tuple[int, ...]
-    self_pages: tuple[tuple[int, ...], ...]
-    cross_pages: tuple[int, ...]
+    self_blocks: tuple[tuple[int, ...], ...]
+    cross_blocks: tuple[int, ...]
 
 
 class Scheduler:
-    """A queue of tickets, and the rows and pages that the running ones hold.
+    """A queue of tickets, and the rows and blocks that the running ones hold.
 
     Nobody overtakes: a head of the queue that does not fit stops the line, so that large requests do not
-    starve. Encoding several sources together costs less than one after the other, so that ``admit`` gathers
-    while rows are running, but holds nobody back who could run for more than ``patience`` steps.
+    starve. Encoding several sources together costs less than one after the other, so that ``encode_source`` gathers
+    while rows are running, but holds nobody back who could run for more than ``max_batch_delay_steps`` steps.
 
     Args:
         rows: of state.
-        own, cross: pages of the self and the cross pools; nobody else reserves there.
+        own, cross: blocks of the self and the cross kv_cache; nobody else reserves there.
         max_waiting: requests that may wait.
-        admit_tokens, admit_batch: source tokens and requests that may be admitted together.
-        patience: decode steps, counted from the call of ``admit`` that first could have admitted a request.
+        source_batch_tokens, source_batch: source tokens and requests that may be admitted together.
+        max_batch_delay_steps: decode steps, counted from the call of ``encode_source`` that first could have admitted a request.
 
     Raises:
-        ValueError: a number is below 1, or ``patience`` below 0.
+        ValueError: a number is below 1, or ``max_batch_delay_steps`` below 0.
     """
 
     def __init__(
         self,
         rows: int,
-        own: PagePool,
-        cross: PagePool,
+        own: BlockAllocator,
+        cross: BlockAllocator,
         *,
         max_waiting: int,
-        admit_tokens: int,
-        admit_batch: int,
-        patience: int,
+        source_batch_tokens: int,
+        source_batch: int,
+        max_batch_delay_steps: int,
     ) -> None:
-        if min(rows, max_waiting, admit_tokens, admit_batch) < 1 or patience < 0:
+        if min(rows, max_waiting, source_batch_tokens, source_batch) < 1 or max_batch_delay_steps < 0:
             raise ValueError(
-                f"what is counted is at least 1, patience at least 0; found {rows=}, {max_waiting=}, "
-                f"{admit_tokens=}, {admit_batch=}, {patience=}"
+                f"what is counted is at least 1, max_batch_delay_steps at least 0; found {rows=}, {max_waiting=}, "
+                f"{source_batch_tokens=}, {source_batch=}, {max_batch_delay_steps=}"
             )
         self.rows, self.own, self.cross = rows, own, cross
-        self._max_waiting, self._patience = max_waiting, patience
-        self._admit_tokens, self._admit_batch = admit_tokens, admit_batch
+        self._max_waiting, self._max_batch_delay_steps = max_waiting, max_batch_delay_steps
+        self._source_batch_tokens, self._source_batch = source_batch_tokens, source_batch
         # A heap: the lowest numbers are dealt out first, so that active rows lie close together.
         self._free_rows = list(range(rows))
         self._arrivals = 0
@@ -119,11 +119,11 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Requests that hold rows and pages; a cancelled one does until ``finish``."""
+        """Requests that hold rows and blocks; a cancelled one does until ``finish``."""
         return len(self._placements)
 
     @property
-    def rows_used(self) -> int:
+    def num_seqs_used(self) -> int:
         """Rows that requests hold."""
         return self.rows - len(self._free_rows)
 
@@ -141,9 +141,9 @@ class Scheduler:
         rows, own, cross, tokens, _ = self._cost(need)
         for needed, most, what, remedy in (
             (rows, self.rows, "rows", "ask for fewer beams or sequences"),
-            (tokens, self._admit_tokens, "source tokens in one batch", "shorten the source"),
-            (own, self.own.capacity, "pages of the self pools", "ask for fewer rows or target tokens"),
-            (cross, self.cross.capacity, "pages of the cross pools", "shorten the source"),
+            (tokens, self._source_batch_tokens, "source tokens in one batch", "shorten the source"),
+            (own, self.own.capacity, "blocks of the self kv_cache", "ask for fewer rows or target tokens"),
+            (cross, self.cross.capacity, "blocks of the cross kv_cache", "shorten the source"),
         ):
             if needed > most:
                 raise RequestTooLargeError(
@@ -171,14 +171,14 @@ class Scheduler:
         self._queue[ticket.arrival] = ticket
         self._deadlines.add(ticket)
 
-    def admit(self, step: int) -> list[Placement]:
+    def schedule(self, step: int) -> list[Placement]:
         """Begin the requests that shall be encoded together now; often none.
 
         Args:
             step: decode steps done so far.
 
         Returns:
-            in order of arrival; at most ``admit_batch``, of at most ``admit_tokens`` source tokens.
+            in order of arrival; at most ``source_batch``, of at most ``source_batch_tokens`` source tokens.
         """
         gathered, complete = self._gather()
         if not gathered:
@@ -187,7 +187,7 @@ class Scheduler:
             ticket.gathered = step if ticket.gathered < 0 else ticket.gathered
         # The first has been held back longest: nobody behind it was ever gathered without it.
         held = step - gathered[0].gathered
-        if self._placements and not complete and held < self._patience:
+        if self._placements and not complete and held < self._max_batch_delay_steps:
             return []
         return [self._place(ticket) for ticket in gathered]
 
@@ -200,15 +200,15 @@ class Scheduler:
         ticket = placement.ticket
         if self._placements.get(ticket) is not placement:
             raise ValueError(
-                f"what admit gave is finished once; found one of a request that is {ticket.state}"
+                f"what encode_source gave is finished once; found one of a request that is {ticket.state}"
             )
         del self._placements[ticket]
         ticket.state = "over"
         for row in placement.rows:
             heapq.heappush(self._free_rows, row)
-        for pages in placement.self_pages:
-            self.own.release(pages)
-        self.cross.release(placement.cross_pages)
+        for blocks in placement.self_blocks:
+            self.own.release(blocks)
+        self.cross.release(placement.cross_blocks)
 
     def cancel(self, ticket: Ticket) -> State:
         """End a request early. What a running one holds it keeps until the caller calls ``finish``.
@@ -235,7 +235,13 @@ class Scheduler:
 
     def _gather(self) -> tuple[list[Ticket], bool]:
         """The head of the queue that fits now, and whether nobody could join it if more were waiting."""
-        room = [len(self._free_rows), self.own.free, self.cross.free, self._admit_tokens, self._admit_batch]
+        room = [
+            len(self._free_rows),
+            self.own.free,
+            self.cross.free,
+            self._source_batch_tokens,
+            self._source_batch,
+        ]
         gathered: list[Ticket] = []
         for ticket in self._queue.values():
             room = [left - taken for left, taken in zip(room, self._cost(ticket.need), strict=True)]
@@ -246,17 +252,17 @@ class Scheduler:
         return gathered, min(room) == 0
 
     def _cost(self, need: Need) -> tuple[int, ...]:
-        """Rows, pages of either pool, source tokens and requests that it takes of an admission."""
-        own = need.rows * self.own.pages_for(need.self_tokens)
-        return need.rows, own, self.cross.pages_for(need.cross_tokens), need.cross_tokens, 1
+        """Rows, blocks of either cache, source tokens and requests that it takes of an encoding."""
+        own = need.rows * self.own.blocks_for(need.self_tokens)
+        return need.rows, own, self.cross.blocks_for(need.cross_tokens), need.cross_tokens, 1
 
     def _place(self, ticket: Ticket) -> Placement:
         need = ticket.need
         placement = Placement(
             ticket,
             rows=tuple(heapq.heappop(self._free_rows) for _ in range(need.rows)),
-            self_pages=tuple(_reserved(self.own, need.self_tokens) for _ in range(need.rows)),
-            cross_pages=_reserved(self.cross, need.cross_tokens),
+            self_blocks=tuple(_reserved(self.own, need.self_tokens) for _ in range(need.rows)),
+            cross_blocks=_reserved(self.cross, need.cross_tokens),
         )
         del self._queue[ticket.arrival]
         self._placements[ticket] = placement
@@ -293,7 +299,7 @@ class _Deadlines:
         return named
 
 
-def _reserved(pool: PagePool, tokens: int) -> tuple[int, ...]:
-    pages = pool.reserve(tokens)
-    assert pages is not None, "somebody else reserved in the scheduler's pools"
-    return pages
+def _reserved(cache: BlockAllocator, tokens: int) -> tuple[int, ...]:
+    blocks = cache.reserve(tokens)
+    assert blocks is not None, "somebody else reserved in the scheduler's kv_cache"
+    return blocks

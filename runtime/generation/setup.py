@@ -1,4 +1,4 @@
-"""Where state and pools lie, and what steps over them: on a CPU, or on a CUDA device."""
+"""Where state and kv_cache lie, and what steps over them: on a CPU, or on a CUDA device."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.graphs.buckets import Buckets
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.buckets import Ladder
+from precast.runtime.cuda.device import Device
+from precast.runtime.cuda.guard import DeviceGuard
+from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.generation.cuda.memory import (
     Examples,
     captured_stepper,
@@ -15,25 +18,22 @@ from precast.runtime.generation.cuda.memory import (
     measured_room,
 )
 from precast.runtime.generation.cuda.stepper import CapturedStepper
+from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks, kv_cache_tensors, num_kv_blocks
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.block_allocator import PagePool
-from precast.runtime.generation.kv_cache import PAGE_SIZE, PoolSizes, pool_sizes, pool_tensors
 from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.state import DecoderState
 from precast.runtime.generation.stepper import DirectStepper, Stepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.options import EngineOptions
-from precast.runtime.cuda.device import Device
-from precast.runtime.cuda.guard import DeviceGuard
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A stepper, and the pages of its pools."""
+    """A stepper, and the blocks of its kv_cache."""
 
     stepper: Stepper
-    own: PagePool
-    cross: PagePool
+    own: BlockAllocator
+    cross: BlockAllocator
 
 
 def on_cpu(
@@ -42,17 +42,17 @@ def on_cpu(
     limits: GenerateLimits,
     generation: GenerationOptions,
 ) -> Placed:
-    """Raises: OptionError: the pools would not hold one request."""
-    sizes = pool_sizes(
-        limits, info.own_pool, info.cross_pool, generation.kv_cache_bytes, generation.cross_fraction
+    """Raises: OptionError: the kv_cache would not hold one request."""
+    sizes = num_kv_blocks(
+        limits, info.self_kv, info.cross_kv, generation.kv_cache_bytes, generation.cross_kv_fraction
     )
-    own, cross = _pages(sizes)
-    pools = {
-        **pool_tensors("self", info.own_pool, sizes.own + 1),
-        **pool_tensors("cross", info.cross_pool, sizes.cross + 1),
+    own, cross = _blocks(sizes)
+    kv_cache = {
+        **kv_cache_tensors("self", info.self_kv, sizes.own + 1),
+        **kv_cache_tensors("cross", info.cross_kv, sizes.cross + 1),
     }
-    state = RowState(limits)
-    return Placed(DirectStepper(Steps(graphs, state, pools), state, own, cross, pools), own, cross)
+    state = DecoderState(limits)
+    return Placed(DirectStepper(Steps(graphs, state, kv_cache), state, own, cross, kv_cache), own, cross)
 
 
 def on_cuda(
@@ -74,39 +74,39 @@ def on_cuda(
         request: like those whose steps are captured at once; none are where left out.
 
     Raises:
-        OptionError: the pools would not hold one request.
+        OptionError: the kv_cache would not hold one request.
         DeviceFailedError: the device failed, or its memory does not suffice.
     """
-    info, limits = manifest.answer, manifest.limits
+    info, limits = manifest.output, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
-    ladders = {name: manifest.graphs[name].ladder for name in ("admit", "decode")}
-    steps = generation.steps_per_look_on("cuda")
+    graph_buckets = {name: manifest.graphs[name].buckets for name in ("encode_source", "decode")}
+    steps = generation.steps_per_sync_on("cuda")
     examples: Examples = ()
     if request is not None:
-        examples = example_batches(request, info.vocab_size, ladders["decode"], steps)
+        examples = example_batches(request, info.vocab_size, graph_buckets["decode"], steps)
 
-    def make(sizes: PoolSizes, some: Examples, ladders: Mapping[str, Ladder]) -> CapturedStepper:
+    def make(sizes: NumBlocks, some: Examples, graph_buckets: Mapping[str, Buckets]) -> CapturedStepper:
         return captured_stepper(
-            device, graphs, limits, info.own_pool, info.cross_pool, sizes, ladders, examples=some,
+            device, graphs, limits, info.self_kv, info.cross_kv, sizes, graph_buckets, examples=some,
             upto=options.capture,
         )  # fmt: skip
 
     guard, left = DeviceGuard(), None
     if generation.kv_cache_bytes is None:
-        largest = {name: Ladder(one.axis, (one.top,)) for name, one in ladders.items()}
+        largest = {name: Buckets(one.axis, (one.top,)) for name, one in graph_buckets.items()}
         with guard.calls("its memory was measured"):
             device.open()
             room = measured_room(device, lambda sizes: make(sizes, examples[:1], largest))
-        left = room.for_pools(generation.gpu_memory_utilization)
-    sizes = pool_sizes(
-        limits, info.own_pool, info.cross_pool, generation.kv_cache_bytes, generation.cross_fraction, left
+        left = room.for_kv_cache(generation.gpu_memory_utilization)
+    sizes = num_kv_blocks(
+        limits, info.self_kv, info.cross_kv, generation.kv_cache_bytes, generation.cross_kv_fraction, left
     )
-    own, cross = _pages(sizes)
+    own, cross = _blocks(sizes)
     with guard.calls("memory was taken"):
         device.open()
-        return Placed(make(sizes, examples, ladders), own, cross)
+        return Placed(make(sizes, examples, graph_buckets), own, cross)
 
 
-def _pages(sizes: PoolSizes) -> tuple[PagePool, PagePool]:
-    """With the page that is never dealt out."""
-    return PagePool(sizes.own + 1, PAGE_SIZE), PagePool(sizes.cross + 1, PAGE_SIZE)
+def _blocks(sizes: NumBlocks) -> tuple[BlockAllocator, BlockAllocator]:
+    """With the block that is never dealt out."""
+    return BlockAllocator(sizes.own + 1, BLOCK_SIZE), BlockAllocator(sizes.cross + 1, BLOCK_SIZE)

@@ -9,12 +9,12 @@ from torch import Tensor
 
 from precast.graphs.sampling import EARLY_STOPPING, EOS_TOKENS, NO_SCORE, RUNNING, state_buffers
 from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.cpu.buffers import zeros
+from precast.runtime.generation.sampling_params import SamplingParams
 
 
-class RowState:
-    """One tensor for each buffer of ``graphs.choose.state_buffers``, and numpy views to write through.
+class DecoderState:
+    """One tensor for each buffer of ``graphs.sampling.state_buffers``, and numpy views to write through.
 
     Args:
         limits: of the artifact.
@@ -22,7 +22,7 @@ class RowState:
     """
 
     def __init__(self, limits: GenerateLimits, tensors: Mapping[str, Tensor] | None = None) -> None:
-        self.rows = limits.max_rows
+        self.rows = limits.max_num_seqs
         self.tensors: Mapping[str, Tensor] = tensors or {
             name: zeros(buffer.sizes({}), buffer.torch_dtype)
             for name, buffer in state_buffers(limits).items()
@@ -32,10 +32,10 @@ class RowState:
     def begin(
         self,
         rows: Sequence[int],
-        plan: Plan,
+        plan: SamplingParams,
         source_ids: np.ndarray,
-        own_places: Sequence[np.ndarray],
-        cross_places: np.ndarray,
+        self_slots: Sequence[np.ndarray],
+        cross_slots: np.ndarray,
     ) -> None:
         """Write a request that starts.
 
@@ -43,8 +43,8 @@ class RowState:
             rows: its rows of state, one for each beam or sample.
             plan: what it asks for.
             source_ids: int32 ``[n]``.
-            own_places: for each row the places in the self pools of its positions, int32 ``[max_length]``.
-            cross_places: the places of its source, int32 ``[n]``.
+            self_slots: for each row the slots in the self kv_cache of its positions, int32 ``[max_length]``.
+            cross_slots: the slots of its source, int32 ``[n]``.
         """
         at, state = np.asarray(rows), self.arrays
         prefix, count = np.asarray(plan.prefix, np.int32), len(source_ids)
@@ -53,18 +53,18 @@ class RowState:
         state["finished"][at] = RUNNING
         state["history"][at, : len(prefix)] = prefix
         state["logprobs"][at, : len(prefix)] = 0
-        for row, places in zip(rows, own_places, strict=True):
-            state["ancestry"][row, : len(places)] = places
+        for row, slots in zip(rows, self_slots, strict=True):
+            state["kv_slots"][row, : len(slots)] = slots
             # What its last owner saw there may be somebody else's by now, and no number.
-            state["ancestry"][row, len(places) :] = 0
-        state["cross_places"][at, :count] = cross_places
-        state["cross_places"][at, count:] = 0
+            state["kv_slots"][row, len(slots) :] = 0
+        state["cross_slots"][at, :count] = cross_slots
+        state["cross_slots"][at, count:] = 0
         state["cross_lengths"][at] = count
         state["source_ids"][at, :count] = source_ids
         self._write_parameters(at, plan)
         self._write_beams(at, plan)
 
-    def _write_parameters(self, at: np.ndarray, plan: Plan) -> None:
+    def _write_parameters(self, at: np.ndarray, plan: SamplingParams) -> None:
         bos = plan.forced_bos_token_id
         values = {
             "prefix_lengths": len(plan.prefix),
@@ -88,7 +88,7 @@ class RowState:
         for name, value in values.items():
             self.arrays[name][at] = value
 
-    def _write_beams(self, at: np.ndarray, plan: Plan) -> None:
+    def _write_beams(self, at: np.ndarray, plan: SamplingParams) -> None:
         state = self.arrays
         state["length_penalties"][at] = plan.length_penalty
         state["early_stoppings"][at] = EARLY_STOPPING[plan.early_stopping]

@@ -17,13 +17,13 @@ class GenerationStats:
         cancelled: ended by their maker.
         tokens: generated, the rows of all beams counted.
         steps: of the decoder.
-        admissions: launches of ``admit``.
+        source_batches: launches of ``encode_source``.
         waiting: requests not admitted yet.
         running: requests that decode.
-        rows_used: rows of state in use, of ``rows``.
-        self_pages_used: pages of the self pools in use, of ``self_pages``.
-        cross_pages_used: pages of the cross pools in use, of ``cross_pages``.
-        kv_cache_bytes: of the pools.
+        num_seqs_used: rows of state in use, of ``rows``.
+        self_blocks_used: blocks of the self kv_cache in use, of ``self_blocks``.
+        cross_blocks_used: blocks of the cross kv_cache in use, of ``cross_blocks``.
+        kv_cache_bytes: of the kv_cache.
         captures: on CUDA, one for each captured graph.
         capture_seconds: that they took together.
         graph_bytes: device memory that they took: intermediate and output tensors, not the weights.
@@ -35,15 +35,15 @@ class GenerationStats:
     cancelled: int
     tokens: int
     steps: int
-    admissions: int
+    source_batches: int
     waiting: int
     running: int
     rows: int
-    rows_used: int
-    self_pages: int
-    self_pages_used: int
-    cross_pages: int
-    cross_pages_used: int
+    num_seqs_used: int
+    self_blocks: int
+    self_blocks_used: int
+    cross_blocks: int
+    cross_blocks_used: int
     kv_cache_bytes: int
     captures: tuple[CaptureInfo, ...]
     capture_seconds: float

@@ -10,15 +10,15 @@ import numpy as np
 from torch import Tensor
 
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.block_allocator import PagePool
-from precast.runtime.generation.sampling_params import Plan
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.block_allocator import BlockAllocator
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.state import DecoderState
 from precast.runtime.generation.steps import Steps
 from precast.runtime.replay import CaptureInfo
 
 
-class Admission(Protocol):
-    """Sources on their way into the cross pools."""
+class SourceEncoding(Protocol):
+    """Sources on their way into the cross kv_cache."""
 
     def done(self) -> bool:
         """Whether they are there; does not wait."""
@@ -45,20 +45,20 @@ class Launch:
 
 
 class Stepper(Protocol):
-    """The graphs over one set of pools and one state. All calls come from one thread.
+    """The graphs over one set of kv_cache and one state. All calls come from one thread.
 
     What was begun goes on in the order in which it was begun. ``state`` is the host's view: it shows what
-    ``begin`` wrote, and of later steps what ``look`` and ``fetch`` brought.
+    ``begin`` wrote, and of later steps what ``poll`` and ``fetch`` brought.
 
     Any call may raise DeviceFailedError; nothing can be done after that. GraphError, SignatureError: what was
     asked for failed, and nothing is known of the state of its rows.
     """
 
-    state: RowState
+    state: DecoderState
     depth: int
     """Launches that may be under way before one of them is looked at."""
     kv_cache_bytes: int
-    """Of both pools."""
+    """Of both kv_cache."""
 
     @property
     def captures(self) -> tuple[CaptureInfo, ...]:
@@ -69,34 +69,34 @@ class Stepper(Protocol):
         """Set up what belongs to the calling thread; called once, before all others."""
         ...
 
-    def can_admit(self) -> bool:
-        """Whether ``admit`` would go on at once."""
+    def can_encode(self) -> bool:
+        """Whether ``encode_source`` would go on at once."""
         ...
 
-    def admit(
-        self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray], *, hidden: bool
-    ) -> Admission:
-        """Encode sources together and write what the decoder reads of them into the cross pools.
+    def encode_sources(
+        self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
+    ) -> SourceEncoding:
+        """Encode sources together and write what the decoder reads of them into the cross kv_cache.
 
         Args:
             sources: token ids, int32 ``[n]`` each.
-            places: where in the pools, int32 ``[n]`` each.
+            slots: where in the kv_cache, int32 ``[n]`` each.
             hidden: whether the hidden states will be asked for.
         """
         ...
 
     def begin(
         self,
-        admission: Admission,
+        encoding: SourceEncoding,
         rows: Sequence[int],
-        plan: Plan,
+        plan: SamplingParams,
         source_ids: np.ndarray,
-        own_places: Sequence[np.ndarray],
-        cross_places: np.ndarray,
+        self_slots: Sequence[np.ndarray],
+        cross_slots: np.ndarray,
     ) -> None:
-        """Write the state of a request, whose first step will wait for its ``admission``.
+        """Write the state of a request, whose first step will wait for its ``encoding``.
 
-        The other arguments are those of ``RowState.begin``.
+        The other arguments are those of ``DecoderState.begin``.
         """
         ...
 
@@ -104,7 +104,7 @@ class Stepper(Protocol):
         """Take every row of ``batch`` that is not finished so many tokens on."""
         ...
 
-    def look(self, launch: Launch, rows: Sequence[int]) -> None:
+    def poll(self, launch: Launch, rows: Sequence[int]) -> None:
         """Wait for ``launch``; then ``state`` shows where these of its rows stand, and which have ended.
 
         That is ``positions``, ``finished``, ``hypothesis_lengths`` and ``hypothesis_scores``. Launches are
@@ -113,11 +113,11 @@ class Stepper(Protocol):
         ...
 
     def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None:
-        """Bring more of ``state``, one of ``ANSWERS``, as it was after ``launch``, the last one looked at."""
+        """Bring more of ``state``, one of ``OUTPUT_BUFFERS``, as it was after ``launch``, the last one looked at."""
         ...
 
-    def wipe(self, self_pages: Sequence[int], cross_pages: Sequence[int]) -> None:
-        """Let nothing that lies in these pages, or in the one that is never dealt out, reach anybody."""
+    def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
+        """Let nothing that lies in these blocks, or in the one that is never dealt out, reach anybody."""
         ...
 
     def close(self) -> None:
@@ -125,12 +125,12 @@ class Stepper(Protocol):
         ...
 
 
-ANSWERS = ("history", "logprobs", "hypotheses", "hypothesis_logprobs")
+OUTPUT_BUFFERS = ("history", "logprobs", "hypotheses", "hypothesis_logprobs")
 """Buffers of the state that answers are made of, ``[rows, length]`` each."""
 
 
 @dataclass(frozen=True)
-class _Admitted:
+class _EncodedSources:
     found: list[np.ndarray]
 
     def done(self) -> bool:
@@ -146,61 +146,66 @@ class DirectStepper:
     Args:
         steps: the graphs.
         state: that they work on.
-        own: of the self pools.
-        cross: of the cross pools.
-        pools: the tensors, by name, so that what a broken request wrote can be wiped out.
+        own: of the self kv_cache.
+        cross: of the cross kv_cache.
+        kv_cache: the tensors, by name, so that what a broken request wrote can be wiped out.
     """
 
     depth = 1
     captures: tuple[CaptureInfo, ...] = ()
 
     def __init__(
-        self, steps: Steps, state: RowState, own: PagePool, cross: PagePool, pools: Mapping[str, Tensor]
+        self,
+        steps: Steps,
+        state: DecoderState,
+        own: BlockAllocator,
+        cross: BlockAllocator,
+        kv_cache: Mapping[str, Tensor],
     ) -> None:
         self.state = state
-        self.kv_cache_bytes = sum(tensor.nbytes for tensor in pools.values())
+        self.kv_cache_bytes = sum(tensor.nbytes for tensor in kv_cache.values())
         self._steps = steps
         self._own, self._cross = own, cross
-        self._pools = pools
+        self._kv_cache = kv_cache
 
     def prepare(self) -> None: ...
 
-    def can_admit(self) -> bool:
+    def can_encode(self) -> bool:
         return True
 
-    def admit(
-        self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray], *, hidden: bool
-    ) -> Admission:
-        return _Admitted(self._steps.admit(sources, places))
+    def encode_sources(
+        self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
+    ) -> SourceEncoding:
+        return _EncodedSources(self._steps.encode_sources(sources, slots))
 
     def begin(
         self,
-        admission: Admission,
+        encoding: SourceEncoding,
         rows: Sequence[int],
-        plan: Plan,
+        plan: SamplingParams,
         source_ids: np.ndarray,
-        own_places: Sequence[np.ndarray],
-        cross_places: np.ndarray,
+        self_slots: Sequence[np.ndarray],
+        cross_slots: np.ndarray,
     ) -> None:
-        self.state.begin(rows, plan, source_ids, own_places, cross_places)
+        self.state.begin(rows, plan, source_ids, self_slots, cross_slots)
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
         for _ in range(steps):
             self._steps.step(batch)
         return Launch(batch, steps)
 
-    def look(self, launch: Launch, rows: Sequence[int]) -> None: ...
+    def poll(self, launch: Launch, rows: Sequence[int]) -> None: ...
 
     def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None: ...
 
-    def wipe(self, self_pages: Sequence[int], cross_pages: Sequence[int]) -> None:
+    def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
         """Overwrite what is no number: a mask gives it no weight, but zero times it is no number either.
 
-        The page that is never dealt out is among what is masked.
+        The block that is never dealt out is among what is masked.
         """
-        for kind, pool, pages in (("self", self._own, self_pages), ("cross", self._cross, cross_pages)):
-            at = pool.places((0, *pages), (len(pages) + 1) * pool.page_size)
-            for name, tensor in self._pools.items():
+        for kind, cache, blocks in (("self", self._own, self_blocks), ("cross", self._cross, cross_blocks)):
+            at = cache.slots((0, *blocks), (len(blocks) + 1) * cache.block_size)
+            for name, tensor in self._kv_cache.items():
                 if name.startswith(f"{kind}_"):
                     tensor[at.astype(np.int64)] = 0
 

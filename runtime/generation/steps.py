@@ -1,4 +1,4 @@
-"""Running the graphs of generation: admitting sources, and taking all active rows one token on."""
+"""Running the graphs of generation: encoding sources, and taking all active rows one token on."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.graphs.sampling import CANDIDATES, NGRAM
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.graphs.seq2seq import ROWS, SELF_LENGTH, SOURCE_LENGTH
+from precast.graphs.sampling import CANDIDATES, NGRAM
+from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.logits_processors import apply_processors
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.state import DecoderState
 from precast.runtime.replay import Graph
 
 SPANS = {
@@ -69,25 +69,25 @@ class _StepCalls:
     batch: ActiveBatch
     self_length: int
     decode: _Call
-    rules: _Call | None
-    choices: tuple[_Call, ...]
+    token_biases: _Call | None
+    sample_groups: tuple[_Call, ...]
 
 
 class Steps:
-    """The graphs over one set of pools and one state. Used by one thread.
+    """The graphs over one set of kv_cache and one state. Used by one thread.
 
     Args:
-        graphs: by name, ``admit``, ``decode``, ``rules`` and ``choose.*``.
+        graphs: by name, ``encode_source``, ``decode``, ``token_biases`` and ``sample.*``.
         state: of the rows.
-        pools: every tensor of the self and cross pools, by name.
+        kv_cache: every tensor of the self and cross kv_cache, by name.
     """
 
     def __init__(
-        self, graphs: Mapping[str, LoadedGraph], state: RowState, pools: Mapping[str, Tensor]
+        self, graphs: Mapping[str, LoadedGraph], state: DecoderState, kv_cache: Mapping[str, Tensor]
     ) -> None:
         self._graphs = graphs
         self._state = state
-        self._pools = pools
+        self._kv_cache = kv_cache
         sizes = [
             axis.maximum for graph in graphs.values() for axis in graph.signature.axes if axis.name in SPANS
         ]
@@ -96,12 +96,12 @@ class Steps:
         self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
         self._calls: _StepCalls | None = None
 
-    def admit(self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encode sources together and write what the decoder reads of them into the cross pools.
+    def encode_sources(self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Encode sources together and write what the decoder reads of them into the cross kv_cache.
 
         Args:
             sources: token ids, int32 ``[n]`` each.
-            places: where in the pools, int32 ``[n]`` each.
+            slots: where in the kv_cache, int32 ``[n]`` each.
 
         Returns:
             The encoder's hidden states, fp32 ``[n, size]`` each.
@@ -109,27 +109,27 @@ class Steps:
         Raises:
             GraphError, SignatureError: the graph failed.
         """
-        graph = self._graphs["admit"]
+        graph = self._graphs["encode_source"]
         lengths = [len(source) for source in sources]
         tokens = sum(lengths)
         axes = {
-            TOKENS: self._rounded("admit", TOKENS, tokens),
+            TOKENS: self._rounded("encode_source", TOKENS, tokens),
             SEQUENCES: max(2, len(sources)),
-            LENGTH: self._rounded("admit", LENGTH, max(lengths)),
+            LENGTH: self._rounded("encode_source", LENGTH, max(lengths)),
         }
         ids, to, ends = (np.zeros(n, np.int32) for n in (axes[TOKENS], axes[TOKENS], axes[SEQUENCES] + 1))
         np.concatenate(sources, out=ids[:tokens])
-        np.concatenate(places, out=to[:tokens])
+        np.concatenate(slots, out=to[:tokens])
         ends[1 : len(lengths) + 1] = np.cumsum(lengths)
         ends[len(lengths) + 1 :] = tokens
         inputs = {
-            **self._pools,
+            **self._kv_cache,
             "input_ids": torch.from_numpy(ids),
             "cu_seqlens": torch.from_numpy(ends),
-            "cross_places": torch.from_numpy(to),
+            "cross_slots": torch.from_numpy(to),
             "key_positions": torch.arange(axes[LENGTH], dtype=torch.int32),
         }
-        graph.signature.check(inputs, axes | _sizes_of(graph.signature, self._pools))
+        graph.signature.check(inputs, axes | _sizes_of(graph.signature, self._kv_cache))
         (hidden,) = graph(inputs, axes)
         return np.split(hidden[:tokens].numpy(), np.cumsum(lengths)[:-1])
 
@@ -145,28 +145,30 @@ class Steps:
         if calls is None or calls.batch is not batch or calls.self_length != length:
             calls = self._calls = self._calls_of(batch, length)
         (scores,) = calls.decode()
-        if calls.rules is not None:
-            (scores,) = calls.rules(logits=scores)
+        if calls.token_biases is not None:
+            (scores,) = calls.token_biases(logits=scores)
         apply_processors(batch, self._state, scores)
-        for choose in calls.choices:
+        for choose in calls.sample_groups:
             choose(scores=scores)
 
     def _calls_of(self, batch: ActiveBatch, self_length: int) -> _StepCalls:
         axes = {
-            ROWS: len(batch.padded_rows),
+            NUM_SEQS: len(batch.padded_seq_ids),
             SELF_LENGTH: self_length,
             SOURCE_LENGTH: self._rounded("decode", SOURCE_LENGTH, batch.source_length),
             NGRAM: max(2, batch.ngram),
         }
-        rows = {"rows": batch.padded_rows}
+        rows = {"seq_ids": batch.padded_seq_ids}
         return _StepCalls(
             batch,
             self_length,
             self._call("decode", rows, axes),
-            None if batch.rules is None else self._call("rules", {**rows, **batch.rules}, axes),
+            None
+            if batch.token_biases is None
+            else self._call("logits_processors", {**rows, **batch.token_biases}, axes),
             tuple(
                 self._call(one.graph, one.buffers, {**axes, CANDIDATES: one.candidates})
-                for one in batch.choices
+                for one in batch.sample_groups
             ),
         )
 
@@ -180,9 +182,9 @@ class Steps:
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}
         sizes = {axis: size for axis, size in axes.items() if axis in named}
-        sizes |= _sizes_of(graph.signature, {**self._pools, **given})
+        sizes |= _sizes_of(graph.signature, {**self._kv_cache, **given})
         spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
-        return _Call(graph, {**self._state.tensors, **self._pools, **given, **spans}, sizes)
+        return _Call(graph, {**self._state.tensors, **self._kv_cache, **given, **spans}, sizes)
 
 
 def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, int]:
@@ -197,5 +199,5 @@ def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, in
 
 
 def _counting(start: int, end: int) -> Tensor:
-    """``start .. end - 1``, int32; for a large vocabulary torch would start a team, see replay.buffers."""
+    """``start .. end - 1``, int32; for a large vocabulary torch would start a threads, see replay.buffers."""
     return torch.from_numpy(np.arange(start, end, dtype=np.int32))

@@ -9,9 +9,9 @@ from types import TracebackType
 
 import numpy as np
 
-from precast.runtime.io.detokenization import TextStream
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.io.detokenization import TextStream
 
 
 class TextPieces(Iterator[str]):
@@ -39,7 +39,7 @@ class TextPieces(Iterator[str]):
 
         Raises:
             StopIteration: the answer is complete.
-            RuntimeFault: what the request ended by.
+            InferenceError: what the request ended by.
         """
         piece, self._begun = self._begun, ""
         while not piece:
@@ -58,7 +58,7 @@ class TextPieces(Iterator[str]):
         """Wait for the whole answer; works beside and after the iteration.
 
         Raises:
-            RuntimeFault: what the request ended by.
+            InferenceError: what the request ended by.
             TimeoutError: it is not there after ``timeout`` seconds.
         """
         return self._request.future.result(timeout)

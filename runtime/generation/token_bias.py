@@ -1,22 +1,22 @@
-"""From parameters that name tokens to the ``Rule``s that the graph applies."""
+"""From parameters that name tokens to the ``TokenBias``s that the graph applies."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
 
-from precast.graphs.sampling import RULES_PER_ROW
+from precast.graphs.sampling import MAX_TOKEN_BIASES
 from precast.runtime.errors import OptionError
-from precast.runtime.generation.sampling_params import Rule
+from precast.runtime.generation.sampling_params import TokenBias
 from precast.runtime.generation.validation import Ids, Values, as_list, as_number, wrong
 
 _BIAS = "a dictionary of token tuples and numbers, or a list of pairs of both, and not empty"
 
 
-def make_rules(
+def make_token_biases(
     values: Values, eos_token_ids: Ids, written: int, max_length: int, forced: dict[str, Ids]
-) -> tuple[Rule, ...]:
-    """Every rule of a request that can act between its first and its last step.
+) -> tuple[TokenBias, ...]:
+    """Every bias of a request that can act between its first and its last step.
 
     Args:
         values: of the call.
@@ -27,7 +27,7 @@ def make_rules(
 
     Raises:
         OptionError: a list is malformed or names tokens outside the vocabulary, every forced token is
-            suppressed, or there are more rules than a table holds.
+            suppressed, or there are more token_biases than a table holds.
     """
     made = (
         *_biases(values),
@@ -36,20 +36,20 @@ def make_rules(
         *_suppressed(values, written, forced),
     )
     acting = tuple(
-        rule
-        for rule in made
+        bias
+        for bias in made
         # A sequence acts once more tokens are written than stand before its last one.
-        if rule.last >= written and rule.first < max_length and len(rule.prefix) < max_length - 1
+        if bias.last >= written and bias.first < max_length and len(bias.prefix) < max_length - 1
     )
-    if len(acting) > RULES_PER_ROW:
+    if len(acting) > MAX_TOKEN_BIASES:
         raise OptionError(
-            f"the lists of tokens make {len(acting)} rules, at most {RULES_PER_ROW} fit a row; give shorter "
+            f"the lists of tokens make {len(acting)} token_biases, at most {MAX_TOKEN_BIASES} fit a row; give shorter "
             f"lists"
         )
     return acting
 
 
-def _biases(values: Values) -> Iterator[Rule]:
+def _biases(values: Values) -> Iterator[TokenBias]:
     given = values.given.get("sequence_bias")
     if given is None:
         return
@@ -63,10 +63,10 @@ def _biases(values: Values) -> Iterator[Rule]:
         # As in Hugging Face, the last of several biases of one sequence holds.
         biases[_sequence(values, "sequence_bias", pair[0])] = as_number("sequence_bias", pair[1], True)
     for sequence, value in biases.items():
-        yield Rule(sequence[-1], value, prefix=sequence[:-1])
+        yield TokenBias(sequence[-1], value, prefix=sequence[:-1])
 
 
-def _bad_words(values: Values, eos_token_ids: Ids) -> Iterator[Rule]:
+def _bad_words(values: Values, eos_token_ids: Ids) -> Iterator[TokenBias]:
     given = values.given.get("bad_words_ids")
     if given is None:
         return
@@ -77,7 +77,7 @@ def _bad_words(values: Values, eos_token_ids: Ids) -> Iterator[Rule]:
     for sequence in sequences:
         # Hugging Face lets rows end whatever the list says.
         if not (len(sequence) == 1 and sequence[0] in eos_token_ids):
-            yield Rule(sequence[-1], -math.inf, prefix=sequence[:-1])
+            yield TokenBias(sequence[-1], -math.inf, prefix=sequence[:-1])
 
 
 def _sequence(values: Values, name: str, given: object) -> Ids:
@@ -87,16 +87,16 @@ def _sequence(values: Values, name: str, given: object) -> Ids:
     return sequence
 
 
-def _least_lengths(values: Values, eos_token_ids: Ids, written: int, max_length: int) -> Iterator[Rule]:
+def _least_lengths(values: Values, eos_token_ids: Ids, written: int, max_length: int) -> Iterator[TokenBias]:
     least = values.integer("min_length", 0) or 0
     least_new = values.integer("min_new_tokens", 0)
     if least_new is not None:
         least = written + least_new
     for token in eos_token_ids:
-        yield Rule(token, -math.inf, last=min(least - 1, max_length))
+        yield TokenBias(token, -math.inf, last=min(least - 1, max_length))
 
 
-def _suppressed(values: Values, written: int, forced: dict[str, Ids]) -> Iterator[Rule]:
+def _suppressed(values: Values, written: int, forced: dict[str, Ids]) -> Iterator[TokenBias]:
     everywhere = values.tokens("suppress_tokens") or ()
     for name, tokens in forced.items():
         if tokens and set(tokens) <= set(everywhere):
@@ -105,8 +105,8 @@ def _suppressed(values: Values, written: int, forced: dict[str, Ids]) -> Iterato
                 f"remove it from one of them"
             )
     for token in everywhere:
-        yield Rule(token, -math.inf, after=True)
+        yield TokenBias(token, -math.inf, after=True)
     # The first token that the model chooses by itself.
     begin = written + 1 if written == 1 and forced["forced_bos_token_id"] else written
     for token in values.tokens("begin_suppress_tokens") or ():
-        yield Rule(token, -math.inf, first=begin, last=begin, after=True)
+        yield TokenBias(token, -math.inf, first=begin, last=begin, after=True)

@@ -8,14 +8,14 @@ from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future
 
-from precast.runtime.errors import DeadlineError, DeviceFailedError, EngineClosedError, RuntimeFault
+from precast.runtime.cpu.thread_pool import ThreadPool
+from precast.runtime.errors import DeviceFailedError, EngineClosedError, InferenceError, RequestTimeoutError
 from precast.runtime.generation.decode_loop import Decoding
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 from precast.runtime.generation.stats import GenerationStats
 from precast.runtime.io.outputs import EncoderOutput
-from precast.runtime.cpu.thread_pool import Team
 from precast.runtime.io.tokens import Tokens
 
 _LONGEST_WAIT = 3600.0
@@ -30,22 +30,22 @@ class EncodeJob:
 
 
 class GenerationWorker:
-    """Owns the decoder's state and its pools.
+    """Owns the decoder's state and its kv_cache.
 
     Whoever makes a request puts it into the scheduler's queue; all else is done by the thread. Between
-    two looks at the rows it takes ``steps_per_look`` steps; requests join, are cancelled and end at looks.
+    two looks at the rows it takes ``steps_per_sync`` steps; requests join, are cancelled and end at looks.
 
     Args:
         decoding: the running requests; nobody else may use it from now on.
-        scheduler: over the same rows and pools.
-        steps_per_look: decode steps between looks.
-        team: of threads that compute with it.
+        scheduler: over the same rows and kv_cache.
+        steps_per_sync: decode steps between looks.
+        threads: of threads that compute with it.
 
     When the device fails, all that runs, all that waits and all that comes later meets the same
     DeviceFailedError.
 
     Raises:
-        RuntimeFault: the graphs could not be set up.
+        InferenceError: the graphs could not be set up.
     """
 
     def __init__(
@@ -53,13 +53,13 @@ class GenerationWorker:
         decoding: Decoding,
         scheduler: Scheduler,
         *,
-        steps_per_look: int,
-        team: Team,
+        steps_per_sync: int,
+        threads: ThreadPool,
     ) -> None:
         self._decoding = decoding
         self._scheduler = scheduler
-        self._steps_per_look = steps_per_look
-        self._team = team
+        self._steps_per_sync = steps_per_sync
+        self._threads = threads
         self._changed = threading.Condition()
         # By future: one that held its request would make a circle, which only the garbage collector ends.
         self._tickets: dict[Future[GenerateOutput], Ticket] = {}
@@ -125,15 +125,15 @@ class GenerationWorker:
                 cancelled=counts.cancelled,
                 tokens=counts.tokens,
                 steps=counts.steps,
-                admissions=counts.admissions,
+                source_batches=counts.source_batches,
                 waiting=scheduler.waiting,
                 running=scheduler.running,
                 rows=scheduler.rows,
-                rows_used=scheduler.rows_used,
-                self_pages=scheduler.own.capacity,
-                self_pages_used=scheduler.own.used,
-                cross_pages=scheduler.cross.capacity,
-                cross_pages_used=scheduler.cross.used,
+                num_seqs_used=scheduler.num_seqs_used,
+                self_blocks=scheduler.own.capacity,
+                self_blocks_used=scheduler.own.used,
+                cross_blocks=scheduler.cross.capacity,
+                cross_blocks_used=scheduler.cross.used,
                 kv_cache_bytes=self._decoding.stepper.kv_cache_bytes,
                 captures=captures,
                 capture_seconds=sum(one.seconds for one in captures),
@@ -175,7 +175,7 @@ class GenerationWorker:
 
     def _serve(self) -> None:
         try:
-            self._team.gather()
+            self._threads.resume()
             self._decoding.prepare()
         except BaseException as error:
             self._decoding.close()
@@ -198,9 +198,9 @@ class GenerationWorker:
 
     def _turn(self) -> None:
         self._drop()
-        self._admit()
+        self._encode_source()
         self._encode_one()
-        self._decoding.run(self._steps_per_look)
+        self._decoding.run(self._steps_per_sync)
         self._release(self._decoding.take_ended())
 
     def _end(self, failure: DeviceFailedError | None) -> None:
@@ -212,8 +212,8 @@ class GenerationWorker:
     def _wait_for_work(self) -> bool:
         """Until there is something to do; False once the engine is closed."""
         with self._changed:
-            if not self._changed.wait_for(self._has_work, self._team.patience):
-                self._team.rest()
+            if not self._changed.wait_for(self._has_work, self._threads.idle_timeout):
+                self._threads.suspend()
                 self._changed.wait_for(self._has_work)
             return not self._closed
 
@@ -229,13 +229,13 @@ class GenerationWorker:
                 ended += self._leave(self._cancelled.popleft(), None)
             for ticket in self._scheduler.expired(time.monotonic()):
                 waited = time.monotonic() - ticket.payload.made
-                error = DeadlineError(
+                error = RequestTimeoutError(
                     f"the request's timeout was over after {waited:.3f} seconds; {ticket.state}"
                 )
                 ended += self._leave(ticket.payload.future, error)
         self._release(ended)
 
-    def _leave(self, future: Future[GenerateOutput], error: RuntimeFault | None) -> list[Placement]:
+    def _leave(self, future: Future[GenerateOutput], error: InferenceError | None) -> list[Placement]:
         ticket = self._tickets.pop(future, None)
         if ticket is None:
             return []
@@ -244,15 +244,15 @@ class GenerationWorker:
         self._changed.notify_all()
         return self._decoding.remove(ticket.payload) if was == "running" else []
 
-    def _admit(self) -> None:
-        if not self._decoding.stepper.can_admit():
+    def _encode_source(self) -> None:
+        if not self._decoding.stepper.can_encode():
             return
         with self._changed:
-            placements = self._scheduler.admit(self._decoding.counts.steps)
+            placements = self._scheduler.schedule(self._decoding.counts.steps)
             if placements:
                 self._changed.notify_all()
         if placements:
-            self._release(self._decoding.admit(placements))
+            self._release(self._decoding.start(placements))
 
     def _encode_one(self) -> None:
         """One job between steps; it is as long as its maker cut it."""
@@ -267,7 +267,7 @@ class GenerationWorker:
                 self._tickets.pop(placement.ticket.payload.future, None)
                 self._scheduler.finish(placement)
 
-    def _fail_all(self, error: RuntimeFault) -> None:
+    def _fail_all(self, error: InferenceError) -> None:
         with self._changed:
             requests = [ticket.payload for ticket in self._tickets.values()]
             jobs = list(self._jobs)

@@ -19,8 +19,8 @@ from precast.artifacts.manifest import (
     parse_manifest,
 )
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
-from precast.graphs.seq2seq import GenerateLimits, PoolShape
-from precast.graphs.generation import generation_ladder, generation_signatures
+from precast.graphs.generation import generation_buckets, generation_signatures
+from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
 from tests.artifacts.test_manifest import at, signed
 from tests.support.artifacts import example_manifest
 
@@ -28,20 +28,20 @@ from tests.support.artifacts import example_manifest
 def generating(**changes: Any) -> Manifest:
     """A fixed manifest of an encoder-decoder, of files that are nowhere."""
     limit = GenerateLimits(8, 6, 32, 4, 5)
-    own, cross = PoolShape(2, 2, 8, "float32"), PoolShape(2, 4, 8, "float32")
+    own, cross = KVCacheShape(2, 2, 8, "float32"), KVCacheShape(2, 4, 8, "float32")
     signatures = generation_signatures(limit, own, cross, hidden_size=16, vocab_size=47, device="cpu")
     graphs = {
         name: GraphInfo(
             variants=(
                 VariantInfo(
                     file=f"graphs/{name}.json",
-                    max_size=generation_ladder(name, limit, "cpu").top,
+                    max_size=generation_buckets(name, limit, "cpu").top,
                     tuned_at=2,
                     choices={},
                 ),
             ),
             signature=signature,
-            ladder=generation_ladder(name, limit, "cpu"),
+            buckets=generation_buckets(name, limit, "cpu"),
             costs=None,
             weights="bound",
             constants=(),
@@ -67,7 +67,7 @@ def generating(**changes: Any) -> Manifest:
         "graphs": graphs,
         "weights": None,
         "tokenization": tokenization,
-        "answer": GenerateInfo(size=16, vocab_size=47, own_pool=own, cross_pool=cross, defaults=defaults),
+        "answer": GenerateInfo(size=16, vocab_size=47, self_kv=own, cross_kv=cross, defaults=defaults),
         "files": {name: FileInfo(sha256="0" * 64, bytes=5) for name in named},
     }
     return Manifest(**{**given, **changes})
@@ -90,16 +90,16 @@ def test_a_manifest_of_generation_survives_its_text() -> None:
         ),
         (("answer",), {"kind": "hidden", "size": 16}, "answers of kind hidden with GenerateLimits"),
         (("graphs", "more"), None, "graphs.more"),
-        (("limits", "max_rows"), 0, "max_rows=0"),
-        (("limits", "max_rows"), "5", "limits.*max_rows.*'5'"),
+        (("limits", "max_num_seqs"), 0, "max_num_seqs=0"),
+        (("limits", "max_num_seqs"), "5", "limits.*max_num_seqs.*'5'"),
         (("limits", "max_length"), 5, "limits.*max_length"),
         (("answer", "vocab_size"), 1, "vocab_size"),
-        (("answer", "own_pool", "layers"), 10**12, "own_pool needs up to 1024 layers"),
-        (("answer", "cross_pool", "heads"), 0, "cross_pool needs"),
-        (("answer", "cross_pool", "dtype"), "int32", "cross_pool needs"),
-        (("answer", "cross_pool", "layers"), 3, "different layers"),
-        (("answer", "own_pool", "dtype"), "bfloat16", "different layers or dtypes"),
-        (("answer", "own_pool", "step"), 3, "own_pool.*step"),
+        (("answer", "self_kv", "layers"), 10**12, "self_kv needs up to 1024 layers"),
+        (("answer", "cross_kv", "heads"), 0, "cross_kv needs"),
+        (("answer", "cross_kv", "dtype"), "int32", "cross_kv needs"),
+        (("answer", "cross_kv", "layers"), 3, "different layers"),
+        (("answer", "self_kv", "dtype"), "bfloat16", "different layers or dtypes"),
+        (("answer", "self_kv", "step"), 3, "self_kv.*step"),
         (("answer", "defaults", "guidance_scale"), 1.5, "guidance_scale"),
         (("answer", "defaults", "num_beams"), "4", "num_beams"),
         (("tokenization", "file"), None, "decoding or languages without a tokenizer"),

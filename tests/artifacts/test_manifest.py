@@ -41,7 +41,7 @@ paths = st.from_regex(r"[a-z0-9_][a-z0-9_-]{0,9}(\.[a-z]{1,4})?(/[a-z0-9_]{1,9})
 files = st.builds(
     FileInfo, sha256=st.binary(max_size=4).map(lambda b: hashlib.sha256(b).hexdigest()), bytes=sizes
 )
-answers = st.one_of(
+outputs = st.one_of(
     st.builds(
         EmbedInfo,
         size=counts,
@@ -115,7 +115,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
     """Manifests that follow the schema; whether an engine could serve them is another question."""
     limit = draw(limits)
     named = draw(st.lists(paths, min_size=3, max_size=3, unique=True))
-    buckets = len(limit.ladder("cpu").buckets)
+    buckets = len(limit.buckets("cpu").sizes)
     graph = GraphInfo(
         variants=(
             VariantInfo(
@@ -132,7 +132,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             token_types=draw(st.booleans()),
             prompt_lengths=True,
         ),
-        ladder=limit.ladder("cpu"),
+        buckets=limit.buckets("cpu"),
         costs=draw(st.none() | st.lists(seconds, min_size=buckets, max_size=buckets).map(tuple)),
         weights=draw(st.sampled_from(["bound", "prepacked"])),
         constants=draw(st.lists(texts, max_size=3).map(tuple)),
@@ -163,7 +163,7 @@ def manifests(draw: st.DrawFn) -> Manifest:
             decoding=None,
             languages=None,
         ),
-        answer=draw(answers),
+        output=draw(outputs),
         parity=draw(st.none() | parities),
         notes=tuple(draw(st.lists(texts, max_size=3))),
         files={name: draw(files) for name in listed},
@@ -173,8 +173,8 @@ def manifests(draw: st.DrawFn) -> Manifest:
 def signed(data: dict[str, Any]) -> str:
     """``data`` with the digest that fits, by the words of SPEC.md."""
     data = {key: value for key, value in data.items() if key != "digest"}
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return json.dumps({**data, "digest": hashlib.sha256(canonical.encode()).hexdigest()})
+    strip_prefix = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**data, "digest": hashlib.sha256(strip_prefix.encode()).hexdigest()})
 
 
 @settings(max_examples=60, deadline=None)

@@ -57,13 +57,13 @@ def sign(folder: Path, data: Json) -> None:
 def sign_only(folder: Path, data: Json) -> None:
     """Write ``data`` as the manifest with a digest that fits, whatever it says of the files."""
     data.pop("digest", None)
-    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    data["digest"] = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
+    strip_prefix = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    data["digest"] = hashlib.sha256(strip_prefix.encode("utf-8", "surrogatepass")).hexdigest()
     write(folder, data)
 
 
 def change(path: str, value: Json) -> Spoil:
-    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.ladder"``) and sign again."""
+    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.buckets"``) and sign again."""
 
     def spoil(folder: Path) -> None:
         data = read(folder)

@@ -79,7 +79,7 @@ ATTACKS = {
     "an output of another size": Attack(
         edit(
             lambda d: (
-                d["answer"].update(labels=["a", "b", "c", "d"]),
+                d["output"].update(labels=["a", "b", "c", "d"]),
                 d["graphs"]["encode"]["signature"]["outputs"][0]["shape"].__setitem__(1, 4),
             )
         ),

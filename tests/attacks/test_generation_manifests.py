@@ -28,7 +28,7 @@ def two_variants(info: Json) -> None:
 
 
 ATTACKS: dict[str, tuple[Spoil, str]] = {
-    "a graph less": (edit(lambda d: d["graphs"].pop("rules")), "expected the graphs"),
+    "a graph less": (edit(lambda d: d["graphs"].pop("logits_processors")), "expected the graphs"),
     "a graph by another name": (
         edit(lambda d: d["graphs"].update(encode=d["graphs"].pop("decode"))),
         "expected the graphs",
@@ -40,42 +40,42 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     "the answer of an encoder": (change("answer", {"kind": "hidden", "size": 16}), "kind hidden with"),
     "the task of an encoder": (change("model.task", "hidden"), "kind generate, which the task hidden"),
     "a pool of more layers": (
-        edit(lambda d: [d["answer"][pool].update(layers=3) for pool in ("own_pool", "cross_pool")]),
-        "inputs of graph admit .*cross_key_2",
+        edit(lambda d: [d["output"][pool].update(layers=3) for pool in ("self_kv", "cross_kv")]),
+        "inputs of graph encode_source .*cross_key_2",
     ),
-    "a pool of more layers than memory": (change("answer.own_pool.layers", 10**12), "up to 1024 layers"),
-    "a self pool of other heads": (change("answer.own_pool.heads", 4), "graph decode.*'self_pool', 4"),
-    "a cross pool of other heads": (change("answer.cross_pool.heads", 4), "inputs of graph admit.*4"),
+    "a pool of more layers than memory": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
+    "a self pool of other heads": (change("output.self_kv.heads", 4), "graph decode.*'self_pool', 4"),
+    "a cross pool of other heads": (change("output.cross_kv.heads", 4), "inputs of graph encode_source.*4"),
     "a pool of another dtype": (
-        edit(lambda d: [d["answer"][pool].update(dtype="bfloat16") for pool in ("own_pool", "cross_pool")]),
-        "inputs of graph admit.*bfloat16",
+        edit(lambda d: [d["output"][pool].update(dtype="bfloat16") for pool in ("self_kv", "cross_kv")]),
+        "inputs of graph encode_source.*bfloat16",
     ),
-    "another vocabulary": (change("answer.vocab_size", 48), "outputs of graph decode.*47.*48"),
-    "another hidden size": (change("answer.size", 17), "size 17, the model 16"),
-    "more rows": (change("limits.max_rows", 7), "graph decode.*6.*7"),
+    "another vocabulary": (change("output.vocab_size", 48), "outputs of graph decode.*47.*48"),
+    "another hidden size": (change("output.size", 17), "size 17, the model 16"),
+    "more rows": (change("limits.max_num_seqs", 7), "graph decode.*6.*7"),
     "longer answers": (change("limits.max_target_length", 13), "graph decode.*12.*13"),
-    "longer sources": (change("limits.max_source_length", 21), "graph admit.*20.*21"),
-    "an unknown default": (change("answer.defaults.guidance_scale", 2.0), "guidance_scale"),
-    "a default of another type": (change("answer.defaults.num_beams", "4"), "num_beams"),
-    "a default that is no token": (change("answer.defaults.bos_token_id", -3), "bos_token_id"),
+    "longer sources": (change("limits.max_source_length", 21), "graph encode_source.*20.*21"),
+    "an unknown default": (change("output.defaults.guidance_scale", 2.0), "guidance_scale"),
+    "a default of another type": (change("output.defaults.num_beams", "4"), "num_beams"),
+    "a default that is no token": (change("output.defaults.bos_token_id", -3), "bos_token_id"),
     "a written input less": (
-        graph("choose.greedy", lambda g: g["signature"]["written"].pop()),
-        "written of graph choose.greedy",
+        graph("sample.greedy", lambda g: g["signature"]["written"].pop()),
+        "written of graph sample.greedy",
     ),
     "graphs that change places": (
-        edit(lambda d: d["graphs"].update(rules=d["graphs"]["decode"], decode=d["graphs"]["rules"])),
+        edit(lambda d: d["graphs"].update(rules=d["graphs"]["decode"], decode=d["graphs"]["logits_processors"])),
         "axes of graph decode",
     ),
-    "a ladder of another axis": (
-        graph("choose.beam", lambda g: g["ladder"].update(axis="rows")),
-        "ladder of graph choose.beam ends at 6 rows, its limits at 6 groups",
+    "a buckets of another axis": (
+        graph("sample.beam", lambda g: g["buckets"].update(axis="rows")),
+        "buckets of graph sample.beam ends at 6 rows, its limits at 6 groups",
     ),
-    "a ladder that ends elsewhere": (
-        graph("decode", lambda g: g["ladder"].update(buckets=[1, 2])),
-        "ladder of graph decode ends at 2",
+    "a buckets that ends elsewhere": (
+        graph("decode", lambda g: g["buckets"].update(sizes=[1, 2])),
+        "buckets of graph decode ends at 2",
     ),
     "a variant that ends before the limits": (
-        graph("rules", lambda g: g["variants"][0].update(max_size=3)),
+        graph("logits_processors", lambda g: g["variants"][0].update(max_size=3)),
         r"variants of graph rules hold \[3\]",
     ),
     "two variants on a cpu": (graph("decode", two_variants), "graph decode has 2 variants"),
@@ -94,7 +94,7 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
     checkpoint = save(T5ForConditionalGeneration(config), folder / "model")
     precast.compile(
         checkpoint, folder / "a.precast", backend="reference", verify=False, max_length=20, max_tokens=64,
-        max_batch=4, max_target_length=12, max_rows=6,
+        max_batch=4, max_target_length=12, max_num_seqs=6,
     )  # fmt: skip
     return folder / "a.precast"
 
@@ -112,7 +112,7 @@ def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
 
 def test_any_number_anywhere_is_refused_by_a_typed_error(generating: Path, tmp_path: Path) -> None:
     """Numbers that the runtime would allocate by."""
-    for place in ("limits.max_rows", "limits.max_tokens", "answer.own_pool.head_dim", "answer.vocab_size"):
+    for place in ("limits.max_num_seqs", "limits.max_tokens", "output.self_kv.head_dim", "output.vocab_size"):
         for value in (-1, 0, 10**30):
             folder = tmp_path / f"{place}{value}"
             folder.mkdir()

@@ -53,7 +53,7 @@ HUGE = 10**12
 COSTS = [0.001, 0.002, 0.003, 0.005]
 """Of the four buckets: a portable artifact comes without."""
 LEVEL = {"axis": "tokens", "buckets": [128]}
-"""A ladder of one bucket."""
+"""A buckets of one bucket."""
 
 
 def text(content: str | bytes) -> Spoil:
@@ -110,14 +110,14 @@ def weights_as_graph(folder: Path) -> None:
 
 
 def limits(length: int, tokens: int, batch: int) -> Spoil:
-    """Other limits, and a signature and a ladder that say the same."""
+    """Other limits, and a signature and a buckets that say the same."""
 
     def alter(data: Json) -> None:
         data["limits"] = {"max_length": length, "max_tokens": tokens, "max_batch": batch}
         graph = data["graphs"]["encode"]
         for axis, most in zip(graph["signature"]["axes"], (tokens, batch, length), strict=True):
             axis["maximum"] = max(2, most)
-        graph["ladder"]["buckets"] = [tokens]
+        graph["buckets"]["sizes"] = [tokens]
 
     return edit(alter)
 
@@ -188,7 +188,7 @@ SCHEMA = {
     "a vocabulary beyond 32 bits": Attack(change("model.vocab_size", 2**31), ManifestError, "vocab_size"),
     "an unknown task": Attack(change("model.task", "dance"), ManifestError, "task.*dance"),
     "an unknown backend": Attack(change("build.backend", "onnx"), ManifestError, "backend.*onnx"),
-    "an unknown answer": Attack(change("answer.kind", "audio"), ManifestError, "answer.*audio"),
+    "an unknown answer": Attack(change("output.kind", "audio"), ManifestError, "output.*audio"),
     "an unknown dtype": Attack(change("build.dtype", "int4"), ManifestError, "dtype.*int4"),
     "no graphs": Attack(change("graphs", {}), ManifestError, "graphs"),
     "65 graphs": Attack(
@@ -324,15 +324,15 @@ CONTRADICTIONS = {
     "an axis from nothing": Attack(change(f"{SIGNATURE}.axes.0.minimum", 0), ManifestError, "0 and 128"),
     "a gigantic axis": Attack(change(f"{SIGNATURE}.axes.0.maximum", HUGE), ManifestError, str(HUGE)),
     "no axes": Attack(change(f"{SIGNATURE}.axes", []), ManifestError, "unknown axis"),
-    "a descending ladder": Attack(change(f"{GRAPHS}.ladder.buckets", [32, 16]), ManifestError, "32, 16"),
-    "a level ladder": Attack(change(f"{GRAPHS}.ladder.buckets", [128, 128]), ManifestError, "128, 128"),
-    "an empty ladder": Attack(change(f"{GRAPHS}.ladder.buckets", []), ManifestError, "ladder"),
-    "a ladder from nothing": Attack(change(f"{GRAPHS}.ladder.buckets", [0, 128]), ManifestError, "0, 128"),
+    "a descending buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [32, 16]), ManifestError, "32, 16"),
+    "a level buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [128, 128]), ManifestError, "128, 128"),
+    "an empty buckets": Attack(change(f"{GRAPHS}.buckets.sizes", []), ManifestError, "buckets"),
+    "a buckets from nothing": Attack(change(f"{GRAPHS}.buckets.sizes", [0, 128]), ManifestError, "0, 128"),
     "a cost less than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs of 4 buckets"),
     "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs of 4 buckets"),
     "costs without any": Attack(costs(), ManifestError, "0 costs of 4 buckets"),
     "costs of a bucket less": Attack(
-        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, ladder=LEVEL)),
+        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, buckets=LEVEL)),
         ManifestError,
         "4 costs of 1 buckets",
     ),
@@ -342,8 +342,8 @@ CONTRADICTIONS = {
     "a cost as text": Attack(costs(0.1, "0.2", 0.3, 0.4), ManifestError, r"costs\.1.*'0\.2'"),
     "a cost as true": Attack(costs(0.1, True, 0.3, 0.4), ManifestError, r"costs\.1.*True"),
     "a cost for all": Attack(change(f"{GRAPHS}.costs", 0.1), ManifestError, r"costs.*0\.1"),
-    "a ladder of another axis": Attack(change(f"{GRAPHS}.ladder.axis", "rows"), ManifestError, "rows"),
-    "a ladder that ends elsewhere": Attack(change(f"{GRAPHS}.ladder.buckets", [64]), ManifestError, "64"),
+    "a buckets of another axis": Attack(change(f"{GRAPHS}.buckets.axis", "rows"), ManifestError, "rows"),
+    "a buckets that ends elsewhere": Attack(change(f"{GRAPHS}.buckets.sizes", [64]), ManifestError, "64"),
     "limits beside the signature": Attack(change("limits.max_batch", 9), ManifestError, "axes.*8.*9"),
     "a gigantic length": Attack(limits(HUGE, HUGE, 8), ManifestError, str(HUGE)),
     "a gigantic length alone": Attack(change("limits.max_length", HUGE), ManifestError, str(HUGE)),
@@ -361,8 +361,8 @@ CONTRADICTIONS = {
         change("answer", {"kind": "hidden", "size": 16}), ManifestError, "hidden.*embed"
     ),
     "another task": Attack(change("model.task", "hidden"), ManifestError, "embed.*hidden"),
-    "another embedding size": Attack(change("answer.size", HUGE), ManifestError, f"16.*{HUGE}"),
-    "an embedding of nothing": Attack(change("answer.size", 0), ManifestError, r"size.*0"),
+    "another embedding size": Attack(change("output.size", HUGE), ManifestError, f"16.*{HUGE}"),
+    "an embedding of nothing": Attack(change("output.size", 0), ManifestError, r"size.*0"),
     "a vocabulary beyond the table": Attack(
         change("model.vocab_size", 62), GraphError, "first batch.*index out of range"
     ),
@@ -397,8 +397,8 @@ def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
     spoilt = copy_of(good, tmp_path)
     for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
-        change("answer.labels", labels)(spoilt)
-        assert_refused(spoilt, Attack(change("answer.labels", labels), ManifestError, says), good)
+        change("output.labels", labels)(spoilt)
+        assert_refused(spoilt, Attack(change("output.labels", labels), ManifestError, says), good)
 
 
 def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from torch._inductor import select_algorithm
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from precast.artifacts.reader import read_manifest
-from precast.compiler.lowering.autotune_log import recorded_searches
+from precast.compiler.lowering.autotune_log import autotune_log
 from tests.support.artifacts import TinyModels, tiny_artifact
 
 
@@ -48,9 +48,9 @@ def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
 def test_a_folder_that_the_user_named_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
-    with recorded_searches():
+    with autotune_log():
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere/else"
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", default_cache_dir())
-    with recorded_searches():
+    with autotune_log():
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"].endswith("inductor")
     assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == default_cache_dir()

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.sampling import rule_values, some_of
 from tests.support.generation import LIMITS, Model
 from tests.support.hf_generate import Job, answers, check, make_job
 from tests.support.models import save
+from tests.support.sampling import bias_values, some_of
 from tests.support.seq2seq_models import spread_t5
 
 VOCAB = 37
@@ -29,7 +29,7 @@ SEARCHES: dict[str, st.SearchStrategy[Any]] = {
     "early_stopping": st.sampled_from([True, "never"]),
     "renormalize_logits": st.just(True),
 }
-VALUES = rule_values(VOCAB) | SEARCHES
+VALUES = bias_values(VOCAB) | SEARCHES
 SOURCES = st.lists(st.integers(0, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
 PREFIXES = st.lists(st.integers(0, VOCAB - 1), max_size=3)
 

@@ -18,8 +18,8 @@ from transformers import (
     PreTrainedConfig,
 )
 
-from precast.compiler.frontend.checkpoint import read_weights
 from precast.compiler.errors import UnsupportedConfigError
+from precast.compiler.frontend.checkpoint import read_weights
 from precast.graphs.encode import Task
 from tests.support.models import assert_as_hf, build, hf_answers, reference_answers, save
 from tests.support.strategies import batches

@@ -1,4 +1,4 @@
-"""Fitted ladders: the best of all, held against trying every one."""
+"""Fitted graph_buckets: the best of all, held against trying every one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.compiler.buckets import fit as fitting
-from precast.compiler.buckets.fit import expected_cost, fit_ladder
+from precast.compiler.buckets.fit import expected_cost, fit_buckets
+from precast.graphs.buckets import Buckets
 from precast.graphs.costs import Costs
-from precast.graphs.buckets import Ladder
 
 TOP = 12
 COSTS = st.lists(st.floats(0.01, 5.0), min_size=TOP, max_size=TOP).map(
@@ -23,30 +23,34 @@ DEMANDS = st.lists(st.sampled_from([0.0, 0.0, 0.1, 1.0, 2.5, 40.0]), min_size=TO
 )
 
 
-def all_ladders(top: int, graphs: int, granule: int) -> list[Ladder]:
+def all_buckets(top: int, graphs: int, granule: int) -> list[Buckets]:
     sizes = range(granule, top, granule)
-    return [Ladder("tokens", (*inner, top)) for many in range(graphs) for inner in combinations(sizes, many)]
+    return [Buckets("tokens", (*inner, top)) for many in range(graphs) for inner in combinations(sizes, many)]
 
 
 @settings(max_examples=100, deadline=None)
 @given(demand=DEMANDS, costs=COSTS, graphs=st.integers(1, 6), granule=st.sampled_from([1, 2, 5]))
-def test_no_other_ladder_costs_less(demand: np.ndarray, costs: Costs, graphs: int, granule: int) -> None:
-    ladder = fit_ladder("tokens", demand, costs.at, graphs, TOP, granule=granule)
-    assert ladder.top == TOP and len(ladder.buckets) <= graphs
-    assert all(bucket % granule == 0 for bucket in ladder.buckets[:-1])
-    others = [expected_cost(other, demand, costs.at) for other in all_ladders(TOP, graphs, granule)]
-    assert expected_cost(ladder, demand, costs.at) == pytest.approx(min(others))
+def test_no_other_buckets_costs_less(demand: np.ndarray, costs: Costs, graphs: int, granule: int) -> None:
+    buckets = fit_buckets("tokens", demand, costs.at, graphs, TOP, granule=granule)
+    assert buckets.top == TOP and len(buckets.sizes) <= graphs
+    assert all(bucket % granule == 0 for bucket in buckets.sizes[:-1])
+    others = [expected_cost(other, demand, costs.at) for other in all_buckets(TOP, graphs, granule)]
+    assert expected_cost(buckets, demand, costs.at) == pytest.approx(min(others))
 
 
 @given(demand=DEMANDS, costs=COSTS)
 def test_every_graph_more_helps_or_is_not_used(demand: np.ndarray, costs: Costs) -> None:
-    ladders = [fit_ladder("tokens", demand, costs.at, graphs, TOP, granule=1) for graphs in range(1, TOP + 1)]
-    found = [expected_cost(ladder, demand, costs.at) for ladder in ladders]
-    for before, after, cheaper, dearer in zip(ladders, ladders[1:], found[1:], found, strict=False):
+    graph_buckets = [
+        fit_buckets("tokens", demand, costs.at, graphs, TOP, granule=1) for graphs in range(1, TOP + 1)
+    ]
+    found = [expected_cost(buckets, demand, costs.at) for buckets in graph_buckets]
+    for before, after, cheaper, dearer in zip(
+        graph_buckets, graph_buckets[1:], found[1:], found, strict=False
+    ):
         assert cheaper <= dearer * (1 + 1e-9)
-        assert len(after.buckets) >= len(before.buckets)
+        assert len(after.sizes) >= len(before.sizes)
         assert after == before or cheaper < dearer
-    assert ladders[-1] == fit_ladder("tokens", demand, costs.at, 10**6, TOP, granule=1)
+    assert graph_buckets[-1] == fit_buckets("tokens", demand, costs.at, 10**6, TOP, granule=1)
 
 
 @settings(max_examples=50, deadline=None)
@@ -56,7 +60,7 @@ def test_every_graph_more_helps_or_is_not_used(demand: np.ndarray, costs: Costs)
     sizes=st.lists(st.integers(1, 2000), min_size=1, max_size=60),
     constant=st.integers(0, 500),
 )
-def test_never_worse_than_the_usual_ladder_of_as_many_buckets(
+def test_never_worse_than_the_usual_buckets_of_as_many_buckets(
     top: int, steps: int, sizes: list[int], constant: int
 ) -> None:
     demand = np.bincount([min(size, top) for size in sizes], minlength=top + 1).astype(float)
@@ -64,8 +68,8 @@ def test_never_worse_than_the_usual_ladder_of_as_many_buckets(
     def cost(wanted: np.ndarray) -> np.ndarray:
         return wanted + constant
 
-    usual = Ladder.doubling("tokens", top, steps=steps)
-    fitted = fit_ladder("tokens", demand, cost, len(usual.buckets), top)
+    usual = Buckets.doubling("tokens", top, steps=steps)
+    fitted = fit_buckets("tokens", demand, cost, len(usual.sizes), top)
     assert expected_cost(fitted, demand, cost) <= expected_cost(usual, demand, cost) * (1 + 1e-9)
 
 
@@ -73,18 +77,18 @@ def test_buckets_stand_where_batches_are() -> None:
     demand = np.zeros(513)
     demand[[30, 31, 200]] = 10, 5, 1
     for graphs, buckets in ((1, (512,)), (2, (32, 512)), (3, (32, 200, 512)), (9, (32, 200, 512))):
-        assert fit_ladder("tokens", demand, lambda sizes: sizes, graphs, 512).buckets == buckets
-    assert fit_ladder("rows", np.zeros(513), lambda sizes: sizes, 4, 512) == Ladder("rows", (512,))
+        assert fit_buckets("tokens", demand, lambda sizes: sizes, graphs, 512).sizes == buckets
+    assert fit_buckets("rows", np.zeros(513), lambda sizes: sizes, 4, 512) == Buckets("rows", (512,))
 
 
 def test_where_sizes_cost_the_same_none_has_a_bucket() -> None:
     demand = np.ones(513)
-    assert fit_ladder("tokens", demand, np.ones_like, 9, 512).buckets == (512,)
+    assert fit_buckets("tokens", demand, np.ones_like, 9, 512).sizes == (512,)
 
 
 def test_many_sizes_are_rounded_further(monkeypatch: pytest.MonkeyPatch) -> None:
     demand = np.ones(1025)
     demand[0] = 0
     monkeypatch.setattr(fitting, "MAX_CANDIDATES", 16)
-    found = fit_ladder("tokens", demand, lambda sizes: sizes, 1000, 1024)
-    assert found.buckets == tuple(range(64, 1025, 64))
+    found = fit_buckets("tokens", demand, lambda sizes: sizes, 1000, 1024)
+    assert found.sizes == tuple(range(64, 1025, 64))

@@ -16,8 +16,8 @@ from precast.compiler.buckets import profile as measuring
 from precast.compiler.buckets.profile import BUDGET, RUNS, measure, measure_graph
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.encoder.packing import fill
-from precast.runtime.replay import HostBuffers, Replay
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import HostBuffers, Replay
 from tests.support.artifacts import TinyModels
 from tests.support.generating import t5
 
@@ -61,7 +61,7 @@ def test_what_takes_too_long_is_told_in_proportion() -> None:
     assert machine.ran.count(128) == 1, "a run that takes long is not repeated"
 
 
-def test_a_ladder_that_begins_high_is_climbed_from_below() -> None:
+def test_a_buckets_that_begins_high_is_climbed_from_below() -> None:
     machine = Machine(lambda size: 1e-2 * size)
     found = measure(machine.run, (16_384,), largest=50_000, clock=machine.clock)
     assert found.upto == 128 and found.seconds == pytest.approx((163.84,))
@@ -111,7 +111,7 @@ def test_batches_are_of_the_bucket_and_within_the_limits(
 
     monkeypatch.setattr(measuring, "fill", watched)
     found = measure_graph(folder, manifest, "encode", length)
-    assert found.upto == 128 and met == set(manifest.graphs["encode"].ladder.buckets)
+    assert found.upto == 128 and met == set(manifest.graphs["encode"].buckets.sizes)
     assert len(found.seconds) == 4 and all(np.isfinite(found.seconds)) and min(found.seconds) > 0
 
 
@@ -119,6 +119,8 @@ def test_sources_are_measured_as_they_are_admitted(tmp_path: Path) -> None:
     artifact = t5(tmp_path).artifact
     manifest = read_manifest(artifact)
     assert isinstance(manifest.limits, GenerateLimits)
-    found = measure_graph(artifact, manifest, "admit", 10)
-    assert len(found.seconds) == len(manifest.graphs["admit"].ladder.buckets) and min(found.seconds) > 0
+    found = measure_graph(artifact, manifest, "encode_source", 10)
+    assert (
+        len(found.seconds) == len(manifest.graphs["encode_source"].buckets.sizes) and min(found.seconds) > 0
+    )
     assert found.upto == manifest.limits.max_tokens

@@ -1,4 +1,4 @@
-"""Ladders in artifacts: fitted to traffic, measured where that says something, captured as they are."""
+"""BucketSelections in artifacts: fitted to workload, measured where that says something, captured as they are."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from torch import Tensor
 import precast
 from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.artifacts.reader import read_manifest
-from precast.compiler.buckets import select as ladders
-from precast.compiler.errors import CompileError, TrafficError
-from precast.compiler.buckets.fit import fit_ladder
-from precast.compiler.buckets.select import CALL_TOKENS
+from precast.compiler.buckets import select as graph_buckets
+from precast.compiler.buckets.fit import fit_buckets
 from precast.compiler.buckets.profile import Measured, measure_graph
-from precast.compiler.buckets.workload import Batching, batch_sizes, parse_traffic
+from precast.compiler.buckets.select import CALL_TOKENS
+from precast.compiler.buckets.workload import Batching, batch_sizes, parse_workload
+from precast.compiler.errors import CompileError, WorkloadError
 from precast.graphs.costs import Costs
 from precast.graphs.encode import BATCH_TOKENS, Limits, encode_signature
-from precast.graphs.generation import generation_ladder
+from precast.graphs.generation import generation_buckets
 from precast.runtime import Encoder
+from precast.runtime.backends import graph_loader
+from precast.runtime.backends.graph_loader import open_graph
 from precast.runtime.graph_checks import output_of
 from precast.runtime.load import start_engine
-from precast.runtime.backends import opening
 from precast.runtime.replay import Graph
-from precast.runtime.backends.graph_loader import open_graph
 from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, TinyModels, tiny_artifact
-from tests.support.random_requests import write_t5
 from tests.support.fake_device import FakeDevice
+from tests.support.random_requests import write_t5
 
 INPUTS = [[5] * length for length in (1, 3, 31, 7, 7, 20, 12)]
-LENGTHS = {"lengths": {"3": 30, "9": 5, "27": 8, "500": 1}, "together": {"1": 5, "4": 2}}
+LENGTHS = {"lengths": {"3": 30, "9": 5, "27": 8, "500": 1}, "concurrency": {"1": 5, "4": 2}}
 
 
 def written(folder: Path, content: Any) -> Path:
@@ -48,27 +48,27 @@ def written(folder: Path, content: Any) -> Path:
     return path
 
 
-def test_an_artifact_has_the_best_ladder_for_its_traffic(tiny: TinyModels, tmp_path: Path) -> None:
-    traffic = written(tmp_path, LENGTHS)
-    artifact = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, graphs=3)
+def test_an_artifact_has_the_best_buckets_for_its_traffic(tiny: TinyModels, tmp_path: Path) -> None:
+    workload = written(tmp_path, LENGTHS)
+    artifact = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload, graphs=3)
     manifest, usual = read_manifest(artifact), read_manifest(tiny["embed"].artifact)
     graph = manifest.graphs["encode"]
-    demand = batch_sizes(parse_traffic(LENGTHS), Batching(MAX_LENGTH, MAX_BATCH, MAX_TOKENS, MAX_TOKENS))
-    assert graph.ladder == fit_ladder("tokens", demand, lambda sizes: sizes + CALL_TOKENS, 3, MAX_TOKENS)
-    assert len(graph.ladder.buckets) == 3 and graph.ladder != usual.graphs["encode"].ladder
+    demand = batch_sizes(parse_workload(LENGTHS), Batching(MAX_LENGTH, MAX_BATCH, MAX_TOKENS, MAX_TOKENS))
+    assert graph.buckets == fit_buckets("tokens", demand, lambda sizes: sizes + CALL_TOKENS, 3, MAX_TOKENS)
+    assert len(graph.buckets.sizes) == 3 and graph.buckets != usual.graphs["encode"].buckets
     assert graph.costs is None, "what a portable graph takes here says nothing of other machines"
-    (note,) = [note for note in manifest.notes if "traffic" in note]
-    assert "encode is fitted to traffic: 3 buckets" in note and "modelled cost of the usual 4" in note
+    (note,) = [note for note in manifest.notes if "workload" in note]
+    assert "encode is fitted to workload: 3 buckets" in note and "modelled cost of the usual 4" in note
     with precast.load(artifact) as engine, precast.load(tiny["embed"].artifact) as other:
         np.testing.assert_allclose(engine.embed(INPUTS), other.embed(INPUTS), atol=1e-5)
 
 
-def test_without_a_number_a_fitted_ladder_has_as_many_buckets(tiny: TinyModels, tmp_path: Path) -> None:
-    traffic = written(tmp_path, list(range(1, 33)))
-    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic))
-    assert len(manifest.graphs["encode"].ladder.buckets) == 4
-    flat = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "b", traffic=traffic, graphs=1)
-    assert read_manifest(flat).graphs["encode"].ladder.buckets == (MAX_TOKENS,)
+def test_without_a_number_a_fitted_buckets_has_as_many_buckets(tiny: TinyModels, tmp_path: Path) -> None:
+    workload = written(tmp_path, list(range(1, 33)))
+    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload))
+    assert len(manifest.graphs["encode"].buckets.sizes) == 4
+    flat = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "b", workload=workload, graphs=1)
+    assert read_manifest(flat).graphs["encode"].buckets.sizes == (MAX_TOKENS,)
     with precast.load(flat) as engine:
         assert engine.embed(INPUTS).shape == (len(INPUTS), 16)
 
@@ -82,33 +82,33 @@ def test_what_was_measured_decides_and_is_measured_again(
 
     def told(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
         assert name == "encode" and folder.is_dir()
-        buckets = manifest.graphs[name].ladder.buckets
+        buckets = manifest.graphs[name].buckets.sizes
         asked.append((buckets, length))
         costs = Costs(tuple(seconds), tuple(seconds.values())).at(np.array(buckets))
         return Measured(tuple(costs.tolist()), 64)
 
-    monkeypatch.setattr(ladders, "measure_graph", told)
-    monkeypatch.setattr(ladders, "worth_measuring", lambda work: True)
-    traffic = written(tmp_path, {"lengths": {"20": 1}, "together": {"1": 1, "3": 1}})
-    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic))
+    monkeypatch.setattr(graph_buckets, "measure_graph", told)
+    monkeypatch.setattr(graph_buckets, "worth_measuring", lambda work: True)
+    workload = written(tmp_path, {"lengths": {"20": 1}, "concurrency": {"1": 1, "3": 1}})
+    manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload))
     assert asked == [((16, 32, 64, 128), 20), ((24, 128), 20)]
     graph = manifest.graphs["encode"]
-    assert graph.ladder.buckets == (24, 128) and graph.costs == pytest.approx((1.05, 8.0))
+    assert graph.buckets.sizes == (24, 128) and graph.costs == pytest.approx((1.05, 8.0))
     assert any("measured cost of the usual 4" in note for note in manifest.notes)
     assert any("costs of encode above 64 tokens are in proportion" in note for note in manifest.notes)
 
 
 def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path: Path) -> None:
     usual = read_manifest(compiled).graphs["encode"]
-    assert usual.costs is not None and len(usual.costs) == len(usual.ladder.buckets)
+    assert usual.costs is not None and len(usual.costs) == len(usual.buckets.sizes)
     options: dict[str, Any] = {"backend": "inductor", "prepack": False}
-    checkpoint, traffic = tiny["classify"].checkpoint, written(tmp_path, LENGTHS)
+    checkpoint, workload = tiny["classify"].checkpoint, written(tmp_path, LENGTHS)
     fitted = read_manifest(
-        tiny_artifact(checkpoint, tmp_path / "a", traffic=traffic, graphs=2, **options)
+        tiny_artifact(checkpoint, tmp_path / "a", workload=workload, graphs=2, **options)
     ).graphs["encode"]
-    assert len(fitted.ladder.buckets) == 2 and fitted.ladder.top == usual.ladder.top
+    assert len(fitted.buckets.sizes) == 2 and fitted.buckets.top == usual.buckets.top
     assert fitted.costs is not None and len(fitted.costs) == 2
-    assert fitted.variants == usual.variants, "a ladder changes no graph"
+    assert fitted.variants == usual.variants, "a buckets changes no graph"
     with precast.load(tmp_path / "a") as engine, precast.load(compiled) as other:
         for one, theirs in zip(engine.encode(INPUTS), other.encode(INPUTS), strict=True):
             np.testing.assert_allclose(one.logits, theirs.logits, atol=1e-5)
@@ -119,16 +119,16 @@ def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path
 def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
     options: dict[str, Any] = {
         "backend": "reference", "verify": False, "max_length": 32, "max_target_length": 12,
-        "max_tokens": 2048, "max_batch": 64, "max_rows": 6,
+        "max_tokens": 2048, "max_batch": 64, "max_num_seqs": 6,
     }  # fmt: skip
-    traffic = written(tmp_path, {"lengths": {"10": 1}, "together": {"1": 1, "200": 1}})
+    workload = written(tmp_path, {"lengths": {"10": 1}, "concurrency": {"1": 1, "200": 1}})
     checkpoint = write_t5(tmp_path / "model")
-    manifest = precast.compile(checkpoint, tmp_path / "a", traffic=traffic, **options)
+    manifest = precast.compile(checkpoint, tmp_path / "a", workload=workload, **options)
     assert isinstance(manifest.limits, precast.graphs.seq2seq.GenerateLimits)
-    # Batches of 1, of 64 and of the 8 that 200 leave; none is as large as an engine would admit.
-    assert manifest.graphs["admit"].ladder.buckets == (16, 80, 640, 2048)
+    # Batches of 1, of 64 and of the 8 that 200 leave; none is as large as an engine would encode_source.
+    assert manifest.graphs["encode_source"].buckets.sizes == (16, 80, 640, 2048)
     for name, graph in manifest.graphs.items():
-        assert name == "admit" or graph.ladder == generation_ladder(name, manifest.limits, "cpu")
+        assert name == "encode_source" or graph.buckets == generation_buckets(name, manifest.limits, "cpu")
         assert graph.costs is None
     with precast.load(tmp_path / "a") as engine:
         assert len(engine.generate([[5, 6, 7]], max_new_tokens=3)[0].token_ids) > 0
@@ -136,30 +136,32 @@ def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
 
 def test_batches_are_those_of_an_engine_that_is_told_nothing(tiny: TinyModels, tmp_path: Path) -> None:
     """On a CPU ``BATCH_TOKENS``, whatever the artifact could take."""
-    traffic = written(tmp_path, {"lengths": [32], "together": {"140": 1}})
-    manifest = precast.compile(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, backend="reference")
+    workload = written(tmp_path, {"lengths": [32], "concurrency": {"140": 1}})
+    manifest = precast.compile(
+        tiny["embed"].checkpoint, tmp_path / "a", workload=workload, backend="reference"
+    )
     assert manifest.limits.max_tokens > 2 * BATCH_TOKENS and 140 * 32 > 2 * BATCH_TOKENS
     rest = 140 * 32 % BATCH_TOKENS
-    assert manifest.graphs["encode"].ladder.buckets == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
+    assert manifest.graphs["encode"].buckets.sizes == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
 
 
 @pytest.mark.parametrize(
     ("content", "graphs", "error", "says"),
     [
-        ([], None, TrafficError, "lengths is empty"),
+        ([], None, WorkloadError, "lengths is empty"),
         ([1], 0, CompileError, "graphs must be positive, found 0"),
-        (None, 4, CompileError, "graphs is for a ladder that is fitted"),
+        (None, 4, CompileError, "graphs is for a buckets that is fitted"),
     ],
 )
 def test_what_cannot_be_fitted_is_refused(
     content: Any, graphs: int | None, error: type[CompileError], says: str, tiny: TinyModels, tmp_path: Path
 ) -> None:
-    traffic = None if content is None else written(tmp_path, content)
+    workload = None if content is None else written(tmp_path, content)
     with pytest.raises(error, match=says):
-        tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", traffic=traffic, graphs=graphs)
+        tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload, graphs=graphs)
     assert not (tmp_path / "a").exists()
-    with pytest.raises(TrafficError, match="cannot be read"):
-        tiny_artifact(tmp_path / "no checkpoint", tmp_path / "a", traffic=tmp_path / "gone.json")
+    with pytest.raises(WorkloadError, match="cannot be read"):
+        tiny_artifact(tmp_path / "no checkpoint", tmp_path / "a", workload=tmp_path / "gone.json")
 
 
 @dataclass(frozen=True)
@@ -185,7 +187,7 @@ class Kernel:
 
 def for_cuda(manifest: Manifest) -> Manifest:
     """The manifest that a compilation for CUDA would have written."""
-    graph, limits, answer = manifest.graphs["encode"], manifest.limits, manifest.answer
+    graph, limits, answer = manifest.graphs["encode"], manifest.limits, manifest.output
     assert isinstance(limits, Limits) and isinstance(answer, EmbedInfo)
     signature = encode_signature(
         limits, output_of(manifest), device="cuda", token_types=True, prompt_lengths=not answer.include_prompt
@@ -200,9 +202,9 @@ def on_fake_device(folder: Path, device: FakeDevice, patch: pytest.MonkeyPatch) 
     manifest = read_manifest(folder)
     counts = any(buffer.name == "key_positions" for buffer in manifest.graphs["encode"].signature.inputs)
     kernel = Kernel(device, open_graph(folder, manifest, "encode"), counts)
-    patch.setattr(opening, "CudaDevice", lambda index: device)
-    patch.setattr(opening, "_on_device", lambda weights, name: weights)
-    patch.setattr(opening, "_open_on_cuda", lambda *arguments: kernel)
+    patch.setattr(graph_loader, "CudaDevice", lambda index: device)
+    patch.setattr(graph_loader, "_on_device", lambda weights, name: weights)
+    patch.setattr(graph_loader, "_open_on_cuda", lambda *arguments: kernel)
     engine: Encoder = start_engine(folder, for_cuda(manifest))
     return engine
 
@@ -226,21 +228,21 @@ def test_captured_buckets_are_measured_largest_first(
 def test_exactly_the_fitted_buckets_are_captured(
     tiny: TinyModels, lengths: dict[int, int], together: dict[int, int], graphs: int
 ) -> None:
-    traffic = {
+    workload = {
         "lengths": {str(length): count for length, count in lengths.items()},
-        "together": {str(size): count for size, count in together.items()},
+        "concurrency": {str(size): count for size, count in together.items()},
     }
     device = FakeDevice(3)
     with tempfile.TemporaryDirectory() as name, pytest.MonkeyPatch.context() as patch:
         folder = Path(name)
         artifact = tiny_artifact(
-            tiny["embed"].checkpoint, folder / "a", traffic=written(folder, traffic), graphs=graphs,
+            tiny["embed"].checkpoint, folder / "a", workload=written(folder, workload), graphs=graphs,
             verify=False,
         )  # fmt: skip
-        ladder = read_manifest(artifact).graphs["encode"].ladder
-        assert 1 <= len(ladder.buckets) <= graphs and ladder.top == MAX_TOKENS
+        buckets = read_manifest(artifact).graphs["encode"].buckets
+        assert 1 <= len(buckets.sizes) <= graphs and buckets.top == MAX_TOKENS
         with precast.load(artifact) as expected, on_fake_device(artifact, device, patch) as engine:
             np.testing.assert_allclose(engine.embed(INPUTS), expected.embed(INPUTS), atol=1e-5)
             captured = [capture.bucket for capture in engine.stats().captures]
-    assert captured == list(reversed(ladder.buckets))
+    assert captured == list(reversed(buckets.sizes))
     assert device.violations == []

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
-from precast.compiler.models.build import describe_model, fill
 from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.models.build import describe_model, fill
 from precast.compiler.models.encode import Encode
 from precast.compiler.verify.oracle import Oracle
 from precast.graphs.encode import Task

@@ -1,4 +1,4 @@
-"""``admit`` and ``decode`` as they are lowered for CUDA, run eagerly: our kernels in Triton's interpreter."""
+"""``encode_source`` and ``decode`` as they are lowered for CUDA, run eagerly: our kernels in Triton's interpreter."""
 
 from __future__ import annotations
 

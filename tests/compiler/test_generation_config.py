@@ -21,8 +21,8 @@ from transformers import (
 )
 
 from precast.artifacts.generation_defaults import UNSUPPORTED, GenerationDefaults
-from precast.compiler.frontend.checkpoint import Checkpoint, open_checkpoint
 from precast.compiler.errors import CheckpointError, UnsupportedConfigError
+from precast.compiler.frontend.checkpoint import Checkpoint, open_checkpoint
 from precast.compiler.frontend.generation_config import read_generation_config
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.parameters import SUPPORTED, resolve

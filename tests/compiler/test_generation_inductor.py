@@ -47,14 +47,14 @@ def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
     limits: dict[str, Any] = {
         "max_length": 32,
         "max_target_length": 32,
-        "max_rows": 16,
+        "max_num_seqs": 16,
         "max_tokens": 128,
         "max_batch": 8,
     }
     precast.compile(checkpoint, artifact, **limits, **options)
     with precast.load(artifact) as engine:
-        admit = engine.manifest.graphs["admit"]
-        measured = 0 if admit.costs is None else len(admit.costs)
-        assert measured == (len(admit.ladder.buckets) if options["backend"] == "inductor" else 0)
+        encode_source = engine.manifest.graphs["encode_source"]
+        measured = 0 if encode_source.costs is None else len(encode_source.costs)
+        assert measured == (len(encode_source.buckets.sizes) if options["backend"] == "inductor" else 0)
         assert engine.manifest.graphs["decode"].costs is None
         return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]

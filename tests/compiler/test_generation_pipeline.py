@@ -15,15 +15,15 @@ import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler import pipeline
-from precast.compiler.models.build import choose_task
-from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.errors import CompileError, UnsupportedModelError
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.models.build import detect_task
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Limits
-from precast.graphs.seq2seq import GenerateLimits, PoolShape
-from precast.graphs.generation import LADDER_AXES
-from precast.runtime.graph_checks import check_answer, check_generation_graphs
+from precast.graphs.generation import BUCKET_AXES
+from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
 from precast.runtime.backends.graph_loader import open_graph, open_graphs
+from precast.runtime.graph_checks import check_generation_graphs, check_output_info
 from precast.tools.models import write_small
 from tests.support.artifacts import tiny_checkpoint
 from tests.support.models import save
@@ -34,7 +34,7 @@ SMALL: dict[str, Any] = {
     "max_target_length": 12,
     "max_tokens": 64,
     "max_batch": 4,
-    "max_rows": 6,
+    "max_num_seqs": 6,
 }
 
 
@@ -61,28 +61,28 @@ def test_six_graphs_over_one_weights_file(family: str, tmp_path: Path) -> None:
     written = compile_small(checkpoint, tmp_path / "a", **SMALL)
     manifest = read_manifest(tmp_path / "a")
     assert manifest == written and manifest.model.task == "generate"
-    assert list(manifest.graphs) == list(LADDER_AXES)
+    assert list(manifest.graphs) == list(BUCKET_AXES)
     assert manifest.limits == GenerateLimits(20, 12, 64, 4, 6)
     for name, graph in manifest.graphs.items():
         (variant,) = graph.variants
         assert variant.file == f"graphs/{name}.json" and (tmp_path / "a" / variant.file).is_file()
-        assert graph.ladder.axis == LADDER_AXES[name]
-        assert variant.max_size == graph.ladder.top == (64 if name == "admit" else 6)
-        assert graph.ladder.buckets[0] == (16 if name == "admit" else 1)
+        assert graph.buckets.axis == BUCKET_AXES[name]
+        assert variant.max_size == graph.buckets.top == (64 if name == "encode_source" else 6)
+        assert graph.buckets.sizes[0] == (16 if name == "encode_source" else 1)
         assert variant.tuned_at <= variant.max_size
-        assert bool(graph.constants) is (name in ("admit", "decode"))
+        assert bool(graph.constants) is (name in ("encode_source", "decode"))
         assert graph.weights == "bound"
-    assert isinstance(manifest.answer, GenerateInfo)
-    check_answer(manifest)
-    check_generation_graphs(manifest, manifest.answer, GenerateLimits(20, 12, 64, 4, 6))
+    assert isinstance(manifest.output, GenerateInfo)
+    check_output_info(manifest)
+    check_generation_graphs(manifest, manifest.output, GenerateLimits(20, 12, 64, 4, 6))
 
 
 def test_the_answer_describes_pools_and_defaults(tmp_path: Path) -> None:
     checkpoint = t5(tmp_path / "model", layers=1, num_beams=3, bad_words_ids=[[5, 6]])
-    answer = compile_small(checkpoint, tmp_path / "a", dtype="bf16").answer
+    answer = compile_small(checkpoint, tmp_path / "a", dtype="bf16").output
     assert isinstance(answer, GenerateInfo)
-    shape = PoolShape(layers=1, heads=2, head_dim=8, dtype="bfloat16")
-    assert (answer.own_pool, answer.cross_pool) == (shape, shape)
+    shape = KVCacheShape(layers=1, heads=2, head_dim=8, dtype="bfloat16")
+    assert (answer.self_kv, answer.cross_kv) == (shape, shape)
     assert (answer.size, answer.vocab_size) == (16, VOCAB)
     assert (answer.defaults.num_beams, answer.defaults.bad_words_ids) == (3, ((5, 6),))
 
@@ -101,23 +101,23 @@ def test_a_shared_table_lies_once(tied: bool, tmp_path: Path) -> None:
 def test_graphs_open_by_name_or_all_with_the_weights_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from precast.runtime.backends import opening
+    from precast.runtime.backends import graph_loader
 
     manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", **SMALL)
     reads: list[Path] = []
-    read = opening.read_weights
+    read = graph_loader.read_weights
 
     def counted(path: Path) -> dict[str, torch.Tensor]:
         reads.append(path)
         return read(path)
 
-    monkeypatch.setattr(opening, "read_weights", counted)
+    monkeypatch.setattr(graph_loader, "read_weights", counted)
     graphs = open_graphs(tmp_path / "a", manifest)
-    assert list(graphs) == list(LADDER_AXES) and len(reads) == 1
+    assert list(graphs) == list(BUCKET_AXES) and len(reads) == 1
     chosen = torch.tensor([1, 3], dtype=torch.int32)
-    signature = manifest.graphs["choose.greedy"].signature
-    for graph in (graphs["choose.greedy"], open_graph(tmp_path / "a", manifest, "choose.greedy")):
-        sizes = {"rows": 3, "chosen_rows": 2}
+    signature = manifest.graphs["sample.greedy"].signature
+    for graph in (graphs["sample.greedy"], open_graph(tmp_path / "a", manifest, "sample.greedy")):
+        sizes = {"num_seqs": 3, "sampled_seqs": 2}
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
         inputs["chosen"].copy_(chosen)
         inputs["at"].copy_(torch.tensor([2, 0]))
@@ -146,9 +146,9 @@ def test_models_of_one_size_share_the_graphs_without_weights(
     assert len(compiled("b", t5(tmp_path / "deeper", layers=2))) == 2, "admit and decode are the model's own"
     assert len(compiled("c", first, dtype="bf16")) == 2, "scores are fp32 in any case"
     same = [manifest_of(tmp_path / name) for name in "ab"]
-    for name in LADDER_AXES:
+    for name in BUCKET_AXES:
         files = [manifest.files[f"graphs/{name}.json"] for manifest in same]
-        assert (files[0] == files[1]) is (name not in ("admit", "decode")), name
+        assert (files[0] == files[1]) is (name not in ("encode_source", "decode")), name
 
 
 def manifest_of(artifact: Path) -> Manifest:
@@ -176,7 +176,7 @@ def test_a_second_compile_takes_all_graphs_from_the_cache(
         ({"max_length": 30}, {}, GenerateLimits(512, 512, 4096, 64, 64)),
         ({"max_new_tokens": 600}, {}, GenerateLimits(512, 601, 4096, 64, 64)),
         ({"max_length": 700}, {"max_target_length": 40}, GenerateLimits(512, 40, 4096, 64, 64)),
-        ({}, {"max_length": 5000, "max_batch": 3, "max_rows": 7}, GenerateLimits(5000, 512, 5000, 3, 7)),
+        ({}, {"max_length": 5000, "max_batch": 3, "max_num_seqs": 7}, GenerateLimits(5000, 512, 5000, 3, 7)),
     ],
 )
 def test_limits_of_relative_positions(
@@ -200,7 +200,7 @@ def test_positions_of_both_halves_bound_the_limits(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_rows": 0}, "max_rows must be positive, found 0"),
+        ({"max_num_seqs": 0}, "max_num_seqs must be positive, found 0"),
         ({"max_target_length": 0}, "max_target_length must be positive, found 0"),
         ({"max_target_length": 1}, "expected 2 or more, found 1"),
         ({"max_length": 20, "max_tokens": 19}, "max_tokens 19 does not hold"),
@@ -237,12 +237,12 @@ def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path
         vocab_size=VOCAB, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
     )), tmp_path / "bart")  # fmt: skip
-    found = [choose_task(open_checkpoint(str(path))) for path in (t5(tmp_path / "t5"), whole, bart, half)]
+    found = [detect_task(open_checkpoint(str(path))) for path in (t5(tmp_path / "t5"), whole, bart, half)]
     assert found == ["generate", "generate", "generate", "hidden"]
     nameless = json.loads((half / "config.json").read_text("utf-8"))
     del nameless["architectures"]
     (half / "config.json").write_text(json.dumps(nameless), "utf-8")
-    assert choose_task(open_checkpoint(str(half))) == "hidden", "it has no decoder"
+    assert detect_task(open_checkpoint(str(half))) == "hidden", "it has no decoder"
 
 
 def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
@@ -254,4 +254,4 @@ def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
         options = CompileOptions(str(t5(tmp_path / f"{prepack}")), tmp_path / "a", prepack=prepack, **SMALL)
         plan = plan_generation(options, open_checkpoint(options.model), None)
         carried = {graph.name: backend_for(graph, options).carries_weights for graph in plan.graphs}
-        assert carried == {name: prepack and name in ("admit", "decode") for name in LADDER_AXES}
+        assert carried == {name: prepack and name in ("encode_source", "decode") for name in BUCKET_AXES}

@@ -34,8 +34,8 @@ from precast.compiler.lowering import inductor_cpu
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
 from precast.runtime import Encoder
-from precast.runtime.backends.inductor import InductorGraph
 from precast.runtime.backends.graph_loader import open_graph
+from precast.runtime.backends.inductor import InductorGraph
 from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, tiny_checkpoint, tiny_config
 from tests.support.models import hf_answers, save
 from tests.support.strategies import batches

@@ -1,4 +1,4 @@
-"""The ``rules`` graph against Hugging Face's logits processors, each request alone."""
+"""The ``token_biases`` graph against Hugging Face's logits processors, each request alone."""
 
 from __future__ import annotations
 
@@ -16,30 +16,32 @@ from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.compiler.sampling.log_softmax import Normalizer
-from precast.compiler.sampling.logits_processors import Rules
-from precast.graphs.sampling import rules_signature
+from precast.compiler.sampling.logits_processors import LogitsProcessors
+from precast.graphs.sampling import logits_processors_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import OptionError
-from precast.runtime.generation.sampling_params import Plan, Rule
-from precast.runtime.generation.state import RowState
-from precast.runtime.generation.token_bias_table import rule_table
+from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.state import DecoderState
+from precast.runtime.generation.token_bias_table import token_bias_table
 from tests.support.sampling import (
     Call,
     begin,
+    bias_values,
     buffers,
     hf_processors,
     integers,
     make_plan,
     portable,
-    rule_values,
     some_of,
 )
 
 VOCAB = 11
-LIMITS = GenerateLimits(max_source_length=10, max_target_length=14, max_tokens=64, max_batch=4, max_rows=12)
-SIGNATURE = rules_signature(LIMITS, VOCAB)
+LIMITS = GenerateLimits(
+    max_source_length=10, max_target_length=14, max_tokens=64, max_batch=4, max_num_seqs=12
+)
+SIGNATURE = logits_processors_signature(LIMITS, VOCAB)
 MODEL = T5ForConditionalGeneration(T5Config(vocab_size=VOCAB, d_model=4, d_kv=2, d_ff=4, num_layers=1))
-VALUES = rule_values(VOCAB)
+VALUES = bias_values(VOCAB)
 FEW_TOKENS = st.integers(0, 4)
 """So that n-grams repeat and sequences match."""
 
@@ -48,7 +50,7 @@ FEW_TOKENS = st.integers(0, 4)
 class Asked:
     """A request, where its rows stand, and what Hugging Face makes of their logits."""
 
-    plan: Plan
+    plan: SamplingParams
     source: list[int]
     histories: list[list[int]]
     logits: Tensor
@@ -91,20 +93,20 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
         order: the rows of state that are used, in this order.
         spare: by how much each span reaches further than it must.
     """
-    state, left = RowState(LIMITS), list(order)
+    state, left = DecoderState(LIMITS), list(order)
     # What nobody wrote must not matter.
     generator = np.random.default_rng(0)
     for name in ("history", "source_ids"):
         state.arrays[name][:] = generator.integers(0, 5, state.arrays[name].shape)
     rows: list[int] = []
-    entries: list[tuple[int, Rule]] = []
+    entries: list[tuple[int, TokenBias]] = []
     for one in requests:
         mine = [left.pop() for _ in one.histories]
         begin(state, mine, one.plan, one.source)
         for row, history in zip(mine, one.histories, strict=True):
             state.arrays["history"][row, : len(history)] = history
             state.arrays["positions"][row] = len(history) - 1
-            entries += [(len(rows), rule) for rule in one.plan.rules]
+            entries += [(len(rows), bias) for bias in one.plan.token_biases]
             rows.append(row)
     ngrams = [max(one.plan.no_repeat_ngram_size, one.plan.encoder_no_repeat_ngram_size) for one in requests]
     spans = {
@@ -113,11 +115,11 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
     }
     limits = {"self_span": LIMITS.max_target_length, "cross_span": LIMITS.max_source_length}
     given = {
-        "rows": integers(rows),
+        "seq_ids": integers(rows),
         "logits": torch.cat([one.logits for one in requests]),
         **{name: integers(range(max(2, min(limits[name], n + spare)))) for name, n in spans.items()},
         "ngram_span": integers(range(1, max(2, *ngrams, 0) + 1 + spare)),
-        **rule_table(entries),
+        **token_bias_table(entries),
     }
     found: Tensor = call(**buffers(SIGNATURE, state, given))
     return found
@@ -125,10 +127,10 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
 
 @cache
 def graph(kind: str) -> Call:
-    return Rules() if kind == "module" else portable(Rules(), SIGNATURE)
+    return LogitsProcessors() if kind == "module" else portable(LogitsProcessors(), SIGNATURE)
 
 
-ORDERS = st.permutations(range(LIMITS.max_rows))
+ORDERS = st.permutations(range(LIMITS.max_num_seqs))
 
 
 def requests_of(values: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[list[Asked]]:
@@ -209,7 +211,7 @@ def test_each_parameter_is_seen_to_act(name: str) -> None:
     value, history, changed = ACTS[name]
     plan = make_plan(LIMITS, VOCAB, {name: value, "max_length": 5, "eos_token_id": 1})
     logits = torch.full((2, VOCAB), 1.5)
-    found = scores(Rules(), [Asked(plan, [5, 3, 6], [history] * 2, logits, logits)], range(3), 0)
+    found = scores(LogitsProcessors(), [Asked(plan, [5, 3, 6], [history] * 2, logits, logits)], range(3), 0)
     assert (found[0] != logits[0]).nonzero()[:, 0].tolist() == changed
 
 

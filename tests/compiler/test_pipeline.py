@@ -17,7 +17,7 @@ from transformers import pipeline as pipeline_of_transformers
 
 import precast
 from precast.artifacts.manifest import Manifest
-from precast.compiler import oracle, pipeline
+from precast.compiler import pipeline
 from precast.compiler.cache import GraphSource, cached_lower
 from precast.compiler.errors import (
     CheckpointError,
@@ -29,10 +29,11 @@ from precast.compiler.errors import (
 from precast.compiler.families.registry import family_of
 from precast.compiler.lowering.backend import Lowered
 from precast.compiler.lowering.reference import reference
-from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.options import CompileOptions
-from precast.graphs.sampling import greedy_signature
+from precast.compiler.sampling.greedy import Greedy
+from precast.compiler.verify import oracle
 from precast.graphs.encode import Limits, Task
+from precast.graphs.sampling import greedy_signature
 from precast.graphs.seq2seq import GenerateLimits
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
 from tests.support.models import save
@@ -98,7 +99,7 @@ def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path
     assert stated == Limits(max_length=32, max_tokens=16_384, max_batch=512), "the tokenizer says 32"
     longer = compile_tiny(checkpoint, tmp_path / "b", max_length=64, max_tokens=70, max_batch=3)
     assert longer.limits == Limits(64, 70, 3)
-    assert longer.graphs["encode"].ladder.buckets == (16, 32, 64, 70)
+    assert longer.graphs["encode"].buckets.sizes == (16, 32, 64, 70)
     with pytest.raises(CompileError, match="beyond the 64 positions"):
         compile_tiny(checkpoint, tmp_path / "c", max_length=65)
     with pytest.raises(CompileError, match="no room for a text: the tokenizer adds 2"):
@@ -158,7 +159,7 @@ def test_scores_follow_the_problem_type(tmp_path: Path, problem: str | None, lab
 
 def test_pooling_may_be_replaced(tiny: TinyModels, tmp_path: Path) -> None:
     manifest = compile_tiny(tiny["embed"].checkpoint, tmp_path / "a", pooling="cls")
-    assert manifest.answer.kind == "embed" and manifest.answer.pooling == ("cls",)
+    assert manifest.output.kind == "embed" and manifest.output.pooling == ("cls",)
 
 
 def test_a_checkpoint_without_a_tokenizer_takes_ids(tmp_path: Path) -> None:

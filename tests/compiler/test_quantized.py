@@ -17,10 +17,10 @@ from transformers import MarianConfig, MarianMTModel, PreTrainedModel, T5Config,
 import precast
 from precast.artifacts import host
 from precast.artifacts.reader import read_manifest
-from precast.compiler.quantization.calibration import draw_inputs
 from precast.compiler.errors import CompileError
-from precast.compiler.quantization.linear_int8 import QuantizedLinear
 from precast.compiler.options import CompileOptions
+from precast.compiler.quantization.calibration import random_inputs
+from precast.compiler.quantization.linear_int8 import QuantizedLinear
 from precast.compiler.quantization.quantize import quantize
 from tests.support.artifacts import tiny_checkpoint, tiny_config
 from tests.support.models import save
@@ -81,7 +81,7 @@ def test_only_layers_of_the_stacks_are_quantized() -> None:
 
 def test_drawn_inputs_fit() -> None:
     for longest in (1, 2, 40, 4000):
-        inputs = draw_inputs(61, longest, None)
+        inputs = random_inputs(61, longest, None)
         assert all(0 < len(one) <= min(longest, 128) and max(one) < 61 for one in inputs)
 
 
@@ -159,7 +159,7 @@ def test_an_encoder_decoder(make: Callable[[], PreTrainedModel], backend: Backen
     model.generation_config.eos_token_id = None
     manifest = precast.compile(
         save(model, tmp_path / "model"), tmp_path / "out", quantize="int8", backend=backend,
-        max_length=40, max_target_length=16, max_rows=4, check_speed=False,
+        max_length=40, max_target_length=16, max_num_seqs=4, check_speed=False,
     )  # fmt: skip
     assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
     with precast.load(tmp_path / "out") as engine:

@@ -1,4 +1,4 @@
-"""The ``choose.sample`` graph: what may be drawn is what Hugging Face's warpers leave, and draws are fair."""
+"""The ``sample.multinomial`` graph: what may be drawn is what Hugging Face's warpers leave, and draws are fair."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.compiler.sampling.random import uniform
 from precast.compiler.sampling.multinomial import Sample
+from precast.compiler.sampling.random import uniform
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.sampling import make_plan, portable, some_of
-from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
 from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save
+from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
+from tests.support.sampling import make_plan, portable, some_of
 from tests.support.seq2seq_models import spread_t5
 
 DRAWS = 6000
@@ -156,7 +156,7 @@ def test_a_row_draws_the_same_whatever_stands_beside_it(
     together = draw(scores, calls[:count], seeds[:count], position=position)
     order = data.draw(st.permutations(range(count)))
     rows = data.draw(
-        st.lists(st.integers(0, LIMITS.max_rows - 1), min_size=count, max_size=count, unique=True)
+        st.lists(st.integers(0, LIMITS.max_num_seqs - 1), min_size=count, max_size=count, unique=True)
     )
     mixed = draw(
         scores[order], [calls[i] for i in order], [seeds[i] for i in order], position=position, rows=rows,

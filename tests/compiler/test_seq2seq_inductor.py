@@ -1,4 +1,4 @@
-"""``admit`` and ``decode`` through AOTInductor: pools are written in place, logits are HF's."""
+"""``encode_source`` and ``decode`` through AOTInductor: kv_cache are written in place, logits are HF's."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.artifacts.writer import file_info
-from precast.compiler.verify.generation_parity import logits_of
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
 from precast.compiler.options import Kernels
+from precast.compiler.verify.generation_parity import logits_of
 from precast.graphs.signature import Signature
 from precast.runtime.backends.inductor import InductorGraph
 from tests.support.models import assert_close, save
@@ -47,8 +47,8 @@ def test_steps_through_inductor(kernels: Kernels, prepack: bool, tmp_path: Path)
     checkpoint = save(model, tmp_path / "model")
     engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, kernels, prepack), kernels)
     sources = {0: [5, 6, 7], 1: [8], 2: list(range(10, 27))}
-    engine.admit({row: sources[row] for row in (0, 2)})
-    engine.admit({1: sources[1]})
+    engine.encode_sources({row: sources[row] for row in (0, 2)})
+    engine.encode_sources({1: sources[1]})
     target = [0, 9, 11, 9, 30]
     found: dict[int, list[torch.Tensor]] = {row: [] for row in sources}
     for token in target:

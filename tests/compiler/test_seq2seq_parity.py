@@ -1,4 +1,4 @@
-"""``admit`` and ``decode`` of every encoder-decoder family against Hugging Face, at every step."""
+"""``encode_source`` and ``decode`` of every encoder-decoder family against Hugging Face, at every step."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from transformers import (
     UMT5ForConditionalGeneration,
 )
 
-from precast.compiler.models.build import describe_model
-from precast.compiler.models.build_seq2seq import build_seq2seq
-from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
 from precast.compiler.families.registry import FAMILIES
+from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.models.build import describe_model
+from precast.compiler.models.build_seq2seq import build_seq2seq
 from precast.compiler.verify.generation_parity import logits_of
 from tests.support.models import assert_as_hf, assert_close, reference_answers, save
 from tests.support.seq2seq import ByHand, check_every_step
@@ -150,7 +150,7 @@ def test_copies_of_tied_tables_are_no_tables_of_their_own(tmp_path: Path) -> Non
     decoder = engine.built.spec.decoder
     assert decoder.shared_tokens and decoder.head.tied and not decoder.head.bias
     assert engine.built.dropped == ("encoder.version",)
-    engine.admit({0: [5, 6, 7]})
+    engine.encode_sources({0: [5, 6, 7]})
     assert_close([engine.step({0: 2})[0]], list(logits_of(model, [5, 6, 7], [2])))
 
 

@@ -13,7 +13,7 @@ import pytest
 import precast
 from precast.artifacts import host
 from precast.compiler import pipeline
-from precast.compiler.errors import NoGainError
+from precast.compiler.errors import SpeedCheckError
 from precast.compiler.verify.speed import (
     BUDGET,
     COUNTS,
@@ -23,7 +23,7 @@ from precast.compiler.verify.speed import (
     ask_encoder,
     ask_seq2seq,
     described,
-    measure_gain,
+    measure_speedup,
 )
 from tests.support.artifacts import TinyModels, tiny_checkpoint, tiny_config
 from tests.support.generating import t5
@@ -65,7 +65,9 @@ class Machine:
 
 def test_the_least_times_of_engines_in_turns_are_compared() -> None:
     machine = Machine({"bf16": 0.002, "int8": 0.0008})
-    found = measure_gain(machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock)
+    found = measure_speedup(
+        machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock
+    )
     assert found == pytest.approx({count: 2.5 for count in COUNTS})
     assert machine.opened == ["bf16", "int8"] * VISITS
     assert machine.now < 2 * VISITS * len(COUNTS) * (BUDGET + 1)
@@ -73,7 +75,7 @@ def test_the_least_times_of_engines_in_turns_are_compared() -> None:
 
 def test_an_answer_that_takes_long_is_measured_once_a_visit() -> None:
     machine = Machine({"bf16": 2 * BUDGET, "int8": BUDGET})
-    measure_gain(machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock)
+    measure_speedup(machine.opening("bf16"), machine.opening("int8"), machine.ask, clock=machine.clock)
     assert machine.calls == 2 * VISITS * len(COUNTS) * 2, "one call that warms up, one that counts"
 
 
@@ -81,7 +83,7 @@ def test_a_gain_is_told_and_no_gain_is_refused() -> None:
     assert "beside bf16" in described({1: 1.5, 32: 2.0}, "bf16")
     assert "0.90 times for 1 and 1.50 times for 32" in described({1: 0.9, 32: 1.5}, "bf16")
     for none in ({1: 1.0, 32: 1.0}, {1: 1.2, 32: 0.7}):
-        with pytest.raises(NoGainError, match="Leave quantize out, or keep .* --no-check-speed"):
+        with pytest.raises(SpeedCheckError, match="Leave quantize out, or keep .* --no-check-speed"):
             described(none, "fp32")
 
 
@@ -112,7 +114,7 @@ def test_an_artifact_of_eight_bits_is_kept_only_where_it_is_faster(
 
     def measured(gain: float) -> Callable[[Open, Open, Ask], dict[int, float]]:
         def measure(plain: Open, quantized: Open, ask: Ask) -> dict[int, float]:
-            assert min(measure_gain(watched(plain), watched(quantized), ask).values()) > 0
+            assert min(measure_speedup(watched(plain), watched(quantized), ask).values()) > 0
             return {1: gain}
 
         return measure
@@ -120,14 +122,14 @@ def test_an_artifact_of_eight_bits_is_kept_only_where_it_is_faster(
     def compiled(name: str) -> precast.Manifest:
         return precast.compile(checkpoint, tmp_path / "out" / name, quantize="int8", max_tokens=256)
 
-    monkeypatch.setattr(pipeline, "measure_gain", measured(1.25))
+    monkeypatch.setattr(pipeline, "measure_speedup", measured(1.25))
     manifest = compiled("faster")
     assert asked == [None, "int8"] * VISITS
     assert any("1.25 times for 1" in note for note in manifest.notes) and manifest.parity is not None
     with precast.load(tmp_path / "out" / "faster") as engine:
         assert engine.manifest == manifest and len(engine.encode([[5, 6]])) == 1
 
-    monkeypatch.setattr(pipeline, "measure_gain", measured(0.75))
-    with pytest.raises(NoGainError, match="0.75 times for 1; nothing was written"):
+    monkeypatch.setattr(pipeline, "measure_speedup", measured(0.75))
+    with pytest.raises(SpeedCheckError, match="0.75 times for 1; nothing was written"):
         compiled("slower")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["faster"]

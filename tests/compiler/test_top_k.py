@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from precast.compiler.sampling.top_k import best_continuations, best_tokens
 from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.top_k import best_continuations, best_tokens
 
 VOCABS = st.sampled_from((1, 2, 5, 63, 64, 65, 127, 128, 300))
 

@@ -12,8 +12,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import BertConfig, BertModel
 
-from precast.compiler.models.build import BuiltModel
 from precast.compiler.errors import CompileError, UnsetParameterError, UnusedWeightError, WeightValueError
+from precast.compiler.models.build import BuiltModel
 from tests.support.artifacts import tiny_config
 from tests.support.models import build, save
 

@@ -1,4 +1,4 @@
-"""What ``admit`` and ``decode`` take and give."""
+"""What ``encode_source`` and ``decode`` take and give."""
 
 from __future__ import annotations
 
@@ -6,42 +6,42 @@ import pytest
 
 from precast.graphs.errors import LimitsError
 from precast.graphs.seq2seq import (
-    MAX_PLACES,
+    MAX_SLOTS,
     GenerateLimits,
-    PoolShape,
-    admit_signature,
+    KVCacheShape,
     decode_signature,
+    encode_source_signature,
 )
 
-LIMITS = GenerateLimits(max_source_length=8, max_target_length=12, max_tokens=32, max_batch=4, max_rows=6)
-POOL = PoolShape(layers=2, heads=3, head_dim=5, dtype="bfloat16")
+LIMITS = GenerateLimits(max_source_length=8, max_target_length=12, max_tokens=32, max_batch=4, max_num_seqs=6)
+POOL = KVCacheShape(layers=2, heads=3, head_dim=5, dtype="bfloat16")
 
 
 def test_admit_writes_the_cross_pools() -> None:
-    signature = admit_signature(LIMITS, POOL, 16, device="cpu")
+    signature = encode_source_signature(LIMITS, POOL, 16, device="cpu")
     names = ["cross_key_0", "cross_value_0", "cross_key_1", "cross_value_1"]
     assert [buffer.name for buffer in signature.inputs][-4:] == names == list(signature.written)
-    sizes = {"tokens": 9, "sequences": 3, "length": 4, "cross_pool": 50}
+    sizes = {"tokens": 9, "sequences": 3, "length": 4, "cross_cache": 50}
     shapes = {buffer.name: buffer.sizes(sizes) for buffer in signature.inputs}
-    assert shapes["cross_places"] == (9,) and shapes["cross_key_1"] == (50, 3, 5)
+    assert shapes["cross_slots"] == (9,) and shapes["cross_key_1"] == (50, 3, 5)
     assert signature.outputs[0].sizes(sizes) == (9, 16)
 
 
 def test_decode_reads_both_pools_and_writes_its_own() -> None:
     signature = decode_signature(LIMITS, POOL, POOL, 47, device="cpu")
     assert signature.written == ("self_key_0", "self_value_0", "self_key_1", "self_value_1")
-    sizes = {"rows": 2, "self_pool": 7, "cross_pool": 9, "self_length": 3, "source_length": 4}
+    sizes = {"num_seqs": 2, "self_cache": 7, "cross_cache": 9, "self_length": 3, "source_length": 4}
     shapes = {buffer.name: buffer.sizes(sizes) for buffer in signature.inputs}
-    assert shapes["rows"] == (2,) and shapes["tokens"] == (6,) and shapes["ancestry"] == (6, 12)
-    assert shapes["cross_places"] == (6, 8) and shapes["self_value_0"] == (7, 3, 5)
+    assert shapes["seq_ids"] == (2,) and shapes["tokens"] == (6,) and shapes["kv_slots"] == (6, 12)
+    assert shapes["cross_slots"] == (6, 8) and shapes["self_value_0"] == (7, 3, 5)
     assert signature.outputs[0].sizes(sizes) == (2, 47)
 
 
 def test_on_cuda_no_size_says_how_far_to_read() -> None:
-    admit = admit_signature(LIMITS, POOL, 16, device="cuda")
+    encode_source = encode_source_signature(LIMITS, POOL, 16, device="cuda")
     decode = decode_signature(LIMITS, POOL, POOL, 47, device="cuda")
-    assert [axis.name for axis in admit.axes] == ["tokens", "sequences", "cross_pool"]
-    assert [axis.name for axis in decode.axes] == ["rows", "self_pool", "cross_pool"]
+    assert [axis.name for axis in encode_source.axes] == ["tokens", "sequences", "cross_kv"]
+    assert [axis.name for axis in decode.axes] == ["num_seqs", "self_cache", "cross_cache"]
 
 
 @pytest.mark.parametrize(
@@ -53,5 +53,5 @@ def test_limits_that_cannot_be_are_refused(values: tuple[int, ...]) -> None:
 
 
 def test_places_are_32_bit_numbers() -> None:
-    signature = admit_signature(LIMITS, POOL, 16, device="cpu")
-    assert signature.axis("cross_pool").maximum == MAX_PLACES < 1 << 31
+    signature = encode_source_signature(LIMITS, POOL, 16, device="cpu")
+    assert signature.axis("cross_kv").maximum == MAX_SLOTS < 1 << 31

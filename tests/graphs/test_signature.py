@@ -179,4 +179,4 @@ def test_limits_that_nobody_can_serve(limits: tuple[int, int, int]) -> None:
 
 
 def test_the_largest_limits_that_may_be_asked_for() -> None:
-    assert Limits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).ladder("cpu").top == MAX_TOKENS
+    assert Limits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).buckets("cpu").top == MAX_TOKENS

@@ -23,12 +23,12 @@ from torch import Tensor
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from precast.compiler.kernels.triton import decode_attention, few_rows, packed_attention, project, segment_pool
+from precast.compiler.kernels.triton import cross_kv, decode_attention, layers, packed_attention, segment_pool
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 POINTERS = {torch.int32: "*i32"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}
 TOKENS, SEQUENCES, HEADS, KV_HEADS, REACH = 8197, 33, 12, 4, 128
-ROWS, STATE, PLACES = 33, 64, 8192
+NUM_SEQS, STATE, PLACES = 33, 64, 8192
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
@@ -49,32 +49,32 @@ def launch_pool(dtype: str, maximum: bool, weighted: bool) -> None:
 
 
 def launch_decode_self(dtype: str, head_dim: int, biased: bool, splits: int) -> None:
-    query, key, value = meta(ROWS, 3, HEADS, head_dim, dtype=DTYPES[dtype]).unbind(1)
+    query, key, value = meta(NUM_SEQS, 3, HEADS, head_dim, dtype=DTYPES[dtype]).unbind(1)
     keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
     bias = meta(HEADS, 2 * REACH + 1, dtype=torch.float32) if biased else None
     decode_attention.launch_self_attention(
-        query, key, value, keys, values, meta(STATE, 512), meta(ROWS), meta(STATE), bias, 0.125, splits
+        query, key, value, keys, values, meta(STATE, 512), meta(NUM_SEQS), meta(STATE), bias, 0.125, splits
     )
 
 
 def launch_decode_cross(dtype: str, head_dim: int, splits: int) -> None:
-    query = meta(ROWS, HEADS, head_dim, dtype=DTYPES[dtype])
+    query = meta(NUM_SEQS, HEADS, head_dim, dtype=DTYPES[dtype])
     keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
     decode_attention.launch_cross_attention(
-        query, keys, values, meta(STATE, 512), meta(ROWS), meta(STATE), 0.125, splits
+        query, keys, values, meta(STATE, 512), meta(NUM_SEQS), meta(STATE), 0.125, splits
     )
 
 
 def launch_few_rows(dtype: str, columns: int, biased: bool) -> None:
     x, weight = meta(3, 1024, dtype=DTYPES[dtype]), meta(columns, 1024, dtype=DTYPES[dtype])
-    few_rows.launch_few_rows(x, weight, meta(columns, dtype=DTYPES[dtype]) if biased else None)
+    layers.launch_few_rows(x, weight, meta(columns, dtype=DTYPES[dtype]) if biased else None)
 
 
 def launch_project(dtype: str, biased: bool) -> None:
     hidden, weight = meta(TOKENS, 1024, dtype=DTYPES[dtype]), meta(2 * 768, 1024, dtype=DTYPES[dtype])
     keys, values = (meta(PLACES, HEADS, 64, dtype=DTYPES[dtype]) for _ in range(2))
     bias = meta(2 * 768, dtype=DTYPES[dtype]) if biased else None
-    project.launch_project(hidden, weight, bias, keys, values, meta(TOKENS))
+    cross_kv.launch_project(hidden, weight, bias, keys, values, meta(TOKENS))
 
 
 LAUNCHES: dict[str, Callable[..., None]] = {
@@ -98,7 +98,7 @@ def recorded(kernel: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, An
         launches.append((function, arguments, constants))
 
     with ExitStack() as patches:
-        for module in (packed_attention, segment_pool, decode_attention, few_rows, project):
+        for module in (packed_attention, segment_pool, decode_attention, layers, cross_kv):
             patches.enter_context(patch.object(module, "launch", record))
         LAUNCHES[kernel["name"]](**kernel["arguments"])
     return launches[kernel.get("launch", 0)]

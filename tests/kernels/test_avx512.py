@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precast.artifacts import host
-from precast.compiler.kernels.avx512 import attention, linear, linear_int8, norm, normalizer, step_attention
+from precast.compiler.kernels.avx512 import decode, linear, linear_int8, log_softmax, norm, packed
 from precast.compiler.kernels.avx512.linear import from_panels, to_panels
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
@@ -209,7 +209,7 @@ def test_norm(
 def attention_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     forms = list(product(DTYPES, (False, True)))
     return forms, Library(
-        attention.ATTENTION,
+        packed.ATTENTION,
         [
             Form({"query": dtype, "key": dtype, "value": dtype, "cu_seqlens": torch.int32,
                   "bias": torch.float32 if bias else None, "out": dtype}, {"scale": 0.25})
@@ -251,7 +251,7 @@ def test_attention(
     out = torch.full((tokens, heads * head_dim), float("nan"), dtype=dtype)
     tensors = {"query": query, "key": key, "value": value, "cu_seqlens": offsets, "bias": bias, "out": out}
     library.run(form, tensors, threads, left=window[0], right=window[1])
-    assert_near(out, attention.sequence_attention(query, key, value, offsets, bias, *window, 0.25))
+    assert_near(out, packed.sequence_attention(query, key, value, offsets, bias, *window, 0.25))
 
 
 @cache
@@ -259,7 +259,7 @@ def pool_library() -> tuple[list[tuple[torch.dtype, bool, bool]], Library]:
     forms = [(dtype, largest, weight) for dtype in DTYPES for largest, weight in ((0, 0), (0, 1), (1, 0))]
     named = [(dtype, bool(largest), bool(weight)) for dtype, largest, weight in forms]
     return named, Library(
-        attention.POOL,
+        packed.POOL,
         [
             Form({"rows": dtype, "begin": torch.int64, "end": torch.int64,
                   "weight": torch.float32 if weight else None, "out": torch.float32}, {"largest": largest})
@@ -285,15 +285,15 @@ def test_pool(lengths: list[int], size: int, form: int, threads: int) -> None:
     weight = torch.rand(len(rows)) if has_weight else None
     out = torch.full((len(lengths), size), float("nan"))
     library.run(form, {"rows": rows, "begin": begin, "end": ends, "weight": weight, "out": out}, threads)
-    assert_near(out, attention.sequence_pool(rows, begin, ends, weight, largest))
+    assert_near(out, packed.sequence_pool(rows, begin, ends, weight, largest))
 
 
 @cache
 def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     forms = list(product(DTYPES, (False, True)))
-    whole = dict.fromkeys(("places", "rows", "counts"), torch.int32)
+    whole = dict.fromkeys(("slots", "rows", "counts"), torch.int32)
     return forms, Library(
-        step_attention.STEP_ATTENTION,
+        decode.DECODE_ATTENTION,
         [
             Form({"query": dtype, "keys": dtype, "values": dtype, **whole,
                   "bias": torch.float32 if bias else None, "out": dtype}, {"scale": 0.25})
@@ -313,7 +313,7 @@ def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     form=st.integers(0, 3),
     threads=st.sampled_from([1, 2]),
 )
-def test_step_attention(
+def test_decode_attention(
     counts: list[int], heads: int, head_dim: int, more: int, repeated: int, form: int, threads: int
 ) -> None:
     torch.manual_seed(heads)
@@ -323,24 +323,24 @@ def test_step_attention(
     query = torch.randn(len(counts) + repeated, 3, heads, head_dim).to(dtype)[:, 1]
     query[len(counts) :] = query[len(counts) - 1]
     pool = torch.randn(2, known * longest, heads, head_dim).to(dtype)
-    places = torch.randperm(known * longest).to(torch.int32).view(known, longest)
+    slots = torch.randperm(known * longest).to(torch.int32).view(known, longest)
     rows = torch.randperm(known)[: len(counts)].to(torch.int32)
     seen = torch.zeros(known, dtype=torch.int32)
     seen[rows.long()] = torch.tensor(counts, dtype=torch.int32)
     rows = torch.cat([rows, rows[-1:].expand(repeated)])  # as a step is filled up
     bias = torch.randn(heads, 7) if has_bias else None
     out = torch.full((len(rows), heads * head_dim), float("nan"), dtype=dtype)
-    tensors = {"query": query, "keys": pool[0], "values": pool[1], "places": places, "rows": rows,
+    tensors = {"query": query, "keys": pool[0], "values": pool[1], "slots": slots, "rows": rows,
                "counts": seen, "bias": bias, "out": out}  # fmt: skip
     library.run(form, tensors, threads, more=more)
-    expected = step_attention.step_attention(query, pool[0], pool[1], places, rows, seen, bias, more, 0.25)
+    expected = decode.decode_attention(query, pool[0], pool[1], slots, rows, seen, bias, more, 0.25)
     assert_near(out, expected)
 
 
 @cache
 def normalizer_library() -> Library:
     dtypes = {"scores": torch.float32, "rows": torch.int64, "wanted": torch.bool, "out": torch.float32}
-    return Library(normalizer.NORMALIZERS, [Form(dtypes)])
+    return Library(log_softmax.LOG_SOFTMAX_TERMS, [Form(dtypes)])
 
 
 SPECIAL = st.sampled_from([0.0, 1.0, -math.inf, math.inf, math.nan])
@@ -364,7 +364,7 @@ def test_normalizers(
     rows, asked = torch.randint(5, (len(wanted),)), torch.tensor(wanted)
     out = torch.full((2, len(wanted)), float("nan"))
     normalizer_library().run(0, {"scores": scores, "rows": rows, "wanted": asked, "out": out}, threads)
-    expected = normalizer.normalizers(scores, rows, asked)
+    expected = log_softmax.log_softmax_terms(scores, rows, asked)
     torch.testing.assert_close(out[1], expected[1], rtol=1e-5, atol=5e-6, equal_nan=True)
     finite = ~expected[1].isnan()  # otherwise nothing is asked of the largest
     assert torch.equal(out[0, finite], expected[0, finite])

@@ -25,19 +25,19 @@ SPLITS = st.sampled_from([1, 2, 8])
 
 @dataclass(frozen=True)
 class Drawn:
-    """Rows of state, those of them that step, and pools in which all that no row sees is NaN."""
+    """Rows of state, those of them that step, and kv_cache in which all that no row sees is NaN."""
 
     rows: Tensor
     lengths: Tensor
-    places: Tensor
+    slots: Tensor
     query: Tensor
-    key_pool: Tensor
-    value_pool: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
 
 
 @st.composite
 def steps(draw: st.DrawFn, least: int) -> Drawn:
-    """Keys of each row: ``least`` to ``LONGEST``; some rows share the places of their first keys."""
+    """Keys of each row: ``least`` to ``LONGEST``; some rows share the slots of their first keys."""
     count = draw(st.integers(1, 20))
     lengths = draw(
         st.lists(
@@ -50,24 +50,24 @@ def steps(draw: st.DrawFn, least: int) -> Drawn:
     dtype = draw(st.sampled_from([torch.float32, torch.float16]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
     dealt = (torch.randperm(count * LONGEST, generator=generator) + 1).view(count, LONGEST)
-    places = dealt.clone()
+    slots = dealt.clone()
     for row, parent in enumerate(parents):
         shared = min(lengths[row], lengths[parent]) - 1
         if shared > 0:
-            places[row, :shared] = places[parent, :shared]
-    pools = torch.full((2, count * LONGEST + 1, heads, head_dim), torch.nan)
+            slots[row, :shared] = slots[parent, :shared]
+    kv_cache = torch.full((2, count * LONGEST + 1, heads, head_dim), torch.nan)
     for row, length in enumerate(lengths):
         size = (2, length, heads, head_dim)
-        pools[:, places[row, :length]] = torch.randn(size, generator=generator)
+        kv_cache[:, slots[row, :length]] = torch.randn(size, generator=generator)
     query = torch.randn(len(rows), heads, head_dim, generator=generator)
-    key_pool, value_pool = pools.to(dtype)
+    key_cache, value_cache = kv_cache.to(dtype)
     return Drawn(
         torch.tensor(rows, dtype=torch.int32),
         torch.tensor(lengths, dtype=torch.int32),
-        places.int(),
+        slots.int(),
         query.to(dtype),
-        key_pool,
-        value_pool,
+        key_cache,
+        value_cache,
     )
 
 
@@ -93,19 +93,19 @@ def test_self_attention_writes_its_token_and_sees_its_past(
         if reach is None
         else torch.randn(heads, 2 * reach + 1, generator=torch.Generator().manual_seed(0))
     )
-    own = drawn.places.gather(1, drawn.lengths[:, None].long() - 1)[:, 0][drawn.rows.long()].long()
-    # A view of one projection, as the model gives it; the pools have never seen the rows' own tokens.
-    fused = torch.stack((drawn.query, drawn.key_pool[own], drawn.value_pool[own]), dim=1)
+    own = drawn.slots.gather(1, drawn.lengths[:, None].long() - 1)[:, 0][drawn.rows.long()].long()
+    # A view of one projection, as the model gives it; the kv_cache have never seen the rows' own tokens.
+    fused = torch.stack((drawn.query, drawn.key_cache[own], drawn.value_cache[own]), dim=1)
     query, key, value = fused.unbind(1)
-    key_pool, value_pool = drawn.key_pool.clone(), drawn.value_pool.clone()
-    key_pool[own] = value_pool[own] = torch.nan
+    key_cache, value_cache = drawn.key_cache.clone(), drawn.value_cache.clone()
+    key_cache[own] = value_cache[own] = torch.nan
     found = decode_self_attention(
         query,
         key,
         value,
-        key_pool,
-        value_pool,
-        drawn.places,
+        key_cache,
+        value_cache,
+        drawn.slots,
         drawn.rows,
         drawn.lengths - 1,
         bias,
@@ -113,24 +113,24 @@ def test_self_attention_writes_its_token_and_sees_its_past(
         splits,
     )
     expected = decode_attention_reference(
-        drawn.query, drawn.key_pool, drawn.value_pool, drawn.places, drawn.rows, drawn.lengths, bias, scale
+        drawn.query, drawn.key_cache, drawn.value_cache, drawn.slots, drawn.rows, drawn.lengths, bias, scale
     )
     assert_close(found, expected)
-    torch.testing.assert_close(key_pool, drawn.key_pool, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(value_pool, drawn.value_pool, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(key_cache, drawn.key_cache, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(value_cache, drawn.value_cache, rtol=0, atol=0, equal_nan=True)
 
 
 @settings(max_examples=60, deadline=None)
 @given(drawn=steps(least=0), splits=SPLITS, scale=st.sampled_from([1.0, 0.125]))
 def test_cross_attention(drawn: Drawn, splits: int, scale: float) -> None:
     # Each row its own source, whose first place is no one else's.
-    places = drawn.places.clone()
-    key_pool, value_pool = drawn.key_pool.clone(), drawn.value_pool.clone()
-    fresh = torch.arange(len(places)) + len(key_pool)
-    key_pool = torch.cat((key_pool, key_pool[places[:, 0].long()]))
-    value_pool = torch.cat((value_pool, value_pool[places[:, 0].long()]))
-    places[:, 0] = fresh
-    arguments = (drawn.query, key_pool, value_pool, places, drawn.rows, drawn.lengths)
+    slots = drawn.slots.clone()
+    key_cache, value_cache = drawn.key_cache.clone(), drawn.value_cache.clone()
+    fresh = torch.arange(len(slots)) + len(key_cache)
+    key_cache = torch.cat((key_cache, key_cache[slots[:, 0].long()]))
+    value_cache = torch.cat((value_cache, value_cache[slots[:, 0].long()]))
+    slots[:, 0] = fresh
+    arguments = (drawn.query, key_cache, value_cache, slots, drawn.rows, drawn.lengths)
     found = decode_cross_attention(*arguments, scale, splits)
     assert_close(found, decode_attention_reference(*arguments, None, scale))
 
@@ -148,22 +148,24 @@ def test_beams_of_a_request_share_their_source(
     """Also over the edge of what one program takes, and where a row stands a second time at the end."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 90, (len(beams),), generator=generator)
-    places = torch.arange(len(beams) * 90, dtype=torch.int32).view(len(beams), 90)
+    slots = torch.arange(len(beams) * 90, dtype=torch.int32).view(len(beams), 90)
     request = torch.repeat_interleave(torch.arange(len(beams)), torch.tensor(beams))
-    pools = torch.randn(2, len(beams) * 90, 2, 20, generator=generator).to(dtype)
+    kv_cache = torch.randn(2, len(beams) * 90, 2, 20, generator=generator).to(dtype)
     rows = torch.cat((torch.arange(len(request)), torch.tensor([0]))).int()
     query = torch.randn(len(rows), 2, 20, generator=generator).to(dtype)
-    arguments = (query, pools[0], pools[1], places[request], rows, lengths[request].int())
+    arguments = (query, kv_cache[0], kv_cache[1], slots[request], rows, lengths[request].int())
     found = decode_cross_attention(*arguments, 0.3, splits)
     assert_close(found, decode_attention_reference(*arguments, None, 0.3))
 
 
 def test_a_row_that_stands_twice_gets_the_same_answer_twice() -> None:
     query = torch.randn(1, 2, 16).expand(3, -1, -1).contiguous()
-    pools = torch.randn(2, 50, 2, 16)
-    places, rows = torch.arange(1, 41, dtype=torch.int32)[None], torch.zeros(3, dtype=torch.int32)
+    kv_cache = torch.randn(2, 50, 2, 16)
+    slots, rows = torch.arange(1, 41, dtype=torch.int32)[None], torch.zeros(3, dtype=torch.int32)
     positions = torch.tensor([20], dtype=torch.int32)
-    found = decode_self_attention(query, query, query, *pools.clone(), places, rows, positions, None, 1.0, 1)
+    found = decode_self_attention(
+        query, query, query, *kv_cache.clone(), slots, rows, positions, None, 1.0, 1
+    )
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
@@ -176,12 +178,12 @@ def test_parts_are_a_power_of_two_and_never_too_many(rows: int, heads: int, long
 
 def good() -> dict[str, Any]:
     rows = torch.zeros(2, dtype=torch.int32)
-    query, pool = torch.zeros(2, 2, 16), torch.zeros(9, 2, 16)
+    query, cache = torch.zeros(2, 2, 16), torch.zeros(9, 2, 16)
     return {
         "query": query,
-        "key_pool": pool,
-        "value_pool": pool.clone(),
-        "places": torch.ones(1, 8, dtype=torch.int32),
+        "key_cache": cache,
+        "value_cache": cache.clone(),
+        "slots": torch.ones(1, 8, dtype=torch.int32),
         "rows": rows,
         "lengths": torch.ones(1, dtype=torch.int32),
         "scale": 1.0,
@@ -194,8 +196,8 @@ def good() -> dict[str, Any]:
     [
         ("query", torch.zeros(2, 2, 16, dtype=torch.float64), "share one of"),
         ("query", torch.zeros(2, 16, 2).transpose(1, 2), "side by side"),
-        ("key_pool", torch.zeros(9, 3, 16), "do not fit"),
-        ("key_pool", torch.zeros(9, 16, 2).transpose(1, 2), "contiguous"),
+        ("key_cache", torch.zeros(9, 3, 16), "do not fit"),
+        ("key_cache", torch.zeros(9, 16, 2).transpose(1, 2), "contiguous"),
         ("rows", torch.zeros(2, dtype=torch.int64), "int32"),
         ("rows", torch.zeros(3, dtype=torch.int32), "a row for each query"),
     ],

@@ -8,13 +8,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from precast.compiler.kernels.triton.cross_kv import project_cross_kv, project_reference
 from precast.compiler.kernels.triton.layers import (
     MOST_COLUMNS,
     few_rows_linear,
     few_rows_reference,
     with_few_rows,
 )
-from precast.compiler.kernels.triton.cross_kv import project_into_pools, project_reference
 from precast.compiler.models.layers import ResidualLinear
 
 DTYPES_HERE = st.sampled_from([torch.float32, torch.float16])
@@ -60,7 +60,7 @@ def test_keys_and_values_come_to_their_places(
     pools = torch.full((2, 2 * tokens + 1, heads, head_dim), torch.nan).to(dtype)
     expected = pools.clone()
     given_bias = bias if biased else None
-    project_into_pools(hidden, weight, given_bias, pools[0], pools[1], places)
+    project_cross_kv(hidden, weight, given_bias, pools[0], pools[1], places)
     project_reference(hidden, weight, given_bias, expected[0], expected[1], places)
     assert_close(pools, expected)
 

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from precast.runtime.backends import allocator
+from precast.runtime.cpu import allocator
 from precast.runtime.cpu.allocator import keep_freed_memory
 
 PROGRAM = """

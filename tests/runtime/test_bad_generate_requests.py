@@ -17,18 +17,18 @@ import precast
 from precast.graphs.errors import PrecastError
 from precast.runtime.errors import (
     EmptyInputError,
+    InferenceError,
     InputError,
     InputTooLongError,
     InputTypeError,
     OptionError,
     ProcessorError,
-    RuntimeFault,
     TokenIdError,
     TokenizationError,
 )
-from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.engine import Seq2Seq
-from tests.support.generating import ROWS, SOURCE, TARGET, Generating, t5
+from precast.runtime.generation.outputs import GenerateOutput
+from tests.support.generating import NUM_SEQS, SOURCE, TARGET, Generating, t5
 
 Draw = random.Random
 Probe = tuple[Any, dict[str, Any]]
@@ -56,7 +56,7 @@ def engine(made: Generating) -> Iterator[Seq2Seq]:
 class Bad:
     """A call that must meet an error of this type."""
 
-    error: type[RuntimeFault]
+    error: type[InferenceError]
     value: Any = "the cat"
     options: dict[str, Any] = field(default_factory=dict)
 
@@ -107,8 +107,8 @@ NAMES = (
 
 
 def of_wrong_options(draw: Draw, vocab: int) -> Bad:
-    choices: tuple[tuple[dict[str, Any], type[RuntimeFault]], ...] = (
-        ({"num_beams": draw.choice([0, -1, 1.5, "2", True, 10**30, ROWS + 1])}, OptionError),
+    choices: tuple[tuple[dict[str, Any], type[InferenceError]], ...] = (
+        ({"num_beams": draw.choice([0, -1, 1.5, "2", True, 10**30, NUM_SEQS + 1])}, OptionError),
         ({"max_length": draw.choice([0, 1, -3, 2.0, "9", TARGET + 1, 10**400])}, OptionError),
         ({"max_new_tokens": draw.choice([0, -1, TARGET, 10**30])}, OptionError),
         (
@@ -121,7 +121,7 @@ def of_wrong_options(draw: Draw, vocab: int) -> Bad:
         ({"do_sample": True, "top_p": draw.choice([-0.1, float("nan"), "1"])}, OptionError),
         ({"do_sample": True, "seed": draw.choice([-1, 2**63, 1.5, "1"])}, OptionError),
         ({"do_sample": True, "num_beams": 2}, OptionError),
-        ({"num_return_sequences": draw.choice([2, 0, 10**30, ROWS + 1])}, OptionError),
+        ({"num_return_sequences": draw.choice([2, 0, 10**30, NUM_SEQS + 1])}, OptionError),
         ({"eos_token_id": draw.choice([-1, vocab, [vocab], "1", list(range(90))])}, OptionError),
         ({"bad_words_ids": draw.choice([[[vocab]], [[-1]], 5, [5], "ab"])}, OptionError),
         ({"guidance_scale": 2.0}, OptionError),
@@ -154,17 +154,17 @@ class Session:
         self.engine, self.draw = engine, random.Random(seed)
         self.vocab = engine._preparation._info.vocab_size
         self.calls = 0
-        self.before = self.probe()
+        self.before = self.warmup()
 
     def fire(self, calls: int) -> None:
         while self.calls < calls:
             self.calls += 1
             self.draw.choice((self.bad, self.bad, self.odd, self.mixed))()
             if self.calls % 50 == 0:
-                assert self.probe() == self.before
-        assert self.probe() == self.before
+                assert self.warmup() == self.before
+        assert self.warmup() == self.before
 
-    def probe(self) -> list[list[list[int]]]:
+    def warmup(self) -> list[list[list[int]]]:
         """What good requests get, made one after the other."""
         answers = [self.engine.generate([value], **options)[0] for value, options in PROBES]
         return [[one.token_ids.tolist() for one in answer.sequences] for answer in answers]
@@ -184,7 +184,7 @@ class Session:
         options = {name: self.draw.choice(ODD) for name in names}
         try:
             answer = self.call("the cat", options)
-        except RuntimeFault as error:
+        except InferenceError as error:
             assert 10 < len(str(error)) < 2000, str(error)
         except Exception as error:
             raise AssertionError(f"{options!r:.300} gives {error!r}") from error
@@ -224,7 +224,12 @@ class Session:
 def test_two_thousand_calls(engine: Seq2Seq) -> None:
     Session(engine, 1).fire(2000)
     stats = engine.stats()
-    assert (stats.rows_used, stats.self_pages_used, stats.cross_pages_used, stats.waiting) == (0, 0, 0, 0)
+    assert (stats.num_seqs_used, stats.self_blocks_used, stats.cross_blocks_used, stats.waiting) == (
+        0,
+        0,
+        0,
+        0,
+    )
 
 
 def test_many_threads_at_once(engine: Seq2Seq) -> None:
@@ -284,14 +289,14 @@ def test_timeouts_that_are_no_number(timeout: Any, engine: Seq2Seq) -> None:
 
 
 def test_options_of_loading(made: Generating) -> None:
-    names = ("kv_cache_bytes", "admit_tokens", "patience", "steps_per_look")
+    names = ("kv_cache_bytes", "source_batch_tokens", "max_batch_delay_steps", "steps_per_sync")
     wrong: list[Any] = [-1, 1.5, "1", True, [], float("nan")]
     for name in names:
         for value in wrong:
             with pytest.raises(OptionError, match=name):
                 precast.load(made.artifact, **{name: value})
     for value in (0.0, 1.0, -0.5, 2, "1", float("nan")):
-        with pytest.raises(OptionError, match="cross_fraction"):
-            precast.load(made.artifact, cross_fraction=value)  # type: ignore[arg-type]
+        with pytest.raises(OptionError, match="cross_kv_fraction"):
+            precast.load(made.artifact, cross_kv_fraction=value)  # type: ignore[arg-type]
     with pytest.raises(OptionError, match="needs .* bytes"):
         precast.load(made.artifact, kv_cache_bytes=100)

@@ -163,15 +163,15 @@ class Session:
         self.draw = draw
         self.alone: dict[str, np.ndarray] = {}
         self.requests = 0
-        self.start = [numbers(engine.encode(probe)) for probe in PROBES]
+        self.start = [numbers(engine.encode(warmup)) for warmup in PROBES]
 
     def fire(self, requests: int, *, alone: bool = True) -> None:
         """Send ``requests``; ``alone`` says that nobody else asks, so that batches repeat exactly."""
         shapes = (self.one_bad, self.one_bad, self.many, self.many, self.raised, self.submitted)
         while self.requests < requests:
             self.draw.choice(shapes)()
-        for probe, before in zip(PROBES, self.start, strict=True):
-            after = numbers(self.engine.encode(probe))
+        for warmup, before in zip(PROBES, self.start, strict=True):
+            after = numbers(self.engine.encode(warmup))
             np.testing.assert_array_equal(after, before) if alone else assert_same(after, before)
 
     def one_bad(self) -> None:

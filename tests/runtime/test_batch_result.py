@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precast.runtime.encoder.batch_result import Answer, Answers
+from precast.runtime.encoder.batch_result import Answer, BatchResult
 from precast.runtime.errors import GraphError
 from precast.runtime.io.outputs import EncoderOutput
 
@@ -21,7 +21,7 @@ def answer_to(place: int) -> Answer:
 
 @given(order=st.integers(0, 12).flatmap(lambda count: st.permutations(range(count))))
 def test_answers_come_in_any_order_and_from_any_thread(order: list[int]) -> None:
-    answers, wanted = Answers(len(order)), [answer_to(place) for place in range(len(order))]
+    answers, wanted = BatchResult(len(order)), [answer_to(place) for place in range(len(order))]
 
     def give(place: int) -> None:
         promise, answer = answers.promise(place), wanted[place]
@@ -39,7 +39,7 @@ def test_answers_come_in_any_order_and_from_any_thread(order: list[int]) -> None
 
 
 def test_nothing_is_complete_before_the_last_answer() -> None:
-    answers = Answers(2)
+    answers = BatchResult(2)
     answers.set(1, answer_to(1))
     assert not answers.complete.done()
     answers.set(0, answer_to(0))
@@ -47,7 +47,7 @@ def test_nothing_is_complete_before_the_last_answer() -> None:
 
 
 def test_a_call_that_is_given_up_takes_answers_and_wants_none() -> None:
-    answers = Answers(2)
+    answers = BatchResult(2)
     running, waiting = answers.promise(0), answers.promise(1)
     assert running.set_running_or_notify_cancel()
     assert answers.complete.cancel()
@@ -57,8 +57,8 @@ def test_a_call_that_is_given_up_takes_answers_and_wants_none() -> None:
 
 
 def test_a_complete_call_cannot_be_given_up() -> None:
-    answers = Answers(1)
+    answers = BatchResult(1)
     answers.set(0, answer_to(0))
     assert not answers.complete.cancel()
     with pytest.raises(TimeoutError):
-        Answers(1).complete.result(0)
+        BatchResult(1).complete.result(0)

@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.graphs.encode import SEQUENCES, TOKENS, Task, encode_output
-from precast.runtime.errors import DeviceFailedError
-from precast.runtime.encoder.packing import fill
 from precast.runtime.cuda.replay import CapturedReplay
-from precast.runtime.replay import Pending
+from precast.runtime.encoder.packing import fill
+from precast.runtime.errors import DeviceFailedError
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import Pending
 from tests.support.artifacts import TASKS
 from tests.support.fake_device import FakeDevice
-from tests.support.fake_encoder import LADDER, LIMITS, SIZE, expected, fake_replay, random_tokens, rows_of
+from tests.support.fake_encoder import BUCKETS, LIMITS, SIZE, expected, fake_replay, random_tokens, rows_of
 
 SETTINGS = settings(max_examples=150, deadline=None)
 SEEDS = st.integers(0, 2**32 - 1)
@@ -154,7 +154,7 @@ def test_buckets_that_can_be_met_are_captured_largest_first(
     assert len(replay.captures) == len({*buckets, 4}), "a bucket is captured once"
 
 
-def test_beyond_the_ladder_nothing_is_captured() -> None:
+def test_beyond_the_buckets_nothing_is_captured() -> None:
     device = FakeDevice()
     replay = fake_replay(device, upto=1)
     replay.prepare()
@@ -165,12 +165,12 @@ def test_beyond_the_ladder_nothing_is_captured() -> None:
     assert replay.captures == () and "replay" not in device.calls
 
 
-@pytest.mark.parametrize("tokens", range(1, LADDER[-1] + 1))
+@pytest.mark.parametrize("tokens", range(1, BUCKETS[-1] + 1))
 def test_a_bucket_has_room_for_as_many_inputs_as_tokens(tokens: int) -> None:
     replay = fake_replay(FakeDevice(), upto=1)
     replay.prepare()
     sizes = replay.buffers_for({TOKENS: tokens, SEQUENCES: 1}).sizes
-    bucket = min(size for size in LADDER if size >= tokens)
+    bucket = min(size for size in BUCKETS if size >= tokens)
     assert sizes == {TOKENS: bucket, SEQUENCES: min(bucket, LIMITS.max_batch)}
 
 

@@ -15,8 +15,8 @@ from transformers import MPNetConfig, MPNetModel
 import precast
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.runtime import Encoder
-from precast.runtime.encoder.packing import fill
 from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.encoder.packing import fill
 from precast.runtime.io.tokens import Tokens
 from tests.support.models import save
 from tests.support.strategies import batches
@@ -75,7 +75,7 @@ def test_at_every_bucket(
     replay = open_replay(artifact, engine.manifest)
     exact = fill(replay, [Tokens(np.asarray(ids, np.int32), None) for ids in batch]).sizes
     used = int(sum(map(len, batch)))
-    for bucket in engine.manifest.graphs["encode"].ladder.buckets:
+    for bucket in engine.manifest.graphs["encode"].buckets.sizes:
         if bucket < exact[TOKENS]:
             continue
         sizes = {TOKENS: bucket, SEQUENCES: 16, LENGTH: min(exact[LENGTH] + longer, 62)}

@@ -1,4 +1,4 @@
-"""Loading starts no team of OpenMP threads beside the one that the engine's thread will have."""
+"""Loading starts no threads of OpenMP threads beside the one that the engine's thread will have."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_of_a_generator_with_a_large_vocabulary(tmp_path: Path) -> None:
         checkpoint,
         artifact,
         backend="reference",
-        max_rows=128,
+        max_num_seqs=128,
         max_target_length=1024,
         max_length=1024,
         verify=False,

@@ -10,8 +10,8 @@ import pytest
 import precast
 from precast.artifacts.errors import ManifestError
 from precast.artifacts.manifest import CudaInfo, Manifest
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS, Limits, encode_output, encode_signature
-from precast.graphs.buckets import Ladder
 from precast.runtime.errors import OptionError
 from precast.runtime.graph_checks import check_encode_graph
 from precast.runtime.options import EngineOptions
@@ -21,14 +21,14 @@ LIMITS = Limits(8, 32, 4)
 """Those of the example."""
 
 
-def for_cuda(ladder: Ladder | None = None) -> Manifest:
+def for_cuda(buckets: Buckets | None = None) -> Manifest:
     """The example, as if it had been compiled for an H100."""
     manifest = example_manifest()
     signature = encode_signature(
         LIMITS, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
     )
     graph = manifest.graphs["encode"].model_copy(
-        update={"signature": signature, "ladder": ladder or LIMITS.ladder("cuda")}
+        update={"signature": signature, "buckets": buckets or LIMITS.buckets("cuda")}
     )
     cuda = CudaInfo(release="13.0", compute_capability=(9, 0))
     build = manifest.build.model_copy(update={"device": "cuda", "backend": "inductor", "cuda": cuda})
@@ -54,22 +54,24 @@ def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
 
 def test_tokens_of_a_batch() -> None:
     """On CUDA a batch fills the largest bucket; what is asked for is bounded by the artifact alone."""
-    low = for_cuda(Ladder(TOKENS, (8, 16)))
+    low = for_cuda(Buckets(TOKENS, (8, 16)))
     assert EngineOptions().batch_tokens_for(low) == 16
     assert EngineOptions(batch_tokens=20).batch_tokens_for(low) == 20
     assert EngineOptions(batch_tokens=1000).batch_tokens_for(low) == low.limits.max_tokens == 32
     assert EngineOptions().batch_tokens_for(example_manifest()) == 32
 
 
-def test_the_ladder_may_end_below_the_limits_on_cuda_alone() -> None:
+def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
     check_encode_graph(for_cuda(), LIMITS)
-    check_encode_graph(for_cuda(Ladder(TOKENS, (8, 16))), LIMITS)
-    for ladder in (Ladder(TOKENS, (8, 64)), Ladder("sequences", (2, 4))):
-        with pytest.raises(ManifestError, match="the ladder of graph encode ends at"):
-            check_encode_graph(for_cuda(ladder), LIMITS)
+    check_encode_graph(for_cuda(Buckets(TOKENS, (8, 16))), LIMITS)
+    for buckets in (Buckets(TOKENS, (8, 64)), Buckets("sequences", (2, 4))):
+        with pytest.raises(ManifestError, match="the buckets of graph encode ends at"):
+            check_encode_graph(for_cuda(buckets), LIMITS)
     manifest = example_manifest()
-    short = manifest.graphs["encode"].model_copy(update={"ladder": Ladder(TOKENS, (8, 16))})
-    with pytest.raises(ManifestError, match="the ladder of graph encode ends at 16 tokens, its limits at 32"):
+    short = manifest.graphs["encode"].model_copy(update={"buckets": Buckets(TOKENS, (8, 16))})
+    with pytest.raises(
+        ManifestError, match="the buckets of graph encode ends at 16 tokens, its limits at 32"
+    ):
         check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}), LIMITS)
 
 

@@ -8,11 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.graphs.encode import Limits, encode_output, encode_signature
-from precast.runtime.encoder.packing import cut, fill, fill_example
 from precast.runtime.cpu.replay import DirectReplay
-from precast.runtime.replay import HostBuffers
 from precast.runtime.cuda.layout import Layout
+from precast.runtime.encoder.packing import cut, fill, fill_example
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import HostBuffers
 
 LENGTHS = st.lists(st.integers(1, 50), max_size=40)
 

@@ -11,8 +11,8 @@ import torch
 
 import precast
 from precast.artifacts.writer import file_info
-from precast.runtime.replay import Graph
 from precast.runtime.backends.variants import VariantGraph
+from precast.runtime.replay import Graph
 from tests.attacks.spoil import edit
 from tests.support.artifacts import MAX_TOKENS, TinyModels
 

@@ -14,13 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.graphs.encode import Task, encode_output
-from precast.runtime.errors import DeviceFailedError, EngineClosedError, GraphError, RuntimeFault
-from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.cuda.replay import InFlight
-from precast.runtime.replay import HostBuffers
 from precast.runtime.cuda.streams import Slot
-from precast.runtime.io.tokens import Tokens
 from precast.runtime.encoder.worker import Request, Worker
+from precast.runtime.errors import DeviceFailedError, EngineClosedError, GraphError, InferenceError
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import HostBuffers
 from tests.support.artifacts import TASKS
 from tests.support.fake_device import FakeDevice
 from tests.support.fake_encoder import LIMITS, SIZE, expected, fake_replay, random_tokens
@@ -56,7 +56,7 @@ class Gate:
 def start(device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 40, upto: int = 1000) -> Worker:
     replay = fake_replay(device, task, batch_tokens=batch_tokens, upto=upto)
     output = encode_output(task, SIZE)
-    return Worker(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, probe=PROBE)
+    return Worker(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, warmup=PROBE)
 
 
 def occupied() -> tuple[Gate, FakeDevice, Worker, list[Asked]]:
@@ -244,7 +244,7 @@ def assert_dead(worker: Worker) -> None:
     for submit in (lambda: worker.add(late), lambda: worker.offer(late[0])):
         with pytest.raises(DeviceFailedError, match="made-up failure. This engine is dead") as raised:
             submit()
-        assert isinstance(raised.value, RuntimeFault) and not isinstance(raised.value, GraphError)
+        assert isinstance(raised.value, InferenceError) and not isinstance(raised.value, GraphError)
 
 
 @pytest.mark.parametrize("kind", ["fail_call", "fail_work"])
@@ -290,7 +290,7 @@ def test_a_sender_that_waits_for_room_is_woken_by_a_failure() -> None:
     def send() -> None:
         try:
             worker.add(requests_of([5] * 6))
-        except RuntimeFault as error:
+        except InferenceError as error:
             met.append(error)
 
     sender = threading.Thread(target=send, daemon=True)

@@ -172,7 +172,7 @@ def example_manifest() -> Manifest:
                 variants=(
                     VariantInfo(file="graphs/encode.json", max_size=32, tuned_at=12, choices={}),
                 ),
-                signature=signature, ladder=limit.ladder("cpu"), costs=None, weights="bound",
+                signature=signature, buckets=limit.buckets("cpu"), costs=None, weights="bound",
                 constants=("a", "b"), prepacked_bytes=0,
             )
         },
@@ -181,7 +181,7 @@ def example_manifest() -> Manifest:
             file=None, token_types=False, truncation_side="right", empty_id=0, special_ids=(0, 2),
             decoding=None, languages=None,
         ),
-        answer=HiddenInfo(size=16),
+        output=HiddenInfo(size=16),
         parity=None,
         notes=("a note",),
         files={

@@ -47,7 +47,11 @@ class Library:
     """
 
     def __init__(
-        self, kernel: Kernel, forms: Sequence[Form], numbers: Sequence[str] = (), defined: Sequence[str] = ()
+        self,
+        kernel: Kernel,
+        forms: Sequence[Form],
+        numbers: Sequence[str] = (),
+        defined: Sequence[str] = (),
     ) -> None:
         self._forms, self._numbers = forms, numbers
         folder = Path(tempfile.mkdtemp(prefix="precast-kernel-"))

@@ -10,16 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS, EncodeOutput, Limits, Task, encode_output, encode_signature
-from precast.graphs.buckets import Ladder
 from precast.graphs.signature import Signature
-from precast.runtime.encoder.packing import fill_example
 from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
+from precast.runtime.encoder.packing import fill_example
 from precast.runtime.io.tokens import Tokens
 from tests.support.fake_device import FakeDevice
 
 SIZE = 4
-LADDER = (4, 8, 12, 16, 32)
+BUCKETS = (4, 8, 12, 16, 32)
 LIMITS = Limits(max_length=20, max_tokens=90, max_batch=6)
 
 
@@ -77,7 +77,7 @@ def fake_replay(
         fill_example=partial(fill_example, max_length=LIMITS.max_length),
     )
     graph = FakeEncoder(device, encode_output(task, SIZE))
-    return CapturedReplay(signature, graph, Ladder(TOKENS, LADDER), device, options)
+    return CapturedReplay(signature, graph, Buckets(TOKENS, BUCKETS), device, options)
 
 
 def random_tokens(random: np.random.Generator, length: int) -> Tokens:

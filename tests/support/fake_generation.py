@@ -9,24 +9,24 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from precast.graphs.generation import generation_ladder, generation_signatures
+from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.signature import Signature
+from precast.runtime.cpu.thread_pool import ThreadPool
+from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.generation.cuda.memory import captured_stepper, example_batches
 from precast.runtime.generation.cuda.stepper import CapturedStepper
 from precast.runtime.generation.decode_loop import Decoding
-from precast.runtime.generation.block_allocator import PagePool
-from precast.runtime.generation.kv_cache import PAGE_SIZE, PoolSizes
+from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.replay import Graph
-from precast.runtime.cpu.thread_pool import Team
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
 
 WRONG = 1e4
-"""What pools hold that nobody wrote: as wrong as it can be and finite, since a CPU's program multiplies by
+"""What kv_cache hold that nobody wrote: as wrong as it can be and finite, since a CPU's program multiplies by
 zero what a kernel for CUDA does not read."""
 
 
@@ -49,12 +49,12 @@ class FakeGraph:
 
     def compute(self, inputs: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> None:
         given = dict(inputs)
-        if self.signature.graph == "admit":
+        if self.signature.graph == "encode_source":
             longest = int(given["cu_seqlens"].diff().max())
             assert longest > 0 and given["cu_seqlens"][0] == 0, f"cu_seqlens {given['cu_seqlens'].tolist()}"
             given["key_positions"] = _counting(max(2, longest))
         elif self.signature.graph == "decode":
-            rows = given["rows"].long()
+            rows = given["seq_ids"].long()
             reached = given["positions"][rows]
             assert ((rows >= 0) & (reached >= 0)).all(), f"rows {rows.tolist()} at {reached.tolist()}"
             given["self_span"] = _counting(max(2, int(reached.max()) + 1))
@@ -77,42 +77,44 @@ def fake_engine(
     model: Model,
     device: FakeDevice,
     *,
-    self_pages: int = 40,
-    cross_pages: int = 12,
+    self_blocks: int = 40,
+    cross_blocks: int = 12,
     max_waiting: int = 1000,
-    patience: int = 2,
-    steps_per_look: int = 2,
+    max_batch_delay_steps: int = 2,
+    steps_per_sync: int = 2,
     like: GenerateRequest | None = None,
     wrap: Callable[[CapturedStepper], Any] = lambda stepper: stepper,
 ) -> GenerationWorker:
     """As ``Model.engine``, on the device; requests ``like`` this one meet captured graphs."""
     limits, (own_shape, cross_shape) = model.limits, model.shapes
     device.open()
-    own, cross = PagePool(self_pages + 1, PAGE_SIZE), PagePool(cross_pages + 1, PAGE_SIZE)
-    ladders = {name: generation_ladder(name, limits, "cuda") for name in ("admit", "decode")}
+    own, cross = BlockAllocator(self_blocks + 1, BLOCK_SIZE), BlockAllocator(cross_blocks + 1, BLOCK_SIZE)
+    graph_buckets = {name: generation_buckets(name, limits, "cuda") for name in ("encode_source", "decode")}
     stepper = captured_stepper(
         device,
         fake_graphs(model, device),
         limits,
         own_shape,
         cross_shape,
-        PoolSizes(self_pages, cross_pages),
-        ladders,
-        examples=example_batches(like, model.vocab_size, ladders["decode"], steps_per_look) if like else (),
+        NumBlocks(self_blocks, cross_blocks),
+        graph_buckets,
+        examples=example_batches(like, model.vocab_size, graph_buckets["decode"], steps_per_sync)
+        if like
+        else (),
     )
-    for tensor in stepper.pools.values():
+    for tensor in stepper.kv_cache.values():
         device.fill(tensor, WRONG)
     scheduler = Scheduler(
-        limits.max_rows, own, cross, max_waiting=max_waiting, admit_tokens=limits.max_tokens,
-        admit_batch=limits.max_batch, patience=patience,
+        limits.max_num_seqs, own, cross, max_waiting=max_waiting, source_batch_tokens=limits.max_tokens,
+        source_batch=limits.max_batch, max_batch_delay_steps=max_batch_delay_steps,
     )  # fmt: skip
     decoding = Decoding(wrap(stepper), own, cross, None, model.vocab_size)
-    return GenerationWorker(decoding, scheduler, steps_per_look=steps_per_look, team=Team(1))
+    return GenerationWorker(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
 
 
 def fake_graphs(model: Model, device: FakeDevice) -> dict[str, LoadedGraph]:
     """Every graph with its signature for CUDA."""
-    (hidden,) = model.graphs["admit"].signature.outputs
+    (hidden,) = model.graphs["encode_source"].signature.outputs
     signatures = generation_signatures(
         model.limits, *model.shapes, hidden_size=int(hidden.shape[1]), vocab_size=model.vocab_size,
         device="cuda",

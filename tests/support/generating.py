@@ -21,7 +21,7 @@ import precast
 from tests.support.generation_tokenizers import WRITERS
 from tests.support.models import save
 
-SOURCE, TARGET, ROWS = 32, 28, 8
+SOURCE, TARGET, NUM_SEQS = 32, 28, 8
 SPARE = 7
 """Tokens of the T5's vocabulary that its tokenizer knows nothing of, as in the published ones."""
 
@@ -97,7 +97,7 @@ def _made(folder: Path, tokenizer: str, make: Any, defaults: dict[str, Any]) -> 
     save(model, checkpoint)
     precast.compile(
         checkpoint, folder / "artifact", backend="reference", verify=False, max_length=SOURCE,
-        max_target_length=TARGET, max_tokens=96, max_batch=4, max_rows=ROWS,
+        max_target_length=TARGET, max_tokens=96, max_batch=4, max_num_seqs=NUM_SEQS,
     )  # fmt: skip
     model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint).eval()
     return Generating(folder / "artifact", model, theirs)

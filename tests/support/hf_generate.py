@@ -16,8 +16,8 @@ from precast.graphs.sampling import NO_SCORE
 from precast.runtime.errors import NotFiniteError, OptionError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan
 from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
@@ -42,7 +42,7 @@ class Job:
     call: dict[str, Any]
     source: list[int]
     prefix: list[int]
-    plan: Plan
+    plan: SamplingParams
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,4 +203,4 @@ def _near(one: float, other: float, share: float) -> bool:
 
 
 def _reason(job: Job, found: GeneratedSequence) -> str:
-    return "eos" if int(found.token_ids[-1]) in job.plan.eos_token_ids else "length"
+    return "stop" if int(found.token_ids[-1]) in job.plan.eos_token_ids else "length"

@@ -10,10 +10,10 @@ from pathlib import Path
 import torch
 from transformers import PreTrainedModel
 
-from precast.compiler.models.build import BuiltModel, describe_model, fill
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
+from precast.compiler.models.build import BuiltModel, describe_model, fill
 from precast.compiler.options import Kernels
 from precast.graphs.encode import Limits, Task, encode_output, encode_signature
 from precast.graphs.program import Program

@@ -1,4 +1,4 @@
-"""The ``choose.sample`` graph called by hand, and what Hugging Face's warpers leave to be drawn."""
+"""The ``sample.multinomial`` graph called by hand, and what Hugging Face's warpers leave to be drawn."""
 
 from __future__ import annotations
 
@@ -15,11 +15,13 @@ from transformers.generation import logits_process as hf
 from precast.compiler.sampling.multinomial import Sample
 from precast.graphs.sampling import sample_signature
 from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.state import DecoderState
 from tests.support.sampling import Call, begin, buffers, integers, make_plan
 
 VOCAB = 8
-LIMITS = GenerateLimits(max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_rows=6000)
+LIMITS = GenerateLimits(
+    max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_num_seqs=6000
+)
 SIGNATURE = sample_signature(LIMITS, VOCAB)
 
 
@@ -52,7 +54,7 @@ def draw(
         candidates: how many of the best tokens are looked at.
         rows: of state, in the order of ``scores``; the first ones where left out.
     """
-    state, count = RowState(LIMITS), len(seeds)
+    state, count = DecoderState(LIMITS), len(seeds)
     mine = list(range(count) if rows is None else rows)
     for index, call in enumerate(calls):
         plan = make_plan(LIMITS, VOCAB, {"do_sample": True, "top_k": 0, "seed": 0, "max_length": 64, **call})
@@ -60,8 +62,8 @@ def draw(
     state.arrays["seeds"][mine] = seeds
     state.arrays["positions"][mine] = position
     given = {
-        "chosen": integers(mine),
-        "at": integers(range(count)),
+        "seq_ids": integers(mine),
+        "logits_indices": integers(range(count)),
         "scores": scores,
         "candidate_span": integers(range(candidates)),
     }

@@ -12,14 +12,14 @@ from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.sampling_params import Plan, Rule
+from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37
 EOS = 1
 START = 0
-Asked = tuple[tuple[int, ...], Plan]
+Asked = tuple[tuple[int, ...], SamplingParams]
 """A source and what is asked of it."""
 
 
@@ -38,23 +38,23 @@ def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
     return folder
 
 
-def greedy(max_length: int = 12, **more: object) -> Plan:
-    """The plainest plan; ``more`` are fields of ``Plan``."""
+def greedy(max_length: int = 12, **more: object) -> SamplingParams:
+    """The plainest plan; ``more`` are fields of ``SamplingParams``."""
     fields = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,), **more}
-    return Plan(max_length=max_length, eos_token_ids=(EOS,), **fields)  # type: ignore[arg-type]
+    return SamplingParams(max_length=max_length, eos_token_ids=(EOS,), **fields)  # type: ignore[arg-type]
 
 
-def endless(max_length: int = LIMITS.max_target_length) -> Plan:
+def endless(max_length: int = LIMITS.max_target_length) -> SamplingParams:
     """One that only its length ends."""
     return replace(greedy(max_length), eos_token_ids=())
 
 
-def beams(count: int, max_length: int = 12, **more: object) -> Plan:
+def beams(count: int, max_length: int = 12, **more: object) -> SamplingParams:
     return greedy(max_length, mode="beam", num_beams=count, num_return_sequences=count, **more)
 
 
-def samples(count: int, seed: int, max_length: int = 12, **more: object) -> Plan:
-    return greedy(max_length, mode="sample", num_return_sequences=count, seed=seed, **more)
+def samples(count: int, seed: int, max_length: int = 12, **more: object) -> SamplingParams:
+    return greedy(max_length, mode="multinomial", num_return_sequences=count, seed=seed, **more)
 
 
 ASKED: list[Asked] = [
@@ -67,13 +67,13 @@ ASKED: list[Asked] = [
 
 
 @st.composite
-def plans(draw: st.DrawFn) -> Plan:
-    """Every mode, prefixes of up to three tokens, rules of both kinds."""
+def plans(draw: st.DrawFn) -> SamplingParams:
+    """Every mode, prefixes of up to three tokens, token_biases of both kinds."""
     prefix = (START, *draw(st.lists(st.integers(2, VOCAB - 1), max_size=2)))
     max_length = draw(st.integers(len(prefix) + 1, 20))
     tokens = st.integers(2, VOCAB - 1)
-    rules = tuple(
-        Rule(token, value, first=first)
+    token_biases = tuple(
+        TokenBias(token, value, first=first)
         for token, value, first in draw(
             st.lists(
                 st.tuples(tokens, st.sampled_from([-math.inf, -3.0, 2.0]), st.integers(1, 6)), max_size=3
@@ -82,7 +82,7 @@ def plans(draw: st.DrawFn) -> Plan:
     )
     more = {
         "prefix": prefix,
-        "rules": rules,
+        "logits_processors": token_biases,
         "repetition_penalty": draw(st.sampled_from([1.0, 1.0, 1.4])),
         "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 2])),
     }
@@ -93,7 +93,7 @@ def plans(draw: st.DrawFn) -> Plan:
             length_penalty=draw(st.sampled_from([0.0, 1.0, 2.0])),
             early_stopping=draw(st.sampled_from([False, True, "never"])),
         )  # fmt: skip
-    if mode == "sample":
+    if mode == "multinomial":
         return samples(
             draw(st.integers(1, 3)), draw(st.integers(0, 2**62)), max_length, **more,
             temperature=draw(st.sampled_from([1.0, 0.7])), top_k=draw(st.sampled_from([0, 5])),
@@ -138,5 +138,11 @@ def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
 def assert_empty(engine: GenerationWorker) -> None:
     """Whatever was held has been given back."""
     stats = engine.stats()
-    held = (stats.rows_used, stats.self_pages_used, stats.cross_pages_used, stats.waiting, stats.running)
+    held = (
+        stats.num_seqs_used,
+        stats.self_blocks_used,
+        stats.cross_blocks_used,
+        stats.waiting,
+        stats.running,
+    )
     assert held == (0, 0, 0, 0, 0), stats

@@ -16,13 +16,13 @@ from transformers.generation import LogitsProcessorList
 from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.program import Program
-from precast.runtime.backends.reference import ProgramRunner
+from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
+from precast.runtime.backends.reference import ProgramRunner
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan
-from precast.runtime.generation.state import RowState
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.state import DecoderState
 
 Call = Callable[..., Any]
 
@@ -39,7 +39,7 @@ def portable(module: nn.Module, signature: Signature) -> Call:
     return call
 
 
-def buffers(signature: Signature, state: RowState, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def buffers(signature: Signature, state: DecoderState, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """What ``signature`` takes, from the state and from what is given."""
     known = {**state.tensors, **given}
     return {one.name: known[one.name] for one in signature.inputs}
@@ -49,7 +49,7 @@ def integers(values: Sequence[int] | range) -> Tensor:
     return torch.tensor(list(values), dtype=torch.int32)
 
 
-def begin(state: RowState, rows: Sequence[int], plan: Plan, source: Sequence[int]) -> None:
+def begin(state: DecoderState, rows: Sequence[int], plan: SamplingParams, source: Sequence[int]) -> None:
     """Write a request into the state as the engine does; its places in the pools mean nothing here."""
     places = np.zeros(plan.max_length, np.int32)
     state.begin(rows, plan, np.array(source, np.int32), [places] * len(rows), np.zeros(len(source), np.int32))
@@ -57,7 +57,7 @@ def begin(state: RowState, rows: Sequence[int], plan: Plan, source: Sequence[int
 
 def make_plan(
     limits: GenerateLimits, vocab: int, given: Mapping[str, Any], prefix: Sequence[int] | None = None
-) -> Plan:
+) -> SamplingParams:
     """The plan of arguments in Hugging Face's names; the checkpoint says nothing but the start token."""
     return resolve(GenerationDefaults(decoder_start_token_id=0), limits, vocab, given, prefix)
 
@@ -83,7 +83,7 @@ def hf_processors(
         reject()
 
 
-def rule_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
+def bias_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
     """Arguments of a call that change its scores; token 0 is the start token, 1 and 2 may end a target."""
     token = st.integers(1, vocab - 1)
     # Low tokens are those that histories are made of. A bias cannot name token 0 in this form, a word can.

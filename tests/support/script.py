@@ -9,8 +9,8 @@ import pytest
 
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.random_requests import Asked, answer_alone, assert_same_answer
 from tests.support.generation import request
+from tests.support.random_requests import Asked, answer_alone, assert_same_answer
 from tests.support.scripted_steps import wait_until_idle
 
 Moment = tuple[int, Asked, int | None]

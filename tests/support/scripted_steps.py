@@ -14,8 +14,8 @@ from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.steps import Steps
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
 from tests.support.generation import Model, request
+from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
 
 
 class ScriptedSteps:
@@ -24,30 +24,30 @@ class ScriptedSteps:
     Attributes:
         before_step: called with the number of the step and the batch; it may raise, as a graph does.
         after_step: called likewise.
-        before_admit: called with the number of the admission; the probe when the engine starts is none.
-        after_admit: called with the places in the cross pools of each source.
-        pools: the tensors that the graphs write to, by name.
+        before_encode: called with the number of the encoding; the warmup when the engine starts is none.
+        after_encode: called with the slots in the cross kv_cache of each source.
+        kv_cache: the tensors that the graphs write to, by name.
         state: of the rows.
     """
 
     def __init__(self, steps: Steps) -> None:
         self._steps = steps
-        self.pools = steps._pools
+        self.kv_cache = steps._kv_cache
         self.state = steps._state
         self.steps = 0
-        self.admissions = -1
+        self.source_batches = -1
         self.before_step: Callable[[int, ActiveBatch], object] = _nothing
         self.after_step: Callable[[int, ActiveBatch], object] = _nothing
-        self.before_admit: Callable[[int], object] = _nothing
-        self.after_admit: Callable[[Sequence[np.ndarray]], object] = _nothing
+        self.before_encode: Callable[[int], object] = _nothing
+        self.after_encode: Callable[[Sequence[np.ndarray]], object] = _nothing
 
-    def admit(self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
-        self.admissions += 1
-        if self.admissions:
-            self.before_admit(self.admissions)
-        found = self._steps.admit(sources, places)
-        if self.admissions:
-            self.after_admit(places)
+    def encode_sources(self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray]) -> list[np.ndarray]:
+        self.source_batches += 1
+        if self.source_batches:
+            self.before_encode(self.source_batches)
+        found = self._steps.encode_sources(sources, slots)
+        if self.source_batches:
+            self.after_encode(slots)
         return found
 
     def step(self, batch: ActiveBatch) -> None:

@@ -1,4 +1,4 @@
-"""``admit`` and ``decode`` run by hand: what an engine will do, in the plainest way, for parity tests."""
+"""``encode_source`` and ``decode`` run by hand: what an engine will do, in the plainest way, for parity tests."""
 
 from __future__ import annotations
 
@@ -11,28 +11,35 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from precast.compiler.models.build import operations
-from precast.compiler.models.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.tasks.generation_graphs import FEW_ROWS, decode_operations, decoding_model, source_writer
-from precast.compiler.verify.generation_parity import logits_of
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.models.seq2seq import Admit, Decode
+from precast.compiler.models.build import operations
+from precast.compiler.models.build_seq2seq import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.models.seq2seq import Decode, EncodeSource
 from precast.compiler.models.spec import Attention
 from precast.compiler.options import Kernels
+from precast.compiler.tasks.generation_graphs import (
+    FEW_ROWS,
+    decode_operations,
+    decoding_model,
+    source_writer,
+)
+from precast.compiler.verify.generation_parity import logits_of
 from precast.graphs.encode import Device
-from precast.graphs.seq2seq import GenerateLimits, PoolShape, admit_signature, decode_signature
 from precast.graphs.program import Program
-from precast.runtime.backends.reference import ProgramRunner
+from precast.graphs.seq2seq import GenerateLimits, KVCacheShape, decode_signature, encode_source_signature
 from precast.graphs.signature import Signature
+from precast.runtime.backends.reference import ProgramRunner
 from precast.runtime.replay import Graph
 from tests.support.models import assert_close, hf_answers, save
 
 GraphMaker = Callable[[nn.Module, Signature], Graph]
 
-LIMITS = GenerateLimits(max_source_length=40, max_target_length=24, max_tokens=256, max_batch=8, max_rows=9)
-PLACES = 400
+LIMITS = GenerateLimits(
+    max_source_length=40, max_target_length=24, max_tokens=256, max_batch=8, max_num_seqs=9
+)
+SLOTS = 400
 STEPS = 6
 LATE = 2
 """The step before which the last row is admitted."""
@@ -40,7 +47,7 @@ BEAMS = (7, 8)
 
 
 class ByHand:
-    """A checkpoint's two graphs as portable programs, over pools whose places are dealt out at random.
+    """A checkpoint's two graphs as portable programs, over kv_cache whose slots are dealt out at random.
 
     Args:
         checkpoint: of an encoder-decoder.
@@ -55,80 +62,82 @@ class ByHand:
         self.built: BuiltSeq2Seq = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
         decoder = self.built.spec.decoder
         own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
-        shapes = (pool_shape(own, len(decoder.layers)), pool_shape(cross, len(decoder.layers)))
+        shapes = (kv_cache_shape(own, len(decoder.layers)), kv_cache_shape(cross, len(decoder.layers)))
         vocab = decoder.head.vocab_size
         encode = operations(kernels, torch.float32, LIMITS.max_source_length)
         device: Device = "cuda" if kernels == "triton" else "cpu"
-        admit = admit_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
+        encode_source = encode_source_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
-        self._admit = make(Admit(self.built.module, encode, source_writer(kernels)), admit)
+        self._encode_source = make(
+            EncodeSource(self.built.module, encode, source_writer(kernels)), encode_source
+        )
         stepping = decoding_model(self.built.module, kernels, FEW_ROWS)
-        self._decode = make(Decode(stepping, decode_operations(kernels, LIMITS.max_rows)), decode)
+        self._decode = make(Decode(stepping, decode_operations(kernels, LIMITS.max_num_seqs)), decode)
         draw = random.Random(seed)
-        self._free = {kind: draw.sample(range(1, PLACES), PLACES - 1) for kind in ("self", "cross")}
+        self._free = {kind: draw.sample(range(1, SLOTS), SLOTS - 1) for kind in ("self", "cross")}
         # What nobody wrote must not matter: it is as wrong as it can be and still finite.
-        self._pools = {
-            name: torch.full((PLACES, shape.heads, shape.head_dim), 1e4)
+        self._kv_cache = {
+            name: torch.full((SLOTS, shape.heads, shape.head_dim), 1e4)
             for kind, shape in zip(("self", "cross"), shapes, strict=True)
             for name in shape.names(kind)
         }
-        rows = LIMITS.max_rows
-        self.ancestry = torch.zeros(rows, LIMITS.max_target_length, dtype=torch.int32)
-        self._cross_places = torch.zeros(rows, LIMITS.max_source_length, dtype=torch.int32)
+        rows = LIMITS.max_num_seqs
+        self.kv_slots = torch.zeros(rows, LIMITS.max_target_length, dtype=torch.int32)
+        self._cross_slots = torch.zeros(rows, LIMITS.max_source_length, dtype=torch.int32)
         self._cross_lengths = torch.zeros(rows, dtype=torch.int32)
         self._positions = torch.zeros(rows, dtype=torch.int32)
 
-    def admit(self, sources: Mapping[int, Sequence[int]]) -> Tensor:
+    def encode_sources(self, sources: Mapping[int, Sequence[int]]) -> Tensor:
         """Encode the source of each row together; the hidden states, packed, spare tokens cut off."""
         ids: list[int] = []
-        places: list[int] = []
+        slots: list[int] = []
         ends = [0]
         for row, source in sources.items():
             dealt = [self._free["cross"].pop() for _ in source]
-            self._cross_places[row, : len(dealt)] = torch.tensor(dealt)
+            self._cross_slots[row, : len(dealt)] = torch.tensor(dealt)
             self._cross_lengths[row] = len(dealt)
             ids += source
-            places += dealt
+            slots += dealt
             ends.append(len(ids))
         buffers = {
             "input_ids": torch.tensor([*ids, 0], dtype=torch.int32),
             "cu_seqlens": torch.tensor([*ends, ends[-1]], dtype=torch.int32),
-            "cross_places": torch.tensor([*places, 0], dtype=torch.int32),
+            "cross_slots": torch.tensor([*slots, 0], dtype=torch.int32),
             "key_positions": torch.arange(max(2, *map(len, sources.values())), dtype=torch.int32),
         }
-        (hidden,) = self._admit(buffers | self._pools)
+        (hidden,) = self._encode_source(buffers | self._kv_cache)
         return hidden[: len(ids)]
 
     def step(self, tokens: Mapping[int, int]) -> dict[int, Tensor]:
         """Each named row consumes a token; its logits of the next."""
         rows = list(tokens)
-        given = torch.zeros(LIMITS.max_rows, dtype=torch.int32)
+        given = torch.zeros(LIMITS.max_num_seqs, dtype=torch.int32)
         for row, token in tokens.items():
             given[row] = token
-            self.ancestry[row, self._positions[row]] = self._free["self"].pop()
+            self.kv_slots[row, self._positions[row]] = self._free["self"].pop()
         past = int(self._positions[rows].max()) + 1
         source = int(self._cross_lengths[rows].max())
         buffers = {
-            "rows": torch.tensor(rows if len(rows) > 1 else rows * 2, dtype=torch.int32),
+            "seq_ids": torch.tensor(rows if len(rows) > 1 else rows * 2, dtype=torch.int32),
             "tokens": given,
             "positions": self._positions,
-            "ancestry": self.ancestry,
-            "cross_places": self._cross_places,
+            "kv_slots": self.kv_slots,
+            "cross_slots": self._cross_slots,
             "cross_lengths": self._cross_lengths,
             "self_span": torch.arange(max(2, past), dtype=torch.int32),
             "cross_span": torch.arange(max(2, source), dtype=torch.int32),
         }
-        (logits,) = self._decode(buffers | self._pools)
+        (logits,) = self._decode(buffers | self._kv_cache)
         for row in rows:
             self._positions[row] += 1
         return dict(zip(rows, logits, strict=False))
 
     def follow(self, row: int, other: int) -> None:
-        """From now on ``row`` continues the past of ``other``, whose places it shares, as a beam does."""
-        self.ancestry[row] = self.ancestry[other]
+        """From now on ``row`` continues the past of ``other``, whose slots it shares, as a beam does."""
+        self.kv_slots[row] = self.kv_slots[other]
         self._positions[row] = self._positions[other]
-        self._cross_places[row] = self._cross_places[other]
+        self._cross_slots[row] = self._cross_slots[other]
         self._cross_lengths[row] = self._cross_lengths[other]
 
 
@@ -140,13 +149,13 @@ def eager(module: nn.Module, signature: Signature) -> Graph:
     def run(buffers: Mapping[str, Tensor]) -> list[Tensor]:
         own = {name: buffers[name] for name in names if name in named}
         with torch.no_grad():
-            return [module(**own, pools=[buffers[name] for name in names if name not in named])]
+            return [module(**own, kv_cache=[buffers[name] for name in names if name not in named])]
 
     return run
 
 
-def pool_shape(attention: Attention, layers: int) -> PoolShape:
-    return PoolShape(layers, attention.heads, attention.head_dim, "float32")
+def kv_cache_shape(attention: Attention, layers: int) -> KVCacheShape:
+    return KVCacheShape(layers, attention.heads, attention.head_dim, "float32")
 
 
 def program(module: nn.Module, signature: Signature) -> ProgramRunner:
@@ -170,13 +179,13 @@ def check_every_step(
     vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
     targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
     last = len(sources) - 1
-    hidden = engine.admit(dict(enumerate(sources[:last])))
+    hidden = engine.encode_sources(dict(enumerate(sources[:last])))
     assert_close([hidden], [torch.cat(hf_answers(model.get_encoder(), sources[:last], "last_hidden_state"))])
     begun = {row: LATE if row == last else 0 for row in range(len(sources))}
     found: dict[int, list[torch.Tensor]] = {row: [] for row in begun}
     for at in range(STEPS):
         if at == LATE:
-            engine.admit({last: sources[last]})
+            engine.encode_sources({last: sources[last]})
         live = {row: targets[row][at - begin] for row, begin in begun.items() if begin <= at}
         for row, logits in engine.step(live).items():
             found[row].append(logits)

@@ -81,7 +81,7 @@ def test_encoder_decoders_are_compared_too(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(generation_bench, "REQUESTS", 3)
     checkpoint = write_small_seq2seq("t5", tmp_path / "checkpoint")
     path = tmp_path / "a.precast"
-    limits = {"max_length": 12, "max_target_length": 10, "max_rows": 8}
+    limits = {"max_length": 12, "max_target_length": 10, "max_num_seqs": 8}
     precast.compile(checkpoint, path, backend="reference", verify=False, **limits)  # type: ignore[arg-type]
     options = bench.Options((path,), ("compile",), str(checkpoint), rounds=1, threads=1, rest=0.0)
     result = bench.run(options, lambda _: None)
@@ -98,7 +98,7 @@ def test_encoder_decoders_are_compared_too(tmp_path: Path, monkeypatch: pytest.M
 def test_the_first_token_comes_before_the_last(tmp_path: Path) -> None:
     checkpoint = write_dates_model("t5", tmp_path / "checkpoint", Training(steps=2, batch=8))
     path, converted = tmp_path / "a.precast", convert(checkpoint, tmp_path / "converted")
-    limits = {"max_length": 32, "max_target_length": 14, "max_rows": 8}
+    limits = {"max_length": 32, "max_target_length": 14, "max_num_seqs": 8}
     precast.compile(checkpoint, path, backend="reference", verify=False, **limits)  # type: ignore[arg-type]
     engines: list[Any] = [
         Generating(path, 1),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
-from precast.runtime.replay import Graph
 from precast.runtime.backends.graph_loader import open_graphs
+from precast.runtime.replay import Graph
 from precast.tools.bench import floor
 from precast.tools.bench.floor import Reading, Step, bytes_per_step, measure
 from precast.tools.bench.generation_models import TINY_SHAPES, Shape, measured_sources, write_checkpoint

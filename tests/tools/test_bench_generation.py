@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from precast.tools.bench import generation, generation_tables, ragged
-from precast.tools.bench.generation_load import STEPS_PER_LOOK
+from precast.tools.bench.generation_load import STEPS_PER_SYNC
 from precast.tools.bench.generation_models import TINY_SHAPES, Shape, write_checkpoint
 from precast.tools.bench.peers.ctranslate2_model import convert
 from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
@@ -85,7 +85,7 @@ def test_every_way_to_serve_generates_the_tokens_that_were_asked_for(result: dic
 
 def test_looks_of_every_number_of_steps_are_measured(result: dict[str, Any]) -> None:
     looks = result["load"]["looks"]
-    assert [row["steps_per_look"] for row in looks] == list(STEPS_PER_LOOK)
+    assert [row["steps_per_sync"] for row in looks] == list(STEPS_PER_SYNC)
     assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in looks)
 
 

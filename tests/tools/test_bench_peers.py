@@ -163,8 +163,8 @@ def test_padding_is_counted() -> None:
 
 def test_the_subject_is_what_the_artifact_says(subject_of: SubjectOf, tiny: TinyModels) -> None:
     subject, manifest = subject_of("embed"), read_manifest(tiny["embed"].artifact)
-    assert isinstance(manifest.answer, EmbedInfo)
-    assert (subject.pooling, subject.normalize) == (manifest.answer.pooling, manifest.answer.normalize)
+    assert isinstance(manifest.output, EmbedInfo)
+    assert (subject.pooling, subject.normalize) == (manifest.output.pooling, manifest.output.normalize)
     assert subject.max_length == 32 and subject.tokenizer is not None and subject.tokenizer.is_file()
     assert isinstance(encoder_engine(subject, "fp32"), PaddedEngine)
 

@@ -24,7 +24,7 @@ ENCODING = {
 
 
 GENERATING = {
-    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 12, 2> (/x/admit.so)": (
+    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 12, 2> (/x/encode_source.so)": (
         "encoding the sources"
     ),
     "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, float>, 12, 2> (/x/decode.so)": (
@@ -37,13 +37,13 @@ GENERATING = {
         "products of other linear layers"
     ),
     "7f1 precast::quantize_row<c10::BFloat16> (/x/decode.so)": "quantizing rows",
-    "7f1 precast::step_attention<c10::BFloat16> (/x/decode.so)": "attention over the pools",
+    "7f1 precast::decode_attention<c10::BFloat16> (/x/decode.so)": "attention over the pools",
     "7f1 cpp_fused__log_softmax__to_copy_1 (/x/rules.so)": "rules and choice",
-    "7f1 cpp_fused_argmax_2 (/x/choose.greedy.so)": "rules and choice",
+    "7f1 cpp_fused_argmax_2 (/x/sample.greedy.so)": "rules and choice",
     "7f1 Sleef_finz_expf16_u10avx512f (/x/libtorch_cpu.so)": "rules and choice",
     "7f1 cpp_fused_mean_pow_4._omp_fn.0 (/x/decode.so)": "norms, sums, embeddings",
     "7f1 precast::norm<false, c10::BFloat16> (/x/decode.so)": "norms, sums, embeddings",
-    "7f1 precast::normalizers (/x/rules.so)": "rules and choice",
+    "7f1 precast::log_softmax_terms (/x/rules.so)": "rules and choice",
     "7f1 [unknown] (/x/libgomp.so.1)": "threads that wait",
     "7f1 gc_collect_main (/x/libpython3.11.so.1.0)": "Python and the rest",
 }

@@ -45,21 +45,21 @@ def test_compile_inspect_verify(tiny: TinyModels, tmp_path: Path) -> None:
     assert "parity over" in succeed("verify", out, "--against", checkpoint)
 
 
-def test_a_ladder_is_fitted_and_shown_with_its_costs(
+def test_a_buckets_is_fitted_and_shown_with_its_costs(
     tiny: TinyModels, compiled: Path, tmp_path: Path
 ) -> None:
     out, lengths = tmp_path / "a.precast", tmp_path / "lengths.json"
-    lengths.write_text('{"lengths": {"9": 3, "30": 1}, "together": {"1": 1}}', "utf-8")
+    lengths.write_text('{"lengths": {"9": 3, "30": 1}, "concurrency": {"1": 1}}', "utf-8")
     given = ("compile", tiny["embed"].checkpoint, "-o", out, "--backend", "reference", "--max-tokens", 128)
-    assert "fitted to traffic: 3 buckets" in invoke(*given, "--traffic", lengths).stderr
+    assert "fitted to workload: 3 buckets" in invoke(*given, "--workload", lengths).stderr
     shown = succeed("inspect", out)
     assert "tokens: 16, 32, 128" in shown and "ms:" not in shown
-    succeed(*given, "--traffic", lengths, "--graphs", 2, "--overwrite")
+    succeed(*given, "--workload", lengths, "--graphs", 2, "--overwrite")
     assert "tokens: 32, 128" in succeed("inspect", out)
     failed = invoke(*given, "--graphs", 2, "--overwrite")
-    assert failed.exit_code == 2 and "pass traffic too" in failed.stderr
-    failed = invoke(*given, "--traffic", tmp_path / "gone.json", "--overwrite")
-    assert failed.exit_code == 2 and "TrafficError" in failed.stderr
+    assert failed.exit_code == 2 and "pass workload too" in failed.stderr
+    failed = invoke(*given, "--workload", tmp_path / "gone.json", "--overwrite")
+    assert failed.exit_code == 2 and "WorkloadError" in failed.stderr
     shown = succeed("inspect", compiled)
     costs = json.loads(succeed("inspect", compiled, "--json"))["graphs"]["encode"]["costs"]
     assert "ms: " + ", ".join(f"{1000 * seconds:.3g}" for seconds in costs) in shown
@@ -82,8 +82,8 @@ def test_an_encoder_decoder_is_compiled_and_inspected(tmp_path: Path) -> None:
     shown = succeed("inspect", out)
     assert "20 tokens a source, 12 positions an answer, 6 rows" in shown
     assert "decoder_start_token_id=2" in shown and "over a vocabulary of 160" in shown
-    assert "cross_key_0 … cross_value_1 [cross_pool, 2, 32] float32" in shown
-    assert all(name in shown for name in ("admit", "choose.beam", "chosen_rows: 1, 2, 4, 6"))
+    assert "cross_key_0 … cross_value_1 [cross_kv, 2, 32] float32" in shown
+    assert all(name in shown for name in ("encode_source", "sample.beam", "sampled_seqs: 1, 2, 4, 6"))
 
 
 def test_embed_reads_and_writes_every_way(tiny: TinyModels, tmp_path: Path) -> None:

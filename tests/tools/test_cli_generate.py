@@ -30,7 +30,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         backend="reference",
         verify=False,
         max_target_length=16,
-        max_rows=8,
+        max_num_seqs=8,
         max_length=32,
     )
     return folder / "t5.precast"
@@ -102,7 +102,7 @@ class Recorder:
 
     def generate(self, texts: list[str], **options: Any) -> list[Any]:
         self.options = options
-        one = GeneratedSequence(np.array([0]), "", 0.0, np.array([]), "eos", 1)
+        one = GeneratedSequence(np.array([0]), "", 0.0, np.array([]), "stop", 1)
         return [GenerateOutput(np.array([1]), (one,), False, Timings(0, 0, 0)) for _ in texts]
 
 
@@ -179,7 +179,7 @@ def test_a_stream_is_the_answer(artifact: Path) -> None:
         (("a", "--num-beams", 2, "--do-sample"), "OptionError"),
         (("a", "--num-beams", 2, "--stream"), "OptionError"),
         (("a", "--max-new-tokens", 500), "OptionError"),
-        (("a", "--timeout", 0), "DeadlineError"),
+        (("a", "--timeout", 0), "RequestTimeoutError"),
         (("a", "--tgt-lang", "fr"), "OptionError"),
         (("a", "--src-lang", "fr"), "OptionError"),
     ],

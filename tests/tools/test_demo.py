@@ -19,7 +19,7 @@ SHORT = Training(steps=30, batch=32)
 def compiled(family: str, checkpoint: Path, folder: Path) -> Path:
     path = folder / f"{family}.precast"
     precast.compile(checkpoint, path, backend="reference", verify=False,
-                    max_target_length=16, max_rows=32, max_length=32)  # fmt: skip
+                    max_target_length=16, max_num_seqs=32, max_length=32)  # fmt: skip
     return path
 
 

@@ -301,7 +301,7 @@ def test_generation_speed(setting: Setting) -> None:
     content = passed(generation_speed.STAGE, setting, ("T5-small",))["T5-small"].content
     (row,) = content["rows"]
     assert row["measured"] > 0 and row["details"]["step_ms"] > 0
-    assert set(row["peers"]) == {generation_speed.EAGER} and set(content["steps_per_look"]) == {"1", "2"}
+    assert set(row["peers"]) == {generation_speed.EAGER} and set(content["steps_per_sync"]) == {"1", "2"}
 
 
 def test_generation_start(setting: Setting) -> None:

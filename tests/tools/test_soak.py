@@ -23,12 +23,12 @@ def test_every_request_is_answered_rightly_or_was_cancelled(result: dict[str, An
     assert result["answered"] + result["cancelled"] == result["requests"] == 120
     assert 0 < result["cancelled"] < 60
     assert not result["wrong"] and not result["lost"] and not result["unlike_hugging_face"]
-    assert result["rows_used"] == result["self_pages_used"] == result["cross_pages_used"] == 0
+    assert result["num_seqs_used"] == result["self_blocks_used"] == result["cross_blocks_used"] == 0
     assert list(result["rss_bytes"]) == [f"{part}%" for part in range(10, 101, 10)]
 
 
 @pytest.mark.parametrize(
-    "name", ["failed", "lost", "wrong", "self_pages_used", "cross_pages_used", "rows_used"]
+    "name", ["failed", "lost", "wrong", "self_blocks_used", "cross_blocks_used", "num_seqs_used"]
 )
 def test_anything_wrong_is_a_complaint(result: dict[str, Any], name: str) -> None:
     good = {**result, "rss_growth_bytes": 0}

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.artifacts.reader import open_artifact
-from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.errors import CheckpointError
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.graphs.encode import Limits
 from precast.graphs.errors import PrecastError
 from precast.graphs.seq2seq import GenerateLimits
@@ -83,9 +83,9 @@ def describe(compared: Sequence[Compared], model: str | None, threads: int, fold
     except CheckpointError as error:
         raise BenchError(f"peers need the checkpoint: {error}; say where it is with --model") from error
     tokenization = manifest.tokenization
-    if tokenization.file is None and manifest.answer.kind != "generate":
+    if tokenization.file is None and manifest.output.kind != "generate":
         raise BenchError(f"{first.path} was compiled without a tokenizer, and texts are what is measured")
-    answer = manifest.answer
+    answer = manifest.output
     pad = checkpoint.config.pad_token_id
     return Subject(
         model=str(checkpoint.root),
@@ -107,7 +107,7 @@ def shown_name(model: str) -> str:
 
 
 def _answers(manifest: Manifest, model: str | None) -> tuple[object, ...]:
-    pooling = manifest.answer.pooling if isinstance(manifest.answer, EmbedInfo) else ()
+    pooling = manifest.output.pooling if isinstance(manifest.output, EmbedInfo) else ()
     info = manifest.model
     return model or info.name, info.task, info.vocab_size, pooling
 

@@ -15,9 +15,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.replay import Graph
-from precast.runtime.backends.graph_loader import open_graphs
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.precast_artifact import Generating

@@ -109,7 +109,7 @@ def _first_tokens(turns: Turns[Work, Any], call: Job, rounds: int) -> dict[str, 
 
 def _beams(compared: Sequence[Compared]) -> list[int]:
     """Not more than there are rows."""
-    rows = min(_limits(one).max_rows for one in compared)
+    rows = min(_limits(one).max_num_seqs for one in compared)
     return [beams for beams in BEAMS if beams <= rows]
 
 

@@ -27,7 +27,7 @@ from precast.tools.bench.turns import Turns
 GROUP = 16
 SATURATION = 0.7
 """The stream's rate, as a part of the requests a second that are served in flight when all are there."""
-STEPS_PER_LOOK = (1, 2, 4, 8)
+STEPS_PER_SYNC = (1, 2, 4, 8)
 _ENGINE = "engine"
 
 
@@ -73,12 +73,12 @@ def measure_looks(
         threads: of each engine.
     """
     load = Load(_requests(artifact, vocab_size, count), (0.0,) * count, None)
-    makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_LOOK}
+    makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_SYNC}
     with Turns[Load, Served](makers) as engines:
         engines.answers(load)
         found = [engines.answers(load) for _ in range(rounds)]
     return [
-        {"steps_per_look": int(steps), **_medians([served[steps] for served in found])} for steps in makers
+        {"steps_per_sync": int(steps), **_medians([served[steps] for served in found])} for steps in makers
     ]
 
 
@@ -98,7 +98,7 @@ def _ways(artifact: Path) -> dict[str, int | None]:
     """Groups as large as the engine's own number of rows too: size alone must not decide."""
     limits = read_manifest(artifact).limits
     assert isinstance(limits, GenerateLimits)
-    groups = {f"groups of {size}": size for size in (GROUP, limits.max_rows)}
+    groups = {f"groups of {size}": size for size in (GROUP, limits.max_num_seqs)}
     return {"in flight": None, **groups}
 
 

@@ -58,8 +58,8 @@ def generation_load(data: dict[str, Any]) -> str:
 
 
 def _looks(rows: list[dict[str, Any]]) -> str:
-    found = ", ".join(f"{row['steps_per_look']}: {row['tokens_per_s']:.0f}" for row in rows)
-    return f"Tokens/s of all at once by `steps_per_look`: {found}."
+    found = ", ".join(f"{row['steps_per_sync']}: {row['tokens_per_s']:.0f}" for row in rows)
+    return f"Tokens/s of all at once by `steps_per_sync`: {found}."
 
 
 def _weights(shape: dict[str, Any]) -> str:

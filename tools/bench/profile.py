@@ -47,7 +47,7 @@ GROUPS: Mapping[str, Mapping[str, str]] = {
         "projection to the vocabulary": r"Panel<[^>]*Identity, float",
         "products of other linear layers": r"Panel<",
         "quantizing rows": r"quantize_row|precast::linear",
-        "attention over the pools": r"step_attention",
+        "attention over the pools": r"decode_attention",
         "rules and choice": r"/rules\.|/choose\.|Sleef|topk",
         "norms, sums, embeddings": r"cpp_fused|precast::norm<",
         "threads that wait": r"libgomp",

@@ -101,15 +101,15 @@ def poisson(count: int, rate: float, seed: int = 0) -> tuple[float, ...]:
     return tuple(times)
 
 
-def server(artifact: Path, threads: int, steps_per_look: int | None = None) -> Callable[[Load], Served]:
+def server(artifact: Path, threads: int, steps_per_sync: int | None = None) -> Callable[[Load], Served]:
     """One engine that serves loads in either way.
 
     Args:
         artifact: its folder.
         threads: of its kernels.
-        steps_per_look: as ``precast.load`` takes it; its default where left out.
+        steps_per_sync: as ``precast.load`` takes it; its default where left out.
     """
-    engine = precast.load(artifact, num_threads=threads, steps_per_look=steps_per_look)
+    engine = precast.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
 
     def submit(request: Request) -> Future[Any]:
         found: Future[Any] = engine.submit(

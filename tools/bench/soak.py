@@ -1,6 +1,6 @@
 """Tens of thousands of requests of every kind through one engine: every answer checked, memory watched.
 
-Exit status 1 if an answer is wrong, a request failed, memory grows, or pages are left behind.
+Exit status 1 if an answer is wrong, a request failed, memory grows, or blocks are left behind.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import precast
-from precast.runtime.errors import QueueFullError, RuntimeFault
+from precast.runtime.errors import InferenceError, QueueFullError
 from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.bench.results import write_result
 from precast.tools.synthetic import LONGEST_TARGET, held_out_dates, write_dates_model
@@ -136,7 +136,7 @@ def _check(
     except CancelledError:
         with seen.lock:
             seen.cancelled += 1
-    except RuntimeFault:
+    except InferenceError:
         with seen.lock:
             seen.failed += 1
     else:
@@ -151,15 +151,15 @@ def _check(
 
 def resident_bytes() -> int:
     """Memory of this process that is not swapped out; Linux only."""
-    pages = int(Path("/proc/self/statm").read_text("ascii").split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE")
+    blocks = int(Path("/proc/self/statm").read_text("ascii").split()[1])
+    return blocks * os.sysconf("SC_PAGE_SIZE")
 
 
 def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, Any]:
     """Train, compile, ask ``count`` times; the figures."""
     checkpoint = write_dates_model("t5", folder / "checkpoint")
     precast.compile(
-        checkpoint, folder / "artifact", backend=backend, max_target_length=LONGEST_TARGET, max_rows=32
+        checkpoint, folder / "artifact", backend=backend, max_target_length=LONGEST_TARGET, max_num_seqs=32
     )
     requests, seen = asked(DISTINCT), Seen()
     with precast.load(folder / "artifact", max_waiting=threads * _WAITING // 2) as engine:
@@ -191,9 +191,9 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
         "unlike_hugging_face": foreign,
         "rss_bytes": {f"{part}%": _at(seen.memory, part) for part in range(10, 101, 10)},
         "rss_growth_bytes": _at(seen.memory, 100) - _at(seen.memory, 50),
-        "rows_used": stats.rows_used,
-        "self_pages_used": stats.self_pages_used,
-        "cross_pages_used": stats.cross_pages_used,
+        "num_seqs_used": stats.num_seqs_used,
+        "self_blocks_used": stats.self_blocks_used,
+        "cross_blocks_used": stats.cross_blocks_used,
         "tokens": stats.tokens,
         "steps": stats.steps,
         "seconds": round(seconds, 2),
@@ -201,7 +201,7 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
 
 
 def _idle(engine: Seq2Seq) -> Any:
-    """The statistics once nothing runs: answers are there a moment before their pages are given back."""
+    """The statistics once nothing runs: answers are there a moment before their blocks are given back."""
     end = time.monotonic() + 10
     while (engine.stats().running or engine.stats().waiting) and time.monotonic() < end:
         time.sleep(0.01)
@@ -214,8 +214,8 @@ def _at(memory: Sequence[int], percent: int) -> int:
 
 def complaints(found: dict[str, Any]) -> list[str]:
     """What is wrong with the figures."""
-    names = ("failed", "lost", "wrong", "unlike_hugging_face", "rows_used", "self_pages_used")
-    lines = [f"{name}: {found[name]}" for name in (*names, "cross_pages_used") if found[name]]
+    names = ("failed", "lost", "wrong", "unlike_hugging_face", "num_seqs_used", "self_blocks_used")
+    lines = [f"{name}: {found[name]}" for name in (*names, "cross_blocks_used") if found[name]]
     if found["rss_growth_bytes"] > GROWTH:
         lines.append(f"memory grew by {found['rss_growth_bytes']} bytes, allowed {GROWTH}")
     return lines

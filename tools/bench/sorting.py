@@ -18,7 +18,7 @@ SOURCE_LENGTH, TARGET_LENGTH = 40, 64
 """Tokens: one word of each kind; and their translations, of two tokens for three kinds in five."""
 FIRST_WORD = 3
 """Token ids below it mean something to the models that are measured; words are drawn from here up."""
-CHOICES = 8
+SAMPLE_GROUPS = 8
 """Words of a kind."""
 
 Sequences = tuple[tuple[int, ...], ...]
@@ -53,13 +53,13 @@ class Sorting:
 
     def __init__(self, vocab_size: int) -> None:
         kinds = [2 if kind % 5 < 3 else 1 for kind in range(SOURCE_LENGTH)]
-        needed = CHOICES * (SOURCE_LENGTH + sum(kinds))
+        needed = SAMPLE_GROUPS * (SOURCE_LENGTH + sum(kinds))
         if vocab_size < FIRST_WORD + needed:
             raise ValueError(
                 f"expected a vocabulary of {FIRST_WORD + needed} tokens or more, got {vocab_size}"
             )
         ids = iter(random.Random(0).sample(range(FIRST_WORD, vocab_size), needed))
-        self._kinds = [[next(ids) for _ in range(CHOICES)] for _ in kinds]
+        self._kinds = [[next(ids) for _ in range(SAMPLE_GROUPS)] for _ in kinds]
         self._translations = {
             word: [next(ids) for _ in range(length)]
             for words, length in zip(self._kinds, kinds, strict=True)

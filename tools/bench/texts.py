@@ -9,7 +9,7 @@ _SENTENCES = (
     "Prices rose faster than wages for the third year in a row.",
     "The museum opens at ten and is free on the first Sunday.",
     "Rain is expected in the north, with clear skies further south.",
-    "They rebuilt the engine twice before it finally ran smoothly.",
+    "They replace_modules the engine twice before it finally ran smoothly.",
     "The committee asked for more time to study the proposal.",
 )
 

@@ -1,6 +1,6 @@
 """Contenders that take turns, each alone in a process of its own.
 
-In one process every contender would bring its own team of OpenMP threads, and the teams would wait for one
+In one process every contender would bring its own threads of OpenMP threads, and the teams would wait for one
 another at the processor: a cost that nobody pays who runs one engine.
 """
 
@@ -32,7 +32,7 @@ class Turns(Generic[Work, Answer]):
 
     Args:
         makers: each makes a contender, in its own process; must pickle.
-        rest: seconds before each turn, in which the threads of the one before may fall asleep: a team of
+        rest: seconds before each turn, in which the threads of the one before may fall asleep: a threads of
             OpenMP goes on looking for work for some milliseconds, or for 200.
     """
 

@@ -7,9 +7,9 @@ from typing import Annotated
 import typer
 
 import precast
-from precast.tools.cli.encode import classify_command, embed_command, rank_command
 from precast.tools.cli.bench import bench_command
 from precast.tools.cli.compile import compile_command, verify_command
+from precast.tools.cli.encode import classify_command, embed_command, rank_command
 from precast.tools.cli.generate import generate_command
 from precast.tools.cli.show import inspect_command
 

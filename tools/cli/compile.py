@@ -37,17 +37,19 @@ def compile_command(
     max_target_length: Annotated[
         int | None, typer.Option(help="For generate: positions of one answer, its start token included.")
     ] = None,
-    max_rows: Annotated[
+    max_num_seqs: Annotated[
         int, typer.Option(help="For generate: rows decoded side by side; a request has one a beam.")
     ] = 64,
-    traffic: Annotated[
+    workload: Annotated[
         Path | None,
         typer.Option(
-            help="JSON file of input lengths in tokens, to fit the ladder to: a list, or "
-            '{"lengths": {"12": 340}, "together": {"1": 900, "32": 10}}.'
+            help="JSON file of input lengths in tokens, to fit the buckets to: a list, or "
+            '{"lengths": {"12": 340}, "concurrency": {"1": 900, "32": 10}}.'
         ),
     ] = None,
-    graphs: Annotated[int | None, typer.Option(help="With --traffic: buckets of the ladder at most.")] = None,
+    graphs: Annotated[
+        int | None, typer.Option(help="With --workload: buckets of the buckets at most.")
+    ] = None,
     pooling: Annotated[
         list[str] | None, typer.Option(help="Pooling for embed, in place of the checkpoint's; repeatable.")
     ] = None,
@@ -81,7 +83,7 @@ def compile_command(
             quantize=cast(Any, quantize),
             backend=cast(Any, backend),
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-            max_target_length=max_target_length, max_rows=max_rows, traffic=traffic, graphs=graphs,
+            max_target_length=max_target_length, max_num_seqs=max_num_seqs, workload=workload, graphs=graphs,
             pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
             autotune=autotune, verify=verify, check_speed=check_speed, overwrite=overwrite,
         )  # fmt: skip
@@ -125,7 +127,7 @@ def verify_command(
 
 def _check(engine: Any, checkpoint: Any) -> Any:
     """The parity check for the kind of engine."""
-    info = engine.manifest.answer
+    info = engine.manifest.output
     if info.kind == "generate":
         from precast.compiler.verify.generation_parity import check_generation_parity
 

@@ -16,8 +16,8 @@ from rich.table import Table
 import precast
 from precast.runtime.errors import TaskError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
-from precast.tools.cli.encode import Artifact, Input, Json, Output, Texts, Truncate
 from precast.tools.cli.console import errors_as_exit, out, print_json
+from precast.tools.cli.encode import Artifact, Input, Json, Output, Texts, Truncate
 from precast.tools.cli.texts import read_texts, write_records
 
 _ARGUMENTS = ("inputs", "value", "parameters", "timeout", "return_exceptions", "logits_processor")
@@ -44,7 +44,7 @@ LengthPenalty = Annotated[float | None, _option("Power of the length that divide
 EarlyStopping = Annotated[str | None, _option("Of beams: true, false or never.")]
 NoRepeat = Annotated[int | None, _option("No n-gram of this size comes twice.")]
 Penalty = Annotated[float | None, _option("Divides the scores of tokens that were there before.")]
-Returned = Annotated[int | None, _option("Answers for each text, of beams or drawn.")]
+Returned = Annotated[int | None, _option("BatchResult for each text, of beams or drawn.")]
 SrcLang = Annotated[str | None, _option("The text's language, as the tokenizer names it.")]
 TgtLang = Annotated[str | None, _option("The answer's language.")]
 Prefix = Annotated[str | None, _option("A text that the answer shall begin with.")]

@@ -81,8 +81,8 @@ def _limits(manifest: Manifest) -> str:
     if isinstance(limits, GenerateLimits):
         return (
             f"{limits.max_source_length} tokens a source, {limits.max_target_length} positions an answer, "
-            f"{limits.max_rows} rows; {limits.max_tokens} tokens and {limits.max_batch} sources are admitted "
-            f"together"
+            f"{limits.max_num_seqs} rows; {limits.max_tokens} tokens and {limits.max_batch} sources are admitted "
+            f"concurrency"
         )
     batch = f"{limits.max_tokens} tokens and {limits.max_batch} inputs a batch"
     return f"{limits.max_length} tokens an input, {batch}"
@@ -90,7 +90,7 @@ def _limits(manifest: Manifest) -> str:
 
 def _generation(manifest: Manifest) -> dict[str, str]:
     """What the checkpoint asks for where a call says nothing; no row for an encoder."""
-    info = manifest.answer
+    info = manifest.output
     if info.kind != "generate":
         return {}
     stated = info.defaults.model_dump(exclude_none=True)
@@ -108,9 +108,9 @@ def _short(value: object) -> str:
 
 
 def _answer(manifest: Manifest) -> str:
-    info = manifest.answer
+    info = manifest.output
     if info.kind == "generate":
-        pool = info.own_pool
+        pool = info.self_kv
         return (
             f"over a vocabulary of {info.vocab_size:,}; keys and values of {pool.layers} layers, "
             f"{pool.heads} heads of {pool.head_dim}, in {pool.dtype}"
@@ -142,14 +142,14 @@ def _runs_here(manifest: Manifest) -> str:
 
 
 def _graphs(manifest: Manifest) -> Table:
-    table = Table("graph", "inputs", "output", "ladder", "weights")
+    table = Table("graph", "inputs", "output", "buckets", "weights")
     for name, graph in manifest.graphs.items():
         inputs, outputs = map(_buffers, (graph.signature.inputs, graph.signature.outputs))
-        ladder = f"{graph.ladder.axis}: {', '.join(map(str, graph.ladder.buckets))}"
+        buckets = f"{graph.buckets.axis}: {', '.join(map(str, graph.buckets.sizes))}"
         if graph.costs is not None:
-            ladder += f"\nms: {', '.join(f'{1000 * seconds:.3g}' for seconds in graph.costs)}"
+            buckets += f"\nms: {', '.join(f'{1000 * seconds:.3g}' for seconds in graph.costs)}"
         weights = f"{graph.weights}" + (f", {_size(graph.prepacked_bytes)}" if graph.prepacked_bytes else "")
-        table.add_row(name, inputs, outputs, ladder, weights)
+        table.add_row(name, inputs, outputs, buckets, weights)
     return table
 
 

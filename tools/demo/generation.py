@@ -72,7 +72,7 @@ def _compile(checkpoint: Path, folder: Path, family: str) -> dict[str, Path]:
             path,
             dtype=dtype,
             max_target_length=LONGEST_TARGET,
-            max_rows=_ROWS,
+            max_num_seqs=_ROWS,
             overwrite=True,
         )
     return paths

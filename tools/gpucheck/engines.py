@@ -13,9 +13,9 @@ import numpy as np
 import torch
 
 import precast
-from precast.runtime.encoder.engine import Encoder
-from precast.runtime.backends import opening
+from precast.runtime.backends import graph_loader
 from precast.runtime.cuda.device import CapturedGraph, Stream
+from precast.runtime.encoder.engine import Encoder
 from precast.tools.gpucheck.stage import Setting
 
 T = TypeVar("T")
@@ -79,8 +79,8 @@ def timed_engine(
     On a CPU these are the host's: there the call is the replay.
     """
     stopwatch = Stopwatch()
-    watched = timed(opening.CudaDevice, stopwatch, lambda: torch.cuda.Event(enable_timing=True))
-    with patch.object(opening, "CudaDevice", watched):
+    watched = timed(graph_loader.CudaDevice, stopwatch, lambda: torch.cuda.Event(enable_timing=True))
+    with patch.object(graph_loader, "CudaDevice", watched):
         engine = precast.load(path, **options)
     with engine:
         yield engine, stopwatch.spans if setting.device == "cuda" else _host_spans

@@ -29,10 +29,10 @@ def describe_languages(tokenizer: Any) -> LanguageInfo | None:
     if not codes:
         return None
     default = tokenizer.src_lang
-    probe = next(iter(codes))
-    tokenizer.src_lang = probe
-    prefix = tuple(None if token == codes[probe] else token for token in tokenizer.prefix_tokens)
-    suffix = tuple(None if token == codes[probe] else token for token in tokenizer.suffix_tokens)
+    warmup = next(iter(codes))
+    tokenizer.src_lang = warmup
+    prefix = tuple(None if token == codes[warmup] else token for token in tokenizer.prefix_tokens)
+    suffix = tuple(None if token == codes[warmup] else token for token in tokenizer.suffix_tokens)
     return LanguageInfo(codes=codes, default=default, prefix=prefix, suffix=suffix)
 
 

@@ -11,8 +11,8 @@ from tokenizers.processors import TemplateProcessing
 from transformers import M2M100Tokenizer, MarianTokenizer, PLBartTokenizer
 
 from precast.artifacts.tokenization import DecodingInfo
-from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.errors import CheckpointError
+from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.tokenizers.from_sentencepiece import code_piece, segmenter
 from precast.compiler.frontend.tokenizers.sentencepiece_model import (
     CONTROL,

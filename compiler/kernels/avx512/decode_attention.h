@@ -1,6 +1,6 @@
-// One step of a decoder: each row attends to keys and values where they lie in the pools.
-#ifndef PRECAST_STEP_ATTENTION_H
-#define PRECAST_STEP_ATTENTION_H
+// One step of a decoder: each row attends to keys and values where they lie in the kv_cache.
+#ifndef PRECAST_DECODE_ATTENTION_H
+#define PRECAST_DECODE_ATTENTION_H
 
 #include <numeric>
 
@@ -9,9 +9,9 @@
 
 namespace precast {
 
-// [places][heads][head_dim], keys or values of one layer.
+// [slots][heads][head_dim], keys or values of one layer.
 template <class Number>
-struct Pools {
+struct KVCaches {
   const Number* keys;
   const Number* values;
 };
@@ -20,7 +20,7 @@ struct StepSizes {
   int64_t rows, heads, head_dim;
   // Numbers from one row of the query to the next.
   int64_t stride;
-  // Columns of the table of places; how many more keys than `counts` says a row sees.
+  // Columns of the table of slots; how many more keys than `counts` says a row sees.
   int64_t longest, more;
   // Of the bias, [heads][2 * reach + 1]; by the distance from the row's position, `counts`, to the key.
   int64_t reach;
@@ -68,14 +68,14 @@ constexpr int64_t FACTORS = 64 / sizeof(Number);
 
 // Scores of up to 16 keys, not yet scaled.
 template <class Number>
-inline __m512 score_keys(const Number* query, const Number* keys, int64_t place_size, const int32_t* places,
+inline __m512 score_keys(const Number* query, const Number* keys, int64_t place_size, const int32_t* slots,
                          int64_t count, int64_t size) {
   __m512 sums[16];
 #pragma GCC unroll 16
   for (int key = 0; key < 16; ++key) {
     sums[key] = _mm512_setzero_ps();
     if (key >= count) continue;
-    const Number* at = keys + places[key] * place_size;
+    const Number* at = keys + slots[key] * place_size;
     for (int64_t part = 0; part < size; part += FACTORS<Number>)
       sums[key] = add_product(sums[key], query + part, at + part, size - part);
   }
@@ -103,13 +103,13 @@ inline void to_weights(float* scores, int64_t count) {
 
 // Adds the weighted values of some keys to up to 64 numbers of `sums`.
 template <class Number, int WIDE>
-inline void add_values(const Number* values, int64_t place_size, const int32_t* places, const float* weights,
+inline void add_values(const Number* values, int64_t place_size, const int32_t* slots, const float* weights,
                        int64_t count, int64_t size, float* sums) {
   __m512 held[WIDE];
 #pragma GCC unroll 4
   for (int part = 0; part < WIDE; ++part) held[part] = load(sums + part * LANES);
   for (int64_t key = 0; key < count; ++key) {
-    const Number* value = values + places[key] * place_size;
+    const Number* value = values + slots[key] * place_size;
     const __m512 weight = _mm512_set1_ps(weights[key]);
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part)
@@ -119,14 +119,14 @@ inline void add_values(const Number* values, int64_t place_size, const int32_t* 
   for (int part = 0; part < WIDE; ++part) store(sums + part * LANES, held[part]);
 }
 
-// Reads `size` numbers at each of up to 16 places, and does nothing with them but to have them in the first cache.
+// Reads `size` numbers at each of up to 16 slots, and does nothing with them but to have them in the first cache.
 // Stretches that are read from one end to the other come from memory at its speed. Heads that each want a piece of
 // 16 stretches wait for every piece, even where it was prefetched.
 template <class Number>
-inline void fetch(const Number* pool, int64_t place_size, const int32_t* places, int64_t count, int64_t size) {
+inline void fetch(const Number* cache, int64_t place_size, const int32_t* slots, int64_t count, int64_t size) {
   __m512i all = _mm512_setzero_si512();
   for (int64_t key = 0; key < count; ++key) {
-    const Number* at = pool + places[key] * place_size;
+    const Number* at = cache + slots[key] * place_size;
     for (int64_t part = 0; part + FACTORS<Number> <= size; part += FACTORS<Number>)
       all = _mm512_or_si512(all, _mm512_loadu_si512(at + part));
   }
@@ -137,8 +137,8 @@ inline void fetch(const Number* pool, int64_t place_size, const int32_t* places,
 template <class Number>
 struct StepRow {
   const Number* query;
-  Pools<Number> pools;
-  const int32_t* places;
+  KVCaches<Number> kv_cache;
+  const int32_t* slots;
   const float* bias;
   // Of the first of `copies` rows that are all the same.
   Number* output;
@@ -152,19 +152,19 @@ struct StepRow {
 
   int64_t place_size() const { return sizes.heads * sizes.head_dim; }
 
-  // The heads' part of some places.
-  void fetch_heads(const Number* pool, int64_t key, int64_t some) const {
-    fetch(pool + first_head * sizes.head_dim, place_size(), places + key, some,
+  // The heads' part of some slots.
+  void fetch_heads(const Number* cache, int64_t key, int64_t some) const {
+    fetch(cache + first_head * sizes.head_dim, place_size(), slots + key, some,
           (last_head - first_head) * sizes.head_dim);
   }
 
   void score() const {
     for (int64_t key = 0; key < count; key += LANES) {
       const int64_t some = std::min<int64_t>(LANES, count - key);
-      fetch_heads(pools.keys, key, some);
+      fetch_heads(kv_cache.keys, key, some);
       for (int64_t head = first_head; head < last_head; ++head) {
         const int64_t at = head * sizes.head_dim;
-        __m512 found = score_keys(query + at, pools.keys + at, place_size(), places + key, some, sizes.head_dim);
+        __m512 found = score_keys(query + at, kv_cache.keys + at, place_size(), slots + key, some, sizes.head_dim);
         found = _mm512_mul_ps(found, _mm512_set1_ps(sizes.scale));
         if (bias != nullptr) found = _mm512_add_ps(found, bias_of(head, key));
         store(scores + head * width + key, found);
@@ -184,17 +184,17 @@ struct StepRow {
     std::fill(sums + first_head * padded, sums + last_head * padded, 0.0f);
     for (int64_t key = 0; key < count; key += LANES) {
       const int64_t some = std::min<int64_t>(LANES, count - key);
-      fetch_heads(pools.values, key, some);
+      fetch_heads(kv_cache.values, key, some);
       for (int64_t head = first_head; head < last_head; ++head) {
-        const Number* values = pools.values + head * sizes.head_dim;
+        const Number* values = kv_cache.values + head * sizes.head_dim;
         const float* weights = scores + head * width + key;
         float* into = sums + head * padded;
         int64_t part = 0;
         for (; part + 4 * LANES <= padded; part += 4 * LANES)
-          add_values<Number, 4>(values + part, place_size(), places + key, weights, some, sizes.head_dim - part,
+          add_values<Number, 4>(values + part, place_size(), slots + key, weights, some, sizes.head_dim - part,
                                 into + part);
         for (; part < padded; part += LANES)
-          add_values<Number, 1>(values + part, place_size(), places + key, weights, some, sizes.head_dim - part,
+          add_values<Number, 1>(values + part, place_size(), slots + key, weights, some, sizes.head_dim - part,
                                 into + part);
       }
     }
@@ -228,11 +228,11 @@ inline int64_t parts_of(int64_t heads, int64_t rows, int64_t threads) {
   return rows < 4 * threads ? std::min(heads, threads / std::gcd(rows, threads)) : 1;
 }
 
-// Args: `query` [rows][heads][head_dim] with contiguous heads; `places` [N][longest]; `rows` [rows], which of
+// Args: `query` [rows][heads][head_dim] with contiguous heads; `slots` [N][longest]; `rows` [rows], which of
 // the N rows, where one that fills up repeats the last, query and all; `counts` [N]; `bias` fp32 or null; `output`
 // [rows][heads * head_dim], zeros where no key is seen.
 template <class Number>
-inline void step_attention(const Number* query, Pools<Number> pools, const int32_t* places, const int32_t* rows,
+inline void decode_attention(const Number* query, KVCaches<Number> kv_cache, const int32_t* slots, const int32_t* rows,
                            const int32_t* counts, const float* bias, Number* output, StepSizes sizes) {
   const int64_t place_size = sizes.heads * sizes.head_dim, different = distinct(rows, sizes.rows);
   const auto keys_of = [&](int64_t row) { return std::min<int64_t>(counts[row] + sizes.more, sizes.longest); };
@@ -248,7 +248,7 @@ inline void step_attention(const Number* query, Pools<Number> pools, const int32
       const int64_t at = piece / parts, row = rows[at];
       const Share heads = share_of(sizes.heads, piece % parts, parts);
       const int64_t copies = at == different - 1 ? sizes.rows - at : 1;
-      StepRow<Number>{query + at * sizes.stride, pools, places + row * sizes.longest, bias, output + at * place_size,
+      StepRow<Number>{query + at * sizes.stride, kv_cache, slots + row * sizes.longest, bias, output + at * place_size,
                       copies, sizes, counts[row], keys_of(row), heads.begin, heads.end, scores.get(), sums.get(),
                       width, padded}
           .run();

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
-from precast.compiler.kernels.avx512.norm import CppNorm
 from precast.compiler.kernels.avx512.log_softmax import CppNormalizer
-from precast.compiler.kernels.replace_modules import rebuilt
+from precast.compiler.kernels.avx512.norm import CppNorm
+from precast.compiler.kernels.replace_modules import replace_modules
 from precast.compiler.models.decoder import LanguageHead, ScaledHead
 from precast.compiler.models.layers import ActivatedLinear, Norm
-from precast.compiler.sampling.log_softmax import Normalizer
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
+from precast.compiler.sampling.log_softmax import Normalizer
 
 Module = TypeVar("Module", bound=nn.Module)
 WhichLinear = Literal["all", "quantized", "none"]
@@ -30,7 +30,9 @@ def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
         module: to copy.
         linear: which of the linear layers; where Inductor searches for products, it keeps those that it can.
     """
-    return rebuilt(module, {"all": _any, "quantized": _not_searched_for, "none": _without_weights}[linear])
+    return replace_modules(
+        module, {"all": _any, "quantized": _not_searched_for, "none": _without_weights}[linear]
+    )
 
 
 def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:

@@ -40,7 +40,7 @@ inline float total_of(const float* row, int64_t size, float shift) {
 }
 
 // Args: `scores` [R][size]; `rows` [count]; `wanted` [count], others get zeros; `output` [2][count].
-inline void normalizers(const float* scores, const int64_t* rows, const bool* wanted, float* output, int64_t count,
+inline void log_softmax_terms(const float* scores, const int64_t* rows, const bool* wanted, float* output, int64_t count,
                         int64_t size) {
 #pragma omp parallel
   {

@@ -13,14 +13,14 @@ from precast.compiler.kernels.avx512.cpp import Kernel, Operand, pointer
 from precast.compiler.sampling.log_softmax import Normalizer
 
 
-@custom_op("precast::normalizers", mutates_args=())
-def normalizers(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
+@custom_op("precast::log_softmax_terms", mutates_args=())
+def log_softmax_terms(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
     """As ``model.normalizer.Normalizer``."""
     found: Tensor = Normalizer()(scores, rows, wanted)
     return found
 
 
-@normalizers.register_fake
+@log_softmax_terms.register_fake
 def _(scores: Tensor, rows: Tensor, _: Tensor) -> Tensor:
     return scores.new_empty((2, rows.shape[0]))
 
@@ -29,15 +29,15 @@ def _call(tensors: Mapping[str, Operand | None], _: Mapping[str, Any]) -> str:
     scores, rows = tensors["scores"], tensors["rows"]
     assert scores and rows
     pointers = ", ".join(pointer(tensors[name]) for name in ("scores", "rows", "wanted", "out"))
-    return f"precast::normalizers({pointers}, {rows.sizes[0]}, {scores.sizes[1]});"
+    return f"precast::log_softmax_terms({pointers}, {rows.sizes[0]}, {scores.sizes[1]});"
 
 
-NORMALIZERS = Kernel(torch.ops.precast.normalizers.default, "normalizer.h", {}, _call)
+LOG_SOFTMAX_TERMS = Kernel(torch.ops.precast.log_softmax_terms.default, "log_softmax.h", {}, _call)
 
 
 class CppNormalizer(nn.Module):
     """Takes the place of ``Normalizer``."""
 
     def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        found: Tensor = normalizers(scores, rows, wanted)
+        found: Tensor = log_softmax_terms(scores, rows, wanted)
         return found

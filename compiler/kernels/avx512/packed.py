@@ -76,7 +76,10 @@ def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -
 
 
 ATTENTION = Kernel(
-    torch.ops.precast.sequence_attention.default, "attention.h", {"query": 2, "key": 2, "value": 2}, _call
+    torch.ops.precast.sequence_attention.default,
+    "packed_attention.h",
+    {"query": 2, "key": 2, "value": 2},
+    _call,
 )
 
 

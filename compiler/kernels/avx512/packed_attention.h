@@ -60,68 +60,68 @@ struct Head {
     return {from, up_to(upto, LANES)};
   }
 
-  template <int ROWS>
+  template <int NUM_SEQS>
   void run(int64_t first) const {
-    const Share keys = visible(first, first + ROWS - 1);
-    score<ROWS>(first, keys);
-    for (int row = 0; row < ROWS; ++row) {
+    const Share keys = visible(first, first + NUM_SEQS - 1);
+    score<NUM_SEQS>(first, keys);
+    for (int row = 0; row < NUM_SEQS; ++row) {
       float* scores = memory.scores.get() + row * width;
       if (bias != nullptr) add_bias(scores, first + row, keys);
       hide(scores, first + row, keys);
     }
-    float shares[ROWS];
-    weigh<ROWS>(keys, shares);
-    gather<ROWS>(first, keys, shares);
+    float shares[NUM_SEQS];
+    weigh<NUM_SEQS>(keys, shares);
+    gather<NUM_SEQS>(first, keys, shares);
   }
 
-  template <int ROWS, int WIDE>
+  template <int NUM_SEQS, int WIDE>
   void score_panel(const Number* from, int64_t stride, int64_t key) const {
-    typename Type::Sum sums[ROWS][WIDE];
+    typename Type::Sum sums[NUM_SEQS][WIDE];
     const int64_t groups = (sizes.head_dim + Type::GROUP - 1) / Type::GROUP;
-    multiply<Type, ROWS, WIDE>(from, stride, memory.keys.get() + key * Type::GROUP, width * Type::GROUP, groups, sums);
+    multiply<Type, NUM_SEQS, WIDE>(from, stride, memory.keys.get() + key * Type::GROUP, width * Type::GROUP, groups, sums);
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row)
+    for (int row = 0; row < NUM_SEQS; ++row)
 #pragma GCC unroll 4
       for (int part = 0; part < WIDE; ++part) store(memory.scores.get() + row * width + key + part * LANES, sums[row][part]);
   }
 
-  template <int ROWS>
+  template <int NUM_SEQS>
   void score(int64_t first, Share keys) const {
     const Number* from = query.at + (begin + first) * query.stride;
     int64_t stride = query.stride;
     if (sizes.head_dim % Type::GROUP != 0) {  // the last group would reach into the next head
       stride = up_to(sizes.head_dim, LANES * Type::GROUP);
-      for (int row = 0; row < ROWS; ++row)
+      for (int row = 0; row < NUM_SEQS; ++row)
         for (int64_t at = 0; at < stride; ++at)
           memory.queries[row * stride + at] = at < sizes.head_dim ? from[row * query.stride + at] : Number(0.0f);
       from = memory.queries.get();
     }
-    constexpr int WIDE = wide_of(ROWS);
+    constexpr int WIDE = wide_of(NUM_SEQS);
     int64_t key = keys.begin;
-    for (; key + WIDE * LANES <= keys.end; key += WIDE * LANES) score_panel<ROWS, WIDE>(from, stride, key);
-    for (; key < keys.end; key += LANES) score_panel<ROWS, 1>(from, stride, key);
+    for (; key + WIDE * LANES <= keys.end; key += WIDE * LANES) score_panel<NUM_SEQS, WIDE>(from, stride, key);
+    for (; key < keys.end; key += LANES) score_panel<NUM_SEQS, 1>(from, stride, key);
   }
 
   // Scores of queries become weights, not yet divided by their sums, whose inverses are `shares`. All queries take a
   // step together: with one at a time a thread would wait for the end of each of its sums.
-  template <int ROWS>
-  void weigh(Share keys, float (&shares)[ROWS]) const {
+  template <int NUM_SEQS>
+  void weigh(Share keys, float (&shares)[NUM_SEQS]) const {
     const float* scores = memory.scores.get();
-    __m512 found[ROWS];
+    __m512 found[NUM_SEQS];
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row) found[row] = load(scores + row * width + keys.begin);
+    for (int row = 0; row < NUM_SEQS; ++row) found[row] = load(scores + row * width + keys.begin);
     for (int64_t key = keys.begin + LANES; key < keys.end; key += LANES)
 #pragma GCC unroll 12
-      for (int row = 0; row < ROWS; ++row) found[row] = _mm512_max_ps(found[row], load(scores + row * width + key));
+      for (int row = 0; row < NUM_SEQS; ++row) found[row] = _mm512_max_ps(found[row], load(scores + row * width + key));
     // In powers of two: scale and subtraction are one instruction.
     const float factor = (bias == nullptr ? sizes.scale : 1.0f) * LOG2_E;
-    float shifts[ROWS];
+    float shifts[NUM_SEQS];
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row) shifts[row] = -factor * _mm512_reduce_max_ps(found[row]);
-    for (int row = 0; row < ROWS; ++row)
+    for (int row = 0; row < NUM_SEQS; ++row) shifts[row] = -factor * _mm512_reduce_max_ps(found[row]);
+    for (int row = 0; row < NUM_SEQS; ++row)
       found[row] = raise(scores + row * width, memory.weights.get() + row * width, keys, factor, shifts[row]);
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row) shares[row] = 1.0f / _mm512_reduce_add_ps(found[row]);
+    for (int row = 0; row < NUM_SEQS; ++row) shares[row] = 1.0f / _mm512_reduce_add_ps(found[row]);
   }
 
   // Weights of one query: 2 to the power of each score times `factor` plus `shift`. Gives sixteen parts of their sum.
@@ -165,14 +165,14 @@ struct Head {
     return _mm512_i32gather_ps(_mm512_add_epi32(bounded, reach), table, 4);
   }
 
-  template <int ROWS, int WIDE>
-  void gather_panel(int64_t first, Share keys, const float (&shares)[ROWS], int64_t column) const {
-    typename Type::Sum sums[ROWS][WIDE];
+  template <int NUM_SEQS, int WIDE>
+  void gather_panel(int64_t first, Share keys, const float (&shares)[NUM_SEQS], int64_t column) const {
+    typename Type::Sum sums[NUM_SEQS][WIDE];
     const Number* values = memory.values.get() + keys.begin * value_width + column * Type::GROUP;
-    multiply<Type, ROWS, WIDE>(memory.weights.get() + keys.begin, width, values, value_width * Type::GROUP,
+    multiply<Type, NUM_SEQS, WIDE>(memory.weights.get() + keys.begin, width, values, value_width * Type::GROUP,
                                (keys.end - keys.begin) / Type::GROUP, sums);
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row) {
+    for (int row = 0; row < NUM_SEQS; ++row) {
       Number* to = output + ((begin + first + row) * sizes.heads + head) * sizes.head_dim;
 #pragma GCC unroll 4
       for (int part = 0; part < WIDE; ++part) {
@@ -182,14 +182,14 @@ struct Head {
     }
   }
 
-  template <int ROWS>
-  void gather(int64_t first, Share keys, const float (&shares)[ROWS]) const {
-    constexpr int WIDE = wide_of(ROWS);
+  template <int NUM_SEQS>
+  void gather(int64_t first, Share keys, const float (&shares)[NUM_SEQS]) const {
+    constexpr int WIDE = wide_of(NUM_SEQS);
     int64_t column = 0;
     for (; column + WIDE * LANES <= value_width; column += WIDE * LANES)
-      gather_panel<ROWS, WIDE>(first, keys, shares, column);
-    for (; column + 2 * LANES <= value_width; column += 2 * LANES) gather_panel<ROWS, 2>(first, keys, shares, column);
-    for (; column < value_width; column += LANES) gather_panel<ROWS, 1>(first, keys, shares, column);
+      gather_panel<NUM_SEQS, WIDE>(first, keys, shares, column);
+    for (; column + 2 * LANES <= value_width; column += 2 * LANES) gather_panel<NUM_SEQS, 2>(first, keys, shares, column);
+    for (; column < value_width; column += LANES) gather_panel<NUM_SEQS, 1>(first, keys, shares, column);
   }
 };
 

@@ -39,18 +39,18 @@ constexpr int64_t AHEAD = 12288;
 // What `Panel` must have: `Type`, of tile.h; `x`, its `stride`, and `inner`, whole groups; `weights`, the panel;
 // `wanted`, the columns of it that there are; `columns_at(column)`, what all rows share; and `put`, which takes
 // sixteen sums of a row.
-template <class Panel, int ROWS, int WIDE>
+template <class Panel, int NUM_SEQS, int WIDE>
 PRECAST_ALONE void multiply_tile(const Panel& panel, int64_t row, int64_t column) {
   using Type = typename Panel::Type;
-  typename Type::Sum sums[ROWS][WIDE];
-  multiply<Type, ROWS, WIDE, AHEAD>(panel.x + row * panel.stride, panel.stride,
+  typename Type::Sum sums[NUM_SEQS][WIDE];
+  multiply<Type, NUM_SEQS, WIDE, AHEAD>(panel.x + row * panel.stride, panel.stride,
                                     panel.weights + column * Type::GROUP, PANEL * Type::GROUP,
                                     panel.inner / Type::GROUP, sums);
 #pragma GCC unroll 4
   for (int part = 0; part < WIDE; ++part) {
     const auto columns = panel.columns_at(column + part * LANES);
 #pragma GCC unroll 12
-    for (int at = 0; at < ROWS; ++at) panel.put(columns, row + at, sums[at][part]);
+    for (int at = 0; at < NUM_SEQS; ++at) panel.put(columns, row + at, sums[at][part]);
   }
 }
 
@@ -70,11 +70,11 @@ template <class Panel>
 struct PanelTiles {
   const Panel& panel;
 
-  template <int ROWS>
+  template <int NUM_SEQS>
   void run(int64_t row) const {
-    constexpr int WIDE = wide_of(ROWS);
+    constexpr int WIDE = wide_of(NUM_SEQS);
     for (int64_t column = 0; column < panel.wanted; column += WIDE * LANES)
-      multiply_tile<Panel, ROWS, WIDE>(panel, row, column);
+      multiply_tile<Panel, NUM_SEQS, WIDE>(panel, row, column);
   }
 };
 

@@ -65,14 +65,14 @@ constexpr int WHOLE_ROWS = 6;
 // Registers of columns beside `rows` rows.
 constexpr int wide_of(int rows) { return rows > WHOLE_ROWS ? 2 : 4; }
 
-// `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
+// `sums` becomes A[NUM_SEQS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
 // group to the next. B is asked for so many bytes `AHEAD`; 0 where it lies in cache.
-template <class Type, int ROWS, int WIDE, int64_t AHEAD = 0>
+template <class Type, int NUM_SEQS, int WIDE, int64_t AHEAD = 0>
 inline __attribute__((always_inline)) void multiply(
     const typename Type::A* a, ptrdiff_t a_stride, const typename Type::B* b, ptrdiff_t b_stride, int64_t groups,
-    typename Type::Sum (&sums)[ROWS][WIDE]) {
+    typename Type::Sum (&sums)[NUM_SEQS][WIDE]) {
 #pragma GCC unroll 12
-  for (int row = 0; row < ROWS; ++row)
+  for (int row = 0; row < NUM_SEQS; ++row)
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part) sums[row][part] = Type::zero();
   for (int64_t group = 0; group < groups; ++group) {
@@ -84,7 +84,7 @@ inline __attribute__((always_inline)) void multiply(
       if constexpr (AHEAD > 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0);
     }
 #pragma GCC unroll 12
-    for (int row = 0; row < ROWS; ++row) {
+    for (int row = 0; row < NUM_SEQS; ++row) {
       int32_t four_bytes;
       __builtin_memcpy(&four_bytes, a + row * a_stride + group * Type::GROUP, 4);
       const __m512i repeated = _mm512_set1_epi32(four_bytes);
@@ -97,7 +97,7 @@ inline __attribute__((always_inline)) void multiply(
 // Of functions that fill the registers: inlined into loops over tiles, gcc 12 keeps their sums in memory.
 #define PRECAST_ALONE __attribute__((noinline))
 
-// Calls `work.template run<ROWS>(first row)` until all rows are done, in tiles of `LARGEST` rows at most.
+// Calls `work.template run<NUM_SEQS>(first row)` until all rows are done, in tiles of `LARGEST` rows at most.
 template <int LARGEST, class Work>
 inline void by_rows(int64_t begin, int64_t end, const Work& work) {
   for (; begin + LARGEST <= end; begin += LARGEST) work.template run<LARGEST>(begin);

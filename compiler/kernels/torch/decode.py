@@ -1,4 +1,4 @@
-"""One step of a decoder on a CPU: each row gathers its own keys and values from the pools.
+"""One step of a decoder on a CPU: each row gathers its own keys and values from the kv_cache.
 
 Plain torch operators; the rows of a step are few, so that the gathered copies stay small beside the weights
 that the step reads.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from precast.compiler.models.decode_ops import Pool, StepState
+from precast.compiler.models.decode_ops import KVCache, StepState
 
 _MOST_HEADS = 16
 """Beyond, multiplying zeros takes longer than it saves."""
@@ -27,12 +27,12 @@ class GatheredOps:
         rows = state.rows.long()
         self._position = state.positions[rows].long()
         self._span = state.self_span.long()
-        ancestry = state.ancestry[rows].long()
-        self._at = ancestry.gather(1, self._position[:, None])[:, 0]
-        self._self_places = ancestry[:, self._span]
+        kv_slots = state.kv_slots[rows].long()
+        self._at = kv_slots.gather(1, self._position[:, None])[:, 0]
+        self._self_slots = kv_slots[:, self._span]
         self._seen = self._span[None, :] <= self._position[:, None]
         source = state.cross_span.long()
-        self._cross_places = state.cross_places[rows].long()[:, source]
+        self._cross_slots = state.cross_slots[rows].long()[:, source]
         self._source_seen = source[None, :] < state.cross_lengths[rows].long()[:, None]
 
     def visible(self, bias: Tensor | None) -> Tensor:
@@ -45,15 +45,15 @@ class GatheredOps:
         return _masked(shown, self._seen)
 
     def self_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, pool: Pool, visible: Tensor, scale: float
+        self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, visible: Tensor, scale: float
     ) -> Tensor:
-        pool.key.index_put_((self._at,), key)
-        pool.value.index_put_((self._at,), value)
-        return _attend(query, pool, self._self_places, visible, scale)
+        cache.key.index_put_((self._at,), key)
+        cache.value.index_put_((self._at,), value)
+        return _attend(query, cache, self._self_slots, visible, scale)
 
-    def cross_attention(self, query: Tensor, pool: Pool, scale: float) -> Tensor:
+    def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
         mask = _masked(torch.zeros((), device=query.device), self._source_seen)
-        return _attend(query, pool, self._cross_places, mask, scale)
+        return _attend(query, cache, self._cross_slots, mask, scale)
 
 
 def _masked(shown: Tensor, seen: Tensor) -> Tensor:
@@ -61,11 +61,11 @@ def _masked(shown: Tensor, seen: Tensor) -> Tensor:
     return torch.where(seen[:, None, :], shown, torch.finfo(torch.float32).min)
 
 
-def _attend(query: Tensor, pool: Pool, places: Tensor, mask: Tensor, scale: float) -> Tensor:
+def _attend(query: Tensor, cache: KVCache, slots: Tensor, mask: Tensor, scale: float) -> Tensor:
     heads = query.shape[1]
     if heads > _MOST_HEADS:
-        return _attend_each_head(query, pool, places, mask, scale)
-    key, value = pool.key.flatten(1)[places], pool.value.flatten(1)[places]
+        return _attend_each_head(query, cache, slots, mask, scale)
+    key, value = cache.key.flatten(1)[slots], cache.value.flatten(1)[slots]
     # Every head's query in a row of its own with zeros for the other heads: two products over all heads at
     # once. They multiply `heads` times as many numbers, most of them zeros, but in two calls of oneDNN.
     apart = torch.eye(heads, dtype=query.dtype, device=query.device)
@@ -76,8 +76,8 @@ def _attend(query: Tensor, pool: Pool, places: Tensor, mask: Tensor, scale: floa
     return found.diagonal(dim1=1, dim2=2).transpose(1, 2).flatten(1)
 
 
-def _attend_each_head(query: Tensor, pool: Pool, places: Tensor, mask: Tensor, scale: float) -> Tensor:
-    key, value = pool.key[places], pool.value[places]
+def _attend_each_head(query: Tensor, cache: KVCache, slots: Tensor, mask: Tensor, scale: float) -> Tensor:
+    key, value = cache.key[slots], cache.value[slots]
     scores = (query[:, None] * key).float().sum(-1).transpose(1, 2) * scale + mask
     weights = scores.softmax(dim=-1).to(value.dtype)
     return (weights.transpose(1, 2)[..., None] * value).sum(1).flatten(1)

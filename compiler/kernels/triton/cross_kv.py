@@ -1,4 +1,4 @@
-"""The keys and values of a source: projected and written into the pages of a pool in one go."""
+"""The keys and values of a source: projected and written into the blocks of a cache in one go."""
 
 # mypy: allow-untyped-defs
 
@@ -12,7 +12,7 @@ from torch.library import triton_op
 
 from precast.compiler.kernels.triton.launch import launch
 from precast.compiler.kernels.triton.packed_attention import DTYPES
-from precast.compiler.models.decode_ops import Pool
+from precast.compiler.models.decode_ops import KVCache
 
 
 @triton.jit
@@ -20,9 +20,9 @@ def project_kernel(
     hidden,
     weight,
     bias,
-    key_pool,
-    value_pool,
-    places,
+    key_cache,
+    value_cache,
+    slots,
     tokens,
     hidden_row_stride,
     IN: tl.constexpr,
@@ -53,19 +53,19 @@ def project_kernel(
         total = tl.dot(a, b, total, input_precision="ieee")
     if bias is not None:
         total += tl.load(bias + of, mask=inside, other=0.0).to(tl.float32)[None, :]
-    place = tl.cast(tl.load(places + token, mask=here, other=0), tl.int64)
+    place = tl.cast(tl.load(slots + token, mask=here, other=0), tl.int64)
     at = place[:, None] * WIDTH + column[None, :]
-    found, mask = total.to(key_pool.dtype.element_ty), here[:, None] & inside[None, :]
+    found, mask = total.to(key_cache.dtype.element_ty), here[:, None] & inside[None, :]
     if part == 0:
-        tl.store(key_pool + at, found, mask=mask)
+        tl.store(key_cache + at, found, mask=mask)
     else:
-        tl.store(value_pool + at, found, mask=mask)
+        tl.store(value_cache + at, found, mask=mask)
 
 
 def launch_project(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_pool: Tensor, value_pool: Tensor, places: Tensor
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """``project_into_pools``, unchecked."""
+    """``project_cross_kv``, unchecked."""
     width = weight.shape[0] // 2
     wide = hidden.dtype is torch.float32
     block_m, block_n = (64, 64) if wide else (128, 128)
@@ -75,9 +75,9 @@ def launch_project(
         hidden,
         weight,
         bias,
-        key_pool,
-        value_pool,
-        places,
+        key_cache,
+        value_cache,
+        slots,
         hidden.shape[0],
         hidden.stride(0),
         IN=weight.shape[1],
@@ -90,50 +90,50 @@ def launch_project(
     )
 
 
-@triton_op("precast::project_into_pools", mutates_args={"key_pool", "value_pool"})
-def project_into_pools(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_pool: Tensor, value_pool: Tensor, places: Tensor
+@triton_op("precast::project_cross_kv", mutates_args={"key_cache", "value_cache"})
+def project_cross_kv(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """Write ``hidden @ weight.T + bias`` to ``places`` of two pools.
+    """Write ``hidden @ weight.T + bias`` to ``slots`` of two kv_cache.
 
     Args:
         hidden: ``[T, in]``; fp32, fp16 or bf16, like all others. Rows may have any stride.
         weight: ``[2 * heads * head_dim, in]``, contiguous: of keys, then of values.
         bias: ``[2 * heads * head_dim]``, or None.
-        key_pool: ``[P, heads, head_dim]``, contiguous; changed in place.
-        value_pool: as ``key_pool``.
-        places: int32 ``[T]``. Where one stands twice, either token's numbers may come to stand there.
+        key_cache: ``[P, heads, head_dim]``, contiguous; changed in place.
+        value_cache: as ``key_cache``.
+        slots: int32 ``[T]``. Where one stands twice, either token's numbers may come to stand there.
 
     Raises:
         ValueError: for shapes, strides or dtypes other than these.
     """
-    dtypes = {tensor.dtype for tensor in (hidden, weight, key_pool, value_pool)}
+    dtypes = {tensor.dtype for tensor in (hidden, weight, key_cache, value_cache)}
     if len(dtypes) > 1 or hidden.dtype not in DTYPES or (bias is not None and bias.dtype != hidden.dtype):
-        raise ValueError(f"hidden, weight, bias and pools share one of {DTYPES}, not {dtypes}")
-    width = key_pool.shape[1] * key_pool.shape[2]
-    if key_pool.shape != value_pool.shape or weight.shape != (2 * width, hidden.shape[1]):
-        shapes = f"{tuple(hidden.shape)}, {tuple(weight.shape)}, {tuple(key_pool.shape)}"
-        raise ValueError(f"hidden, weight and pools do not fit each other: {shapes}")
-    if places.dtype != torch.int32 or places.shape[0] != hidden.shape[0]:
-        raise ValueError(f"places are int32, one a token, not {places.dtype} {tuple(places.shape)}")
-    contiguous = weight.is_contiguous() and key_pool.is_contiguous() and value_pool.is_contiguous()
+        raise ValueError(f"hidden, weight, bias and kv_cache share one of {DTYPES}, not {dtypes}")
+    width = key_cache.shape[1] * key_cache.shape[2]
+    if key_cache.shape != value_cache.shape or weight.shape != (2 * width, hidden.shape[1]):
+        shapes = f"{tuple(hidden.shape)}, {tuple(weight.shape)}, {tuple(key_cache.shape)}"
+        raise ValueError(f"hidden, weight and kv_cache do not fit each other: {shapes}")
+    if slots.dtype != torch.int32 or slots.shape[0] != hidden.shape[0]:
+        raise ValueError(f"slots are int32, one a token, not {slots.dtype} {tuple(slots.shape)}")
+    contiguous = weight.is_contiguous() and key_cache.is_contiguous() and value_cache.is_contiguous()
     if hidden.stride(1) != 1 or not contiguous:
-        raise ValueError("weight and pools are contiguous, the numbers of a token stand side by side")
-    launch_project(hidden, weight, bias, key_pool, value_pool, places)
+        raise ValueError("weight and kv_cache are contiguous, the numbers of a token stand side by side")
+    launch_project(hidden, weight, bias, key_cache, value_cache, slots)
 
 
-def write_source(hidden: Tensor, kv: nn.Linear, places: Tensor, pool: Pool) -> None:
+def write_source(hidden: Tensor, kv: nn.Linear, slots: Tensor, cache: KVCache) -> None:
     """Implements ``model.decode_ops.SourceWriter``."""
-    project_into_pools(hidden, kv.weight, kv.bias, pool.key, pool.value, places)
+    project_cross_kv(hidden, kv.weight, kv.bias, cache.key, cache.value, slots)
 
 
 def project_reference(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_pool: Tensor, value_pool: Tensor, places: Tensor
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
     """The same in plain torch, in at least fp32."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
     found = hidden.to(wide) @ weight.to(wide).T
     found = found if bias is None else found + bias.to(wide)
-    keys, values = found.to(key_pool.dtype).view(len(hidden), 2, *key_pool.shape[1:]).unbind(1)
-    key_pool[places.long()] = keys
-    value_pool[places.long()] = values
+    keys, values = found.to(key_cache.dtype).view(len(hidden), 2, *key_cache.shape[1:]).unbind(1)
+    key_cache[slots.long()] = keys
+    value_cache[slots.long()] = values

@@ -9,7 +9,7 @@ from precast.compiler.kernels.triton.decode_attention import (
     decode_self_attention,
     splits_for,
 )
-from precast.compiler.models.decode_ops import Pool, StepState
+from precast.compiler.models.decode_ops import KVCache, StepState
 
 
 class TritonDecodeOps:
@@ -29,32 +29,32 @@ class TritonDecodeOps:
         return None if bias is None else bias.float().contiguous()
 
     def self_attention(
-        self, query: Tensor, key: Tensor, value: Tensor, pool: Pool, visible: Tensor | None, scale: float
+        self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, visible: Tensor | None, scale: float
     ) -> Tensor:
         state = self._state
         return decode_self_attention(
             query,
             key,
             value,
-            pool.key,
-            pool.value,
-            state.ancestry,
+            cache.key,
+            cache.value,
+            state.kv_slots,
             state.rows,
             state.positions,
             visible,
             scale,
-            splits_for(self._typical_rows, query.shape[1], state.ancestry.shape[1]),
+            splits_for(self._typical_rows, query.shape[1], state.kv_slots.shape[1]),
         )
 
-    def cross_attention(self, query: Tensor, pool: Pool, scale: float) -> Tensor:
+    def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
         state = self._state
         return decode_cross_attention(
             query,
-            pool.key,
-            pool.value,
-            state.cross_places,
+            cache.key,
+            cache.value,
+            state.cross_slots,
             state.rows,
             state.cross_lengths,
             scale,
-            splits_for(self._typical_rows, query.shape[1], state.cross_places.shape[1]),
+            splits_for(self._typical_rows, query.shape[1], state.cross_slots.shape[1]),
         )

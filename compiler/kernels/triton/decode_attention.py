@@ -1,4 +1,4 @@
-"""Attention of a decoder's step over pools: the operators, their tiles and their plain-torch forms."""
+"""Attention of a decoder's step over kv_cache: the operators, their tiles and their plain-torch forms."""
 
 from __future__ import annotations
 
@@ -64,22 +64,22 @@ def tile_for(dtype: torch.dtype, block_d: int) -> DecodeTile:
     return DecodeTile(keys, warps=4, stages=2)
 
 
-def _check(query: Tensor, key_pool: Tensor, value_pool: Tensor, places: Tensor, rows: Tensor) -> None:
-    if query.dtype not in DTYPES or key_pool.dtype != query.dtype or value_pool.dtype != query.dtype:
+def _check(query: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor, rows: Tensor) -> None:
+    if query.dtype not in DTYPES or key_cache.dtype != query.dtype or value_cache.dtype != query.dtype:
         raise ValueError(
-            f"query and pools share one of {DTYPES}, not {query.dtype}, {key_pool.dtype}, {value_pool.dtype}"
+            f"query and kv_cache share one of {DTYPES}, not {query.dtype}, {key_cache.dtype}, {value_cache.dtype}"
         )
     if not 1 <= query.shape[2] <= LARGEST_HEAD:
         raise ValueError(f"a head has 1 to {LARGEST_HEAD} numbers, not {query.shape[2]}")
-    if key_pool.shape != value_pool.shape or key_pool.shape[1:] != query.shape[1:]:
-        shapes = f"{tuple(query.shape)}, {tuple(key_pool.shape)}, {tuple(value_pool.shape)}"
-        raise ValueError(f"query and pools do not fit each other: {shapes}")
-    if not key_pool.is_contiguous() or not value_pool.is_contiguous():
-        raise ValueError("pools are contiguous")
-    if rows.dtype != torch.int32 or places.dtype != torch.int32 or rows.shape[0] != query.shape[0]:
+    if key_cache.shape != value_cache.shape or key_cache.shape[1:] != query.shape[1:]:
+        shapes = f"{tuple(query.shape)}, {tuple(key_cache.shape)}, {tuple(value_cache.shape)}"
+        raise ValueError(f"query and kv_cache do not fit each other: {shapes}")
+    if not key_cache.is_contiguous() or not value_cache.is_contiguous():
+        raise ValueError("kv_cache are contiguous")
+    if rows.dtype != torch.int32 or slots.dtype != torch.int32 or rows.shape[0] != query.shape[0]:
         raise ValueError(
-            f"rows and places are int32, a row for each query, not {rows.dtype} {tuple(rows.shape)} and "
-            f"{places.dtype}"
+            f"rows and slots are int32, a row for each query, not {rows.dtype} {tuple(rows.shape)} and "
+            f"{slots.dtype}"
         )
 
 
@@ -139,9 +139,9 @@ def launch_self_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    key_pool: Tensor,
-    value_pool: Tensor,
-    places: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
     rows: Tensor,
     positions: Tensor,
     bias: Tensor | None,
@@ -157,9 +157,9 @@ def launch_self_attention(
         query,
         key,
         value,
-        key_pool,
-        value_pool,
-        places,
+        key_cache,
+        value_cache,
+        slots,
         rows,
         positions,
         bias,
@@ -169,7 +169,7 @@ def launch_self_attention(
         query.stride(0),
         key.stride(0),
         value.stride(0),
-        places.stride(0),
+        slots.stride(0),
         0 if bias is None else bias.shape[1] // 2,
         **_constants(query, scale, tile, splits),
     )
@@ -178,9 +178,9 @@ def launch_self_attention(
 
 def launch_cross_attention(
     query: Tensor,
-    key_pool: Tensor,
-    value_pool: Tensor,
-    places: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
     rows: Tensor,
     lengths: Tensor,
     scale: float,
@@ -193,9 +193,9 @@ def launch_cross_attention(
         decode_cross_kernel,
         (query.shape[0], query.shape[1], splits),
         query,
-        key_pool,
-        value_pool,
-        places,
+        key_cache,
+        value_cache,
+        slots,
         rows,
         lengths,
         parts,
@@ -203,39 +203,39 @@ def launch_cross_attention(
         totals,
         query.shape[0],
         query.stride(0),
-        places.stride(0),
+        slots.stride(0),
         BLOCK_M=TOGETHER,
         **_constants(query, scale, tile, splits),
     )
     return _combined(query, parts, tops, totals, splits)
 
 
-@triton_op("precast::decode_self_attention", mutates_args={"key_pool", "value_pool"})
+@triton_op("precast::decode_self_attention", mutates_args={"key_cache", "value_cache"})
 def decode_self_attention(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    key_pool: Tensor,
-    value_pool: Tensor,
-    places: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
     rows: Tensor,
     positions: Tensor,
     bias: Tensor | None,
     scale: float,
     splits: int,
 ) -> Tensor:
-    """Write each row's key and value into the pools, and attend to its whole past and itself.
+    """Write each row's key and value into the kv_cache, and attend to its whole past and itself.
 
     Args:
         query: ``[R, heads, head_dim]``; fp32, fp16 or bf16, like all others. The heads of a row stand side by
             side; rows may have any stride. ``head_dim`` is 1 to 256.
         key: as ``query``: of the token that the row consumes.
         value: as ``key``.
-        key_pool: ``[P, heads, head_dim]``, contiguous; changed in place.
-        value_pool: as ``key_pool``.
-        places: int32 ``[N, longest]``, the place of each position of each row; at the row's own position it
+        key_cache: ``[P, heads, head_dim]``, contiguous; changed in place.
+        value_cache: as ``key_cache``.
+        slots: int32 ``[N, longest]``, the place of each position of each row; at the row's own position it
             is where its key and value go. Rows that run at the same time share no such place.
-        rows: int32 ``[R]``, the rows of ``places`` and ``positions``. One may stand twice.
+        rows: int32 ``[R]``, the rows of ``slots`` and ``positions``. One may stand twice.
         positions: int32 ``[N]``, below ``longest``.
         bias: fp32 ``[heads, 2 * reach + 1]``, added at ``max(k - position, -reach) + reach``, or None.
         scale: factor of the scores, positive.
@@ -247,21 +247,21 @@ def decode_self_attention(
     Raises:
         ValueError: for shapes, strides or dtypes other than these.
     """
-    _check(query, key_pool, value_pool, places, rows)
+    _check(query, key_cache, value_cache, slots, rows)
     _check_heads(query, key, value)
     if bias is not None and (bias.dtype != torch.float32 or bias.shape[1] % 2 == 0):
         raise ValueError(f"a bias is fp32 [heads, 2 * reach + 1], not {bias.dtype} {tuple(bias.shape)}")
     return launch_self_attention(
-        query, key, value, key_pool, value_pool, places, rows, positions, bias, scale, splits
+        query, key, value, key_cache, value_cache, slots, rows, positions, bias, scale, splits
     )
 
 
 @triton_op("precast::decode_cross_attention", mutates_args={})
 def decode_cross_attention(
     query: Tensor,
-    key_pool: Tensor,
-    value_pool: Tensor,
-    places: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
     rows: Tensor,
     lengths: Tensor,
     scale: float,
@@ -274,10 +274,10 @@ def decode_cross_attention(
 
     Args:
         query: ``[R, heads, head_dim]``, as for ``decode_self_attention``.
-        key_pool: ``[P, heads, head_dim]``, contiguous.
-        value_pool: as ``key_pool``.
-        places: int32 ``[N, longest source]``.
-        rows: int32 ``[R]``, the rows of ``places`` and ``lengths``.
+        key_cache: ``[P, heads, head_dim]``, contiguous.
+        value_cache: as ``key_cache``.
+        slots: int32 ``[N, longest source]``.
+        rows: int32 ``[R]``, the rows of ``slots`` and ``lengths``.
         lengths: int32 ``[N]``.
         scale: factor of the scores, positive.
         splits: a power of two, in how many parts a source is read.
@@ -288,16 +288,16 @@ def decode_cross_attention(
     Raises:
         ValueError: for shapes, strides or dtypes other than these.
     """
-    _check(query, key_pool, value_pool, places, rows)
+    _check(query, key_cache, value_cache, slots, rows)
     _check_heads(query)
-    return launch_cross_attention(query, key_pool, value_pool, places, rows, lengths, scale, splits)
+    return launch_cross_attention(query, key_cache, value_cache, slots, rows, lengths, scale, splits)
 
 
 def decode_attention_reference(
     query: Tensor,
-    key_pool: Tensor,
-    value_pool: Tensor,
-    places: Tensor,
+    key_cache: Tensor,
+    value_cache: Tensor,
+    slots: Tensor,
     rows: Tensor,
     lengths: Tensor,
     bias: Tensor | None,
@@ -305,18 +305,18 @@ def decode_attention_reference(
 ) -> Tensor:
     """Both attentions in plain torch, one row after the other, computed in at least fp32.
 
-    For self-attention the pools hold the row's own key already, and ``lengths`` are positions plus one.
+    For self-attention the kv_cache hold the row's own key already, and ``lengths`` are positions plus one.
     """
     wide = torch.promote_types(query.dtype, torch.float32)
     found = torch.zeros(query.shape, dtype=wide)
     for index, row in enumerate(rows.tolist()):
         length = int(lengths[row])
         if length:
-            at = places[row, :length].long()
-            scores = torch.einsum("hd,khd->hk", query[index].to(wide), key_pool[at].to(wide)) * scale
+            at = slots[row, :length].long()
+            scores = torch.einsum("hd,khd->hk", query[index].to(wide), key_cache[at].to(wide)) * scale
             if bias is not None:
                 reach = bias.shape[1] // 2
                 distance = torch.arange(length) - (length - 1)
                 scores = scores + bias.to(wide)[:, distance.clamp(min=-reach) + reach]
-            found[index] = torch.einsum("hk,khd->hd", scores.softmax(-1), value_pool[at].to(wide))
+            found[index] = torch.einsum("hk,khd->hd", scores.softmax(-1), value_cache[at].to(wide))
     return found.flatten(1).to(query.dtype)

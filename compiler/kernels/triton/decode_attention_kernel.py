@@ -1,6 +1,6 @@
-"""The Triton kernels of a decoder's step: attention of single tokens over pools of keys and values.
+"""The Triton kernels of a decoder's step: attention of single tokens over kv_cache of keys and values.
 
-A request's keys and values lie wherever its pages do; a table says where each position is. What a step reads
+A request's keys and values lie wherever its blocks do; a table says where each position is. What a step reads
 is mostly those, once each, so the kernels are built around their loads: one program takes one head, and where
 rows are few several programs share a row's length and a second kernel combines their parts.
 
@@ -23,9 +23,9 @@ def decode_self_kernel(
     query,
     key,
     value,
-    key_pool,
-    value_pool,
-    places,
+    key_cache,
+    value_cache,
+    slots,
     rows,
     positions,
     bias,
@@ -35,7 +35,7 @@ def decode_self_kernel(
     query_row_stride,
     key_row_stride,
     value_row_stride,
-    places_row_stride,
+    slots_row_stride,
     reach,
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
@@ -56,7 +56,7 @@ def decode_self_kernel(
     q = tl.load(query + here * query_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(
         tl.float32
     )
-    table = places + tl.cast(row, tl.int64) * places_row_stride
+    table = slots + tl.cast(row, tl.int64) * slots_row_stride
     if bias is not None:
         bias += head * (2 * reach + 1) + reach
 
@@ -67,8 +67,8 @@ def decode_self_kernel(
         k = tl.load(key + here * key_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
         v = tl.load(value + here * value_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
         own = tl.cast(tl.load(table + position), tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM
-        tl.store(key_pool + own + dims, k, mask=inner)
-        tl.store(value_pool + own + dims, v, mask=inner)
+        tl.store(key_cache + own + dims, k, mask=inner)
+        tl.store(value_cache + own + dims, v, mask=inner)
         top = tl.sum(q * k.to(tl.float32), 0) * FACTOR
         if bias is not None:
             top += tl.load(bias) * LOG2_E
@@ -85,8 +85,8 @@ def decode_self_kernel(
         at = place[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
         # What a row does not see may hold anything, and zero times NaN is NaN: it is not read.
         mask = live[:, None] & inner[None, :]
-        k = tl.load(key_pool + at, mask=mask, other=0.0).to(tl.float32)
-        v = tl.load(value_pool + at, mask=mask, other=0.0).to(tl.float32)
+        k = tl.load(key_cache + at, mask=mask, other=0.0).to(tl.float32)
+        v = tl.load(value_cache + at, mask=mask, other=0.0).to(tl.float32)
         scores = tl.sum(k * q[None, :], 1) * FACTOR
         if bias is not None:
             distance = tl.maximum(keys - position, -reach)
@@ -113,9 +113,9 @@ def decode_self_kernel(
 @triton.jit
 def decode_cross_kernel(
     query,
-    key_pool,
-    value_pool,
-    places,
+    key_cache,
+    value_cache,
+    slots,
     rows,
     lengths,
     output,
@@ -123,7 +123,7 @@ def decode_cross_kernel(
     part_totals,
     count,
     query_row_stride,
-    places_row_stride,
+    slots_row_stride,
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -134,7 +134,7 @@ def decode_cross_kernel(
 ):
     """Head ``program 1``, part ``program 2``, of the rows from ``program 0`` on that read the same source.
 
-    Beams of a request stand side by side and read the same places: the first of them in each ``BLOCK_M`` rows
+    Beams of a request stand side by side and read the same slots: the first of them in each ``BLOCK_M`` rows
     answers for all, the programs of the others end at once. So a source is read once, not once a beam.
     """
     index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
@@ -142,10 +142,10 @@ def decode_cross_kernel(
     tile = index // BLOCK_M * BLOCK_M
     members = tile + inside
     row = tl.load(rows + index)
-    table = places + tl.cast(row, tl.int64) * places_row_stride
+    table = slots + tl.cast(row, tl.int64) * slots_row_stride
     source = tl.load(table)
     all_rows = tl.load(rows + members, mask=members < count, other=0)
-    sources = tl.load(places + tl.cast(all_rows, tl.int64) * places_row_stride)
+    sources = tl.load(slots + tl.cast(all_rows, tl.int64) * slots_row_stride)
     mine = (sources == source) & (members < count)
     earlier = tl.sum(tl.where(mine & (members < index), 1, 0), 0)
     if earlier == 0:
@@ -168,8 +168,8 @@ def decode_cross_kernel(
             live = keys < length
             place = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
             base = place * (HEADS * HEAD_DIM) + head * HEAD_DIM
-            k_at = key_pool + base[None, :] + dims[:, None]
-            v_at = value_pool + base[:, None] + dims[None, :]
+            k_at = key_cache + base[None, :] + dims[:, None]
+            v_at = value_cache + base[:, None] + dims[None, :]
             k = tl.load(k_at, mask=live[None, :] & inner[:, None], other=0.0)
             v = tl.load(v_at, mask=live[:, None] & inner[None, :], other=0.0)
             scores = tl.dot(q, k, input_precision="ieee") * FACTOR

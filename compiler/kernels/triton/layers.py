@@ -16,12 +16,12 @@ import triton.language as tl
 from torch import Tensor, nn
 from torch.library import triton_op
 
+from precast.compiler.kernels.replace_modules import replace_modules
 from precast.compiler.kernels.triton.launch import launch
 from precast.compiler.kernels.triton.packed_attention import DTYPES
-from precast.compiler.kernels.replace_modules import rebuilt
 from precast.compiler.models.layers import ACTIVATIONS, ActivatedLinear
 
-ROWS = 16
+NUM_SEQS = 16
 """That a program takes together, as many as a matrix unit takes at least; fewer cost the same."""
 MOST_COLUMNS = 8192
 """Beyond, tiles of 64 columns are a program for each multiprocessor, and wider loads serve better."""
@@ -72,7 +72,7 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     block_n = 16 if columns <= _NARROW else 32
     launch(
         few_rows_kernel,
-        (-(-columns // block_n), (x.shape[0] + ROWS - 1) // ROWS),
+        (-(-columns // block_n), (x.shape[0] + NUM_SEQS - 1) // NUM_SEQS),
         x,
         weight,
         bias,
@@ -81,7 +81,7 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x.stride(0),
         IN=inner,
         OUT=columns,
-        BLOCK_M=ROWS,
+        BLOCK_M=NUM_SEQS,
         BLOCK_N=block_n,
         BLOCK_K=64 if x.dtype is torch.float32 else 128,
         num_warps=4,
@@ -132,7 +132,7 @@ Module = TypeVar("Module", bound=nn.Module)
 
 def with_few_rows(module: Module) -> Module:
     """A copy over the same tensors, whose linear layers of up to 8,192 columns are made for few rows."""
-    return rebuilt(module, _for_few_rows)
+    return replace_modules(module, _for_few_rows)
 
 
 def _for_few_rows(_: str, layer: nn.Module) -> nn.Module | None:

@@ -11,11 +11,11 @@ from torch import Tensor
 from precast.graphs.sampling import state_buffers
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Buffer
-from precast.runtime.generation.cuda.staging import Staging
-from precast.runtime.generation.state import RowState
-from precast.runtime.generation.stepper import ANSWERS
 from precast.runtime.cuda.device import Device, Stream
 from precast.runtime.cuda.layout import Layout
+from precast.runtime.generation.cuda.staging import Staging
+from precast.runtime.generation.state import DecoderState
+from precast.runtime.generation.stepper import OUTPUT_BUFFERS
 
 FLAGS = ("positions", "finished", "hypothesis_lengths", "hypothesis_scores")
 """What every look at the rows reads."""
@@ -23,7 +23,7 @@ _WORD = 4
 
 
 class DeviceState:
-    """One block of memory that begins with ``FLAGS`` and ``ANSWERS``, so that one copy takes either.
+    """One block of memory that begins with ``FLAGS`` and ``OUTPUT_BUFFERS``, so that one copy takes either.
 
     Args:
         limits: of the artifact.
@@ -33,7 +33,7 @@ class DeviceState:
     def __init__(self, limits: GenerateLimits, device: Device) -> None:
         self._device = device
         buffers = state_buffers(limits)
-        first = [*FLAGS, *ANSWERS]
+        first = [*FLAGS, *OUTPUT_BUFFERS]
         ordered: list[Buffer] = [buffers[name] for name in first]
         ordered += [buffer for name, buffer in buffers.items() if name not in first]
         self.flags = Layout.of([buffers[name] for name in FLAGS], {})
@@ -44,8 +44,8 @@ class DeviceState:
         mirror = device.host_memory(self.layout.nbytes)
         mirror.numpy()[:] = 0
         self._mirror = mirror
-        self.host = RowState(limits, self.layout.tensors(mirror))
-        self._words = _words_of_rows(self.layout, limits.max_rows)
+        self.host = DecoderState(limits, self.layout.tensors(mirror))
+        self._words = _words_of_rows(self.layout, limits.max_num_seqs)
 
     def clear(self, stream: Stream) -> None:
         """Overwrite everything by the host's view."""

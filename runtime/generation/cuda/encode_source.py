@@ -10,20 +10,20 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
+from precast.graphs.buckets import Buckets
 from precast.graphs.encode import SEQUENCES, TOKENS
-from precast.graphs.seq2seq import CROSS_POOL, GenerateLimits
-from precast.graphs.buckets import Ladder
+from precast.graphs.seq2seq import CROSS_CACHE, GenerateLimits
 from precast.graphs.signature import Signature
-from precast.runtime.generation.steps import LoadedGraph
-from precast.runtime.encoder.packing import fill_example, write_batch
-from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions, InFlight
 from precast.runtime.cuda.device import Device, Stream
-from precast.runtime.replay import CaptureInfo, HostBuffers
+from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions, InFlight
+from precast.runtime.encoder.packing import fill_example, write_batch
+from precast.runtime.generation.steps import LoadedGraph
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.replay import CaptureInfo, HostBuffers
 
 
-class CapturedAdmission:
-    """A launch of ``admit``."""
+class CapturedSourceEncoding:
+    """A launch of ``encode_source``."""
 
     def __init__(self, flight: InFlight, lengths: Sequence[int]) -> None:
         self._flight: InFlight | None = flight
@@ -54,14 +54,14 @@ class CapturedAdmission:
             self._flight.before(stream)
 
 
-class CapturedAdmit:
-    """Replays ``admit`` at buckets of source tokens.
+class EncodeSourceReplay:
+    """Replays ``encode_source`` at buckets of source tokens.
 
     Args:
         graph: for the device.
-        ladder: its buckets.
+        buckets: its buckets.
         limits: of the artifact.
-        pools: all cross pools, by name; the graph is bound to them.
+        kv_cache: all cross kv_cache, by name; the graph is bound to them.
         device: opened by this thread.
         upto: buckets up to this size are captured when it is prepared.
     """
@@ -69,22 +69,22 @@ class CapturedAdmit:
     def __init__(
         self,
         graph: LoadedGraph,
-        ladder: Ladder,
+        buckets: Buckets,
         limits: GenerateLimits,
-        pools: Mapping[str, Tensor],
+        kv_cache: Mapping[str, Tensor],
         device: Device,
         upto: int,
     ) -> None:
-        signature = without_pools(graph.signature)
+        signature = without_kv_cache(graph.signature)
         options = CaptureOptions(
             largest={axis.name: axis.maximum for axis in signature.axes},
             upto=upto,
             fill_example=partial(_fill_example, max_length=limits.max_source_length),
         )
         self._replay = CapturedReplay(
-            signature, partial(_with_pools, graph, dict(pools)), ladder, device, options
+            signature, partial(_with_kv_cache, graph, dict(kv_cache)), buckets, device, options
         )
-        self._in_flight: deque[CapturedAdmission] = deque()
+        self._in_flight: deque[CapturedSourceEncoding] = deque()
 
     @property
     def captures(self) -> tuple[CaptureInfo, ...]:
@@ -100,8 +100,8 @@ class CapturedAdmit:
         return self._replay.free()
 
     def launch(
-        self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray], *, hidden: bool
-    ) -> CapturedAdmission:
+        self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
+    ) -> CapturedSourceEncoding:
         """See ``Stepper.admit``; waits for the oldest launch where as many as may be are in flight."""
         if not self.free():
             self._in_flight.popleft().finish()
@@ -109,10 +109,10 @@ class CapturedAdmit:
         tokens = int(lengths.sum())
         buffers = self._replay.buffers_for({TOKENS: tokens, SEQUENCES: len(sources)}, answer=hidden)
         write_batch(buffers, [Tokens(source, None) for source in sources], lengths, tokens)
-        to = buffers.arrays["cross_places"]
-        np.concatenate(places, out=to[:tokens])
+        to = buffers.arrays["cross_slots"]
+        np.concatenate(slots, out=to[:tokens])
         to[tokens:] = 0
-        found = CapturedAdmission(self._replay.launch(buffers), lengths.tolist())
+        found = CapturedSourceEncoding(self._replay.launch(buffers), lengths.tolist())
         self._in_flight.append(found)
         return found
 
@@ -124,30 +124,30 @@ class CapturedAdmit:
             self._in_flight.popleft()
 
 
-def without_pools(signature: Signature) -> Signature:
-    """What is left to be given once ``admit`` is bound to its pools."""
+def without_kv_cache(signature: Signature) -> Signature:
+    """What is left to be given once ``encode_source`` is bound to its kv_cache."""
     return replace(
         signature,
-        axes=tuple(axis for axis in signature.axes if axis.name != CROSS_POOL),
+        axes=tuple(axis for axis in signature.axes if axis.name != CROSS_CACHE),
         inputs=tuple(buffer for buffer in signature.inputs if buffer.name not in signature.written),
         written=(),
     )
 
 
-def _with_pools(
-    graph: LoadedGraph, pools: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
+def _with_kv_cache(
+    graph: LoadedGraph, kv_cache: Mapping[str, Tensor], inputs: Mapping[str, Tensor]
 ) -> list[Tensor]:
     axes = {
         TOKENS: len(inputs["input_ids"]),
         SEQUENCES: len(inputs["cu_seqlens"]) - 1,
-        CROSS_POOL: len(next(iter(pools.values()))),
+        CROSS_CACHE: len(next(iter(kv_cache.values()))),
     }
-    given = {**inputs, **pools}
+    given = {**inputs, **kv_cache}
     graph.signature.check(given, axes)
     return graph.graph(given)
 
 
 def _fill_example(buffers: HostBuffers, max_length: int) -> None:
-    """Its keys and values go to the page that is never dealt out."""
+    """Its keys and values go to the block that is never dealt out."""
     fill_example(buffers, max_length)
-    buffers.arrays["cross_places"][:] = 0
+    buffers.arrays["cross_slots"][:] = 0

@@ -1,4 +1,4 @@
-"""Memory on the device for everything that a captured stepper is bound to, and how large its pools may be."""
+"""Memory on the device for everything that a captured stepper is bound to, and how large its kv_cache may be."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from precast.graphs.seq2seq import GenerateLimits, PoolShape
-from precast.graphs.buckets import Ladder
-from precast.runtime.errors import OptionError
-from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.cuda.encode_source import CapturedAdmit
-from precast.runtime.generation.cuda.device_state import DeviceState
-from precast.runtime.generation.cuda.program import Bound, largest_span
-from precast.runtime.generation.cuda.stepper import CapturedStepper
-from precast.runtime.generation.kv_cache import PAGE_SIZE, PoolSizes
-from precast.runtime.generation.request import Active, GenerateRequest
-from precast.runtime.generation.steps import LoadedGraph
+from precast.graphs.buckets import Buckets
+from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.layout import Layout
+from precast.runtime.errors import OptionError
+from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.cuda.device_state import DeviceState
+from precast.runtime.generation.cuda.encode_source import EncodeSourceReplay
+from precast.runtime.generation.cuda.program import Bound, largest_span
+from precast.runtime.generation.cuda.stepper import CapturedStepper
+from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
+from precast.runtime.generation.request import Active, GenerateRequest
+from precast.runtime.generation.steps import LoadedGraph
 
 Examples = Sequence[tuple[ActiveBatch, int]]
 
@@ -30,44 +30,46 @@ def captured_stepper(
     device: Device,
     graphs: Mapping[str, LoadedGraph],
     limits: GenerateLimits,
-    own: PoolShape,
-    cross: PoolShape,
-    sizes: PoolSizes,
-    ladders: Mapping[str, Ladder],
+    own: KVCacheShape,
+    cross: KVCacheShape,
+    sizes: NumBlocks,
+    graph_buckets: Mapping[str, Buckets],
     *,
     examples: Examples = (),
     upto: int | None = None,
 ) -> CapturedStepper:
-    """A stepper with pools of so many pages, and the one that is never dealt out.
+    """A stepper with kv_cache of so many blocks, and the one that is never dealt out.
 
     Args:
         device: opened by this thread; the one that prepares the stepper opens it again.
         graphs: by name, for the device.
         limits: of the artifact.
-        own: what a place of the self pools holds.
-        cross: what a place of the cross pools holds.
-        sizes: of the pools.
-        ladders: of ``admit`` and ``decode``.
+        own: what a place of the self kv_cache holds.
+        cross: what a place of the cross kv_cache holds.
+        sizes: of the kv_cache.
+        graph_buckets: of ``encode_source`` and ``decode``.
         examples: batches whose graphs are captured when it is prepared, and their steps.
-        upto: ``admit`` is captured for buckets of up to so many tokens at once; for all where left out.
+        upto: ``encode_source`` is captured for buckets of up to so many tokens at once; for all where left out.
 
     Raises:
         torch.OutOfMemoryError: the memory does not suffice.
     """
     state = DeviceState(limits, device)
-    self_pools = device_pools("self", own, sizes.own + 1, device)
-    cross_pools = device_pools("cross", cross, sizes.cross + 1, device)
-    tensors = {**state.tensors, **self_pools, **cross_pools}
+    self_caches = device_kv_cache("self", own, sizes.own + 1, device)
+    cross_caches = device_kv_cache("cross", cross, sizes.cross + 1, device)
+    tensors = {**state.tensors, **self_caches, **cross_caches}
     bound = Bound(graphs, limits, tensors, _counting(largest_span(graphs) + 2, device))
-    ladder = ladders["admit"]
-    admit = CapturedAdmit(graphs["admit"], ladder, limits, cross_pools, device, upto or ladder.top)
-    return CapturedStepper(device, bound, state, admit, ladders["decode"], examples)
+    buckets = graph_buckets["encode_source"]
+    encode_source = EncodeSourceReplay(
+        graphs["encode_source"], buckets, limits, cross_caches, device, upto or buckets.top
+    )
+    return CapturedStepper(device, bound, state, encode_source, graph_buckets["decode"], examples)
 
 
-def device_pools(kind: str, shape: PoolShape, pages: int, device: Device) -> dict[str, Tensor]:
-    """As ``pool_tensors``, in one block on the device and as it was found there."""
-    places = f"{kind}_places"
-    layout = Layout.of(shape.buffers(kind, places), {places: pages * PAGE_SIZE})
+def device_kv_cache(kind: str, shape: KVCacheShape, blocks: int, device: Device) -> dict[str, Tensor]:
+    """As ``kv_cache_tensors``, in one block on the device and as it was found there."""
+    slots = f"{kind}_places"
+    layout = Layout.of(shape.buffers(kind, slots), {slots: blocks * BLOCK_SIZE})
     return layout.tensors(device.memory(layout.nbytes))
 
 
@@ -83,17 +85,17 @@ def _counting(end: int, device: Device) -> tuple[Tensor, Tensor]:
     return found[0].view(torch.int32), found[1].view(torch.int32)
 
 
-def example_batches(request: GenerateRequest, vocab_size: int, ladder: Ladder, steps: int) -> Examples:
+def example_batches(request: GenerateRequest, vocab_size: int, buckets: Buckets, steps: int) -> Examples:
     """Batches of requests like this one, the largest first, one for each recipe that they can meet."""
     wide, met = request.plan.rows, set()
     found: list[tuple[ActiveBatch, int]] = []
-    for count in range(ladder.top // wide, 0, -1):
-        buckets = (ladder.bucket_for(count * wide), ladder.bucket_for(count))
-        if buckets not in met:
-            met.add(buckets)
+    for count in range(buckets.top // wide, 0, -1):
+        shape = (buckets.bucket_for(count * wide), buckets.bucket_for(count))
+        if shape not in met:
+            met.add(shape)
             rows = np.arange(count * wide).reshape(count, wide).tolist()
             active = tuple(Active(request, tuple(some)) for some in rows)
-            found.append((ActiveBatch(active, vocab_size, ladder.top), steps))
+            found.append((ActiveBatch(active, vocab_size, buckets.top), steps))
     return found
 
 
@@ -105,8 +107,8 @@ class Room:
     free: int
     workspace: int
 
-    def for_pools(self, utilization: float) -> int:
-        """What is left for pools.
+    def for_kv_cache(self, utilization: float) -> int:
+        """What is left for kv_cache.
 
         Args:
             utilization: the part of the memory that may be taken, by this process and all others together.
@@ -118,15 +120,15 @@ class Room:
         left = int(utilization * self.total) - taken - self.workspace
         if left <= 0:
             raise OptionError(
-                f"gpu_memory_utilization {utilization} of {self.total} bytes leaves nothing for pools: "
+                f"gpu_memory_utilization {utilization} of {self.total} bytes leaves nothing for kv_cache: "
                 f"{taken} are taken, weights included, and steps need {self.workspace}; raise it, or compile "
-                f"with fewer max_rows"
+                f"with fewer max_num_seqs"
             )
         return left
 
 
-def measured_room(device: Device, try_out: Callable[[PoolSizes], CapturedStepper]) -> Room:
-    """The room beside pools, found by trying.
+def measured_room(device: Device, try_out: Callable[[NumBlocks], CapturedStepper]) -> Room:
+    """The room beside kv_cache, found by trying.
 
     Args:
         device: with the weights on it.
@@ -134,7 +136,7 @@ def measured_room(device: Device, try_out: Callable[[PoolSizes], CapturedStepper
             intermediate results and captured graphs will take.
     """
     free, total = device.memory_bytes()
-    stepper = try_out(PoolSizes(1, 1))
+    stepper = try_out(NumBlocks(1, 1))
     try:
         stepper.prepare()
         taken = free - device.memory_bytes()[0]

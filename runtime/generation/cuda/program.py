@@ -11,11 +11,11 @@ from torch import Tensor
 
 from precast.graphs.sampling import CANDIDATES, NGRAM
 from precast.graphs.seq2seq import SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
+from precast.runtime.cuda.device import CapturedGraph, Device, MemPool, Stream
+from precast.runtime.cuda.layout import Layout
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.cuda.batch_descriptor import Recipe
 from precast.runtime.generation.steps import SPANS, LoadedGraph
-from precast.runtime.cuda.device import CapturedGraph, Device, Pool, Stream
-from precast.runtime.cuda.layout import Layout
 
 BetweenSteps = Callable[[Tensor], None]
 """Is given the scores ``[R, vocab]`` before anything is chosen by them."""
@@ -28,7 +28,7 @@ class Bound:
     Attributes:
         graphs: by name.
         limits: of the artifact.
-        tensors: state and pools, by name.
+        tensors: state and kv_cache, by name.
         counting: int32 from 0 and from 1 up, as far as any span reaches.
     """
 
@@ -62,7 +62,7 @@ class StepProgram:
 
     @classmethod
     def of(cls, recipe: Recipe, bound: Bound, device: Device) -> StepProgram:
-        layout = Layout.of(recipe.buffers(bound.graphs["rules"].signature), {})
+        layout = Layout.of(recipe.buffers(bound.graphs["logits_processors"].signature), {})
         return cls(recipe, bound, layout, device.memory(layout.nbytes))
 
     def packed(self, batch: ActiveBatch) -> np.ndarray:
@@ -76,26 +76,26 @@ class StepProgram:
         for _ in range(self.recipe.steps):
             self._step(between)
 
-    def capture(self, device: Device, stream: Stream, pool: Pool) -> None:
+    def capture(self, device: Device, stream: Stream, pool: MemPool) -> None:
         """Record the steps. They were run before: kernels are loaded by their first run.
 
         Nothing that they allocate is kept, since what comes of them is the state: each step, and each graph
-        of the same pool, may use the memory of the one before.
+        of the same cache, may use the memory of the one before.
         """
         self.graph, _ = device.capture(self.run, stream, pool)
 
     def _step(self, between: BetweenSteps | None) -> None:
         given, recipe = self.layout.tensors(self.inputs), self.recipe
         sizes = recipe.sizes(self.bound.limits)
-        (scores,) = self._call("decode", {"rows": given["rows"]}, sizes)
-        if recipe.rules is not None:
-            (scores,) = self._call("rules", {**given, "logits": scores}, sizes)
+        (scores,) = self._call("decode", {"seq_ids": given["seq_ids"]}, sizes)
+        if recipe.token_biases is not None:
+            (scores,) = self._call("logits_processors", {**given, "logits": scores}, sizes)
         if between is not None:
             between(scores)
-        for place, choice in enumerate(recipe.choices):
-            named = {name: given[f"{name}_{place}"] for name in ("chosen", "at")}
-            axes = {**sizes, **recipe.choice_sizes(choice)}
-            self._call(choice.graph, {**named, "scores": scores}, axes)
+        for place, group in enumerate(recipe.sample_groups):
+            named = {name: given[f"{name}_{place}"] for name in ("seq_ids", "logits_indices")}
+            axes = {**sizes, **recipe.sample_axes(group)}
+            self._call(group.graph, {**named, "scores": scores}, axes)
 
     def _call(self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
         graph, bound = self.bound.graphs[name], self.bound
@@ -104,12 +104,12 @@ class StepProgram:
         spans = {SPANS[axis]: bound.span(axis, sizes[axis]) for axis in sizes.keys() & SPANS.keys()}
         known = {**bound.tensors, **given, **spans}
         inputs = {buffer.name: known[buffer.name] for buffer in signature.inputs}
-        pools = {
+        kv_cache = {
             str(buffer.shape[0]): inputs[buffer.name].shape[0]
             for buffer in signature.inputs
             if buffer.name.startswith(("self_key", "self_value", "cross_key", "cross_value"))
         }
-        signature.check(inputs, {**sizes, **pools})
+        signature.check(inputs, {**sizes, **kv_cache})
         return graph(inputs, sizes)
 
 

@@ -14,7 +14,7 @@ _LEAST = 1 << 16
 
 
 class Staging:
-    """Page-locked memory that one copy takes to the device; it grows with what is put into it.
+    """Block-locked memory that one copy takes to the device; it grows with what is put into it.
 
     Used again only when the launch is over that it was filled for.
     """

@@ -1,14 +1,14 @@
 """The stepper of CUDA: captured graphs of steps on one stream, sources on another, the host behind both.
 
-    admission    sources → admit → cross pools                     (a pipeline of its own)
+    encoding    sources → encode_source → cross kv_cache                     (a pipeline of its own)
                                         ↓ the first steps of these sources wait, and no others
     steps        rows that begin, batch → graph of N steps → state at its end
                                                                    ↓ computed
     download                                      flags of all rows → host; of some rows more, when asked
 
-Only steps write state and self pools, one launch after the other, so that rows and pages may be given to the
+Only steps write state and self kv_cache, one launch after the other, so that rows and blocks may be given to the
 next request while launches of the last one are still under way: those of the next come behind. What such
-a late launch reads in cross pages that belong to somebody else by then is garbage, in rows that nobody looks
+a late launch reads in cross blocks that belong to somebody else by then is garbage, in rows that nobody looks
 at.
 """
 
@@ -21,19 +21,19 @@ from functools import partial
 import numpy as np
 from torch import Tensor
 
-from precast.graphs.buckets import Ladder
-from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.cuda.encode_source import CapturedAdmission, CapturedAdmit
-from precast.runtime.generation.cuda.device_state import DeviceState
-from precast.runtime.generation.cuda.program import Bound, StepProgram
-from precast.runtime.generation.cuda.batch_descriptor import Recipe
-from precast.runtime.generation.cuda.staging import StepSlot
-from precast.runtime.generation.sampling_params import Plan
-from precast.runtime.generation.logits_processors import apply_processors
-from precast.runtime.generation.state import RowState
-from precast.runtime.generation.stepper import Admission, Launch
+from precast.graphs.buckets import Buckets
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.guard import DeviceGuard
+from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.cuda.batch_descriptor import Recipe
+from precast.runtime.generation.cuda.device_state import DeviceState
+from precast.runtime.generation.cuda.encode_source import CapturedSourceEncoding, EncodeSourceReplay
+from precast.runtime.generation.cuda.program import Bound, StepProgram
+from precast.runtime.generation.cuda.staging import StepSlot
+from precast.runtime.generation.logits_processors import apply_processors
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.state import DecoderState
+from precast.runtime.generation.stepper import Launch, SourceEncoding
 from precast.runtime.replay import CaptureInfo
 
 MOST_PROGRAMS = 256
@@ -45,54 +45,54 @@ class CapturedStepper:
 
     Args:
         device: used by nobody else's thread from ``prepare`` on.
-        bound: the graphs over state and pools.
+        bound: the graphs over state and kv_cache.
         state: on the device.
-        admit: the replay of ``admit``.
-        ladder: of rows.
+        encode_source: the replay of ``encode_source``.
+        buckets: of rows.
         examples: batches whose graphs are captured when it is prepared, the largest first, and their steps.
     """
 
     depth = 2
-    state: RowState
+    state: DecoderState
 
     def __init__(
         self,
         device: Device,
         bound: Bound,
         state: DeviceState,
-        admit: CapturedAdmit,
-        ladder: Ladder,
+        encode_source: EncodeSourceReplay,
+        buckets: Buckets,
         examples: Sequence[tuple[ActiveBatch, int]] = (),
     ) -> None:
         self.state = state.host
-        self.pools = {name: one for name, one in bound.tensors.items() if name not in state.tensors}
-        self.kv_cache_bytes = sum(tensor.nbytes for tensor in self.pools.values())
+        self.kv_cache = {name: one for name, one in bound.tensors.items() if name not in state.tensors}
+        self.kv_cache_bytes = sum(tensor.nbytes for tensor in self.kv_cache.values())
         self._device = device
         self._bound: Bound | None = bound
         self._device_state = state
-        self._admit = admit
-        self._ladder = ladder
+        self._encode_source = encode_source
+        self._buckets = buckets
         self._examples = examples
         self._guard = DeviceGuard()
         self._captures: tuple[CaptureInfo, ...] = ()
         self._programs: dict[Recipe, StepProgram] = {}
-        self._beginning: list[tuple[CapturedAdmission, Sequence[int]]] = []
+        self._beginning: list[tuple[CapturedSourceEncoding, Sequence[int]]] = []
         self._launches = 0
 
     @property
     def captures(self) -> tuple[CaptureInfo, ...]:
-        return self._admit.captures + self._captures
+        return self._encode_source.captures + self._captures
 
     def prepare(self) -> None:
         with self._guard.calls("it was set up"):
             device, state = self._device, self._device_state
             device.open()
             self._stream, self._download = device.stream(), device.stream()
-            self._pool = device.pool()
+            self._cache = device.pool()
             self._fetched = device.event()
             answer_bytes, flag_bytes = state.answers.nbytes, state.flags.nbytes
             self._slots = [StepSlot(device, answer_bytes, flag_bytes) for _ in range(self.depth)]
-            self._admit.prepare()
+            self._encode_source.prepare()
             state.clear(self._stream)
             for batch, steps in self._examples:
                 self.launch(batch, steps)
@@ -100,29 +100,29 @@ class CapturedStepper:
             device.synchronize()
             device.trim()
 
-    def can_admit(self) -> bool:
+    def can_encode(self) -> bool:
         with self._guard.calls("sources were encoded"):
-            return self._admit.free()
+            return self._encode_source.free()
 
-    def admit(
-        self, sources: Sequence[np.ndarray], places: Sequence[np.ndarray], *, hidden: bool
-    ) -> CapturedAdmission:
+    def encode_sources(
+        self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
+    ) -> CapturedSourceEncoding:
         self._guard.check()
         with self._guard.calls("sources were encoded"):
-            return self._admit.launch(sources, places, hidden=hidden)
+            return self._encode_source.launch(sources, slots, hidden=hidden)
 
     def begin(
         self,
-        admission: Admission,
+        encoding: SourceEncoding,
         rows: Sequence[int],
-        plan: Plan,
+        plan: SamplingParams,
         source_ids: np.ndarray,
-        own_places: Sequence[np.ndarray],
-        cross_places: np.ndarray,
+        self_slots: Sequence[np.ndarray],
+        cross_slots: np.ndarray,
     ) -> None:
-        assert isinstance(admission, CapturedAdmission)
-        self.state.begin(rows, plan, source_ids, own_places, cross_places)
-        self._beginning.append((admission, rows))
+        assert isinstance(encoding, CapturedSourceEncoding)
+        self.state.begin(rows, plan, source_ids, self_slots, cross_slots)
+        self._beginning.append((encoding, rows))
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
         self._guard.check()
@@ -135,7 +135,7 @@ class CapturedStepper:
             self._put_down(slot)
             return Launch(batch, steps, slot)
 
-    def look(self, launch: Launch, rows: Sequence[int]) -> None:
+    def poll(self, launch: Launch, rows: Sequence[int]) -> None:
         self._guard.check()
         with self._guard.calls("steps were taken"):
             launch.slot.wait()
@@ -152,7 +152,7 @@ class CapturedStepper:
             self._fetched.record(self._download)
             self._fetched.synchronize()
 
-    def wipe(self, self_pages: Sequence[int], cross_pages: Sequence[int]) -> None:
+    def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
         """Nothing to do: the kernels read what a row sees, and nothing else."""
 
     def close(self) -> None:
@@ -162,18 +162,18 @@ class CapturedStepper:
         except Exception:  # a failed device has nothing left that could be waited for
             pass
         self._programs.clear()
-        self.pools = {}
+        self.kv_cache = {}
         self._examples, self._beginning, self._slots = (), [], []
         self._bound = None
-        self._admit.close()
+        self._encode_source.close()
         self._device_state.free()
 
     def _upload_rows(self, slot: StepSlot) -> None:
         """The state of requests that begin, behind the launches that may still use these rows."""
         if not self._beginning:
             return
-        for admission, _ in self._beginning:
-            admission.before(self._stream)
+        for encoding, _ in self._beginning:
+            encoding.before(self._stream)
         rows = [row for _, some in self._beginning for row in some]
         self._beginning = []
         self._device_state.upload(rows, slot.rows, self._stream)
@@ -182,7 +182,7 @@ class CapturedStepper:
         """The program of the batch's recipe, with the batch in its inputs."""
         if self._bound is None:
             raise RuntimeError("this stepper was closed")
-        recipe = Recipe.of(batch, steps, self._ladder, self._bound.graphs["rules"].signature)
+        recipe = Recipe.of(batch, steps, self._buckets, self._bound.graphs["logits_processors"].signature)
         program = self._programs.pop(recipe, None) or StepProgram.of(recipe, self._bound, self._device)
         self._programs[recipe] = program
         if len(self._programs) > MOST_PROGRAMS:
@@ -210,7 +210,7 @@ class CapturedStepper:
         device = self._device
         device.synchronize()
         before, start = device.reserved_bytes(), time.perf_counter()
-        program.capture(device, self._stream, self._pool)
+        program.capture(device, self._stream, self._cache)
         seconds = time.perf_counter() - start
         grown = device.reserved_bytes() - before
         self._captures += (CaptureInfo(program.recipe.rows, seconds, grown),)

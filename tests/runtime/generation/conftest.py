@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from precast.runtime.generation.worker import GenerationWorker
-from tests.support.random_requests import write_t5
 from tests.support.generation import Model
+from tests.support.random_requests import write_t5
 
 
 @pytest.fixture(scope="module")
@@ -18,6 +18,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 @pytest.fixture(scope="module")
 def alone(model: Model) -> Iterator[GenerationWorker]:
-    engine = model.engine(patience=0)
+    engine = model.engine(max_batch_delay_steps=0)
     yield engine
     engine.close()

@@ -1,4 +1,4 @@
-"""An artifact for CUDA from its files to answers, on the fake device; and how much memory its pools get."""
+"""An artifact for CUDA from its files to answers, on the fake device; and how much memory its kv_cache get."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets.profile import measure_graph
+from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.seq2seq import GenerateLimits
-from precast.graphs.generation import generation_ladder, generation_signatures
-from precast.runtime.generation import loading as seq2seq_loading
+from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.errors import DeviceFailedError, OptionError
+from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.generation.cuda.memory import Room
+from precast.runtime.generation.engine import Seq2Seq
+from precast.runtime.generation.kv_cache import BLOCK_SIZE, slot_bytes
 from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.generation.kv_cache import PAGE_SIZE, place_bytes
 from precast.runtime.options import EngineOptions
 from precast.runtime.replay import Graph
-from precast.runtime.backends.graph_loader import open_graphs
-from precast.runtime.generation.engine import Seq2Seq
 from tests.support.fake_device import TOTAL_BYTES, FakeDevice
 from tests.support.fake_generation import WRONG, FakeGraph
 from tests.support.generating import Generating, t5
@@ -37,15 +37,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 def for_cuda(manifest: Manifest) -> Manifest:
     """The manifest that a compilation for CUDA would have written."""
-    info, limits = manifest.answer, manifest.limits
+    info, limits = manifest.output, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
     signatures = generation_signatures(
-        limits, info.own_pool, info.cross_pool, hidden_size=info.size, vocab_size=info.vocab_size,
+        limits, info.self_kv, info.cross_kv, hidden_size=info.size, vocab_size=info.vocab_size,
         device="cuda",
     )  # fmt: skip
     graphs = {
         name: graph.model_copy(
-            update={"signature": signatures[name], "ladder": generation_ladder(name, limits, "cuda")}
+            update={"signature": signatures[name], "buckets": generation_buckets(name, limits, "cuda")}
         )
         for name, graph in manifest.graphs.items()
     }
@@ -79,7 +79,7 @@ def load(artifact: Path, device: FakeDevice, **generation: Any) -> Seq2Seq:
         artifact, manifest, EngineOptions(), GenerationOptions(**generation)
     )
     stepper: Any = engine._worker._decoding.stepper
-    for tensor in stepper.pools.values():
+    for tensor in stepper.kv_cache.values():
         device.fill(tensor, WRONG)
     return engine
 
@@ -105,11 +105,11 @@ def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) ->
 
 def test_pools_fill_what_is_left(made: Generating, device: FakeDevice) -> None:
     """All rows at their longest, where there is room for them; else what there is, and never more."""
-    info, limits = read_manifest(made.artifact).answer, read_manifest(made.artifact).limits
+    info, limits = read_manifest(made.artifact).output, read_manifest(made.artifact).limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
-    pages = -(-limits.max_target_length // PAGE_SIZE) + -(-limits.max_source_length // PAGE_SIZE)
-    page = PAGE_SIZE * place_bytes(info.own_pool)
-    longest, spare = limits.max_rows * pages * page, 2 * page
+    blocks = -(-limits.max_target_length // BLOCK_SIZE) + -(-limits.max_source_length // BLOCK_SIZE)
+    block = BLOCK_SIZE * slot_bytes(info.self_kv)
+    longest, spare = limits.max_num_seqs * blocks * block, 2 * block
     with load(made.artifact, device) as engine:
         roomy = engine.stats()
         assert roomy.kv_cache_bytes == longest + spare
@@ -137,14 +137,16 @@ def test_a_device_that_fails_while_it_is_loaded(made: Generating, device: FakeDe
 
 def test_sources_are_measured_at_captured_buckets(made: Generating, device: FakeDevice) -> None:
     manifest = for_cuda(read_manifest(made.artifact))
-    found = measure_graph(made.artifact, manifest, "admit", 10)
-    assert len(found.seconds) == len(manifest.graphs["admit"].ladder.buckets) and min(found.seconds) > 0
+    found = measure_graph(made.artifact, manifest, "encode_source", 10)
+    assert (
+        len(found.seconds) == len(manifest.graphs["encode_source"].buckets.sizes) and min(found.seconds) > 0
+    )
     assert found.upto == manifest.limits.max_tokens and device.live_blocks() == 0
 
 
 @pytest.mark.parametrize(("free", "left"), [(900, 500), (401, 1)])
 def test_room(free: int, left: int) -> None:
-    assert Room(total=1000, free=free, workspace=300).for_pools(0.9) == left
+    assert Room(total=1000, free=free, workspace=300).for_kv_cache(0.9) == left
 
 
 def test_an_option_for_cuda_out_of_range() -> None:

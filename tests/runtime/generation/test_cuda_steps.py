@@ -18,6 +18,9 @@ from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.stepper import Launch
 from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.io.tokens import Tokens
+from tests.support.fake_device import FakeDevice, FakeStream
+from tests.support.fake_generation import fake_engine
+from tests.support.generation import Model, request
 from tests.support.random_requests import (
     ASKED,
     answer_alone,
@@ -28,9 +31,6 @@ from tests.support.random_requests import (
     endless,
     greedy,
 )
-from tests.support.fake_device import FakeDevice, FakeStream
-from tests.support.fake_generation import fake_engine
-from tests.support.generation import Model, request
 from tests.support.script import Moment, Script
 from tests.support.scripted_steps import ask, wait_until, wait_until_idle
 
@@ -72,10 +72,10 @@ def test_every_mode(model: Model, alone: GenerationWorker) -> None:
         st.tuples(st.integers(0, 12), asked(), st.none() | st.none() | st.integers(0, 6)),
         min_size=1, max_size=7,
     ),
-    self_pages=st.sampled_from([8, 12, 40]),
-    cross_pages=st.sampled_from([2, 3, 12]),
-    patience=st.integers(0, 4),
-    steps_per_look=st.integers(1, 4),
+    self_blocks=st.sampled_from([8, 12, 40]),
+    cross_blocks=st.sampled_from([2, 3, 12]),
+    max_batch_delay_steps=st.integers(0, 4),
+    steps_per_sync=st.integers(1, 4),
     seed=SEEDS,
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
@@ -83,17 +83,17 @@ def test_every_request_gets_what_it_gets_alone(
     model: Model,
     alone: GenerationWorker,
     moments: list[Moment],
-    self_pages: int,
-    cross_pages: int,
-    patience: int,
-    steps_per_look: int,
+    self_blocks: int,
+    cross_blocks: int,
+    max_batch_delay_steps: int,
+    steps_per_sync: int,
     seed: int,
 ) -> None:
     """Also where it ends in the middle of a launch, is cancelled between two, or is encoded late."""
     device, script = FakeDevice(seed), Script(moments)
     engine = fake_engine(
-        model, device, self_pages=self_pages, cross_pages=cross_pages, patience=patience,
-        steps_per_look=steps_per_look, wrap=lambda stepper: Told(stepper, script.act),
+        model, device, self_blocks=self_blocks, cross_blocks=cross_blocks, max_batch_delay_steps=max_batch_delay_steps,
+        steps_per_sync=steps_per_sync, wrap=lambda stepper: Told(stepper, script.act),
     )  # fmt: skip
     script.engine = engine
     script.finish()
@@ -128,11 +128,11 @@ def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: Ge
 
     def act(launch: int) -> None:
         if launch == 2:
-            device.held = told[0]._admit._replay._pipeline.compute
+            device.held = told[0]._encode_source._replay._pipeline.compute
             engine.offer(made[1])
         if launch > 3 and device.held is not None:
             assert engine.stats().running == 2, "it was not admitted"
-            joined.append(made[1].admitted > 0)
+            joined.append(made[1].scheduled > 0)
         if launch == 8:
             device.held = None
 
@@ -140,7 +140,7 @@ def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: Ge
         told.append(Told(stepper, act))
         return told[0]
 
-    engine = fake_engine(model, device, patience=0, steps_per_look=2, wrap=wrap)
+    engine = fake_engine(model, device, max_batch_delay_steps=0, steps_per_sync=2, wrap=wrap)
     engine.offer(made[0])
     for one, found in zip((first, late), made, strict=True):
         assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
@@ -164,7 +164,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
     def act(launch: int) -> None:
         if launch == 1:
             engine.offer(second)
-        if second.admitted and not second.future.cancelled():
+        if second.scheduled and not second.future.cancelled():
             # This launch brings the second one's rows.
             assert first.future.cancel() and second.future.cancel()
         elif len(made) == 1:
@@ -176,7 +176,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
         told.append(Told(stepper, act))
         return told[0]
 
-    engine = fake_engine(model, device, patience=0, steps_per_look=1, like=first, wrap=wrap)
+    engine = fake_engine(model, device, max_batch_delay_steps=0, steps_per_sync=1, like=first, wrap=wrap)
     engine.offer(first)
     wait_until(lambda: second.future.cancelled())
     wait_until_idle(engine)
@@ -194,7 +194,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
 def test_a_stop_within_a_launch(model: Model, alone: GenerationWorker, steps: int) -> None:
     """No token behind the end, whatever the launch still had to do; and the rows serve others at once."""
     device = FakeDevice(1)
-    engine = fake_engine(model, device, steps_per_look=steps, self_pages=2, cross_pages=2)
+    engine = fake_engine(model, device, steps_per_sync=steps, self_blocks=2, cross_blocks=2)
     for length in range(2, 12):
         one = ((7, 7, 3), endless(length))
         found = ask(engine, one).future.result(timeout=60)
@@ -215,7 +215,12 @@ def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> Non
             late.append(ask(engine, after))
 
     engine = fake_engine(
-        model, device, patience=0, self_pages=2, cross_pages=2, wrap=lambda stepper: Told(stepper, act)
+        model,
+        device,
+        max_batch_delay_steps=0,
+        self_blocks=2,
+        cross_blocks=2,
+        wrap=lambda stepper: Told(stepper, act),
     )
     engine.offer(victim)
     with pytest.raises(CancelledError):
@@ -252,7 +257,7 @@ def test_a_processor_between_captured_steps(model: Model) -> None:
         return scores
 
     device = FakeDevice(7)
-    engine = fake_engine(model, device, steps_per_look=3)
+    engine = fake_engine(model, device, steps_per_sync=3)
     counted = request([4, 5], endless(9), processors=(count_up,))
     engine.offer(counted)
     found = counted.future.result(timeout=60).sequences[0].token_ids
@@ -264,7 +269,7 @@ def test_a_processor_between_captured_steps(model: Model) -> None:
 def test_tokens_as_they_come(model: Model, alone: GenerationWorker) -> None:
     pieces: list[np.ndarray] = []
     device = FakeDevice(8)
-    engine = fake_engine(model, device, steps_per_look=2)
+    engine = fake_engine(model, device, steps_per_sync=2)
     one = ((7, 7, 3), endless(13))
     made = request(list(one[0]), one[1], on_tokens=pieces.append)
     engine.offer(made)

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
 from precast.artifacts.generation_defaults import GenerationDefaults
-from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.families.registry import FAMILIES
+from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.frontend.generation_config import read_generation_config
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, Model

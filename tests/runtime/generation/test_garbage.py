@@ -14,7 +14,7 @@ import pytest
 from torch import Tensor
 
 import precast
-from precast.runtime.errors import RuntimeFault
+from precast.runtime.errors import InferenceError
 from precast.runtime.generation.engine import Seq2Seq
 from tests.support.generating import t5
 from tests.support.scripted_steps import wait_until
@@ -32,7 +32,7 @@ def raising(_: Tensor, scores: Tensor) -> Tensor:
 
 def failing(**options: Any) -> Callable[[Seq2Seq], None]:
     def ask(engine: Seq2Seq) -> None:
-        with pytest.raises(RuntimeFault):
+        with pytest.raises(InferenceError):
             engine.generate(["the cat", "sat"], **options)
 
     return ask

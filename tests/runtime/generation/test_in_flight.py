@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.steps import Steps
 from precast.runtime.generation.worker import GenerationWorker
+from tests.support.generation import Model, request
 from tests.support.random_requests import (
     ASKED,
     Asked,
@@ -19,7 +20,6 @@ from tests.support.random_requests import (
     assert_same_answer,
     beams,
 )
-from tests.support.generation import Model, request
 from tests.support.script import Moment, Script
 from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_until_idle
 
@@ -29,20 +29,20 @@ from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_unti
         st.tuples(st.integers(0, 25), asked(), st.none() | st.none() | st.integers(0, 12)),
         min_size=1, max_size=9,
     ),
-    self_pages=st.sampled_from([8, 9, 12, 40]),
-    cross_pages=st.sampled_from([2, 3, 12]),
-    patience=st.integers(0, 4),
-    steps_per_look=st.integers(1, 4),
+    self_blocks=st.sampled_from([8, 9, 12, 40]),
+    cross_blocks=st.sampled_from([2, 3, 12]),
+    max_batch_delay_steps=st.integers(0, 4),
+    steps_per_sync=st.integers(1, 4),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
 def test_every_request_gets_what_it_gets_alone(
     model: Model,
     alone: GenerationWorker,
     moments: list[Moment],
-    self_pages: int,
-    cross_pages: int,
-    patience: int,
-    steps_per_look: int,
+    self_blocks: int,
+    cross_blocks: int,
+    max_batch_delay_steps: int,
+    steps_per_sync: int,
 ) -> None:
     script = Script(moments)
 
@@ -52,7 +52,7 @@ def test_every_request_gets_what_it_gets_alone(
         return scripted
 
     engine = model.engine(
-        self_pages=self_pages, cross_pages=cross_pages, patience=patience, steps_per_look=steps_per_look,
+        self_blocks=self_blocks, cross_blocks=cross_blocks, max_batch_delay_steps=max_batch_delay_steps, steps_per_sync=steps_per_sync,
         wrap=wrap,
     )  # fmt: skip
     script.engine = engine
@@ -68,9 +68,14 @@ def test_every_request_gets_what_it_gets_alone(
 @given(st.lists(asked(), min_size=12, max_size=24), st.integers(0, 4), st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
 def test_many_threads_ask_one_engine(
-    model: Model, alone: GenerationWorker, many: list[Asked], patience: int, steps_per_look: int
+    model: Model, alone: GenerationWorker, many: list[Asked], max_batch_delay_steps: int, steps_per_sync: int
 ) -> None:
-    engine = model.engine(self_pages=10, cross_pages=4, patience=patience, steps_per_look=steps_per_look)
+    engine = model.engine(
+        self_blocks=10,
+        cross_blocks=4,
+        max_batch_delay_steps=max_batch_delay_steps,
+        steps_per_sync=steps_per_sync,
+    )
     made = [request(list(one[0]), one[1]) for one in many]
 
     def add(mine: list[GenerateRequest]) -> None:
@@ -92,7 +97,7 @@ def test_many_threads_ask_one_engine(
 def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationWorker) -> None:
     """A full house of equal requests: none waits for ever, all get the same."""
     one: Asked = ((5, 9, 4, 30, 2), beams(3, 16))
-    engine = model.engine(self_pages=24, cross_pages=8)
+    engine = model.engine(self_blocks=24, cross_blocks=8)
     made = [request(list(one[0]), one[1]) for _ in range(20)]
     for each in made:
         engine.offer(each)
@@ -105,7 +110,7 @@ def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationWork
 
 
 def test_encoding_goes_on_beside_decoding(model: Model, alone: GenerationWorker) -> None:
-    with scripted(model, patience=0) as (engine, _):
+    with scripted(model, max_batch_delay_steps=0) as (engine, _):
         made = [ask(engine, one) for one in ASKED]
         tokens = [one.tokens for one in made]
         beside = [future.result(timeout=30).hidden for future in engine.encode(tokens)]

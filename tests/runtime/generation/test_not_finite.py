@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from precast.runtime.errors import NotFiniteError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.sampling_params import Rule
+from precast.runtime.generation.sampling_params import TokenBias
 from precast.runtime.generation.worker import GenerationWorker
+from tests.support.generation import Model
 from tests.support.random_requests import (
     ASKED,
     VOCAB,
@@ -26,7 +27,6 @@ from tests.support.random_requests import (
     greedy,
     samples,
 )
-from tests.support.generation import Model
 from tests.support.scripted_steps import ScriptedSteps, ask, assert_serves, scripted, wait_until_idle
 
 VICTIM = tuple(range(5, 28))
@@ -39,30 +39,30 @@ VICTIMS = {
 }
 
 
-def spoil(steps: ScriptedSteps, kind: str, places: np.ndarray) -> None:
+def spoil(steps: ScriptedSteps, kind: str, slots: np.ndarray) -> None:
     """What a model that overflows writes there."""
-    for name, tensor in steps.pools.items():
+    for name, tensor in steps.kv_cache.items():
         if name.startswith(f"{kind}_"):
-            tensor[torch.from_numpy(places.astype(np.int64))] = math.nan
+            tensor[torch.from_numpy(slots.astype(np.int64))] = math.nan
 
 
 def spoil_victims(steps: ScriptedSteps) -> None:
     """Every source of the victim's length has keys and values that are no numbers."""
 
-    def after(places: Sequence[np.ndarray]) -> None:
-        for one in places:
+    def after(slots: Sequence[np.ndarray]) -> None:
+        for one in slots:
             if len(one) == len(VICTIM):
                 spoil(steps, "cross", one)
 
-    steps.after_admit = after
+    steps.after_encode = after
 
 
 @pytest.mark.parametrize("kind", VICTIMS)
-@pytest.mark.parametrize("steps_per_look", [1, 3])
+@pytest.mark.parametrize("steps_per_sync", [1, 3])
 def test_neighbours_and_successors_are_not_disturbed(
-    kind: str, steps_per_look: int, model: Model, alone: GenerationWorker
+    kind: str, steps_per_sync: int, model: Model, alone: GenerationWorker
 ) -> None:
-    with scripted(model, self_pages=12, cross_pages=6, steps_per_look=steps_per_look) as (engine, steps):
+    with scripted(model, self_blocks=12, cross_blocks=6, steps_per_sync=steps_per_sync) as (engine, steps):
         spoil_victims(steps)
         for _ in range(2):
             before = [(ask(engine, one), one) for one in ASKED[:2]]
@@ -77,13 +77,13 @@ def test_neighbours_and_successors_are_not_disturbed(
         assert engine.stats().failed == 2
 
 
-@given(cancelled_at=st.integers(1, 6), self_pages=st.sampled_from([8, 12]))
+@given(cancelled_at=st.integers(1, 6), self_blocks=st.sampled_from([8, 12]))
 @settings(max_examples=8, deadline=None)
 def test_one_that_leaves_before_it_is_found_out_leaves_nothing_behind(
-    model: Model, alone: GenerationWorker, cancelled_at: int, self_pages: int
+    model: Model, alone: GenerationWorker, cancelled_at: int, self_blocks: int
 ) -> None:
     """Inside a prefix nothing is chosen, so that nobody looks at the scores."""
-    with scripted(model, self_pages=self_pages, cross_pages=6, patience=0) as (engine, steps):
+    with scripted(model, self_blocks=self_blocks, cross_blocks=6, max_batch_delay_steps=0) as (engine, steps):
         spoil_victims(steps)
         victim = ask(engine, (VICTIM, greedy(32, prefix=(0, 4, 5, 6, 7))))
 
@@ -98,10 +98,10 @@ def test_one_that_leaves_before_it_is_found_out_leaves_nothing_behind(
 
 
 def test_places_that_a_row_had_before_do_not_matter(model: Model, alone: GenerationWorker) -> None:
-    """A short target gets the row of a longer one, whose last page goes to somebody else, beside a third
+    """A short target gets the row of a longer one, whose last block goes to somebody else, beside a third
     that makes all of them be read that far."""
     long, short = ((8, 9), endless(30)), ((3, 4), endless(6))
-    with scripted(model, patience=0) as (engine, steps):
+    with scripted(model, max_batch_delay_steps=0) as (engine, steps):
         spoil_victims(steps)
         gone, made = [], []
 
@@ -126,7 +126,7 @@ def test_places_that_a_row_had_before_do_not_matter(model: Model, alone: Generat
 
 def test_a_source_that_is_only_encoded_does_not_matter(model: Model, alone: GenerationWorker) -> None:
     """Its keys and values go to the place that rows read behind the end of a shorter source."""
-    with scripted(model, patience=0) as (engine, steps):
+    with scripted(model, max_batch_delay_steps=0) as (engine, steps):
         spoil_victims(steps)
         made = [ask(engine, one) for one in ASKED]
         (encoded,) = engine.encode([ask(engine, (VICTIM, greedy(4))).tokens])
@@ -137,9 +137,13 @@ def test_a_source_that_is_only_encoded_does_not_matter(model: Model, alone: Gene
 
 
 def test_every_token_forbidden(model: Model, alone: GenerationWorker) -> None:
-    rules = tuple(Rule(token, -math.inf, first=4) for token in range(VOCAB))
+    token_biases = tuple(TokenBias(token, -math.inf, first=4) for token in range(VOCAB))
     with scripted(model) as (engine, _):
-        for plan in (greedy(9, rules=rules), beams(2, 9, rules=rules), samples(2, 1, 9, rules=rules)):
+        for plan in (
+            greedy(9, token_biases=token_biases),
+            beams(2, 9, token_biases=token_biases),
+            samples(2, 1, 9, token_biases=token_biases),
+        ):
             made = ask(engine, ((6, 7), plan))
             with pytest.raises(NotFiniteError, match="every token is forbidden"):
                 made.future.result(timeout=30)
@@ -148,13 +152,13 @@ def test_every_token_forbidden(model: Model, alone: GenerationWorker) -> None:
 
 def test_a_model_that_always_gives_none(model: Model) -> None:
     """Everybody fails, the engine stays."""
-    with scripted(model, self_pages=6) as (engine, steps):
+    with scripted(model, self_blocks=6) as (engine, steps):
 
-        def after(places: Sequence[np.ndarray]) -> None:
-            for one in places:
+        def after(slots: Sequence[np.ndarray]) -> None:
+            for one in slots:
                 spoil(steps, "cross", one)
 
-        steps.after_admit = after
+        steps.after_encode = after
         made = [ask(engine, one) for one in ASKED * 2]
         for one in made:
             with pytest.raises(NotFiniteError, match="check the weights"):

@@ -1,4 +1,4 @@
-"""A ``Plan`` asks for what Hugging Face's ``generate`` prepares from the same arguments."""
+"""A ``SamplingParams`` asks for what Hugging Face's ``generate`` prepares from the same arguments."""
 
 from __future__ import annotations
 
@@ -20,14 +20,16 @@ from precast.graphs.sampling import MAX_NGRAM
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputTooLongError, OptionError
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import Plan, Rule
+from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible", "ignore:Using the model-agnostic")
 
 VOCAB = 9
 POSITIONS = 22
 SOURCE = [3, 4, 3, 5, 4, 3]
-LIMITS = GenerateLimits(max_source_length=16, max_target_length=60, max_tokens=64, max_batch=4, max_rows=8)
+LIMITS = GenerateLimits(
+    max_source_length=16, max_target_length=60, max_tokens=64, max_batch=4, max_num_seqs=8
+)
 START = GenerationDefaults(decoder_start_token_id=2)
 
 TOKEN = st.integers(0, VOCAB - 1)
@@ -145,16 +147,16 @@ def as_defaults(checkpoint: dict[str, Any]) -> GenerationDefaults:
     return GenerationDefaults(**values, max_position_embeddings=POSITIONS)
 
 
-def interpret(plan: Plan, history: list[int], logits: torch.Tensor) -> torch.Tensor:
+def interpret(plan: SamplingParams, history: list[int], logits: torch.Tensor) -> torch.Tensor:
     """The scores ``[vocab]`` that the plan makes of logits, as plainly as can be said."""
     scores, length = logits.clone(), len(history)
 
     def add(after: bool) -> None:
-        for rule in plan.rules:
-            count = len(rule.prefix)
-            same = tuple(history[length - count :]) == rule.prefix
-            if rule.after is after and rule.first <= length <= rule.last and count < length and same:
-                scores[rule.token] += rule.value
+        for bias in plan.token_biases:
+            count = len(bias.prefix)
+            same = tuple(history[length - count :]) == bias.prefix
+            if bias.after is after and bias.first <= length <= bias.last and count < length and same:
+                scores[bias.token] += bias.value
 
     add(after=False)
     for text, penalty in (
@@ -196,7 +198,9 @@ def warpers_of(prepared: Prepared) -> dict[str, float]:
     return values if values["top_k"] < VOCAB else {**values, "top_k": 0}
 
 
-def both(checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] | None) -> tuple[Prepared, Plan]:
+def both(
+    checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] | None
+) -> tuple[Prepared, SamplingParams]:
     """Hugging Face's and ours, of arguments that neither refuses; each must refuse what the other does."""
     try:
         GenerationConfig(**checkpoint)
@@ -231,7 +235,7 @@ def test_parameters_are_those_that_hf_decodes_with(
     assert plan.max_length == config.max_length
     assert (
         plan.mode
-        == {"beam_search": "beam", "greedy_search": "greedy", "sample": "sample"}[
+        == {"beam_search": "beam", "greedy_search": "greedy", "multinomial": "sample"}[
             config.get_generation_mode().value
         ]
     )
@@ -256,9 +260,9 @@ def test_rules_make_hf_scores(
     written = len(plan.prefix)
     edges = [length for length in (written, written + 1, plan.max_length - 1) if length < plan.max_length]
     length = data.draw(st.one_of(st.sampled_from(edges), st.integers(written, plan.max_length - 1)))
-    # Few tokens, and often those of a rule, so that sequences match.
+    # Few tokens, and often those of a bias, so that sequences match.
     likely = st.sampled_from(
-        [*SOURCE, *(token for rule in plan.rules for token in rule.prefix), *range(VOCAB)]
+        [*SOURCE, *(token for bias in plan.token_biases for token in bias.prefix), *range(VOCAB)]
     )
     more = st.lists(likely, min_size=length - written, max_size=length - written)
     history = [*plan.prefix, *data.draw(more)]
@@ -267,13 +271,15 @@ def test_rules_make_hf_scores(
     assert_same_scores(prepared, plan, history, logits)
 
 
-def assert_same_scores(prepared: Prepared, plan: Plan, history: list[int], logits: torch.Tensor) -> None:
+def assert_same_scores(
+    prepared: Prepared, plan: SamplingParams, history: list[int], logits: torch.Tensor
+) -> None:
     expected = logits[None]
     for processor in prepared.processors:
         if type(processor) not in WARPERS and not isinstance(processor, hf.LogitNormalization):
             expected = processor(torch.tensor([history]), expected)
     assert torch.equal(interpret(plan, history, logits), expected[0])
-    assert plan.has_rules or torch.equal(expected[0], logits)
+    assert plan.needs_processing or torch.equal(expected[0], logits)
 
 
 @pytest.mark.parametrize(
@@ -391,17 +397,17 @@ def test_rules_that_never_act_are_left_out() -> None:
         "max_length": 4, "min_length": 1, "eos_token_id": [1, 2], "min_new_tokens": 0,
         "bad_words_ids": [[1], [3, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3, 3]],
     }  # fmt: skip
-    assert resolve(START, LIMITS, VOCAB, call, None).rules == (Rule(3, -math.inf, prefix=(3, 3)),)
+    assert resolve(START, LIMITS, VOCAB, call, None).token_biases == (TokenBias(3, -math.inf, prefix=(3, 3)),)
 
 
 def test_an_endless_minimum_fits_the_table() -> None:
-    rules = resolve(START, LIMITS, VOCAB, {"min_length": 10**30, "eos_token_id": 1}, None).rules
-    assert [rule.last < 1 << 31 for rule in rules] == [True]
+    token_biases = resolve(START, LIMITS, VOCAB, {"min_length": 10**30, "eos_token_id": 1}, None).token_biases
+    assert [bias.last < 1 << 31 for bias in token_biases] == [True]
 
 
 def test_minus_infinity_is_a_bias() -> None:
     plan = resolve(START, LIMITS, VOCAB, {"sequence_bias": {(4, 5): -math.inf}}, None)
-    assert plan.rules == (Rule(5, -math.inf, prefix=(4,)),)
+    assert plan.token_biases == (TokenBias(5, -math.inf, prefix=(4,)),)
 
 
 def test_seeds_are_fresh_unless_given() -> None:

@@ -17,7 +17,7 @@ from precast.runtime.generation.parameters import SUPPORTED, resolve
 
 VOCAB = 9
 LIMITS = GenerateLimits(
-    max_source_length=16, max_target_length=60, max_tokens=64, max_batch=4, max_rows=MAX_BEAMS + 8
+    max_source_length=16, max_target_length=60, max_tokens=64, max_batch=4, max_num_seqs=MAX_BEAMS + 8
 )
 START = GenerationDefaults(decoder_start_token_id=2)
 

@@ -22,7 +22,7 @@ from hypothesis.stateful import (
 )
 
 from precast.runtime.errors import InputError, QueueFullError, RequestTooLargeError
-from precast.runtime.generation.block_allocator import PagePool
+from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
 
 EVENTS = 10_000
@@ -37,34 +37,34 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         rows=st.integers(3, 24),
-        own=st.builds(PagePool, st.integers(15, 120), st.integers(1, 4)),
-        cross=st.builds(PagePool, st.integers(6, 60), st.integers(1, 4)),
+        own=st.builds(BlockAllocator, st.integers(15, 120), st.integers(1, 4)),
+        cross=st.builds(BlockAllocator, st.integers(6, 60), st.integers(1, 4)),
         max_waiting=st.integers(1, 8),
-        admit_tokens=st.integers(6, 30),
-        admit_batch=st.integers(1, 6),
-        patience=st.integers(0, 5),
+        source_batch_tokens=st.integers(6, 30),
+        source_batch=st.integers(1, 6),
+        max_batch_delay_steps=st.integers(0, 5),
     )
     def begin(
         self,
         rows: int,
-        own: PagePool,
-        cross: PagePool,
+        own: BlockAllocator,
+        cross: BlockAllocator,
         max_waiting: int,
-        admit_tokens: int,
-        admit_batch: int,
-        patience: int,
+        source_batch_tokens: int,
+        source_batch: int,
+        max_batch_delay_steps: int,
     ) -> None:
-        self.own, self.cross, self.patience = own, cross, patience
+        self.own, self.cross, self.max_batch_delay_steps = own, cross, max_batch_delay_steps
         self.rows, self.max_waiting = rows, max_waiting
-        self.admit_tokens, self.admit_batch = admit_tokens, admit_batch
+        self.source_batch_tokens, self.source_batch = source_batch_tokens, source_batch
         self.scheduler = Scheduler(
             rows,
             own,
             cross,
             max_waiting=max_waiting,
-            admit_tokens=admit_tokens,
-            admit_batch=admit_batch,
-            patience=patience,
+            source_batch_tokens=source_batch_tokens,
+            source_batch=source_batch,
+            max_batch_delay_steps=max_batch_delay_steps,
         )
         self.line: list[Ticket] = []
         self.held: list[Placement] = []
@@ -78,16 +78,16 @@ class Machine(RuleBasedStateMachine):
         taken = {row for one in self.held for row in one.rows}
         return [row for row in range(self.rows) if row not in taken]
 
-    def used(self, pool: PagePool) -> int:
-        """Pages that those who run should hold."""
-        return pages_of([one.ticket for one in self.held], self.own, self.cross)[pool is self.cross]
+    def used(self, cache: BlockAllocator) -> int:
+        """Blocks that those who run should hold."""
+        return blocks_of([one.ticket for one in self.held], self.own, self.cross)[cache is self.cross]
 
     def fits(self, tickets: Sequence[Ticket]) -> bool:
         """Whether they could be admitted together."""
-        own, cross = pages_of(tickets, self.own, self.cross)
+        own, cross = blocks_of(tickets, self.own, self.cross)
         return (
-            len(tickets) <= self.admit_batch
-            and sum(one.need.cross_tokens for one in tickets) <= self.admit_tokens
+            len(tickets) <= self.source_batch
+            and sum(one.need.cross_tokens for one in tickets) <= self.source_batch_tokens
             and sum(one.need.rows for one in tickets) <= len(self.free_rows())
             and own + self.used(self.own) <= self.own.capacity
             and cross + self.used(self.cross) <= self.cross.capacity
@@ -95,10 +95,10 @@ class Machine(RuleBasedStateMachine):
 
     def possible(self, need: Need) -> bool:
         """Whether it would fit if nothing ran."""
-        own, cross = pages_of([Ticket(need)], self.own, self.cross)
+        own, cross = blocks_of([Ticket(need)], self.own, self.cross)
         return (
             need.rows <= self.rows
-            and need.cross_tokens <= self.admit_tokens
+            and need.cross_tokens <= self.source_batch_tokens
             and own <= self.own.capacity
             and cross <= self.cross.capacity
         )
@@ -125,18 +125,18 @@ class Machine(RuleBasedStateMachine):
     @rule(looks=st.lists(st.integers(0, 4), min_size=1, max_size=4))
     def decode(self, looks: list[int]) -> None:
         for steps in looks:
-            self.admit(steps)
+            self.schedule(steps)
 
-    def admit(self, steps: int) -> None:
+    def schedule(self, steps: int) -> None:
         Machine.events += 1
         self.step += steps
         count = max(count for count in range(len(self.line) + 1) if self.fits(self.line[:count]))
         able, behind, free = self.line[:count], self.line[count:], self.free_rows()
         for ticket in able:
             self.ready_since.setdefault(ticket, self.step)
-        patient = bool(able) and self.step - self.ready_since[able[0]] < self.patience
+        patient = bool(able) and self.step - self.ready_since[able[0]] < self.max_batch_delay_steps
         another = self.fits([*able, behind[0] if behind else SMALLEST])
-        placements = self.scheduler.admit(self.step)
+        placements = self.scheduler.schedule(self.step)
         held_back = self.held and patient and another
         assert [placement.ticket for placement in placements] == ([] if held_back else able)
         self.check_placements(placements, free)
@@ -150,10 +150,10 @@ class Machine(RuleBasedStateMachine):
         for placement in placements:
             need = placement.ticket.need
             assert placement.ticket.state == "running"
-            assert len(placement.rows) == len(placement.self_pages) == need.rows
-            for pages in placement.self_pages:
-                assert len(pages) == -(-need.self_tokens // self.own.page_size)
-            assert len(placement.cross_pages) == -(-need.cross_tokens // self.cross.page_size)
+            assert len(placement.rows) == len(placement.self_blocks) == need.rows
+            for blocks in placement.self_blocks:
+                assert len(blocks) == -(-need.self_tokens // self.own.block_size)
+            assert len(placement.cross_blocks) == -(-need.cross_tokens // self.cross.block_size)
 
     def take(self, placement: Placement) -> None:
         self.scheduler.finish(placement)
@@ -213,21 +213,21 @@ class Machine(RuleBasedStateMachine):
     @invariant()
     def nothing_is_held_twice(self) -> None:
         rows = [row for one in self.held for row in one.rows]
-        own = [page for one in self.held for pages in one.self_pages for page in pages]
-        cross = [page for one in self.held for page in one.cross_pages]
+        own = [block for one in self.held for blocks in one.self_blocks for block in blocks]
+        cross = [block for one in self.held for block in one.cross_blocks]
         for numbers, most in ((rows, self.rows - 1), (own, self.own.capacity), (cross, self.cross.capacity)):
             assert len(set(numbers)) == len(numbers)
             assert all(0 <= number <= most for number in numbers)
         assert 0 not in own and 0 not in cross
         assert (self.own.used, self.cross.used) == (len(own), len(cross))
-        for pool in (self.own, self.cross):
-            assert pool.used + pool.free == pool.capacity
+        for cache in (self.own, self.cross):
+            assert cache.used + cache.free == cache.capacity
 
     @invariant()
     def counts_are_true(self) -> None:
         scheduler = self.scheduler
         assert (scheduler.waiting, scheduler.running) == (len(self.line), len(self.held))
-        assert scheduler.rows_used == self.rows - len(self.free_rows())
+        assert scheduler.num_seqs_used == self.rows - len(self.free_rows())
         assert scheduler.full == (len(self.line) == self.max_waiting)
         assert scheduler.next_deadline() == min(
             (one.deadline for one in self.live() if one.deadline is not None), default=None
@@ -240,18 +240,18 @@ class Machine(RuleBasedStateMachine):
             for placement in list(self.held):
                 self.take(placement)
             before = len(self.line)
-            self.admit(steps=0)
+            self.schedule(steps=0)
             assert len(self.line) < before or not before, "an empty engine admits nobody"
         assert (self.own.free, self.cross.free) == (self.own.capacity, self.cross.capacity)
-        assert self.scheduler.rows_used == 0
+        assert self.scheduler.num_seqs_used == 0
         assert self.scheduler.next_deadline() is None
 
 
-def pages_of(tickets: Sequence[Ticket], own: PagePool, cross: PagePool) -> tuple[int, int]:
-    """Pages of either pool that they take together."""
+def blocks_of(tickets: Sequence[Ticket], own: BlockAllocator, cross: BlockAllocator) -> tuple[int, int]:
+    """Blocks of either cache that they take together."""
     return (
-        sum(one.need.rows * -(-one.need.self_tokens // own.page_size) for one in tickets),
-        sum(-(-one.need.cross_tokens // cross.page_size) for one in tickets),
+        sum(one.need.rows * -(-one.need.self_tokens // own.block_size) for one in tickets),
+        sum(-(-one.need.cross_tokens // cross.block_size) for one in tickets),
     )
 
 
@@ -269,19 +269,19 @@ def scheduler_of(
     own: int = 64,
     cross: int = 64,
     max_waiting: int = 100,
-    admit_tokens: int = 100,
-    admit_batch: int = 100,
-    patience: int = 0,
+    source_batch_tokens: int = 100,
+    source_batch: int = 100,
+    max_batch_delay_steps: int = 0,
 ) -> Scheduler:
-    """``own`` and ``cross`` count the pages of 4 places that can be dealt out."""
+    """``own`` and ``cross`` count the blocks of 4 slots that can be dealt out."""
     return Scheduler(
         rows,
-        PagePool(own + 1, 4),
-        PagePool(cross + 1, 4),
+        BlockAllocator(own + 1, 4),
+        BlockAllocator(cross + 1, 4),
         max_waiting=max_waiting,
-        admit_tokens=admit_tokens,
-        admit_batch=admit_batch,
-        patience=patience,
+        source_batch_tokens=source_batch_tokens,
+        source_batch=source_batch,
+        max_batch_delay_steps=max_batch_delay_steps,
     )
 
 
@@ -293,19 +293,19 @@ def added(scheduler: Scheduler, *needs: Need) -> list[Ticket]:
 
 
 def admitted(scheduler: Scheduler, step: int = 0) -> list[Ticket]:
-    return [placement.ticket for placement in scheduler.admit(step)]
+    return [placement.ticket for placement in scheduler.schedule(step)]
 
 
 SMALL = Need(1, 4, 4)
-"""One row, one page of either pool, 4 source tokens."""
+"""One row, one block of either cache, 4 source tokens."""
 
 
 def test_an_empty_scheduler_admits_nobody_and_knows_no_deadline() -> None:
-    scheduler = scheduler_of(patience=3)
-    assert scheduler.admit(0) == []
+    scheduler = scheduler_of(max_batch_delay_steps=3)
+    assert scheduler.schedule(0) == []
     assert scheduler.expired(1e9) == []
     assert scheduler.next_deadline() is None
-    assert (scheduler.waiting, scheduler.running, scheduler.rows_used, scheduler.full) == (0, 0, 0, False)
+    assert (scheduler.waiting, scheduler.running, scheduler.num_seqs_used, scheduler.full) == (0, 0, 0, False)
 
 
 @pytest.mark.parametrize(
@@ -313,12 +313,12 @@ def test_an_empty_scheduler_admits_nobody_and_knows_no_deadline() -> None:
     [
         (Need(5, 1, 1), "need 5 rows; the engine has 4; ask for fewer beams"),
         (Need(1, 1, 21), "need 21 source tokens in one batch; the engine has 20; shorten the source"),
-        (Need(3, 9, 1), "need 9 pages of the self pools; the engine has 8; ask for fewer rows"),
-        (Need(1, 1, 17), "need 5 pages of the cross pools; the engine has 4; shorten the source"),
+        (Need(3, 9, 1), "need 9 blocks of the self kv_cache; the engine has 8; ask for fewer rows"),
+        (Need(1, 1, 17), "need 5 blocks of the cross kv_cache; the engine has 4; shorten the source"),
     ],
 )
 def test_what_could_never_run_is_refused_with_the_numbers(need: Need, numbers: str) -> None:
-    scheduler = scheduler_of(rows=4, own=8, cross=4, admit_tokens=20)
+    scheduler = scheduler_of(rows=4, own=8, cross=4, source_batch_tokens=20)
     whole = (
         f"{need.rows} rows .* of {need.self_tokens} target and {need.cross_tokens} source tokens {numbers}"
     )
@@ -331,14 +331,14 @@ def test_what_could_never_run_is_refused_with_the_numbers(need: Need, numbers: s
 
 
 def test_a_request_that_takes_all_there_is_runs() -> None:
-    scheduler = scheduler_of(rows=4, own=8, cross=5, admit_tokens=20, admit_batch=1)
+    scheduler = scheduler_of(rows=4, own=8, cross=5, source_batch_tokens=20, source_batch=1)
     everything = Need(4, 8, 20)
     scheduler.check(everything)
     first, second = added(scheduler, everything, SMALL)
-    (placement,) = scheduler.admit(0)
+    (placement,) = scheduler.schedule(0)
     assert placement.ticket is first and placement.rows == (0, 1, 2, 3)
     assert scheduler.own.free == scheduler.cross.free == 0
-    assert scheduler.admit(1) == []
+    assert scheduler.schedule(1) == []
     scheduler.finish(placement)
     assert admitted(scheduler, 1) == [second]
 
@@ -349,12 +349,12 @@ def test_a_need_of_nothing_is_refused(numbers: tuple[int, int, int]) -> None:
         Need(*numbers)
 
 
-@pytest.mark.parametrize("name", ["rows", "max_waiting", "admit_tokens", "admit_batch"])
+@pytest.mark.parametrize("name", ["rows", "max_waiting", "source_batch_tokens", "source_batch"])
 def test_a_scheduler_without_room_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"found .*{name}=0"):
         scheduler_of(**{name: 0})
-    with pytest.raises(ValueError, match="patience=-1"):
-        scheduler_of(patience=-1)
+    with pytest.raises(ValueError, match="max_batch_delay_steps=-1"):
+        scheduler_of(max_batch_delay_steps=-1)
 
 
 def test_one_more_than_may_wait_is_refused_and_fits_once_one_has_left() -> None:
@@ -382,79 +382,79 @@ def test_a_ticket_is_added_once_and_cancelled_only_after_that() -> None:
 def test_nobody_overtakes_a_head_that_does_not_fit() -> None:
     scheduler = scheduler_of(rows=4)
     added(scheduler, Need(2, 4, 4))
-    (running,) = scheduler.admit(0)
+    (running,) = scheduler.schedule(0)
     large, small = added(scheduler, Need(3, 4, 4), SMALL)
-    assert scheduler.admit(1) == []
+    assert scheduler.schedule(1) == []
     scheduler.finish(running)
     assert admitted(scheduler, 1) == [large, small]
 
 
 def test_without_patience_a_request_joins_those_that_run_at_once() -> None:
-    scheduler = scheduler_of(patience=0)
+    scheduler = scheduler_of(max_batch_delay_steps=0)
     for step in range(3):
         (ticket,) = added(scheduler, SMALL)
         assert admitted(scheduler, step) == [ticket]
 
 
 def test_while_others_run_a_request_waits_for_more_until_patience_ends() -> None:
-    scheduler = scheduler_of(patience=5)
+    scheduler = scheduler_of(max_batch_delay_steps=5)
     added(scheduler, SMALL)
-    assert len(scheduler.admit(0)) == 1
+    assert len(scheduler.schedule(0)) == 1
     first = added(scheduler, SMALL)
-    assert scheduler.admit(10) == []
+    assert scheduler.schedule(10) == []
     second = added(scheduler, SMALL)
-    assert scheduler.admit(14) == []
+    assert scheduler.schedule(14) == []
     assert admitted(scheduler, 15) == [*first, *second]
     third = added(scheduler, SMALL)
-    assert scheduler.admit(15) == scheduler.admit(19) == []
+    assert scheduler.schedule(15) == scheduler.schedule(19) == []
     assert admitted(scheduler, 20) == third
 
 
 def test_patience_counts_from_when_a_request_could_run_and_not_from_when_it_came() -> None:
-    scheduler = scheduler_of(rows=4, patience=5)
+    scheduler = scheduler_of(rows=4, max_batch_delay_steps=5)
     added(scheduler, Need(2, 4, 4), Need(2, 4, 4))
-    _, short = scheduler.admit(0)
+    _, short = scheduler.schedule(0)
     late = added(scheduler, SMALL)
-    assert scheduler.admit(1) == []
+    assert scheduler.schedule(1) == []
     scheduler.finish(short)
-    assert scheduler.admit(40) == scheduler.admit(44) == []
+    assert scheduler.schedule(40) == scheduler.schedule(44) == []
     assert admitted(scheduler, 45) == late
 
 
 def test_a_request_held_back_is_not_held_back_anew_when_the_one_before_it_leaves() -> None:
-    scheduler = scheduler_of(patience=5)
+    scheduler = scheduler_of(max_batch_delay_steps=5)
     added(scheduler, SMALL)
-    assert len(scheduler.admit(0)) == 1
+    assert len(scheduler.schedule(0)) == 1
     first, second = added(scheduler, SMALL, SMALL)
-    assert scheduler.admit(0) == []
+    assert scheduler.schedule(0) == []
     scheduler.cancel(first)
-    assert scheduler.admit(4) == []
+    assert scheduler.schedule(4) == []
     assert admitted(scheduler, 5) == [second]
 
 
 @pytest.mark.parametrize(
     ("limits", "count"),
     [
-        ({"admit_batch": 2}, 2),
-        ({"admit_tokens": 8}, 2),
-        ({"admit_tokens": 11}, 2),
+        ({"source_batch": 2}, 2),
+        ({"source_batch_tokens": 8}, 2),
+        ({"source_batch_tokens": 11}, 2),
         ({"rows": 4}, 3),
         ({"own": 4}, 3),
         ({"cross": 4}, 3),
     ],
 )
 def test_gathering_ends_when_nobody_else_could_join(limits: dict[str, int], count: int) -> None:
-    scheduler = scheduler_of(patience=1000, **limits)
+    scheduler = scheduler_of(max_batch_delay_steps=1000, **limits)
     added(scheduler, SMALL)
-    assert len(scheduler.admit(0)) == 1
+    assert len(scheduler.schedule(0)) == 1
     added(scheduler, *[SMALL] * (count - 1))
-    assert scheduler.admit(1) == []
-    added(scheduler, SMALL, *[SMALL] * (limits.get("admit_tokens") == 11))
-    assert len(scheduler.admit(1)) == count
+    assert scheduler.schedule(1) == []
+    added(scheduler, SMALL, *[SMALL] * (limits.get("source_batch_tokens") == 11))
+    assert len(scheduler.schedule(1)) == count
 
 
 def test_a_budget_of_exactly_one_request_admits_one_at_a_time() -> None:
-    scheduler = scheduler_of(admit_tokens=4, patience=1000)
+    scheduler = scheduler_of(source_batch_tokens=4, max_batch_delay_steps=1000)
     tickets = added(scheduler, SMALL, SMALL, SMALL)
     assert [admitted(scheduler) for _ in range(4)] == [[tickets[0]], [tickets[1]], [tickets[2]], []]
 
@@ -462,31 +462,31 @@ def test_a_budget_of_exactly_one_request_admits_one_at_a_time() -> None:
 def test_the_lowest_free_rows_are_dealt_out() -> None:
     scheduler = scheduler_of(rows=6)
     added(scheduler, SMALL, Need(2, 4, 4), SMALL)
-    placements = scheduler.admit(0)
+    placements = scheduler.schedule(0)
     assert [one.rows for one in placements] == [(0,), (1, 2), (3,)]
     for placement in (placements[1], placements[0]):
         scheduler.finish(placement)
     added(scheduler, Need(4, 4, 4))
-    assert [one.rows for one in scheduler.admit(0)] == [(0, 1, 2, 4)]
+    assert [one.rows for one in scheduler.schedule(0)] == [(0, 1, 2, 4)]
 
 
 def test_each_row_has_pages_of_its_own_and_the_source_is_stored_once() -> None:
     scheduler = scheduler_of()
     added(scheduler, Need(3, 5, 9))
-    (placement,) = scheduler.admit(0)
-    assert [len(pages) for pages in placement.self_pages] == [2, 2, 2]
-    assert len({page for pages in placement.self_pages for page in pages}) == 6
-    assert len(placement.cross_pages) == 3
+    (placement,) = scheduler.schedule(0)
+    assert [len(blocks) for blocks in placement.self_blocks] == [2, 2, 2]
+    assert len({block for blocks in placement.self_blocks for block in blocks}) == 6
+    assert len(placement.cross_blocks) == 3
 
 
 def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished() -> None:
     scheduler = scheduler_of(rows=1)
     first, second = added(scheduler, SMALL, SMALL)
-    (placement,) = scheduler.admit(0)
+    (placement,) = scheduler.schedule(0)
     assert scheduler.cancel(first) == "running"
     assert first.state == "over" and scheduler.running == scheduler.own.used == 1
     assert scheduler.cancel(first) == "over"
-    assert scheduler.admit(1) == []
+    assert scheduler.schedule(1) == []
     scheduler.finish(placement)
     assert scheduler.running == scheduler.own.used == scheduler.cross.used == 0
     assert scheduler.cancel(first) == "over"
@@ -496,7 +496,7 @@ def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished(
 def test_what_the_scheduler_did_not_place_is_not_taken_back() -> None:
     one, other = scheduler_of(), scheduler_of()
     added(one, SMALL)
-    (placement,) = one.admit(0)
+    (placement,) = one.schedule(0)
     with pytest.raises(ValueError, match="finished once; found one of a request that is running"):
         other.finish(placement)
     with pytest.raises(ValueError, match="finished once"):
@@ -505,7 +505,7 @@ def test_what_the_scheduler_did_not_place_is_not_taken_back() -> None:
 
 
 def test_deadlines_are_named_once_soonest_first_whether_waiting_or_running() -> None:
-    scheduler = scheduler_of(admit_batch=1)
+    scheduler = scheduler_of(source_batch=1)
     late, soon, never, ended = tickets = [Ticket(SMALL, when) for when in (7.0, 5.0, None, 1.0)]
     for ticket in tickets:
         scheduler.add(ticket)
@@ -526,7 +526,7 @@ def test_deadlines_survive_the_many_that_end_before_theirs(seed: int) -> None:
     tickets = [Ticket(SMALL, random.random()) for _ in range(400)]
     for ticket in tickets:
         scheduler.add(ticket)
-        scheduler.admit(0)
+        scheduler.schedule(0)
         # The first few run to the end.
         if ticket.arrival > 4 and random.random() < 0.5:
             scheduler.cancel(random.choice(tickets[4 : ticket.arrival + 1]))
@@ -537,13 +537,13 @@ def test_deadlines_survive_the_many_that_end_before_theirs(seed: int) -> None:
 
 def test_leaving_the_middle_or_the_head_of_a_long_queue_takes_no_time() -> None:
     count = 65_536
-    scheduler = scheduler_of(max_waiting=count, admit_tokens=4)
+    scheduler = scheduler_of(max_waiting=count, source_batch_tokens=4)
     tickets = added(scheduler, *[SMALL] * count)
     begin = time.process_time()
     for ticket in tickets[count // 4 : 3 * count // 4]:
         assert scheduler.cancel(ticket) == "waiting"
     for ticket in (*tickets[: count // 4], *tickets[3 * count // 4 :]):
-        (placement,) = scheduler.admit(0)
+        (placement,) = scheduler.schedule(0)
         assert placement.ticket is ticket
         scheduler.finish(placement)
     # A second or so; with a walk along the queue each time it is minutes.

@@ -23,11 +23,11 @@ from precast.runtime.errors import (
     TaskError,
     TokenIdError,
 )
-from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.engine import Seq2Seq
+from precast.runtime.generation.outputs import GenerateOutput
 from tests.support.artifacts import TinyModels
-from tests.support.random_requests import write_t5
 from tests.support.generating import SOURCE, TARGET, Generating, mbart, t5
+from tests.support.random_requests import write_t5
 
 Options = dict[str, Any]
 TEXTS = ["the cat sat", "l'été où être naïve", "dogs weren't barking at night !", ""]
@@ -266,7 +266,7 @@ def test_what_is_not_supported_is_refused_by_name(engine: Seq2Seq) -> None:
         for call in (engine.generate, engine.submit, engine.stream):
             with pytest.raises(OptionError, match=f"^{name} is"):
                 call("the", **Options({name: value}))
-    assert engine.stats().admissions == before.admissions
+    assert engine.stats().source_batches == before.source_batches
 
 
 def test_timings_and_statistics(engine: Seq2Seq) -> None:
@@ -274,7 +274,7 @@ def test_timings_and_statistics(engine: Seq2Seq) -> None:
     answers = engine.generate(TEXTS[:3], max_length=10)
     for answer in answers:
         timings = answer.timings
-        assert 0 < timings.admitted < timings.first_token <= timings.finished < 60
+        assert 0 < timings.scheduled < timings.first_token <= timings.finished < 60
     after = engine.stats()
     assert after.requests == before.requests + 3 and after.failed == before.failed
     assert after.tokens - before.tokens == sum(len(ids_of(answer)) - 1 for answer in answers)
@@ -314,7 +314,9 @@ def test_sampling_repeats_by_its_seed_in_any_company(engine: Seq2Seq) -> None:
 
 
 def test_artifacts_without_a_tokenizer_take_and_give_ids(tmp_path: Path, made: Generating) -> None:
-    precast.compile(write_t5(tmp_path / "c"), tmp_path / "a", backend="reference", verify=False, max_rows=4)
+    precast.compile(
+        write_t5(tmp_path / "c"), tmp_path / "a", backend="reference", verify=False, max_num_seqs=4
+    )
     with precast.load(tmp_path / "a") as engine:
         answer = engine.generate([3, 4, 5])
         assert answer.text is None and len(answer.token_ids) > 1

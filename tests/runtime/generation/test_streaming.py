@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import precast
-from precast.runtime.errors import DeadlineError, EngineClosedError, OptionError, ProcessorError
+from precast.runtime.errors import EngineClosedError, OptionError, ProcessorError, RequestTimeoutError
 from precast.runtime.generation.engine import Seq2Seq
 from tests.support.generating import TARGET, Generating, t5
 from tests.support.scripted_steps import wait_until
@@ -39,7 +39,7 @@ def engine(made: Generating) -> Iterator[Seq2Seq]:
 def wait_until_empty(engine: Seq2Seq) -> None:
     wait_until(lambda: not engine.stats().running and not engine.stats().waiting)
     stats = engine.stats()
-    assert (stats.rows_used, stats.self_pages_used, stats.cross_pages_used) == (0, 0, 0)
+    assert (stats.num_seqs_used, stats.self_blocks_used, stats.cross_blocks_used) == (0, 0, 0)
 
 
 def slow(_: object, scores: Tensor) -> Tensor:
@@ -89,7 +89,7 @@ def test_a_character_of_several_tokens_comes_whole(made: Generating, engine: Seq
     stream = engine.stream("the", max_length=TARGET, logits_processor=[force])
     pieces, word = list(stream), made.text([byte["🙂".encode()[0]], WORD])[1:]
     assert pieces == ["🙂é", word, "é🙂", word] or pieces == ["🙂é" + word, "é🙂" + word]
-    assert stream.result(timeout=0).finish_reason == "eos"
+    assert stream.result(timeout=0).finish_reason == "stop"
 
 
 def test_the_text_of_a_prefix_comes_first(made: Generating, engine: Seq2Seq) -> None:
@@ -130,9 +130,9 @@ def test_errors_come_out_of_the_loop(made: Generating, engine: Seq2Seq) -> None:
     with pytest.raises(StopIteration):
         next(stream)
     late = engine.stream("the cat", timeout=0.05, logits_processor=[slow], **ENDLESS)
-    with pytest.raises(DeadlineError):
+    with pytest.raises(RequestTimeoutError):
         list(late)
-    with pytest.raises(DeadlineError):
+    with pytest.raises(RequestTimeoutError):
         late.result(timeout=0)
     other = precast.load(made.artifact)
     open_one = other.stream("the cat", logits_processor=[slow], **ENDLESS)

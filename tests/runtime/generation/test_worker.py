@@ -13,15 +13,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.runtime.errors import (
-    DeadlineError,
     EngineClosedError,
     GraphError,
     QueueFullError,
+    RequestTimeoutError,
     RequestTooLargeError,
 )
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.request import GenerateRequest
 from precast.runtime.generation.worker import GenerationWorker
+from tests.support.generation import LIMITS, Model, request
 from tests.support.random_requests import (
     ASKED,
     Asked,
@@ -32,7 +33,6 @@ from tests.support.random_requests import (
     endless,
     greedy,
 )
-from tests.support.generation import LIMITS, Model, request
 from tests.support.scripted_steps import (
     Gate,
     ask,
@@ -61,7 +61,7 @@ def held(model: Model, **options: int) -> Iterator[tuple[GenerationWorker, Gate]
 def test_a_step_that_raises_ends_those_that_run(
     model: Model, alone: GenerationWorker, at: int, count: int, message: str
 ) -> None:
-    with scripted(model, patience=0) as (engine, steps):
+    with scripted(model, max_batch_delay_steps=0) as (engine, steps):
         running: list[GenerateRequest] = []
 
         def fail(step: int, batch: ActiveBatch) -> None:
@@ -84,18 +84,18 @@ def test_a_step_that_raises_ends_those_that_run(
         assert_serves(engine, alone)
 
 
-@given(at=st.integers(1, 3), patience=st.integers(0, 2))
+@given(at=st.integers(1, 3), max_batch_delay_steps=st.integers(0, 2))
 @settings(max_examples=6, deadline=None)
 def test_an_admission_that_raises_ends_those_that_join(
-    model: Model, alone: GenerationWorker, at: int, patience: int
+    model: Model, alone: GenerationWorker, at: int, max_batch_delay_steps: int
 ) -> None:
-    with scripted(model, patience=patience, self_pages=6) as (engine, steps):
+    with scripted(model, max_batch_delay_steps=max_batch_delay_steps, self_blocks=6) as (engine, steps):
 
-        def fail(admission: int) -> None:
-            if admission == at:
+        def fail(encoding: int) -> None:
+            if encoding == at:
                 raise ValueError("broken")
 
-        steps.before_admit = fail
+        steps.before_encode = fail
         made = [ask(engine, one) for one in ASKED * 2]
         wait([one.future for one in made], timeout=60)
         failed = [one for one in made if one.future.exception() is not None]
@@ -113,7 +113,7 @@ def test_an_admission_that_raises_ends_those_that_join(
 
 def test_a_graph_that_fails_at_once_fails_the_start(model: Model) -> None:
     class Broken:
-        def admit(self, *_: object) -> None:
+        def encode_sources(self, *_: object) -> None:
             raise RuntimeError("no such kernel")
 
     before = threading.active_count()
@@ -123,11 +123,11 @@ def test_a_graph_that_fails_at_once_fails_the_start(model: Model) -> None:
 
 
 def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: GenerationWorker) -> None:
-    with held(model, self_pages=2) as (engine, gate):
+    with held(model, self_blocks=2) as (engine, gate):
         late, patient = ask(engine, ASKED[0], timeout=0.02), ask(engine, ASKED[0])
         time.sleep(0.05)
         gate.open.set()
-        with pytest.raises(DeadlineError, match=r"over after 0\.\d+ seconds; waiting"):
+        with pytest.raises(RequestTimeoutError, match=r"over after 0\.\d+ seconds; waiting"):
             late.future.result(timeout=30)
         assert_same_answer(patient.future.result(timeout=30), answer_alone(alone, ASKED[0]))
         wait_until_idle(engine)
@@ -136,11 +136,11 @@ def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: Gener
 
 
 def test_what_runs_is_given_up_when_its_time_is_over(model: Model, alone: GenerationWorker) -> None:
-    with scripted(model, patience=0) as (engine, steps):
+    with scripted(model, max_batch_delay_steps=0) as (engine, steps):
         steps.before_step = lambda *_: time.sleep(0.02)
         neighbour = ask(engine, ASKED[1])
         late = ask(engine, ((3, 4), endless()), timeout=0.1)
-        with pytest.raises(DeadlineError, match=r"over after 0\.\d+ seconds; running"):
+        with pytest.raises(RequestTimeoutError, match=r"over after 0\.\d+ seconds; running"):
             late.future.result(timeout=30)
         assert_same_answer(neighbour.future.result(timeout=30), answer_alone(alone, ASKED[1]))
         assert_serves(engine, alone)
@@ -154,7 +154,7 @@ def test_an_answer_in_time_meets_no_deadline(model: Model, alone: GenerationWork
 
 
 def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationWorker) -> None:
-    with held(model, self_pages=4, patience=0) as (engine, gate):
+    with held(model, self_blocks=4, max_batch_delay_steps=0) as (engine, gate):
         running = [one.payload for one in engine._tickets.values() if one.state == "running"]
         waiting = [ask(engine, ((3,), endless())) for _ in range(3)]
         for made in (*running, waiting[1]):
@@ -169,7 +169,7 @@ def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationWork
 
 
 def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alone: GenerationWorker) -> None:
-    with scripted(model, self_pages=6, max_waiting=1000) as (engine, _):
+    with scripted(model, self_blocks=6, max_waiting=1000) as (engine, _):
         early = request([3], endless())
         early.future.cancel()
         engine.offer(early)
@@ -202,7 +202,7 @@ def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alo
 
 
 def test_a_full_queue_refuses_offers_and_lets_others_wait(model: Model, alone: GenerationWorker) -> None:
-    with held(model, self_pages=2, max_waiting=2) as (engine, gate):
+    with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
         first = [ask(engine, ASKED[0]) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 requests wait; try later"):
             ask(engine, ASKED[0])
@@ -219,7 +219,7 @@ def test_a_full_queue_refuses_offers_and_lets_others_wait(model: Model, alone: G
 
 
 def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
-    with held(model, self_pages=2, max_waiting=1) as (engine, gate):
+    with held(model, self_blocks=2, max_waiting=1) as (engine, gate):
         waiting = ask(engine, ASKED[0])
         gate.open.set()
         waiting.future.cancel()
@@ -228,7 +228,7 @@ def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
 
 
 def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> None:
-    with held(model, self_pages=2, max_waiting=2) as (engine, gate):
+    with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
         held_back = [ticket.payload for ticket in engine._tickets.values()]
         made = [*held_back, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
         blocked: list[BaseException] = []
@@ -266,9 +266,12 @@ def test_closing_from_the_engines_own_thread(model: Model) -> None:
 
 
 TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
-    (lambda: ((3,), beams(LIMITS.max_rows + 1, 4)), "13 rows .* need 13 rows; the engine has 12"),
-    (lambda: ((3,), beams(3, 32)), "need 6 pages of the self pools; the engine has 5"),
-    (lambda: (tuple(range(2, 19)), greedy(4)), "17 source tokens need 2 pages of the cross pools; .* has 1"),
+    (lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)), "13 rows .* need 13 rows; the engine has 12"),
+    (lambda: ((3,), beams(3, 32)), "need 6 blocks of the self kv_cache; the engine has 5"),
+    (
+        lambda: (tuple(range(2, 19)), greedy(4)),
+        "17 source tokens need 2 blocks of the cross kv_cache; .* has 1",
+    ),
 ]
 
 
@@ -276,7 +279,7 @@ TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
 def test_what_could_never_run_is_refused_at_once(
     make: Callable[[], Asked], message: str, model: Model
 ) -> None:
-    with held(model, self_pages=5, cross_pages=1) as (engine, gate):
+    with held(model, self_blocks=5, cross_blocks=1) as (engine, gate):
         for offer in (engine.offer, engine.add):
             source, plan = make()
             with pytest.raises(RequestTooLargeError, match=message):

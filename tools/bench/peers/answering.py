@@ -10,8 +10,8 @@ import transformers
 from torch import Tensor, nn
 
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.verify.oracle import TORCH_ACTIVATIONS, model_class
 from precast.compiler.frontend.sentence_transformers import SentenceModules, read_modules
+from precast.compiler.verify.oracle import TORCH_ACTIVATIONS, model_class
 from precast.tools.bench.peers.contender import Subject
 
 

@@ -28,7 +28,7 @@ def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Co
         manifest: of the artifact.
         threads: of its kernels.
     """
-    make = Generating if manifest.answer.kind == "generate" else Encoding
+    make = Generating if manifest.output.kind == "generate" else Encoding
     return Contender(
         name, OURS, manifest.build.precision, partial(make, artifact, threads), ("torch", "precast.runtime")
     )
@@ -45,7 +45,7 @@ class Encoding:
     def __init__(self, artifact: Path, threads: int) -> None:
         self._artifact = artifact
         self._engine = precast.load(artifact, num_threads=threads)
-        self._kind = self._engine.manifest.answer.kind
+        self._kind = self._engine.manifest.output.kind
         self._per_token = self._engine.manifest.model.task in ("hidden", "token-classify")
         self._tokenizer: TextTokenizer | None = None
 
@@ -109,9 +109,9 @@ class Generating:
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of an encoder's artifact."""
     from precast.graphs.encode import Limits
+    from precast.runtime.io.tokenization import TextTokenizer
     from precast.runtime.load import tokenizer_json
     from precast.runtime.options import DEFAULTS
-    from precast.runtime.io.tokenization import TextTokenizer
 
     assert isinstance(manifest.limits, Limits)
     return TextTokenizer(

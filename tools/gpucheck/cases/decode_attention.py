@@ -1,4 +1,4 @@
-"""Attention of a step: rows of ragged pasts over scattered places; what no row sees is NaN."""
+"""Attention of a step: rows of ragged pasts over scattered slots; what no row sees is NaN."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ MOST_BEAMS = 20
 
 @dataclass(frozen=True)
 class DrawnStep:
-    """``rows`` ``[R]`` step; ``places`` and ``lengths`` are of all rows of state."""
+    """``rows`` ``[R]`` step; ``slots`` and ``lengths`` are of all rows of state."""
 
     rows: Tensor
     lengths: Tensor
-    places: Tensor
+    slots: Tensor
     query: Tensor
-    key_pool: Tensor
-    value_pool: Tensor
+    key_cache: Tensor
+    value_cache: Tensor
     scale: float
     splits: int
     what: str
 
     @property
     def own(self) -> Tensor:
-        """The places of the rows' last keys."""
+        """The slots of the rows' last keys."""
         last = self.lengths[self.rows.long()].long() - 1
-        return self.places[self.rows.long()].gather(1, last[:, None])[:, 0].long()
+        return self.slots[self.rows.long()].gather(1, last[:, None])[:, 0].long()
 
     def expected(self, bias: Tensor | None) -> Tensor:
         return kernels.decode_attention_reference(
-            self.query.double(), self.key_pool.double(), self.value_pool.double(), self.places, self.rows,
+            self.query.double(), self.key_cache.double(), self.value_cache.double(), self.slots, self.rows,
             self.lengths, bias, self.scale,
         )  # fmt: skip
 
@@ -49,7 +49,7 @@ def draw_step(
     lengths: list[int],
     request: list[int],
 ) -> DrawnStep:
-    """Rows of the drawn ``lengths``; the same ``request`` means that all places are shared."""
+    """Rows of the drawn ``lengths``; the same ``request`` means that all slots are shared."""
     dtype, heads, head_dim = (
         draw_dtype(variant, device),
         int(variant.integers(1, 5)),
@@ -58,20 +58,20 @@ def draw_step(
     splits, longest = int(variant.choice([1, 2, 4, 16])), max(*lengths, 1) + 5
     count = max(request) + 1
     dealt = torch.from_numpy(random.permutation(count * longest)).view(count, longest)
-    places, sizes = dealt[request], torch.tensor([lengths[one] for one in request])
-    pools = torch.full((2, count * longest, heads, head_dim), torch.nan)
+    slots, sizes = dealt[request], torch.tensor([lengths[one] for one in request])
+    kv_cache = torch.full((2, count * longest, heads, head_dim), torch.nan)
     for at, length in zip(dealt, lengths, strict=True):
-        pools[:, at[:length]] = torch.randn(2, length, heads, head_dim)
+        kv_cache[:, at[:length]] = torch.randn(2, length, heads, head_dim)
     rows = torch.arange(len(request))[: int(random.integers(1, len(request) + 1))]
-    key_pool, value_pool = pools.to(device, dtype)
+    key_cache, value_cache = kv_cache.to(device, dtype)
     scale = float(random.choice([1.0, head_dim**-0.5]))
     return DrawnStep(
         rows.int().to(device),
         sizes.int().to(device),
-        places.int().to(device),
+        slots.int().to(device),
         torch.randn(len(rows), heads, head_dim, device=device).to(dtype),
-        key_pool,
-        value_pool,
+        key_cache,
+        value_cache,
         scale,
         splits,
         f"{dtype} lengths {lengths} of {request} rows {len(rows)} heads {heads}x{head_dim} splits {splits} "
@@ -80,28 +80,37 @@ def draw_step(
 
 
 def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
-    """The answer, and what the pools hold at the rows' own places; NaN if anything else in them changed."""
+    """The answer, and what the kv_cache hold at the rows' own slots; NaN if anything else in them changed."""
     lengths = [max(1, length) for length in draw_lengths(random, sizes.tokens)]
     step = draw_step(variant, random, device, lengths, list(range(len(lengths))))
     reach = [None, 0, 3, 64, 128][int(random.integers(5))]
     heads = step.query.shape[1]
     bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device)
-    own, pools = step.own, (step.key_pool.clone(), step.value_pool.clone())
-    fused = torch.stack((step.query, pools[0][own], pools[1][own]), dim=1)
+    own, kv_cache = step.own, (step.key_cache.clone(), step.value_cache.clone())
+    fused = torch.stack((step.query, kv_cache[0][own], kv_cache[1][own]), dim=1)
 
     def call() -> Tensor:
-        for pool in pools:
-            pool[own] = torch.nan
+        for cache in kv_cache:
+            cache[own] = torch.nan
         found = kernels.decode_self_attention(
-            *fused.unbind(1), *pools, step.places, step.rows, step.lengths - 1, bias, step.scale, step.splits
+            *fused.unbind(1),
+            *kv_cache,
+            step.slots,
+            step.rows,
+            step.lengths - 1,
+            bias,
+            step.scale,
+            step.splits,
         )
-        same = torch.equal(torch.stack(pools).isnan(), torch.stack((step.key_pool, step.value_pool)).isnan())
-        written = torch.cat((found.flatten(), pools[0][own].flatten(), pools[1][own].flatten()))
+        same = torch.equal(
+            torch.stack(kv_cache).isnan(), torch.stack((step.key_cache, step.value_cache)).isnan()
+        )
+        written = torch.cat((found.flatten(), kv_cache[0][own].flatten(), kv_cache[1][own].flatten()))
         return written if same else written * torch.nan
 
     def reference() -> Tensor:
         wide = None if bias is None else bias.double()
-        found, keys, values = step.expected(wide), step.key_pool[own], step.value_pool[own]
+        found, keys, values = step.expected(wide), step.key_cache[own], step.value_cache[own]
         return torch.cat((found.flatten(), keys.double().flatten(), values.double().flatten()))
 
     return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
@@ -115,7 +124,7 @@ def draw_cross(variant: np.random.Generator, random: np.random.Generator, sizes:
 
     def call() -> Tensor:
         return kernels.decode_cross_attention(
-            step.query, step.key_pool, step.value_pool, step.places, step.rows, step.lengths, step.scale,
+            step.query, step.key_cache, step.value_cache, step.slots, step.rows, step.lengths, step.scale,
             step.splits,
         )  # fmt: skip
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from precast.compiler.kernels.triton import few_rows as kernels
+from precast.compiler.kernels.triton import layers as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype
 
 COLUMNS = (1, 15, 16, 17, 512, 2048, 4096, 4097, 8192)

@@ -10,8 +10,8 @@ import numpy as np
 
 import precast
 from precast.artifacts.manifest import Manifest
-from precast.compiler.models.build import describe_model
 from precast.compiler.frontend.checkpoint import open_checkpoint
+from precast.compiler.models.build import describe_model
 from precast.compiler.verify.oracle import Oracle
 from precast.compiler.verify.parity import ALLOWED, compare
 from precast.graphs.encode import Dtype, Limits
@@ -63,7 +63,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
         worst = check_buckets(engine, oracle, sizes, report)
         apart = check_alone(engine, sizes, report)
         captured = [capture.bucket for capture in engine.stats().captures]
-        buckets = manifest.graphs["encode"].ladder.buckets
+        buckets = manifest.graphs["encode"].buckets.sizes
     report.content = {
         "parity": manifest.parity.model_dump() if manifest.parity else None,
         "against_hf": worst,
@@ -79,7 +79,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
 def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report) -> dict[str, float]:
     """Batches of drawn lengths for every bucket, in random order, more than once."""
     manifest, random = engine.manifest, np.random.default_rng(1)
-    buckets = [*manifest.graphs["encode"].ladder.buckets] * sizes.rounds
+    buckets = [*manifest.graphs["encode"].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
     allowed = ALLOWED[manifest.build.dtype]
     worst = {"max_relative_error": 0.0, "min_cosine": 1.0}
@@ -119,7 +119,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def draw_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
     """Inputs that together run at ``bucket``: more than the bucket below it holds."""
-    below = [size for size in manifest.graphs["encode"].ladder.buckets if size < bucket]
+    below = [size for size in manifest.graphs["encode"].buckets.sizes if size < bucket]
     budget = int(random.integers(max(below, default=0) + 1, bucket + 1))
     assert isinstance(manifest.limits, Limits)
     longest = manifest.limits.max_length

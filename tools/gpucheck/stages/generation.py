@@ -14,8 +14,8 @@ from transformers.utils.logging import disable_progress_bar
 
 import precast
 from precast.graphs.encode import Dtype
-from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.engine import Seq2Seq
+from precast.runtime.generation.outputs import GenerateOutput
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 from precast.tools.models import SEQ2SEQ, write_small_seq2seq
 
@@ -58,7 +58,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     model = write_small_seq2seq(family, folder / "model")
     backend: dict[str, Any] = {"backend": "reference"} if setting.device == "cpu" else {"autotune": False}
     manifest = precast.compile(
-        model, folder / "model.precast", device=setting.device, dtype=dtype, overwrite=True, max_rows=24,
+        model, folder / "model.precast", device=setting.device, dtype=dtype, overwrite=True, max_num_seqs=24,
         max_length=sizes.max_length, max_target_length=sizes.new_tokens + 2, **backend,
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")

@@ -41,7 +41,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def profiled(engine: Seq2Seq, work: Work, layers: int, device: str) -> dict[str, Any]:
-    """Kernels of a step, those of admitting the sources spread over the steps."""
+    """Kernels of a step, those of encoding the sources spread over the steps."""
     sources = draw(engine, work)
     engine.generate(sources, **options(work))
     # The steps are taken by the engine's own thread.

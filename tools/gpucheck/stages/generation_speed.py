@@ -30,7 +30,7 @@ EAGER, STATIC = "HF eager", "HF static cache, torch.compile"
 COMPILED = "T5-small"
 """The model that torch.compile is given time for."""
 STEPS = (1, 2, 4, 8)
-"""``steps_per_look`` that are compared, with the models in ``COMPARED``."""
+"""``steps_per_sync`` that are compared, with the models in ``COMPARED``."""
 COMPARED = ("T5-small", "T5-base")
 
 
@@ -92,7 +92,7 @@ def run(setting: Setting, part: str) -> Report:
         report.content["capture_seconds"] = rounded(engine.stats().capture_seconds)
     work = timed.works[0]
     if part in COMPARED:
-        report.content["steps_per_look"] = compare_steps(folder / "model.precast", work, sizes)
+        report.content["steps_per_sync"] = compare_steps(folder / "model.precast", work, sizes)
         keep(setting, report)
     rows[0]["peers"] = peers(folder / "model", setting.device, part, work, report)
     report.content["rows"] = rows
@@ -138,10 +138,10 @@ def measure(
 
 
 def compare_steps(path: Path, work: Work, sizes: Sizes) -> dict[str, float]:
-    """Tokens/s by ``steps_per_look``."""
+    """Tokens/s by ``steps_per_sync``."""
     found = {}
     for steps in sizes.steps:
-        with precast.load(path, steps_per_look=steps) as other:
+        with precast.load(path, steps_per_sync=steps) as other:
             sources = draw(other, work)
             other.generate(sources, **options(work))
             started = time.perf_counter()

@@ -14,7 +14,7 @@ from typing import Any
 
 from precast.compiler.cache import cached_lower
 from precast.compiler.graph import lowering_sizes
-from precast.compiler.lowering.choice import choose_backend
+from precast.compiler.lowering.choice import select_backend
 from precast.compiler.options import CompileOptions
 from precast.compiler.pipeline import open_model, read_model
 from precast.compiler.work import Work
@@ -96,7 +96,7 @@ def lower(setting: Setting, build: Build, variant: int | None) -> int:
         work = Work(options, Path(folder))
         open_model(work)
         read_model(work)
-        backend, (graph,) = choose_backend(options), work.plan.graphs
+        backend, (graph,) = select_backend(options), work.plan.graphs
         sizes = lowering_sizes(backend, graph)
         chosen = sizes if variant is None else sizes[variant : variant + 1]
         for size in chosen:

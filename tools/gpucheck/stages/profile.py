@@ -11,11 +11,11 @@ from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
 from precast.artifacts.reader import open_artifact
-from precast.runtime.options import EngineOptions
-from precast.runtime.encoder.packing import fill
-from precast.runtime.replay import Replay
 from precast.runtime.backends.graph_loader import open_replay
+from precast.runtime.encoder.packing import fill
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.options import EngineOptions
+from precast.runtime.replay import Replay
 from precast.tools.gpucheck.engines import artifact, random_ids
 from precast.tools.gpucheck.floors import BERT_BASE
 from precast.tools.gpucheck.rows import rounded

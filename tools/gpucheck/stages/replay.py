@@ -10,7 +10,7 @@ import numpy as np
 
 import precast
 from precast.artifacts.reader import open_artifact
-from precast.graphs.buckets import Ladder
+from precast.graphs.buckets import Buckets
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.load import start_engine
 from precast.runtime.options import EngineOptions
@@ -48,7 +48,7 @@ def run(setting: Setting, part: str) -> Report:
         worst, separation = compare_engines(replayed, second, called, batches, report)
         stats = replayed.stats()
         captures = [(one.bucket, round(one.seconds, 4), one.bytes) for one in stats.captures]
-        buckets = replayed.manifest.graphs["encode"].ladder.buckets
+        buckets = replayed.manifest.graphs["encode"].buckets.sizes
     report.expect(
         setting.device == "cpu" or {bucket for bucket, *_ in captures} == set(buckets),
         f"captured {sorted(bucket for bucket, *_ in captures)} of {list(buckets)}",
@@ -71,12 +71,12 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def direct(setting: Setting) -> Encoder:
-    """An engine of the same artifact that captures nothing: its ladder ends below every batch."""
+    """An engine of the same artifact that captures nothing: its buckets ends below every batch."""
     path = artifact(setting, "embed-bf16")
     manifest = open_artifact(path)
     graph = manifest.graphs["encode"]
     if setting.device == "cuda":
-        graph = graph.model_copy(update={"ladder": Ladder(graph.ladder.axis, (2,)), "costs": None})
+        graph = graph.model_copy(update={"buckets": Buckets(graph.buckets.axis, (2,)), "costs": None})
     changed = manifest.model_copy(update={"graphs": {"encode": graph}})
     return start_engine(path, changed, EngineOptions(batch_tokens=manifest.limits.max_tokens))
 
@@ -84,7 +84,7 @@ def direct(setting: Setting) -> Encoder:
 def draw_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
     """For every bucket some, in random order: every replay at other lengths than those of its capture."""
     random = np.random.default_rng(5)
-    buckets = [*engine.manifest.graphs["encode"].ladder.buckets] * sizes.rounds
+    buckets = [*engine.manifest.graphs["encode"].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
     return [draw_batch(random, engine.manifest, bucket) for bucket in buckets]
 
