@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from precast.artifacts.part import Part
-
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
-TokenIds = tuple[TokenId, ...]
-Number = Annotated[float, Field(allow_inf_nan=False)]
+from precast.artifacts.base import Number, StrictModel, TokenId, TokenIds
 
 
-class GenerationDefaults(Part):
+class GenerationDefaults(StrictModel):
     """``generation_config.json`` as far as precast serves it, in Hugging Face's names.
 
     None is what the checkpoint does not say; Hugging Face's global default holds there. End tokens are

@@ -1,4 +1,4 @@
-"""The manifest, format version 1. Strict: an unknown key or a value of another type is an error."""
+"""The manifest, format version 2. Strict: an unknown key or a value of another type is an error."""
 
 from __future__ import annotations
 
@@ -6,35 +6,36 @@ import hashlib
 import json
 import re
 from reprlib import repr as shortened
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, ValidationError, field_validator, model_validator
+from pydantic import Field, TypeAdapter, ValidationError, field_validator, model_validator
 
+from precast.artifacts.base import Size, StrictModel
+from precast.artifacts.build_info import BuildInfo
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
 from precast.artifacts.output_info import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo
-from precast.artifacts.part import Part
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs import strict_json
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import Device, Dtype, Limits, Quantization, Task
+from precast.graphs.encode import EncodeLimits, Task
 from precast.graphs.errors import PrecastError
 from precast.graphs.generation import BUCKET_AXES
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
 _PATH = re.compile(r"[a-z0-9_][a-z0-9_.-]{0,99}(/[a-z0-9_][a-z0-9_.-]{0,99})?")
 _SHA256 = r"^[0-9a-f]{64}$"
 
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
-Size = Annotated[int, Field(ge=0)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
 """Of one batch; sums of them stay finite."""
 
 
-class ModelInfo(Part):
+class ModelInfo(StrictModel):
     name: str
     """The checkpoint as it was named when compiling."""
     family: str
@@ -45,53 +46,7 @@ class ModelInfo(Part):
     hidden_size: Annotated[int, Field(gt=0)]
 
 
-class CudaInfo(Part):
-    """What the kernels inside the graphs were compiled for."""
-
-    release: Annotated[str, Field(pattern=r"^\d{1,3}\.\d{1,3}$")]
-    """Of CUDA, as torch was built with it."""
-    compute_capability: tuple[Annotated[int, Field(ge=7, le=99)], Annotated[int, Field(ge=0, le=99)]]
-
-
-def sm_name(capability: tuple[int, int]) -> str:
-    """NVIDIA's name of an architecture: ``sm_90``."""
-    return f"sm_{capability[0]}{capability[1]}"
-
-
-class BuildInfo(Part):
-    precast: str
-    torch: str
-    backend: Literal["inductor", "reference"]
-    device: Device
-    dtype: Dtype
-    quantization: Quantization | None
-    """Of the linear layers' weights, on a cpu; None where they have the dtype."""
-    architecture: str
-    instruction_sets: tuple[str, ...]
-    """Empty where the graphs hold no machine code of a processor, or none of its newer instructions."""
-    cuda: CudaInfo | None
-    """Exactly where the device is ``cuda``."""
-    options: dict[str, bool | int | str]
-
-    @property
-    def precision(self) -> Dtype | Quantization:
-        """What linear layers multiply: ``int8``, or the dtype."""
-        return self.quantization or self.dtype
-
-    @model_validator(mode="after")
-    def _device_is_described(self) -> BuildInfo:
-        if (self.device == "cuda") is (self.cuda is None):
-            raise ValueError(f"a build for {self.device} with cuda = {self.cuda}")
-        if self.device == "cuda" and self.backend == "reference":
-            raise ValueError("the reference backend is for the cpu")
-        if self.device == "cpu" and self.dtype == "fp16":
-            raise ValueError("fp16 is for cuda")
-        if self.device == "cuda" and self.quantization is not None:
-            raise ValueError("quantization is for the cpu")
-        return self
-
-
-class VariantInfo(Part):
+class VariantInfo(StrictModel):
     """One file of a graph. Several hold the same operators, their kernels chosen for other sizes."""
 
     file: str
@@ -103,7 +58,7 @@ class VariantInfo(Part):
     """For each matrix multiplication that was searched for, the kernel that won."""
 
 
-class GraphInfo(Part):
+class GraphInfo(StrictModel):
     variants: Annotated[tuple[VariantInfo, ...], Field(min_length=1, max_length=16)]
     """By ascending ``max_size``; a batch runs on the first that holds it."""
     signature: Signature
@@ -123,7 +78,7 @@ class GraphInfo(Part):
         return self
 
 
-class TokenizationInfo(Part):
+class TokenizationInfo(StrictModel):
     file: str | None
     """None: the checkpoint has no tokenizer and only token ids are taken."""
     token_types: bool
@@ -146,7 +101,7 @@ class TokenizationInfo(Part):
         return self
 
 
-class ParityInfo(Part):
+class ParityInfo(StrictModel):
     oracle: str
     inputs: Size
     tokens: Size
@@ -157,30 +112,21 @@ class ParityInfo(Part):
     allowed_cosine: float
 
 
-class FileInfo(Part):
+class FileInfo(StrictModel):
     sha256: Sha256
     bytes: Size
 
 
-def _limits_kind(limits: object) -> Literal["encode", "generate"]:
-    """Told by their keys, so that an error speaks of one kind alone."""
-    named = isinstance(limits, dict) and "max_source_length" in limits
-    return "generate" if named or isinstance(limits, GenerateLimits) else "encode"
+class ManifestBase(StrictModel):
+    """What the manifests of all kinds have."""
 
-
-class Manifest(Part):
-    format_version: Literal[1]
+    format_version: Literal[2]
     model: ModelInfo
     build: BuildInfo
-    limits: Annotated[
-        Annotated[Limits, Tag("encode")] | Annotated[GenerateLimits, Tag("generate")],
-        Discriminator(_limits_kind),
-    ]
-    graphs: Annotated[dict[str, GraphInfo], Field(min_length=1, max_length=64)]
+    graphs: Annotated[dict[GraphName, GraphInfo], Field(min_length=1, max_length=64)]
     weights: str | None
-    """The weights file; None where every graph carries its own."""
+    """The weights file; None if every graph carries its own."""
     tokenization: TokenizationInfo
-    output: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo, Field(discriminator="kind")]
     parity: ParityInfo | None
     notes: tuple[str, ...]
     files: Annotated[dict[str, FileInfo], Field(max_length=256)]
@@ -196,17 +142,6 @@ class Manifest(Part):
                 )
         return files
 
-    @model_validator(mode="after")
-    def _parts_are_of_one_kind(self) -> Manifest:
-        generates = isinstance(self.output, GenerateInfo)
-        if isinstance(self.limits, GenerateLimits) is not generates:
-            raise ValueError(f"answers of kind {self.output.kind} with {self.limits}")
-        if generates and set(self.graphs) != set(BUCKET_AXES):
-            raise ValueError(
-                f"expected the graphs {sorted(BUCKET_AXES)}, found {shortened(sorted(self.graphs))}"
-            )
-        return self
-
     def named_files(self) -> set[str]:
         """Every file that some part of the manifest refers to."""
         named = {variant.file for graph in self.graphs.values() for variant in graph.variants}
@@ -218,6 +153,56 @@ class Manifest(Part):
         """Readable JSON with the digest of the rest as its last key."""
         data = self.model_dump(mode="json")
         return json.dumps({**data, "digest": _digest(data)}, indent=2, ensure_ascii=False) + "\n"
+
+
+class EncodeManifest(ManifestBase):
+    """The manifest of an encoder: one graph, ``encode``."""
+
+    kind: Literal["encode"] = "encode"
+    limits: EncodeLimits
+    output: Annotated[EmbedInfo | ClassifyInfo | HiddenInfo, Field(discriminator="kind")]
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> EncodeManifest:
+        expected = _OUTPUTS.get(self.model.task)
+        if expected is None or not isinstance(self.output, expected):
+            raise ValueError(f"task {self.model.task} with an output of kind {self.output.kind}")
+        _check_graphs(self, {GraphName.ENCODE})
+        return self
+
+
+class GenerateManifest(ManifestBase):
+    """The manifest of an encoder-decoder that generates."""
+
+    kind: Literal["generate"] = "generate"
+    limits: GenerateLimits
+    output: GenerateInfo
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> GenerateManifest:
+        if self.model.task != "generate":
+            raise ValueError(f"task {self.model.task} with an output of kind generate")
+        _check_graphs(self, set(BUCKET_AXES))
+        return self
+
+
+Manifest: TypeAlias = EncodeManifest | GenerateManifest
+
+_OUTPUTS: dict[str, type[StrictModel]] = {
+    "embed": EmbedInfo,
+    "classify": ClassifyInfo,
+    "rerank": ClassifyInfo,
+    "token-classify": ClassifyInfo,
+    "hidden": HiddenInfo,
+}
+_ADAPTER: TypeAdapter[Manifest] = TypeAdapter(Annotated[Manifest, Field(discriminator="kind")])
+
+
+def _check_graphs(manifest: ManifestBase, expected: set[GraphName]) -> None:
+    if set(manifest.graphs) != expected:
+        raise ValueError(
+            f"expected the graphs {sorted(expected)}, found {shortened(sorted(manifest.graphs))}"
+        )
 
 
 def parse_manifest(text: str) -> Manifest:
@@ -248,7 +233,7 @@ def _parse(text: str) -> Manifest:
     if version != FORMAT_VERSION or type(version) is not int:
         raise FormatVersionError(
             f"the artifact has format version {shortened(version)}, this runtime reads {FORMAT_VERSION}; "
-            f"compile it again with this version of precast"
+            f"compile it again: `{_compile_command(data)}`"
         )
     digest = data.pop("digest", None)
     if digest != _digest(data):
@@ -257,17 +242,29 @@ def _parse(text: str) -> Manifest:
             f"its content gives {_digest(data)}; copy or compile the artifact again"
         )
     try:
-        manifest = Manifest.model_validate_json(json.dumps(data))
+        manifest = _ADAPTER.validate_json(json.dumps(data))
     except UnsafePathError:
         raise
     except (ValidationError, PrecastError) as error:
-        raise ManifestError(f"the manifest does not follow format version 1: {_reason(error)}") from error
+        raise ManifestError(
+            f"the manifest does not follow format version {FORMAT_VERSION}: {_reason(error)}"
+        ) from error
     if manifest.named_files() != set(manifest.files):
         raise ManifestError(
             f"the manifest refers to {sorted(manifest.named_files())[:5]} "
             f"but lists {sorted(manifest.files)[:5]}"
         )
     return manifest
+
+
+def _compile_command(data: dict[str, Any]) -> str:
+    """The command that compiles an artifact of another format version again, as far as it tells."""
+    parts: list[Any] = [data.get("model"), data.get("build")]
+    model, build = (part if isinstance(part, dict) else {} for part in parts)
+    named = {"--task": model.get("task"), "--device": build.get("device"), "--dtype": build.get("dtype")}
+    options = [f"{option} {value}" for option, value in named.items() if isinstance(value, str)]
+    name = model.get("name")
+    return " ".join(["precast compile", name if isinstance(name, str) else "MODEL", "-o OUT", *options])
 
 
 def _reason(error: Exception) -> str:

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from precast.artifacts.base import StrictModel
 from precast.artifacts.generation_defaults import GenerationDefaults
-from precast.artifacts.part import Part
 from precast.graphs.seq2seq import KVCacheShape
 
 MAX_LAYERS = 1024
@@ -16,7 +16,7 @@ MAX_WIDTH = 1 << 16
 """Heads of an attention, and the size of one."""
 
 
-class EmbedInfo(Part):
+class EmbedInfo(StrictModel):
     kind: Literal["embed"] = "embed"
     size: Annotated[int, Field(gt=0)]
     pooling: tuple[str, ...]
@@ -27,7 +27,7 @@ class EmbedInfo(Part):
     similarity: str
 
 
-class ClassifyInfo(Part):
+class ClassifyInfo(StrictModel):
     kind: Literal["classify"] = "classify"
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     activation: Literal["softmax", "sigmoid", "identity"]
@@ -36,12 +36,12 @@ class ClassifyInfo(Part):
     """Logits to scores in ``predict`` and ``rank``: the rule of sentence-transformers' CrossEncoder."""
 
 
-class HiddenInfo(Part):
+class HiddenInfo(StrictModel):
     kind: Literal["hidden"] = "hidden"
     size: Annotated[int, Field(gt=0)]
 
 
-class GenerateInfo(Part):
+class GenerateInfo(StrictModel):
     kind: Literal["generate"] = "generate"
     size: Annotated[int, Field(gt=0)]
     """Of the encoder's hidden states."""

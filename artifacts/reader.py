@@ -11,6 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from precast.artifacts import host
+from precast.artifacts.build_info import BuildInfo, CudaInfo, sm_name
 from precast.artifacts.errors import (
     ArchitectureError,
     DeviceError,
@@ -25,15 +26,7 @@ from precast.artifacts.errors import (
     UnreadableError,
     UnsafePathError,
 )
-from precast.artifacts.manifest import (
-    MANIFEST_NAME,
-    BuildInfo,
-    CudaInfo,
-    FileInfo,
-    Manifest,
-    parse_manifest,
-    sm_name,
-)
+from precast.artifacts.manifest import MANIFEST_NAME, FileInfo, Manifest, parse_manifest
 from precast.artifacts.writer import file_info
 
 MAX_MANIFEST_BYTES = 4 << 20

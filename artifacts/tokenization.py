@@ -6,12 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from precast.artifacts.part import Part
-
-TokenId = Annotated[int, Field(ge=0, lt=1 << 31)]
+from precast.artifacts.base import StrictModel, TokenId
 
 
-class DecodingInfo(Part):
+class DecodingInfo(StrictModel):
     """How token ids become text."""
 
     joins: Literal["metaspace", "byte_level", "valid_bytes", "byte_fallback", "plain"]
@@ -39,7 +37,7 @@ class DecodingInfo(Part):
         return self
 
 
-class LanguageInfo(Part):
+class LanguageInfo(StrictModel):
     """Which languages a source may have, and what stands around it."""
 
     codes: Annotated[dict[str, TokenId], Field(min_length=1, max_length=4096)]

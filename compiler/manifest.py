@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import precast
 from precast.artifacts import host
+from precast.artifacts.build_info import BuildInfo, CudaInfo
 from precast.artifacts.manifest import (
-    BuildInfo,
-    CudaInfo,
+    FORMAT_VERSION,
+    EncodeManifest,
+    GenerateManifest,
     GraphInfo,
     Manifest,
     ModelInfo,
@@ -32,8 +35,9 @@ def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
     """The manifest of what lies in the folder now; its files are hashed."""
     options, plan = work.options, work.plan
     graphs = describe_graphs(work)
-    return Manifest(
-        format_version=1,
+    kind: Any = GenerateManifest if plan.task == "generate" else EncodeManifest
+    manifest: Manifest = kind(
+        format_version=FORMAT_VERSION,
         model=_model_info(options, plan),
         build=_build_info(work),
         limits=plan.limits,
@@ -45,6 +49,7 @@ def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
         notes=tuple(work.notes),
         files=folder_info(work.folder),
     )
+    return manifest
 
 
 def describe_graphs(work: Work) -> dict[str, GraphInfo]:
@@ -90,6 +95,7 @@ def _build_info(work: Work) -> BuildInfo:
     return BuildInfo(
         precast=precast.__version__,
         torch=host.torch_release(),
+        target=options.kernels,
         backend=backend.name,
         device=options.device_kind,
         dtype=options.dtype,

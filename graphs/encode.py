@@ -7,6 +7,7 @@ from typing import Literal
 
 from precast.graphs.buckets import Buckets
 from precast.graphs.errors import LimitsError
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Axis, Buffer, Signature
 
 Task = Literal["embed", "classify", "rerank", "token-classify", "hidden", "generate"]
@@ -34,7 +35,7 @@ launches take, so it is called directly and pays for no spare tokens."""
 
 
 @dataclass(frozen=True)
-class Limits:
+class EncodeLimits:
     """The largest request, batch and packed batch that an artifact serves."""
 
     max_length: int
@@ -50,6 +51,10 @@ class Limits:
                 f"limits need 0 < max_length <= max_tokens <= {MAX_TOKENS} and "
                 f"0 < max_batch <= {MAX_BATCH}, found {self}"
             )
+
+    @property
+    def max_input_length(self) -> int:
+        return self.max_length
 
     def buckets(self, device: Device) -> Buckets:
         return token_buckets(self.max_tokens, device)
@@ -83,7 +88,7 @@ def encode_output(task: Task, size: int) -> EncodeOutput:
 
 
 def encode_signature(
-    limits: Limits, output: EncodeOutput, *, device: Device, token_types: bool, prompt_lengths: bool
+    limits: EncodeLimits, output: EncodeOutput, *, device: Device, token_types: bool, prompt_lengths: bool
 ) -> Signature:
     """Named buffers of a packed batch.
 
@@ -105,7 +110,7 @@ def encode_signature(
         inputs.append(Buffer("prompt_lengths", "int32", (SEQUENCES,)))
     rows = TOKENS if output.per_token else SEQUENCES
     return Signature(
-        graph="encode",
+        graph=GraphName.ENCODE,
         axes=tuple(axes),
         inputs=tuple(inputs),
         outputs=(Buffer(output.name, "float32", (rows, output.size)),),

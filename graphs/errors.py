@@ -14,7 +14,7 @@ class BucketError(PrecastError):
 
 
 class LimitsError(PrecastError):
-    """Limits that contradict each other, or that no machine could serve."""
+    """EncodeLimits that contradict each other, or that no machine could serve."""
 
 
 class ProgramError(PrecastError):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS, Device, token_buckets
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import (
     GROUPS,
     SAMPLED,
@@ -22,12 +23,12 @@ from precast.graphs.seq2seq import (
 from precast.graphs.signature import Signature
 
 BUCKET_AXES = {
-    "encode_source": TOKENS,
-    "decode": NUM_SEQS,
-    "logits_processors": NUM_SEQS,
-    "sample.greedy": SAMPLED,
-    "sample.multinomial": SAMPLED,
-    "sample.beam": GROUPS,
+    GraphName.ENCODE_SOURCE: TOKENS,
+    GraphName.DECODE: NUM_SEQS,
+    GraphName.LOGITS_PROCESSORS: NUM_SEQS,
+    GraphName.SAMPLE_GREEDY: SAMPLED,
+    GraphName.SAMPLE_MULTINOMIAL: SAMPLED,
+    GraphName.SAMPLE_BEAM: GROUPS,
 }
 """Every graph of such an artifact, and the axis by which it is bucketed."""
 
@@ -40,7 +41,7 @@ def generation_signatures(
     hidden_size: int,
     vocab_size: int,
     device: Device,
-) -> dict[str, Signature]:
+) -> dict[GraphName, Signature]:
     """What each graph takes and gives.
 
     Args:
@@ -62,7 +63,7 @@ def generation_signatures(
     return {signature.graph: signature for signature in signatures}
 
 
-def generation_buckets(graph: str, limits: GenerateLimits, device: Device) -> Buckets:
+def generation_buckets(graph: GraphName, limits: GenerateLimits, device: Device) -> Buckets:
     """The buckets of one of ``BUCKET_AXES``: of source tokens, or of rows from one up.
 
     On CUDA each bucket of ``encode_source`` is one captured graph, as of ``encode``, and steps are captured at

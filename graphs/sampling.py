@@ -6,6 +6,7 @@ State has a row for each of ``max_num_seqs``. A request has one row, or one for 
 
 from __future__ import annotations
 
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import (
     NUM_SEQS,
     SELF_LENGTH,
@@ -93,7 +94,9 @@ def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
         },
     }
     return {
-        name: Buffer(name, dtype, shape) for dtype, named in shapes.items() for name, shape in named.items()
+        name: Buffer(name, dtype, shape, "state")
+        for dtype, named in shapes.items()
+        for name, shape in named.items()
     }
 
 
@@ -120,7 +123,7 @@ def logits_processors_signature(limits: GenerateLimits, vocab_size: int) -> Sign
         "encoder_no_repeat_ngram_sizes", "forced_bos_token_ids", "forced_eos_token_ids",
     )  # fmt: skip
     return Signature(
-        graph="logits_processors",
+        graph=GraphName.LOGITS_PROCESSORS,
         axes=(
             _rows(limits),
             Axis(TOKEN_BIASES, 2, MAX_TOKEN_BIASES * limits.max_num_seqs),
@@ -134,9 +137,9 @@ def logits_processors_signature(limits: GenerateLimits, vocab_size: int) -> Sign
             Buffer("logits", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in named),
             *entries,
-            Buffer("self_span", "int32", (SELF_LENGTH,)),
-            Buffer("cross_span", "int32", (SOURCE_LENGTH,)),
-            Buffer("ngram_span", "int32", (NGRAM,)),
+            Buffer("self_span", "int32", (SELF_LENGTH,), "span"),
+            Buffer("cross_span", "int32", (SOURCE_LENGTH,), "span"),
+            Buffer("ngram_span", "int32", (NGRAM,), "span"),
         ),
         outputs=(Buffer("scores", "float32", (NUM_SEQS, vocab_size)),),
         written=(),
@@ -153,7 +156,7 @@ def greedy_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     ``chosen`` are rows of the state, ``at`` the rows of ``scores`` that belong to them. A spare one repeats
     another. Gives the tokens.
     """
-    return _one_token("sample.greedy", limits, vocab_size, ())
+    return _one_token(GraphName.SAMPLE_GREEDY, limits, vocab_size, ())
 
 
 def sample_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
@@ -163,7 +166,7 @@ def sample_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     row's ``top_k``, or the vocabulary's where one has none.
     """
     named = ("temperatures", "top_ks", "top_ps", "min_ps", "typical_ps", "seeds")
-    return _one_token("sample.multinomial", limits, vocab_size, named)
+    return _one_token(GraphName.SAMPLE_MULTINOMIAL, limits, vocab_size, named)
 
 
 def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
@@ -179,7 +182,7 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     )  # fmt: skip
     named = (*written, *_READ, "length_penalties", "early_stoppings", "renormalize_logits")
     return Signature(
-        graph="sample.beam",
+        graph=GraphName.SAMPLE_BEAM,
         axes=(
             Axis(GROUPS, 2, max(2, limits.max_num_seqs)),
             Axis(BEAMS, 2, MAX_BEAMS),
@@ -191,14 +194,16 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
             Buffer("logits_indices", "int32", (GROUPS, BEAMS)),
             Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in named),
-            Buffer("self_span", "int32", (SELF_LENGTH,)),
+            Buffer("self_span", "int32", (SELF_LENGTH,), "span"),
         ),
         outputs=(Buffer("parents", "int32", (GROUPS, BEAMS)),),
         written=written,
     )
 
 
-def _one_token(graph: str, limits: GenerateLimits, vocab_size: int, parameters: tuple[str, ...]) -> Signature:
+def _one_token(
+    graph: GraphName, limits: GenerateLimits, vocab_size: int, parameters: tuple[str, ...]
+) -> Signature:
     state = state_buffers(limits)
     sampled = bool(parameters)
     axes = [Axis(SAMPLED, 2, max(2, limits.max_num_seqs)), _rows(limits)]
@@ -212,7 +217,7 @@ def _one_token(graph: str, limits: GenerateLimits, vocab_size: int, parameters: 
             Buffer("logits_indices", "int32", (SAMPLED,)),
             Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
             *(state[name] for name in (*_ADVANCED, *_READ, *parameters)),
-            *((Buffer("candidate_span", "int32", (CANDIDATES,)),) if sampled else ()),
+            *((Buffer("candidate_span", "int32", (CANDIDATES,), "span"),) if sampled else ()),
         ),
         outputs=(Buffer("token_ids", "int32", (SAMPLED,)),),
         written=_ADVANCED,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from precast.graphs.encode import LENGTH, MAX_BATCH, MAX_TOKENS, SEQUENCES, TOKENS, Device
 from precast.graphs.errors import LimitsError
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Axis, Buffer, Signature
 
 NUM_SEQS = "num_seqs"
@@ -47,6 +48,10 @@ class GenerateLimits:
                 f"<= {MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_num_seqs <= {MAX_BATCH}, found {self}"
             )
 
+    @property
+    def max_input_length(self) -> int:
+        return self.max_source_length
+
 
 @dataclass(frozen=True)
 class KVCacheShape:
@@ -63,7 +68,10 @@ class KVCacheShape:
 
     def buffers(self, kind: str, axis: str) -> list[Buffer]:
         """One tensor a layer and part: a cache stacked over layers would be copied whole in every step."""
-        return [Buffer(name, self.dtype, (axis, self.heads, self.head_dim)) for name in self.names(kind)]
+        return [
+            Buffer(name, self.dtype, (axis, self.heads, self.head_dim), "kv_cache")
+            for name in self.names(kind)
+        ]
 
 
 def encode_source_signature(
@@ -85,7 +93,7 @@ def encode_source_signature(
         inputs.append(Buffer("key_positions", "int32", (LENGTH,)))
         axes.append(Axis(LENGTH, 2, max(2, limits.max_source_length)))
     return Signature(
-        graph="encode_source",
+        graph=GraphName.ENCODE_SOURCE,
         axes=(*axes, Axis(CROSS_CACHE, 2, MAX_SLOTS)),
         inputs=(*inputs, *cross.buffers("cross", CROSS_CACHE)),
         outputs=(Buffer("hidden", "float32", (TOKENS, hidden_size)),),
@@ -108,17 +116,17 @@ def decode_signature(
     rows = limits.max_num_seqs
     inputs = [
         Buffer("seq_ids", "int32", (NUM_SEQS,)),
-        Buffer("tokens", "int32", (rows,)),
-        Buffer("positions", "int32", (rows,)),
-        Buffer("kv_slots", "int32", (rows, limits.max_target_length)),
-        Buffer("cross_slots", "int32", (rows, limits.max_source_length)),
-        Buffer("cross_lengths", "int32", (rows,)),
+        Buffer("tokens", "int32", (rows,), "state"),
+        Buffer("positions", "int32", (rows,), "state"),
+        Buffer("kv_slots", "int32", (rows, limits.max_target_length), "state"),
+        Buffer("cross_slots", "int32", (rows, limits.max_source_length), "state"),
+        Buffer("cross_lengths", "int32", (rows,), "state"),
     ]
     axes = [Axis(NUM_SEQS, 2, max(2, rows)), Axis(SELF_CACHE, 2, MAX_SLOTS), Axis(CROSS_CACHE, 2, MAX_SLOTS)]
     if device == "cpu":
         inputs += [
-            Buffer("self_span", "int32", (SELF_LENGTH,)),
-            Buffer("cross_span", "int32", (SOURCE_LENGTH,)),
+            Buffer("self_span", "int32", (SELF_LENGTH,), "span"),
+            Buffer("cross_span", "int32", (SOURCE_LENGTH,), "span"),
         ]
         axes += [
             Axis(SELF_LENGTH, 2, max(2, limits.max_target_length)),
@@ -126,7 +134,7 @@ def decode_signature(
         ]
     kv_cache = (*own.buffers("self", SELF_CACHE), *cross.buffers("cross", CROSS_CACHE))
     return Signature(
-        graph="decode",
+        graph=GraphName.DECODE,
         axes=tuple(axes),
         inputs=(*inputs, *kv_cache),
         outputs=(Buffer("logits", "float32", (NUM_SEQS, vocab_size)),),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Literal
 
 import torch
 
 from precast.graphs.errors import SignatureError
+from precast.graphs.graph_names import GraphName
 
 DTYPES: Mapping[str, torch.dtype] = {
     "int32": torch.int32,
@@ -17,6 +19,12 @@ DTYPES: Mapping[str, torch.dtype] = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+
+
+Role = Literal["input", "span", "state", "kv_cache"]
+"""What a buffer is to the runtime: written anew for each launch (``input``); counting up from a constant, so
+that its size says how far to read (``span``); kept from step to step for each sequence (``state``); or the
+memory for keys and values (``kv_cache``)."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,7 @@ class Buffer:
     name: str
     dtype: str
     shape: tuple[int | str, ...]
+    role: Role = "input"
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -64,7 +73,7 @@ class Buffer:
 class Signature:
     """What a graph takes and gives, in call order."""
 
-    graph: str
+    graph: GraphName
     axes: tuple[Axis, ...]
     """The first is the one that the graph is bucketed by."""
     inputs: tuple[Buffer, ...]

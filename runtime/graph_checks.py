@@ -16,8 +16,9 @@ from precast.artifacts.manifest import (
     Manifest,
 )
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import EncodeOutput, Limits, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, EncodeOutput, encode_output, encode_signature
 from precast.graphs.generation import generation_buckets, generation_signatures
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 
@@ -52,13 +53,13 @@ def output_of(manifest: Manifest) -> EncodeOutput:
     return encode_output(manifest.model.task, size)
 
 
-def check_encode_graph(manifest: Manifest, limits: Limits) -> None:
+def check_encode_graph(manifest: Manifest, limits: EncodeLimits) -> None:
     """Hold ``encode`` against what an encoder packs and reads.
 
     Raises:
         ManifestError: it is not there, or it is another one.
     """
-    graph = manifest.graphs.get("encode")
+    graph = manifest.graphs.get(GraphName.ENCODE)
     if graph is None:
         raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
     answer, device = manifest.output, manifest.build.device

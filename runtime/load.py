@@ -12,7 +12,8 @@ from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import EmbedInfo, GenerateInfo, Manifest
 from precast.artifacts.reader import open_artifact
 from precast.graphs.costs import Costs
-from precast.graphs.encode import Limits
+from precast.graphs.encode import EncodeLimits
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.batch_planner import cost_table
@@ -128,7 +129,7 @@ def start_engine(
     return _start_encoder(folder, manifest, manifest.limits, options)
 
 
-def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: EngineOptions) -> Encoder:
+def _start_encoder(folder: Path, manifest: Manifest, limits: EncodeLimits, options: EngineOptions) -> Encoder:
     check_encode_graph(manifest, limits)
     tokenizer = TextTokenizer(
         tokenizer_json(folder, manifest),
@@ -154,7 +155,7 @@ def _start_encoder(folder: Path, manifest: Manifest, limits: Limits, options: En
 
 def _seconds(manifest: Manifest, batch_tokens: int) -> np.ndarray | None:
     """What batches cost on a CPU, which runs them at their own sizes; on CUDA buckets are filled."""
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     if manifest.build.device == "cuda" or graph.costs is None:
         return None
     return cost_table(Costs(graph.buckets.sizes, graph.costs), batch_tokens)

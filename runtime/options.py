@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from precast.artifacts.manifest import Manifest
 from precast.graphs.encode import BATCH_TOKENS
+from precast.graphs.graph_names import GraphName
 from precast.runtime.errors import OptionError
 
 MAX_THREADS = 1024
@@ -73,7 +74,9 @@ class EngineOptions:
 
     def batch_tokens_for(self, manifest: Manifest) -> int:
         """On CUDA the top of the buckets, unless told otherwise; never more than the artifact takes."""
-        default = manifest.graphs["encode"].buckets.top if manifest.build.device == "cuda" else BATCH_TOKENS
+        default = (
+            manifest.graphs[GraphName.ENCODE].buckets.top if manifest.build.device == "cuda" else BATCH_TOKENS
+        )
         return min(self.batch_tokens or default, manifest.limits.max_tokens)
 
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from precast.artifacts.manifest import Manifest
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import TOKENS, Limits
+from precast.graphs.encode import TOKENS, EncodeLimits
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
@@ -43,7 +44,7 @@ class Measured:
     upto: int
 
 
-def measure_graph(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
+def measure_graph(folder: Path, manifest: Manifest, name: GraphName, length: int) -> Measured:
     """Run a graph of an artifact at every bucket of its buckets.
 
     Args:
@@ -56,14 +57,14 @@ def measure_graph(folder: Path, manifest: Manifest, name: str, length: int) -> M
         PrecastError: as loading, and running, an artifact.
     """
     limits = manifest.limits
-    longest = limits.max_length if isinstance(limits, Limits) else limits.max_source_length
+    longest = limits.max_input_length
     buckets = manifest.graphs[name].buckets.sizes
 
     def lengths(size: int) -> list[int]:
         even = min(longest, max(length, -(-size // limits.max_batch)))
         return [min(even, size - start) for start in range(0, size, even)]
 
-    opened = opened_encode if isinstance(limits, Limits) else opened_encode_source
+    opened = opened_encode if isinstance(limits, EncodeLimits) else opened_encode_source
     with opened(folder, manifest, lengths) as run:
         return measure(run, buckets, largest=limits.max_batch * longest)
 

@@ -11,7 +11,8 @@ from precast.compiler.manifest import describe_graphs
 from precast.compiler.tasks.encode import GraphPlan
 from precast.compiler.work import Work
 from precast.graphs.costs import Costs
-from precast.graphs.encode import BATCH_TOKENS, TOKENS, Limits
+from precast.graphs.encode import BATCH_TOKENS, TOKENS
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import SOURCE_BATCH_TOKENS
 
 CALL_TOKENS = 256
@@ -35,7 +36,7 @@ def select_buckets(work: Work) -> None:
             work.notes.append(f"costs of {graph.name} above {upto} tokens are in proportion, not measured")
 
 
-def _measure(work: Work, name: str) -> int | None:
+def _measure(work: Work, name: GraphName) -> int | None:
     """Put the costs of a graph's buckets into the manifest; up to which size they were measured."""
     if not worth_measuring(work):
         return None
@@ -84,8 +85,7 @@ def _batching(work: Work, top: int) -> Batching:
 
 
 def _max_length(work: Work) -> int:
-    limits = work.plan.limits
-    return limits.max_length if isinstance(limits, Limits) else limits.max_source_length
+    return work.plan.limits.max_input_length
 
 
 def _modelled(sizes: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from precast.artifacts.manifest import sm_name
+from precast.artifacts.build_info import sm_name
 from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, Lowered
 from precast.compiler.lowering.cuda_toolkit import has_nvcc, toolkit

@@ -23,7 +23,8 @@ from precast.compiler.tasks.limits import resolve_limits
 from precast.compiler.tasks.output_info import describe_output
 from precast.compiler.verify.parity import check_parity
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, Task, encode_output, encode_signature
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 
 
@@ -47,7 +48,7 @@ class GraphPlan:
     """The largest size of the buckets's axis; on CUDA the buckets may end before it."""
 
     @property
-    def name(self) -> str:
+    def name(self) -> GraphName:
         return self.source.signature.graph
 
 
@@ -64,7 +65,7 @@ class ModelPlan:
     hidden_size: int
     token_types: bool
     """Whether the tokenizer's token types have a meaning for it."""
-    limits: Limits | GenerateLimits
+    limits: EncodeLimits | GenerateLimits
     graphs: tuple[GraphPlan, ...]
     output: EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo
     dropped: tuple[str, ...]

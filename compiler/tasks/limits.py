@@ -9,7 +9,7 @@ from precast.compiler.frontend.sentence_transformers import SentenceSettings
 from precast.compiler.frontend.tokenizer import TokenizerFacts
 from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
 from precast.compiler.options import CompileOptions
-from precast.graphs.encode import Limits
+from precast.graphs.encode import EncodeLimits
 from precast.graphs.seq2seq import GenerateLimits
 
 DEFAULT_MAX_LENGTH = 8192
@@ -29,7 +29,7 @@ def resolve_limits(
     checkpoint: Checkpoint,
     settings: SentenceSettings,
     tokenizer: TokenizerFacts | None,
-) -> Limits:
+) -> EncodeLimits:
     """The limits that were asked for, else those that the checkpoint states.
 
     Raises:
@@ -41,7 +41,7 @@ def resolve_limits(
         stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, max_positions]
         length = min([DEFAULT_MAX_LENGTH, *(found for found in stated if found)])
     _check_length(length, max_positions, tokenizer)
-    return Limits(
+    return EncodeLimits(
         max_length=length,
         max_tokens=_batch_tokens(options, length, DEFAULT_MAX_TOKENS),
         max_batch=options.max_batch or DEFAULT_MAX_BATCH,

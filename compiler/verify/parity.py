@@ -14,7 +14,7 @@ from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import read_settings
 from precast.compiler.models.spec import ModelSpec
 from precast.compiler.verify.oracle import Oracle
-from precast.graphs.encode import Limits
+from precast.graphs.encode import EncodeLimits
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.io.outputs import EncoderOutput
 
@@ -107,7 +107,7 @@ def random_sequences(manifest: Manifest) -> list[list[int]]:
 
 def _max_length(manifest: Manifest) -> int:
     """Tokens of one input of an encoder."""
-    assert isinstance(manifest.limits, Limits)  # check_generation_parity is for the others
+    assert isinstance(manifest.limits, EncodeLimits)  # check_generation_parity is for the others
     return manifest.limits.max_length
 
 

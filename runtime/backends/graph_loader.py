@@ -11,8 +11,9 @@ from torch import Tensor
 from precast.artifacts.errors import WeightsError
 from precast.artifacts.manifest import GraphInfo, Manifest
 from precast.artifacts.weights import read_weights
-from precast.graphs.encode import TOKENS, Limits
+from precast.graphs.encode import TOKENS, EncodeLimits
 from precast.graphs.errors import ProgramError
+from precast.graphs.graph_names import GraphName
 from precast.graphs.program import Program
 from precast.runtime.backends.inductor import InductorGraph
 from precast.runtime.backends.reference import ProgramRunner
@@ -29,7 +30,7 @@ from precast.runtime.options import DEFAULTS, EngineOptions
 from precast.runtime.replay import Graph, Replay
 
 
-def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
+def open_graph(folder: Path, manifest: Manifest, name: GraphName) -> Graph:
     """One graph of an artifact for the CPU, with its weights bound.
 
     Raises:
@@ -39,7 +40,7 @@ def open_graph(folder: Path, manifest: Manifest, name: str) -> Graph:
     return _open_on_cpu(folder, manifest, manifest.graphs[name], _read(folder, manifest))
 
 
-def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[str, Graph]:
+def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[GraphName, Graph]:
     """Every graph of an artifact, by name. The weights are read once and shared.
 
     Args:
@@ -71,7 +72,7 @@ def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAU
         DeviceFailedError: the device did not take the weights.
         OptionError: another device was asked for.
     """
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     device = options.device_for(manifest)
     if device == "cpu":
         loaded = open_graph(folder, manifest, graph.signature.graph)
@@ -158,7 +159,7 @@ def _open_on_cuda(
 def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOptions) -> CaptureOptions:
     """A batch holds ``batch_tokens`` at most, or one longer input."""
     limits = manifest.limits
-    assert isinstance(limits, Limits)  # generation is not captured
+    assert isinstance(limits, EncodeLimits)  # generation is not captured
     largest = {axis.name: axis.maximum for axis in graph.signature.axes}
     return CaptureOptions(
         largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},

@@ -11,7 +11,7 @@ from functools import partial
 
 import numpy as np
 
-from precast.graphs.encode import EncodeOutput, Limits
+from precast.graphs.encode import EncodeLimits, EncodeOutput
 from precast.runtime.encoder.batch_result import Promise
 from precast.runtime.encoder.packing import cut, fill
 from precast.runtime.errors import (
@@ -84,7 +84,7 @@ class Worker:
         self,
         replay: Replay,
         output: EncodeOutput,
-        limits: Limits,
+        limits: EncodeLimits,
         *,
         batch_tokens: int,
         max_waiting: int,

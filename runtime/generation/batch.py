@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precast.graphs.graph_names import GraphName
 from precast.runtime.generation.request import Active
 from precast.runtime.generation.sampling_params import TokenBias
 from precast.runtime.generation.token_bias_table import token_bias_table
@@ -19,7 +20,7 @@ from precast.runtime.generation.token_bias_table import token_bias_table
 class SampleGroup:
     """The rows that one launch of a ``sample`` graph treats."""
 
-    graph: str
+    graph: GraphName
     buffers: dict[str, Tensor]
     candidates: int = 0
     """For ``sample.multinomial``: how many of the best tokens are looked at."""
@@ -82,11 +83,13 @@ class ActiveBatch:
             mine = [(start, one) for start, one in placed if one.plan.mode == mode]
             if mine:
                 candidates = max(_candidates(one, self.vocab_size) for _, one in mine)
-                sample_groups.append(SampleGroup(f"sample.{mode}", _one_token_each(mine), candidates))
+                sample_groups.append(
+                    SampleGroup(GraphName(f"sample.{mode}"), _one_token_each(mine), candidates)
+                )
         beams = sorted({one.plan.num_beams for _, one in placed if one.plan.mode == "beam"})
         for count in beams:
             mine = [(s, one) for s, one in placed if one.plan.mode == "beam" and one.plan.num_beams == count]
-            sample_groups.append(SampleGroup("sample.beam", _groups(mine)))
+            sample_groups.append(SampleGroup(GraphName.SAMPLE_BEAM, _groups(mine)))
         return tuple(sample_groups)
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.guard import DeviceGuard
@@ -37,7 +38,7 @@ class Placed:
 
 
 def on_cpu(
-    graphs: Mapping[str, LoadedGraph],
+    graphs: Mapping[GraphName, LoadedGraph],
     info: GenerateInfo,
     limits: GenerateLimits,
     generation: GenerationOptions,
@@ -57,7 +58,7 @@ def on_cpu(
 
 def on_cuda(
     device: Device,
-    graphs: Mapping[str, LoadedGraph],
+    graphs: Mapping[GraphName, LoadedGraph],
     manifest: Manifest,
     generation: GenerationOptions,
     options: EngineOptions,
@@ -79,13 +80,15 @@ def on_cuda(
     """
     info, limits = manifest.output, manifest.limits
     assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
-    graph_buckets = {name: manifest.graphs[name].buckets for name in ("encode_source", "decode")}
+    graph_buckets = {
+        name: manifest.graphs[name].buckets for name in (GraphName.ENCODE_SOURCE, GraphName.DECODE)
+    }
     steps = generation.steps_per_sync_on("cuda")
     examples: Examples = ()
     if request is not None:
-        examples = example_batches(request, info.vocab_size, graph_buckets["decode"], steps)
+        examples = example_batches(request, info.vocab_size, graph_buckets[GraphName.DECODE], steps)
 
-    def make(sizes: NumBlocks, some: Examples, graph_buckets: Mapping[str, Buckets]) -> CapturedStepper:
+    def make(sizes: NumBlocks, some: Examples, graph_buckets: Mapping[GraphName, Buckets]) -> CapturedStepper:
         return captured_stepper(
             device, graphs, limits, info.self_kv, info.cross_kv, sizes, graph_buckets, examples=some,
             upto=options.capture,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import CANDIDATES, NGRAM
 from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
@@ -83,7 +84,7 @@ class Steps:
     """
 
     def __init__(
-        self, graphs: Mapping[str, LoadedGraph], state: DecoderState, kv_cache: Mapping[str, Tensor]
+        self, graphs: Mapping[GraphName, LoadedGraph], state: DecoderState, kv_cache: Mapping[str, Tensor]
     ) -> None:
         self._graphs = graphs
         self._state = state
@@ -109,13 +110,13 @@ class Steps:
         Raises:
             GraphError, SignatureError: the graph failed.
         """
-        graph = self._graphs["encode_source"]
+        graph = self._graphs[GraphName.ENCODE_SOURCE]
         lengths = [len(source) for source in sources]
         tokens = sum(lengths)
         axes = {
-            TOKENS: self._rounded("encode_source", TOKENS, tokens),
+            TOKENS: self._rounded(GraphName.ENCODE_SOURCE, TOKENS, tokens),
             SEQUENCES: max(2, len(sources)),
-            LENGTH: self._rounded("encode_source", LENGTH, max(lengths)),
+            LENGTH: self._rounded(GraphName.ENCODE_SOURCE, LENGTH, max(lengths)),
         }
         ids, to, ends = (np.zeros(n, np.int32) for n in (axes[TOKENS], axes[TOKENS], axes[SEQUENCES] + 1))
         np.concatenate(sources, out=ids[:tokens])
@@ -140,7 +141,7 @@ class Steps:
             GraphError, SignatureError: a graph failed; nothing is known of the rows' state then.
         """
         reached = int(self._state.arrays["positions"][batch.rows].max()) + 1
-        length = self._rounded("decode", SELF_LENGTH, reached)
+        length = self._rounded(GraphName.DECODE, SELF_LENGTH, reached)
         calls = self._calls
         if calls is None or calls.batch is not batch or calls.self_length != length:
             calls = self._calls = self._calls_of(batch, length)
@@ -155,29 +156,29 @@ class Steps:
         axes = {
             NUM_SEQS: len(batch.padded_seq_ids),
             SELF_LENGTH: self_length,
-            SOURCE_LENGTH: self._rounded("decode", SOURCE_LENGTH, batch.source_length),
+            SOURCE_LENGTH: self._rounded(GraphName.DECODE, SOURCE_LENGTH, batch.source_length),
             NGRAM: max(2, batch.ngram),
         }
         rows = {"seq_ids": batch.padded_seq_ids}
         return _StepCalls(
             batch,
             self_length,
-            self._call("decode", rows, axes),
+            self._call(GraphName.DECODE, rows, axes),
             None
             if batch.token_biases is None
-            else self._call("logits_processors", {**rows, **batch.token_biases}, axes),
+            else self._call(GraphName.LOGITS_PROCESSORS, {**rows, **batch.token_biases}, axes),
             tuple(
                 self._call(one.graph, one.buffers, {**axes, CANDIDATES: one.candidates})
                 for one in batch.sample_groups
             ),
         )
 
-    def _rounded(self, graph: str, axis: str, size: int) -> int:
+    def _rounded(self, graph: GraphName, axis: str, size: int) -> int:
         """Matrix products are set up anew for each size that they meet: they shall meet few."""
         limit = self._graphs[graph].signature.axis(axis)
         return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
 
-    def _call(self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> _Call:
+    def _call(self, name: GraphName, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> _Call:
         """The call of a graph; sizes that ``axes`` leave out are those of what is ``given``."""
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from precast.artifacts import host
+from precast.artifacts.build_info import BuildInfo, CudaInfo
 from precast.artifacts.errors import ArtifactError, DeviceError, TorchVersionError
-from precast.artifacts.manifest import BuildInfo, CudaInfo
 from precast.artifacts.reader import check_build
 
 DEVICES = {0: (9, 0), 1: (8, 6)}
@@ -22,6 +22,7 @@ def build(capability: tuple[int, int], release: str = "13.0") -> BuildInfo:
     return BuildInfo(
         precast="0.1.0",
         torch=host.torch_release(),
+        target="cuda",
         backend="inductor",
         device="cuda",
         dtype="fp16",

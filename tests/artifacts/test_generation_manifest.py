@@ -12,6 +12,7 @@ from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.artifacts.manifest import (
     FileInfo,
     GenerateInfo,
+    GenerateManifest,
     GraphInfo,
     Manifest,
     TokenizationInfo,
@@ -67,10 +68,10 @@ def generating(**changes: Any) -> Manifest:
         "graphs": graphs,
         "weights": None,
         "tokenization": tokenization,
-        "answer": GenerateInfo(size=16, vocab_size=47, self_kv=own, cross_kv=cross, defaults=defaults),
+        "output": GenerateInfo(size=16, vocab_size=47, self_kv=own, cross_kv=cross, defaults=defaults),
         "files": {name: FileInfo(sha256="0" * 64, bytes=5) for name in named},
     }
-    return Manifest(**{**given, **changes})
+    return GenerateManifest(**{**given, **changes})
 
 
 def test_a_manifest_of_generation_survives_its_text() -> None:
@@ -86,22 +87,22 @@ def test_a_manifest_of_generation_survives_its_text() -> None:
         (
             ("limits",),
             {"max_length": 8, "max_tokens": 32, "max_batch": 4},
-            "answers of kind generate with Limits",
+            "limits.*max_source_length",
         ),
-        (("answer",), {"kind": "hidden", "size": 16}, "answers of kind hidden with GenerateLimits"),
+        (("output",), {"kind": "hidden", "size": 16}, "output"),
         (("graphs", "more"), None, "graphs.more"),
         (("limits", "max_num_seqs"), 0, "max_num_seqs=0"),
         (("limits", "max_num_seqs"), "5", "limits.*max_num_seqs.*'5'"),
         (("limits", "max_length"), 5, "limits.*max_length"),
-        (("answer", "vocab_size"), 1, "vocab_size"),
-        (("answer", "self_kv", "layers"), 10**12, "self_kv needs up to 1024 layers"),
-        (("answer", "cross_kv", "heads"), 0, "cross_kv needs"),
-        (("answer", "cross_kv", "dtype"), "int32", "cross_kv needs"),
-        (("answer", "cross_kv", "layers"), 3, "different layers"),
-        (("answer", "self_kv", "dtype"), "bfloat16", "different layers or dtypes"),
-        (("answer", "self_kv", "step"), 3, "self_kv.*step"),
-        (("answer", "defaults", "guidance_scale"), 1.5, "guidance_scale"),
-        (("answer", "defaults", "num_beams"), "4", "num_beams"),
+        (("output", "vocab_size"), 1, "vocab_size"),
+        (("output", "self_kv", "layers"), 10**12, "self_kv needs up to 1024 layers"),
+        (("output", "cross_kv", "heads"), 0, "cross_kv needs"),
+        (("output", "cross_kv", "dtype"), "int32", "cross_kv needs"),
+        (("output", "cross_kv", "layers"), 3, "different layers"),
+        (("output", "self_kv", "dtype"), "bfloat16", "different layers or dtypes"),
+        (("output", "self_kv", "step"), 3, "self_kv.*step"),
+        (("output", "defaults", "guidance_scale"), 1.5, "guidance_scale"),
+        (("output", "defaults", "num_beams"), "4", "num_beams"),
         (("tokenization", "file"), None, "decoding or languages without a tokenizer"),
         (("tokenization", "decoding", "pieces_file"), None, "pieces_file"),
         (("tokenization", "languages", "default"), "fr", "fr is none"),

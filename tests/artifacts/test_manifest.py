@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from precast.artifacts.build_info import BuildInfo, CudaInfo
 from precast.artifacts.errors import FormatVersionError, ManifestError, UnsafePathError
 from precast.artifacts.manifest import (
-    BuildInfo,
     ClassifyInfo,
-    CudaInfo,
     EmbedInfo,
+    EncodeManifest,
     FileInfo,
     GraphInfo,
     HiddenInfo,
@@ -27,7 +27,8 @@ from precast.artifacts.manifest import (
     VariantInfo,
     parse_manifest,
 )
-from precast.graphs.encode import Limits, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, encode_output, encode_signature
+from precast.graphs.graph_names import GraphName
 from tests.support.artifacts import example_manifest
 
 texts = st.text(max_size=12)
@@ -61,7 +62,7 @@ outputs = st.one_of(
     st.builds(HiddenInfo, size=counts),
 )
 limits = st.tuples(counts, counts, counts).map(
-    lambda drawn: Limits(drawn[0] % 1000 + 1, drawn[1] % 1000 + 1000, drawn[2] % 1000 + 1)
+    lambda drawn: EncodeLimits(drawn[0] % 1000 + 1, drawn[1] % 1000 + 1000, drawn[2] % 1000 + 1)
 )
 
 
@@ -69,6 +70,7 @@ processor_builds = st.builds(
     BuildInfo,
     precast=texts,
     torch=texts,
+    target=st.sampled_from(["cpu", "reference"]),
     backend=st.sampled_from(["inductor", "reference"]),
     device=st.just("cpu"),
     dtype=st.sampled_from(["fp32", "bf16"]),
@@ -82,6 +84,7 @@ cuda_builds = st.builds(
     BuildInfo,
     precast=texts,
     torch=texts,
+    target=st.just("cuda"),
     backend=st.just("inductor"),
     device=st.just("cuda"),
     dtype=st.sampled_from(["fp32", "bf16", "fp16"]),
@@ -140,19 +143,20 @@ def manifests(draw: st.DrawFn) -> Manifest:
     )
     weights, tokenizer = draw(st.booleans()), draw(st.booleans())
     listed = [named[0], *([named[1]] if weights else []), *([named[2]] if tokenizer else [])]
-    return Manifest(
-        format_version=1,
+    output = draw(outputs)
+    return EncodeManifest(
+        format_version=2,
         model=ModelInfo(
             name=draw(texts),
             family=draw(texts),
-            task=draw(st.sampled_from(["embed", "classify", "rerank", "token-classify", "hidden"])),
+            task=draw(st.sampled_from(TASKS_OF[output.kind])),
             parameters=draw(sizes),
             vocab_size=draw(counts),
             hidden_size=draw(counts),
         ),
         build=draw(st.one_of(processor_builds, cuda_builds)),
         limits=limit,
-        graphs={draw(texts): graph},
+        graphs={GraphName.ENCODE: graph},
         weights=named[1] if weights else None,
         tokenization=TokenizationInfo(
             file=named[2] if tokenizer else None,
@@ -163,18 +167,21 @@ def manifests(draw: st.DrawFn) -> Manifest:
             decoding=None,
             languages=None,
         ),
-        output=draw(outputs),
+        output=output,
         parity=draw(st.none() | parities),
         notes=tuple(draw(st.lists(texts, max_size=3))),
         files={name: draw(files) for name in listed},
     )
 
 
+TASKS_OF = {"embed": ["embed"], "classify": ["classify", "rerank", "token-classify"], "hidden": ["hidden"]}
+
+
 def signed(data: dict[str, Any]) -> str:
     """``data`` with the digest that fits, by the words of SPEC.md."""
     data = {key: value for key, value in data.items() if key != "digest"}
-    strip_prefix = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return json.dumps({**data, "digest": hashlib.sha256(strip_prefix.encode()).hexdigest()})
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    return json.dumps({**data, "digest": hashlib.sha256(canonical.encode()).hexdigest()})
 
 
 @settings(max_examples=60, deadline=None)

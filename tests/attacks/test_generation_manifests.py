@@ -35,7 +35,7 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     ),
     "limits of an encoder": (
         change("limits", {"max_length": 20, "max_tokens": 64, "max_batch": 4}),
-        "kind generate with Limits",
+        "kind generate with EncodeLimits",
     ),
     "the answer of an encoder": (change("answer", {"kind": "hidden", "size": 16}), "kind hidden with"),
     "the task of an encoder": (change("model.task", "hidden"), "kind generate, which the task hidden"),

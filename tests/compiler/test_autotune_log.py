@@ -12,6 +12,7 @@ from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
 from precast.artifacts.reader import read_manifest
 from precast.compiler.lowering.autotune_log import autotune_log
+from precast.graphs.graph_names import GraphName
 from tests.support.artifacts import TinyModels, tiny_artifact
 
 
@@ -22,7 +23,7 @@ def test_winners_are_recorded_and_kept(
     checkpoint = tiny["hidden"].checkpoint
     options = {"backend": "inductor", "prepack": True, "autotune": True, "dtype": "fp32"}
     first = read_manifest(tiny_artifact(checkpoint, tmp_path / "first", **options))
-    (variant,) = first.graphs["encode"].variants
+    (variant,) = first.graphs[GraphName.ENCODE].variants
     assert variant.choices, "no search was recorded"
     assert all("x" in searched and winner for searched, winner in variant.choices.items())
 
@@ -30,7 +31,7 @@ def test_winners_are_recorded_and_kept(
     for entry in (tmp_path / "cache" / "graphs").rglob("lowered.json"):
         entry.unlink()
     second = read_manifest(tiny_artifact(checkpoint, tmp_path / "second", **options))
-    assert second.graphs["encode"].variants[0].choices == variant.choices
+    assert second.graphs[GraphName.ENCODE].variants[0].choices == variant.choices
     assert not searches, "what was measured once was measured again"
 
 

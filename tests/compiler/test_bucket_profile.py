@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets import profile as measuring
 from precast.compiler.buckets.profile import BUDGET, RUNS, measure, measure_graph
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.encoder.packing import fill
 from precast.runtime.io.tokens import Tokens
@@ -110,8 +111,8 @@ def test_batches_are_of_the_bucket_and_within_the_limits(
         return fill(replay, batch)
 
     monkeypatch.setattr(measuring, "fill", watched)
-    found = measure_graph(folder, manifest, "encode", length)
-    assert found.upto == 128 and met == set(manifest.graphs["encode"].buckets.sizes)
+    found = measure_graph(folder, manifest, GraphName.ENCODE, length)
+    assert found.upto == 128 and met == set(manifest.graphs[GraphName.ENCODE].buckets.sizes)
     assert len(found.seconds) == 4 and all(np.isfinite(found.seconds)) and min(found.seconds) > 0
 
 
@@ -119,8 +120,9 @@ def test_sources_are_measured_as_they_are_admitted(tmp_path: Path) -> None:
     artifact = t5(tmp_path).artifact
     manifest = read_manifest(artifact)
     assert isinstance(manifest.limits, GenerateLimits)
-    found = measure_graph(artifact, manifest, "encode_source", 10)
+    found = measure_graph(artifact, manifest, GraphName.ENCODE_SOURCE, 10)
     assert (
-        len(found.seconds) == len(manifest.graphs["encode_source"].buckets.sizes) and min(found.seconds) > 0
+        len(found.seconds) == len(manifest.graphs[GraphName.ENCODE_SOURCE].buckets.sizes)
+        and min(found.seconds) > 0
     )
     assert found.upto == manifest.limits.max_tokens

@@ -26,8 +26,9 @@ from precast.compiler.buckets.select import CALL_TOKENS
 from precast.compiler.buckets.workload import Batching, batch_sizes, parse_workload
 from precast.compiler.errors import CompileError, WorkloadError
 from precast.graphs.costs import Costs
-from precast.graphs.encode import BATCH_TOKENS, Limits, encode_signature
+from precast.graphs.encode import BATCH_TOKENS, EncodeLimits, encode_signature
 from precast.graphs.generation import generation_buckets
+from precast.graphs.graph_names import GraphName
 from precast.runtime import Encoder
 from precast.runtime.backends import graph_loader
 from precast.runtime.backends.graph_loader import open_graph
@@ -52,10 +53,10 @@ def test_an_artifact_has_the_best_buckets_for_its_traffic(tiny: TinyModels, tmp_
     workload = written(tmp_path, LENGTHS)
     artifact = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload, graphs=3)
     manifest, usual = read_manifest(artifact), read_manifest(tiny["embed"].artifact)
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     demand = batch_sizes(parse_workload(LENGTHS), Batching(MAX_LENGTH, MAX_BATCH, MAX_TOKENS, MAX_TOKENS))
     assert graph.buckets == fit_buckets("tokens", demand, lambda sizes: sizes + CALL_TOKENS, 3, MAX_TOKENS)
-    assert len(graph.buckets.sizes) == 3 and graph.buckets != usual.graphs["encode"].buckets
+    assert len(graph.buckets.sizes) == 3 and graph.buckets != usual.graphs[GraphName.ENCODE].buckets
     assert graph.costs is None, "what a portable graph takes here says nothing of other machines"
     (note,) = [note for note in manifest.notes if "workload" in note]
     assert "encode is fitted to workload: 3 buckets" in note and "modelled cost of the usual 4" in note
@@ -66,9 +67,9 @@ def test_an_artifact_has_the_best_buckets_for_its_traffic(tiny: TinyModels, tmp_
 def test_without_a_number_a_fitted_buckets_has_as_many_buckets(tiny: TinyModels, tmp_path: Path) -> None:
     workload = written(tmp_path, list(range(1, 33)))
     manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload))
-    assert len(manifest.graphs["encode"].buckets.sizes) == 4
+    assert len(manifest.graphs[GraphName.ENCODE].buckets.sizes) == 4
     flat = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "b", workload=workload, graphs=1)
-    assert read_manifest(flat).graphs["encode"].buckets.sizes == (MAX_TOKENS,)
+    assert read_manifest(flat).graphs[GraphName.ENCODE].buckets.sizes == (MAX_TOKENS,)
     with precast.load(flat) as engine:
         assert engine.embed(INPUTS).shape == (len(INPUTS), 16)
 
@@ -80,7 +81,7 @@ def test_what_was_measured_decides_and_is_measured_again(
     seconds = {16: 1.0, 32: 1.1, 64: 8.0, 128: 8.0}
     asked: list[tuple[tuple[int, ...], int]] = []
 
-    def told(folder: Path, manifest: Manifest, name: str, length: int) -> Measured:
+    def told(folder: Path, manifest: Manifest, name: GraphName, length: int) -> Measured:
         assert name == "encode" and folder.is_dir()
         buckets = manifest.graphs[name].buckets.sizes
         asked.append((buckets, length))
@@ -92,20 +93,20 @@ def test_what_was_measured_decides_and_is_measured_again(
     workload = written(tmp_path, {"lengths": {"20": 1}, "concurrency": {"1": 1, "3": 1}})
     manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload))
     assert asked == [((16, 32, 64, 128), 20), ((24, 128), 20)]
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     assert graph.buckets.sizes == (24, 128) and graph.costs == pytest.approx((1.05, 8.0))
     assert any("measured cost of the usual 4" in note for note in manifest.notes)
     assert any("costs of encode above 64 tokens are in proportion" in note for note in manifest.notes)
 
 
 def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path: Path) -> None:
-    usual = read_manifest(compiled).graphs["encode"]
+    usual = read_manifest(compiled).graphs[GraphName.ENCODE]
     assert usual.costs is not None and len(usual.costs) == len(usual.buckets.sizes)
     options: dict[str, Any] = {"backend": "inductor", "prepack": False}
     checkpoint, workload = tiny["classify"].checkpoint, written(tmp_path, LENGTHS)
     fitted = read_manifest(
         tiny_artifact(checkpoint, tmp_path / "a", workload=workload, graphs=2, **options)
-    ).graphs["encode"]
+    ).graphs[GraphName.ENCODE]
     assert len(fitted.buckets.sizes) == 2 and fitted.buckets.top == usual.buckets.top
     assert fitted.costs is not None and len(fitted.costs) == 2
     assert fitted.variants == usual.variants, "a buckets changes no graph"
@@ -113,7 +114,7 @@ def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path
         for one, theirs in zip(engine.encode(INPUTS), other.encode(INPUTS), strict=True):
             np.testing.assert_allclose(one.logits, theirs.logits, atol=1e-5)
     unverified = tiny_artifact(checkpoint, tmp_path / "b", verify=False, **options)
-    assert read_manifest(unverified).graphs["encode"].costs is None
+    assert read_manifest(unverified).graphs[GraphName.ENCODE].costs is None
 
 
 def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
@@ -126,7 +127,7 @@ def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
     manifest = precast.compile(checkpoint, tmp_path / "a", workload=workload, **options)
     assert isinstance(manifest.limits, precast.graphs.seq2seq.GenerateLimits)
     # Batches of 1, of 64 and of the 8 that 200 leave; none is as large as an engine would encode_source.
-    assert manifest.graphs["encode_source"].buckets.sizes == (16, 80, 640, 2048)
+    assert manifest.graphs[GraphName.ENCODE_SOURCE].buckets.sizes == (16, 80, 640, 2048)
     for name, graph in manifest.graphs.items():
         assert name == "encode_source" or graph.buckets == generation_buckets(name, manifest.limits, "cpu")
         assert graph.costs is None
@@ -142,7 +143,7 @@ def test_batches_are_those_of_an_engine_that_is_told_nothing(tiny: TinyModels, t
     )
     assert manifest.limits.max_tokens > 2 * BATCH_TOKENS and 140 * 32 > 2 * BATCH_TOKENS
     rest = 140 * 32 % BATCH_TOKENS
-    assert manifest.graphs["encode"].buckets.sizes == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
+    assert manifest.graphs[GraphName.ENCODE].buckets.sizes == (rest, BATCH_TOKENS, manifest.limits.max_tokens)
 
 
 @pytest.mark.parametrize(
@@ -187,8 +188,8 @@ class Kernel:
 
 def for_cuda(manifest: Manifest) -> Manifest:
     """The manifest that a compilation for CUDA would have written."""
-    graph, limits, answer = manifest.graphs["encode"], manifest.limits, manifest.output
-    assert isinstance(limits, Limits) and isinstance(answer, EmbedInfo)
+    graph, limits, answer = manifest.graphs[GraphName.ENCODE], manifest.limits, manifest.output
+    assert isinstance(limits, EncodeLimits) and isinstance(answer, EmbedInfo)
     signature = encode_signature(
         limits, output_of(manifest), device="cuda", token_types=True, prompt_lengths=not answer.include_prompt
     )
@@ -200,8 +201,10 @@ def for_cuda(manifest: Manifest) -> Manifest:
 def on_fake_device(folder: Path, device: FakeDevice, patch: pytest.MonkeyPatch) -> Encoder:
     """An engine of the artifact, as if it had been compiled for CUDA."""
     manifest = read_manifest(folder)
-    counts = any(buffer.name == "key_positions" for buffer in manifest.graphs["encode"].signature.inputs)
-    kernel = Kernel(device, open_graph(folder, manifest, "encode"), counts)
+    counts = any(
+        buffer.name == "key_positions" for buffer in manifest.graphs[GraphName.ENCODE].signature.inputs
+    )
+    kernel = Kernel(device, open_graph(folder, manifest, GraphName.ENCODE), counts)
     patch.setattr(graph_loader, "CudaDevice", lambda index: device)
     patch.setattr(graph_loader, "_on_device", lambda weights, name: weights)
     patch.setattr(graph_loader, "_open_on_cuda", lambda *arguments: kernel)
@@ -214,7 +217,7 @@ def test_captured_buckets_are_measured_largest_first(
 ) -> None:
     device, folder = FakeDevice(3), tiny["embed"].artifact
     on_fake_device(folder, device, monkeypatch).close()
-    found = measure_graph(folder, for_cuda(read_manifest(folder)), "encode", 8)
+    found = measure_graph(folder, for_cuda(read_manifest(folder)), GraphName.ENCODE, 8)
     assert found.upto == MAX_TOKENS and len(found.seconds) == 4 and min(found.seconds) > 0
     assert device.violations == [] and device.live_blocks() == 0
 
@@ -239,7 +242,7 @@ def test_exactly_the_fitted_buckets_are_captured(
             tiny["embed"].checkpoint, folder / "a", workload=written(folder, workload), graphs=graphs,
             verify=False,
         )  # fmt: skip
-        buckets = read_manifest(artifact).graphs["encode"].buckets
+        buckets = read_manifest(artifact).graphs[GraphName.ENCODE].buckets
         assert 1 <= len(buckets.sizes) <= graphs and buckets.top == MAX_TOKENS
         with precast.load(artifact) as expected, on_fake_device(artifact, device, patch) as engine:
             np.testing.assert_allclose(engine.embed(INPUTS), expected.embed(INPUTS), atol=1e-5)

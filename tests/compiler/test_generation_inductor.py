@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 import precast
+from precast.graphs.graph_names import GraphName
 from tests.support.random_requests import write_t5
 
 SOURCES = [[5, 9, 4, 30, 2], [7, 7, 3], list(range(2, 20)), [36], [11, 12, 13, 14]]
@@ -53,8 +54,8 @@ def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
     }
     precast.compile(checkpoint, artifact, **limits, **options)
     with precast.load(artifact) as engine:
-        encode_source = engine.manifest.graphs["encode_source"]
+        encode_source = engine.manifest.graphs[GraphName.ENCODE_SOURCE]
         measured = 0 if encode_source.costs is None else len(encode_source.costs)
         assert measured == (len(encode_source.buckets.sizes) if options["backend"] == "inductor" else 0)
-        assert engine.manifest.graphs["decode"].costs is None
+        assert engine.manifest.graphs[GraphName.DECODE].costs is None
         return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]

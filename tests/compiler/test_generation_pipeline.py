@@ -19,8 +19,9 @@ from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.models.build import detect_task
 from precast.compiler.options import CompileOptions
-from precast.graphs.encode import Limits
+from precast.graphs.encode import EncodeLimits
 from precast.graphs.generation import BUCKET_AXES
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
 from precast.runtime.backends.graph_loader import open_graph, open_graphs
 from precast.runtime.graph_checks import check_generation_graphs, check_output_info
@@ -115,12 +116,15 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
     graphs = open_graphs(tmp_path / "a", manifest)
     assert list(graphs) == list(BUCKET_AXES) and len(reads) == 1
     chosen = torch.tensor([1, 3], dtype=torch.int32)
-    signature = manifest.graphs["sample.greedy"].signature
-    for graph in (graphs["sample.greedy"], open_graph(tmp_path / "a", manifest, "sample.greedy")):
+    signature = manifest.graphs[GraphName.SAMPLE_GREEDY].signature
+    for graph in (
+        graphs[GraphName.SAMPLE_GREEDY],
+        open_graph(tmp_path / "a", manifest, GraphName.SAMPLE_GREEDY),
+    ):
         sizes = {"num_seqs": 3, "sampled_seqs": 2}
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
-        inputs["chosen"].copy_(chosen)
-        inputs["at"].copy_(torch.tensor([2, 0]))
+        inputs["seq_ids"].copy_(chosen)
+        inputs["logits_indices"].copy_(torch.tensor([2, 0]))
         inputs["max_lengths"].fill_(9)
         inputs["scores"][2, 11] = inputs["scores"][0, 30] = 5.0
         (tokens,) = graph(inputs)
@@ -226,7 +230,7 @@ def test_an_encoder_does_not_generate(tmp_path: Path) -> None:
 
 def test_a_named_task_of_the_encoder_is_still_compiled(tmp_path: Path) -> None:
     manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", task="hidden", max_length=20)
-    assert list(manifest.graphs) == ["encode"] and manifest.limits == Limits(20, 16_384, 512)
+    assert list(manifest.graphs) == ["encode"] and manifest.limits == EncodeLimits(20, 16_384, 512)
 
 
 def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path) -> None:

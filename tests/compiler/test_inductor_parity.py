@@ -33,6 +33,7 @@ from precast.compiler import pipeline
 from precast.compiler.lowering import inductor_cpu
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Task
+from precast.graphs.graph_names import GraphName
 from precast.runtime import Encoder
 from precast.runtime.backends.graph_loader import open_graph
 from precast.runtime.backends.inductor import InductorGraph
@@ -100,7 +101,7 @@ def test_embeddings_with_a_relative_bias_and_bound_weights(
     )
     model = T5EncoderModel(config)
     with through_the_pipeline(model, "embed", prepack=False) as engine:
-        assert engine.manifest.graphs["encode"].weights == "bound"
+        assert engine.manifest.graphs[GraphName.ENCODE].weights == "bound"
         expected = [hidden.mean(0).numpy() for hidden in hf_answers(model, batch, "last_hidden_state")]
         np.testing.assert_allclose(engine.embed(batch), np.stack(expected), atol=1e-4, rtol=1e-4)
 
@@ -160,12 +161,12 @@ def test_a_library_from_the_cache_serves_other_weights(compiled: Path, tmp_path:
     result = pipeline.run(options)
     assert result.from_cache, "the same operators were compiled again"
     assert result.manifest.parity is not None
-    assert "head.out.bias" in result.manifest.graphs["encode"].constants
+    assert "head.out.bias" in result.manifest.graphs[GraphName.ENCODE].constants
 
 
 def test_a_graph_may_go_while_a_model_is_traced(compiled: Path) -> None:
     """The garbage collector comes when it likes; what it frees must not become part of the trace."""
-    held = [open_graph(compiled, read_manifest(compiled), "encode")]
+    held = [open_graph(compiled, read_manifest(compiled), GraphName.ENCODE)]
     assert isinstance(held[0], InductorGraph)
     weights = held[0]._bound
 

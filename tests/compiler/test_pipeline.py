@@ -32,7 +32,8 @@ from precast.compiler.lowering.reference import reference
 from precast.compiler.options import CompileOptions
 from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.verify import oracle
-from precast.graphs.encode import Limits, Task
+from precast.graphs.encode import EncodeLimits, Task
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import greedy_signature
 from precast.graphs.seq2seq import GenerateLimits
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
@@ -96,10 +97,10 @@ def test_an_entry_that_another_process_made_meanwhile_stays(
 def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path: Path) -> None:
     checkpoint = tiny["hidden"].checkpoint
     stated = compile_tiny(checkpoint, tmp_path / "a").limits
-    assert stated == Limits(max_length=32, max_tokens=16_384, max_batch=512), "the tokenizer says 32"
+    assert stated == EncodeLimits(max_length=32, max_tokens=16_384, max_batch=512), "the tokenizer says 32"
     longer = compile_tiny(checkpoint, tmp_path / "b", max_length=64, max_tokens=70, max_batch=3)
-    assert longer.limits == Limits(64, 70, 3)
-    assert longer.graphs["encode"].buckets.sizes == (16, 32, 64, 70)
+    assert longer.limits == EncodeLimits(64, 70, 3)
+    assert longer.graphs[GraphName.ENCODE].buckets.sizes == (16, 32, 64, 70)
     with pytest.raises(CompileError, match="beyond the 64 positions"):
         compile_tiny(checkpoint, tmp_path / "c", max_length=65)
     with pytest.raises(CompileError, match="no room for a text: the tokenizer adds 2"):

@@ -10,13 +10,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precast.graphs.encode import MAX_BATCH, MAX_TOKENS, Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import MAX_BATCH, MAX_TOKENS, EncodeLimits, Task, encode_output, encode_signature
 from precast.graphs.errors import LimitsError, SignatureError
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Axis, Buffer, Signature, split_dim
 
 Tensors = dict[str, torch.Tensor]
 
-LIMITS = Limits(max_length=8, max_tokens=32, max_batch=4)
+LIMITS = EncodeLimits(max_length=8, max_tokens=32, max_batch=4)
 SIGNATURE = encode_signature(
     LIMITS, encode_output("embed", 6), device="cpu", token_types=True, prompt_lengths=True
 )
@@ -102,16 +103,27 @@ def test_results_as_promised() -> None:
         (lambda: Buffer("x", "float8", ()), "x.*float8.*bfloat16"),
         (lambda: Buffer("x", "torch.int32", ()), r"torch\.int32"),
         (
-            lambda: Signature("g", (), (Buffer("x", "int32", ("rows",)),), (), ()),
+            lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", ("rows",)),), (), ()),
             "x uses an unknown axis 'rows'",
         ),
-        (lambda: Signature("g", (), (), (Buffer("x", "int32", ("rows+1",)),), ()), r"unknown axis 'rows\+1'"),
-        (lambda: Signature("g", (), (Buffer("x", "int32", (0,)),), (), ()), "x has a dimension of 0"),
-        (lambda: Signature("g", (), (Buffer("x", "int32", (-4,)),), (), ()), "x has a dimension of -4"),
-        (lambda: Signature("g", (), (Buffer("x", "int32", (2,)),) * 2, (), ()), "names repeat"),
-        (lambda: Signature("g", (), (Buffer("x", "int32", (2,)),), (), ("y",)), "writes .*'y'"),
         (
-            lambda: Signature("g", (), (Buffer("x", "int32", (2,)),), (Buffer("x", "int32", (2,)),), ()),
+            lambda: Signature(GraphName.ENCODE, (), (), (Buffer("x", "int32", ("rows+1",)),), ()),
+            r"unknown axis 'rows\+1'",
+        ),
+        (
+            lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", (0,)),), (), ()),
+            "x has a dimension of 0",
+        ),
+        (
+            lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", (-4,)),), (), ()),
+            "x has a dimension of -4",
+        ),
+        (lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", (2,)),) * 2, (), ()), "names repeat"),
+        (lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", (2,)),), (), ("y",)), "writes .*'y'"),
+        (
+            lambda: Signature(
+                GraphName.ENCODE, (), (Buffer("x", "int32", (2,)),), (Buffer("x", "int32", (2,)),), ()
+            ),
             "repeat",
         ),
         (lambda: SIGNATURE.axis("rows"), "no axis 'rows'; it has.*tokens"),
@@ -163,7 +175,11 @@ def test_on_cuda_no_size_follows_the_longest_input() -> None:
 
 def test_an_axis_holds_the_two_that_tracing_needs() -> None:
     signature = encode_signature(
-        Limits(1, 1, 1), encode_output("embed", 6), device="cpu", token_types=False, prompt_lengths=False
+        EncodeLimits(1, 1, 1),
+        encode_output("embed", 6),
+        device="cpu",
+        token_types=False,
+        prompt_lengths=False,
     )
     assert [(axis.minimum, axis.maximum) for axis in signature.axes] == [(2, 2)] * 3
 
@@ -175,8 +191,8 @@ def test_an_axis_holds_the_two_that_tracing_needs() -> None:
 )  # fmt: skip
 def test_limits_that_nobody_can_serve(limits: tuple[int, int, int]) -> None:
     with pytest.raises(LimitsError, match=f"max_length={limits[0]}, max_tokens={limits[1]}"):
-        Limits(*limits)
+        EncodeLimits(*limits)
 
 
 def test_the_largest_limits_that_may_be_asked_for() -> None:
-    assert Limits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).buckets("cpu").top == MAX_TOKENS
+    assert EncodeLimits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).buckets("cpu").top == MAX_TOKENS

@@ -17,6 +17,7 @@ import precast
 from precast.artifacts.manifest import Manifest
 from precast.artifacts.reader import read_manifest
 from precast.graphs.costs import Costs
+from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder import packing
 from precast.runtime.encoder.batch_planner import cost_table
 from precast.runtime.encoder.packing import cut
@@ -122,7 +123,7 @@ def test_a_full_window_is_cut_in_milliseconds() -> None:
 
 
 def with_costs(manifest: Manifest, seconds: Sequence[float]) -> Manifest:
-    graph = manifest.graphs["encode"].model_copy(update={"costs": tuple(seconds)})
+    graph = manifest.graphs[GraphName.ENCODE].model_copy(update={"costs": tuple(seconds)})
     return manifest.model_copy(update={"graphs": {"encode": graph}})
 
 
@@ -130,7 +131,7 @@ def test_an_engine_cuts_by_the_costs_of_its_manifest(tiny: TinyModels) -> None:
     """Batches as large as may be are dear here; the answers are those of an engine without costs."""
     folder: Path = tiny["embed"].artifact
     manifest = read_manifest(folder)
-    assert manifest.graphs["encode"].buckets.sizes == (16, 32, 64, 128)
+    assert manifest.graphs[GraphName.ENCODE].buckets.sizes == (16, 32, 64, 128)
     inputs = [[5] * 16] * 8
     with precast.load(folder) as plain:
         expected = plain.embed(inputs)

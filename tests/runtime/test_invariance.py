@@ -14,6 +14,7 @@ from transformers import MPNetConfig, MPNetModel
 
 import precast
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
+from precast.graphs.graph_names import GraphName
 from precast.runtime import Encoder
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
@@ -75,7 +76,7 @@ def test_at_every_bucket(
     replay = open_replay(artifact, engine.manifest)
     exact = fill(replay, [Tokens(np.asarray(ids, np.int32), None) for ids in batch]).sizes
     used = int(sum(map(len, batch)))
-    for bucket in engine.manifest.graphs["encode"].buckets.sizes:
+    for bucket in engine.manifest.graphs[GraphName.ENCODE].buckets.sizes:
         if bucket < exact[TOKENS]:
             continue
         sizes = {TOKENS: bucket, SEQUENCES: 16, LENGTH: min(exact[LENGTH] + longer, 62)}

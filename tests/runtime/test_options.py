@@ -8,16 +8,18 @@ import threading
 import pytest
 
 import precast
+from precast.artifacts.build_info import CudaInfo
 from precast.artifacts.errors import ManifestError
-from precast.artifacts.manifest import CudaInfo, Manifest
+from precast.artifacts.manifest import Manifest
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import TOKENS, Limits, encode_output, encode_signature
+from precast.graphs.encode import TOKENS, EncodeLimits, encode_output, encode_signature
+from precast.graphs.graph_names import GraphName
 from precast.runtime.errors import OptionError
 from precast.runtime.graph_checks import check_encode_graph
 from precast.runtime.options import EngineOptions
 from tests.support.artifacts import TinyModels, example_manifest
 
-LIMITS = Limits(8, 32, 4)
+LIMITS = EncodeLimits(8, 32, 4)
 """Those of the example."""
 
 
@@ -27,7 +29,7 @@ def for_cuda(buckets: Buckets | None = None) -> Manifest:
     signature = encode_signature(
         LIMITS, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
     )
-    graph = manifest.graphs["encode"].model_copy(
+    graph = manifest.graphs[GraphName.ENCODE].model_copy(
         update={"signature": signature, "buckets": buckets or LIMITS.buckets("cuda")}
     )
     cuda = CudaInfo(release="13.0", compute_capability=(9, 0))
@@ -68,7 +70,7 @@ def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
         with pytest.raises(ManifestError, match="the buckets of graph encode ends at"):
             check_encode_graph(for_cuda(buckets), LIMITS)
     manifest = example_manifest()
-    short = manifest.graphs["encode"].model_copy(update={"buckets": Buckets(TOKENS, (8, 16))})
+    short = manifest.graphs[GraphName.ENCODE].model_copy(update={"buckets": Buckets(TOKENS, (8, 16))})
     with pytest.raises(
         ManifestError, match="the buckets of graph encode ends at 16 tokens, its limits at 32"
     ):

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from precast.graphs.encode import Limits, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, encode_output, encode_signature
 from precast.runtime.cpu.replay import DirectReplay
 from precast.runtime.cuda.layout import Layout
 from precast.runtime.encoder.packing import cut, fill, fill_example
@@ -36,7 +36,7 @@ def test_batches_ascend_in_length(lengths: list[int], max_tokens: int) -> None:
 
 @given(lengths=st.lists(st.integers(1, 12), min_size=1, max_size=6), typed=st.booleans())
 def test_a_batch_is_written_whole_over_whatever_was_there(lengths: list[int], typed: bool) -> None:
-    limits = Limits(max_length=12, max_tokens=80, max_batch=6)
+    limits = EncodeLimits(max_length=12, max_tokens=80, max_batch=6)
     signature = encode_signature(
         limits, encode_output("embed", 4), device="cpu", token_types=True, prompt_lengths=True
     )
@@ -67,7 +67,7 @@ def test_a_batch_is_written_whole_over_whatever_was_there(lengths: list[int], ty
     tokens=st.integers(2, 80), sequences=st.integers(2, 6), max_length=st.integers(1, 40), typed=st.booleans()
 )
 def test_an_example_fills_what_it_can(tokens: int, sequences: int, max_length: int, typed: bool) -> None:
-    limits = Limits(max_length=max_length, max_tokens=80, max_batch=6)
+    limits = EncodeLimits(max_length=max_length, max_tokens=80, max_batch=6)
     signature = encode_signature(
         limits, encode_output("embed", 4), device="cuda", token_types=typed, prompt_lengths=typed
     )
@@ -82,7 +82,7 @@ def test_an_example_fills_what_it_can(tokens: int, sequences: int, max_length: i
 
 @given(sizes=st.fixed_dictionaries({"tokens": st.integers(2, 5000), "sequences": st.integers(2, 600)}))
 def test_buffers_lie_aligned_and_apart(sizes: dict[str, int]) -> None:
-    limits = Limits(max_length=512, max_tokens=5000, max_batch=600)
+    limits = EncodeLimits(max_length=512, max_tokens=5000, max_batch=600)
     signature = encode_signature(
         limits, encode_output("embed", 4), device="cuda", token_types=True, prompt_lengths=True
     )

@@ -12,6 +12,7 @@ import torch
 import precast
 from precast.artifacts.reader import read_manifest
 from precast.artifacts.weights import read_weights
+from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.inductor import InductorGraph
 from precast.runtime.replay import Replay
 
@@ -40,7 +41,7 @@ def test_outputs_are_not_kept(compiled: Path) -> None:
 
 def test_weights_are_let_go_with_the_graph(compiled: Path) -> None:
     manifest = read_manifest(compiled)
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     arrays = {n: t.numpy().copy() for n, t in read_weights(compiled / "weights.safetensors").items()}
     watched = [weakref.ref(array) for array in arrays.values()]
     weights = {name: torch.from_numpy(arrays[name]) for name in graph.constants}

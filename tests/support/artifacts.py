@@ -20,17 +20,18 @@ from transformers import (
 )
 
 import precast
+from precast.artifacts.build_info import BuildInfo
 from precast.artifacts.manifest import (
-    BuildInfo,
+    EncodeManifest,
     FileInfo,
     GraphInfo,
     HiddenInfo,
-    Manifest,
     ModelInfo,
     TokenizationInfo,
     VariantInfo,
 )
-from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, Task, encode_output, encode_signature
+from precast.graphs.graph_names import GraphName
 from precast.tools.models import SPECIAL, bert_tokenizer
 from tests.support.models import save
 
@@ -150,25 +151,25 @@ def tiny_artifact(checkpoint: Path, output: Path, **options: Any) -> Path:
     return output
 
 
-def example_manifest() -> Manifest:
+def example_manifest() -> EncodeManifest:
     """A fixed manifest, of files that are nowhere."""
-    limit = Limits(8, 32, 4)
+    limit = EncodeLimits(8, 32, 4)
     signature = encode_signature(
         limit, encode_output("hidden", 16), device="cpu", token_types=True, prompt_lengths=False
     )
-    return Manifest(
-        format_version=1,
+    return EncodeManifest(
+        format_version=2,
         model=ModelInfo(
             name="tiny", family="bert", task="hidden", parameters=10, vocab_size=61, hidden_size=16
         ),
         build=BuildInfo(
-            precast="0.1.0", torch="2.13.0", backend="reference", device="cpu", dtype="fp32",
+            precast="0.1.0", torch="2.13.0", target="reference", backend="reference", device="cpu", dtype="fp32",
             quantization=None, architecture="x86_64", instruction_sets=("avx2",), cuda=None,
             options={"prepack": True, "level": 1},
         ),
         limits=limit,
         graphs={
-            "encode": GraphInfo(
+            GraphName.ENCODE: GraphInfo(
                 variants=(
                     VariantInfo(file="graphs/encode.json", max_size=32, tuned_at=12, choices={}),
                 ),

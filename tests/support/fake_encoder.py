@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import TOKENS, EncodeOutput, Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import TOKENS, EncodeLimits, EncodeOutput, Task, encode_output, encode_signature
 from precast.graphs.signature import Signature
 from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
 from precast.runtime.encoder.packing import fill_example
@@ -20,7 +20,7 @@ from tests.support.fake_device import FakeDevice
 
 SIZE = 4
 BUCKETS = (4, 8, 12, 16, 32)
-LIMITS = Limits(max_length=20, max_tokens=90, max_batch=6)
+LIMITS = EncodeLimits(max_length=20, max_tokens=90, max_batch=6)
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def expected(tokens: Tokens, output: EncodeOutput) -> np.ndarray:
     return np.stack(rows, axis=1).astype(np.float32)
 
 
-def fake_signature(task: Task = "embed", limits: Limits = LIMITS) -> Signature:
+def fake_signature(task: Task = "embed", limits: EncodeLimits = LIMITS) -> Signature:
     output = encode_output(task, SIZE)
     return encode_signature(limits, output, device="cuda", token_types=True, prompt_lengths=True)
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from precast.graphs.generation import generation_buckets, generation_signatures
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Signature
 from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.generation.block_allocator import BlockAllocator
@@ -49,11 +50,11 @@ class FakeGraph:
 
     def compute(self, inputs: Mapping[str, Tensor], outputs: Sequence[Tensor]) -> None:
         given = dict(inputs)
-        if self.signature.graph == "encode_source":
+        if self.signature.graph == GraphName.ENCODE_SOURCE:
             longest = int(given["cu_seqlens"].diff().max())
             assert longest > 0 and given["cu_seqlens"][0] == 0, f"cu_seqlens {given['cu_seqlens'].tolist()}"
             given["key_positions"] = _counting(max(2, longest))
-        elif self.signature.graph == "decode":
+        elif self.signature.graph == GraphName.DECODE:
             rows = given["seq_ids"].long()
             reached = given["positions"][rows]
             assert ((rows >= 0) & (reached >= 0)).all(), f"rows {rows.tolist()} at {reached.tolist()}"
@@ -89,7 +90,9 @@ def fake_engine(
     limits, (own_shape, cross_shape) = model.limits, model.shapes
     device.open()
     own, cross = BlockAllocator(self_blocks + 1, BLOCK_SIZE), BlockAllocator(cross_blocks + 1, BLOCK_SIZE)
-    graph_buckets = {name: generation_buckets(name, limits, "cuda") for name in ("encode_source", "decode")}
+    graph_buckets = {
+        name: generation_buckets(name, limits, "cuda") for name in (GraphName.ENCODE_SOURCE, GraphName.DECODE)
+    }
     stepper = captured_stepper(
         device,
         fake_graphs(model, device),
@@ -98,7 +101,7 @@ def fake_engine(
         cross_shape,
         NumBlocks(self_blocks, cross_blocks),
         graph_buckets,
-        examples=example_batches(like, model.vocab_size, graph_buckets["decode"], steps_per_sync)
+        examples=example_batches(like, model.vocab_size, graph_buckets[GraphName.DECODE], steps_per_sync)
         if like
         else (),
     )
@@ -112,9 +115,9 @@ def fake_engine(
     return GenerationWorker(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
 
 
-def fake_graphs(model: Model, device: FakeDevice) -> dict[str, LoadedGraph]:
+def fake_graphs(model: Model, device: FakeDevice) -> dict[GraphName, LoadedGraph]:
     """Every graph with its signature for CUDA."""
-    (hidden,) = model.graphs["encode_source"].signature.outputs
+    (hidden,) = model.graphs[GraphName.ENCODE_SOURCE].signature.outputs
     signatures = generation_signatures(
         model.limits, *model.shapes, hidden_size=int(hidden.shape[1]), vocab_size=model.vocab_size,
         device="cuda",

@@ -15,7 +15,7 @@ from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
 from precast.compiler.models.build import BuiltModel, describe_model, fill
 from precast.compiler.options import Kernels
-from precast.graphs.encode import Limits, Task, encode_output, encode_signature
+from precast.graphs.encode import EncodeLimits, Task, encode_output, encode_signature
 from precast.graphs.program import Program
 from precast.runtime.backends.reference import ProgramRunner
 
@@ -62,7 +62,7 @@ def build(checkpoint: Path, task: Task, kernels: Kernels = "torch") -> BuiltMode
 
 def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
     """What the ``reference`` backend answers: checkpoint, trace, portable program, its JSON, a replay."""
-    limits = Limits(max_length=MAX_LENGTH, max_tokens=2048, max_batch=64)
+    limits = EncodeLimits(max_length=MAX_LENGTH, max_tokens=2048, max_batch=64)
     built = build(checkpoint, task)
     output = encode_output(task, built.spec.output_size)
     token_types = built.spec.embeddings.token_types > 0

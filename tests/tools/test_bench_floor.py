@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForSeq2SeqLM
 
+from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.replay import Graph
 from precast.tools.bench import floor
@@ -43,15 +44,15 @@ def test_the_weights_of_a_step_are_those_of_the_model(shape: Shape, tmp_path: Pa
 def test_a_step_is_the_last_one_of_its_job_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores: list[Tensor] = []
 
-    def opened(*given: Any) -> dict[str, Graph]:
+    def opened(*given: Any) -> dict[GraphName, Graph]:
         graphs = open_graphs(*given)
 
         def decode(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-            found = graphs["decode"](inputs)
+            found = graphs[GraphName.DECODE](inputs)
             scores.append(found[0].clone())
             return found
 
-        return {**graphs, "decode": decode}
+        return {**graphs, GraphName.DECODE: decode}
 
     monkeypatch.setattr(floor, "open_graphs", opened)
     shape, artifact = TINY_SHAPES[0], tmp_path / "tiny.precast"

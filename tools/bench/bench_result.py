@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from precast.artifacts.part import Part
+from precast.artifacts.base import StrictModel
 from precast.graphs.encode import Task
 
 NAME = "bench"
@@ -13,7 +13,7 @@ Input = Literal["ids", "texts"]
 INPUTS: tuple[Input, ...] = ("ids", "texts")
 
 
-class Row(Part):
+class Row(StrictModel):
     """One contender in one setting. Ratios say how many times as fast it is; above 1 is faster."""
 
     contender: str
@@ -49,7 +49,7 @@ class GenerationRow(Row):
     """The share that is HF fp32's."""
 
 
-class TextSet(Part):
+class TextSet(StrictModel):
     name: str
     texts: int
     tokens: int
@@ -57,7 +57,7 @@ class TextSet(Part):
     """By batch: tokens of padded batches for each real one."""
 
 
-class ContenderInfo(Part):
+class ContenderInfo(StrictModel):
     """What was measured once for each contender."""
 
     name: str
@@ -72,12 +72,12 @@ class ContenderInfo(Part):
     """None for encoders, and for who cannot stream."""
 
 
-class SkippedInfo(Part):
+class SkippedInfo(StrictModel):
     name: str
     reason: str
 
 
-class Arrival(Part):
+class Arrival(StrictModel):
     """Requests of many lengths to one of ours."""
 
     contender: str
@@ -88,7 +88,7 @@ class Arrival(Part):
     p95_s: float
 
 
-class BenchResult(Part):
+class BenchResult(StrictModel):
     """All of it."""
 
     benchmark: str

@@ -11,7 +11,7 @@ from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.artifacts.reader import open_artifact
 from precast.compiler.errors import CheckpointError
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.graphs.encode import Limits
+from precast.graphs.encode import EncodeLimits
 from precast.graphs.errors import PrecastError
 from precast.graphs.seq2seq import GenerateLimits
 from precast.tools.bench.peers.contender import Subject
@@ -116,5 +116,5 @@ def _longest(manifest: Manifest) -> int:
     limits = manifest.limits
     if isinstance(limits, GenerateLimits):
         return limits.max_source_length
-    assert isinstance(limits, Limits)
+    assert isinstance(limits, EncodeLimits)
     return limits.max_length

@@ -15,6 +15,7 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
+from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.replay import Graph
@@ -87,10 +88,10 @@ class Step:
             self._decode(self._inputs)
         return []
 
-    def _opened(self, *given: Any) -> dict[str, Graph]:
+    def _opened(self, *given: Any) -> dict[GraphName, Graph]:
         graphs = open_graphs(*given)
-        self._decode = graphs["decode"]
-        return {**graphs, "decode": self._recorded}
+        self._decode = graphs[GraphName.DECODE]
+        return {**graphs, GraphName.DECODE: self._recorded}
 
     def _recorded(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         self._calls += 1

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import BEAMS, BIAS_PREFIX, CANDIDATES, GROUPS, NGRAM, SAMPLED, TOKEN_BIASES
 from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
 from precast.graphs.signature import Buffer, Signature
@@ -32,7 +33,7 @@ class BiasTableShape:
 class SampleShape:
     """Of one launch of a ``sample`` graph: so many rows, or groups of ``beams`` rows each."""
 
-    graph: str
+    graph: GraphName
     count: int
     beams: int
     candidates: int

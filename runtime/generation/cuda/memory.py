@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.layout import Layout
@@ -28,12 +29,12 @@ Examples = Sequence[tuple[ActiveBatch, int]]
 
 def captured_stepper(
     device: Device,
-    graphs: Mapping[str, LoadedGraph],
+    graphs: Mapping[GraphName, LoadedGraph],
     limits: GenerateLimits,
     own: KVCacheShape,
     cross: KVCacheShape,
     sizes: NumBlocks,
-    graph_buckets: Mapping[str, Buckets],
+    graph_buckets: Mapping[GraphName, Buckets],
     *,
     examples: Examples = (),
     upto: int | None = None,
@@ -59,11 +60,11 @@ def captured_stepper(
     cross_caches = device_kv_cache("cross", cross, sizes.cross + 1, device)
     tensors = {**state.tensors, **self_caches, **cross_caches}
     bound = Bound(graphs, limits, tensors, _counting(largest_span(graphs) + 2, device))
-    buckets = graph_buckets["encode_source"]
+    buckets = graph_buckets[GraphName.ENCODE_SOURCE]
     encode_source = EncodeSourceReplay(
-        graphs["encode_source"], buckets, limits, cross_caches, device, upto or buckets.top
+        graphs[GraphName.ENCODE_SOURCE], buckets, limits, cross_caches, device, upto or buckets.top
     )
-    return CapturedStepper(device, bound, state, encode_source, graph_buckets["decode"], examples)
+    return CapturedStepper(device, bound, state, encode_source, graph_buckets[GraphName.DECODE], examples)
 
 
 def device_kv_cache(kind: str, shape: KVCacheShape, blocks: int, device: Device) -> dict[str, Tensor]:

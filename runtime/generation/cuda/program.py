@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import CANDIDATES, NGRAM
 from precast.graphs.seq2seq import SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
 from precast.runtime.cuda.device import CapturedGraph, Device, MemPool, Stream
@@ -32,7 +33,7 @@ class Bound:
         counting: int32 from 0 and from 1 up, as far as any span reaches.
     """
 
-    graphs: Mapping[str, LoadedGraph]
+    graphs: Mapping[GraphName, LoadedGraph]
     limits: GenerateLimits
     tensors: Mapping[str, Tensor]
     counting: tuple[Tensor, Tensor]
@@ -62,7 +63,7 @@ class StepProgram:
 
     @classmethod
     def of(cls, recipe: Recipe, bound: Bound, device: Device) -> StepProgram:
-        layout = Layout.of(recipe.buffers(bound.graphs["logits_processors"].signature), {})
+        layout = Layout.of(recipe.buffers(bound.graphs[GraphName.LOGITS_PROCESSORS].signature), {})
         return cls(recipe, bound, layout, device.memory(layout.nbytes))
 
     def packed(self, batch: ActiveBatch) -> np.ndarray:
@@ -87,9 +88,9 @@ class StepProgram:
     def _step(self, between: BetweenSteps | None) -> None:
         given, recipe = self.layout.tensors(self.inputs), self.recipe
         sizes = recipe.sizes(self.bound.limits)
-        (scores,) = self._call("decode", {"seq_ids": given["seq_ids"]}, sizes)
+        (scores,) = self._call(GraphName.DECODE, {"seq_ids": given["seq_ids"]}, sizes)
         if recipe.token_biases is not None:
-            (scores,) = self._call("logits_processors", {**given, "logits": scores}, sizes)
+            (scores,) = self._call(GraphName.LOGITS_PROCESSORS, {**given, "logits": scores}, sizes)
         if between is not None:
             between(scores)
         for place, group in enumerate(recipe.sample_groups):
@@ -97,7 +98,7 @@ class StepProgram:
             axes = {**sizes, **recipe.sample_axes(group)}
             self._call(group.graph, {**named, "scores": scores}, axes)
 
-    def _call(self, name: str, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
+    def _call(self, name: GraphName, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
         graph, bound = self.bound.graphs[name], self.bound
         signature = graph.signature
         sizes = {axis.name: axes[axis.name] for axis in signature.axes if axis.name in axes}
@@ -107,13 +108,13 @@ class StepProgram:
         kv_cache = {
             str(buffer.shape[0]): inputs[buffer.name].shape[0]
             for buffer in signature.inputs
-            if buffer.name.startswith(("self_key", "self_value", "cross_key", "cross_value"))
+            if buffer.role == "kv_cache"
         }
         signature.check(inputs, {**sizes, **kv_cache})
         return graph(inputs, sizes)
 
 
-def largest_span(graphs: Mapping[str, LoadedGraph]) -> int:
+def largest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
     """Up to where ``Bound.counting`` must count."""
     spans = (SELF_LENGTH, SOURCE_LENGTH, NGRAM, CANDIDATES)
     signatures = [graph.signature for graph in graphs.values()]

@@ -22,6 +22,7 @@ import numpy as np
 from torch import Tensor
 
 from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.guard import DeviceGuard
 from precast.runtime.generation.batch import ActiveBatch
@@ -182,7 +183,9 @@ class CapturedStepper:
         """The program of the batch's recipe, with the batch in its inputs."""
         if self._bound is None:
             raise RuntimeError("this stepper was closed")
-        recipe = Recipe.of(batch, steps, self._buckets, self._bound.graphs["logits_processors"].signature)
+        recipe = Recipe.of(
+            batch, steps, self._buckets, self._bound.graphs[GraphName.LOGITS_PROCESSORS].signature
+        )
         program = self._programs.pop(recipe, None) or StepProgram.of(recipe, self._bound, self._device)
         self._programs[recipe] = program
         if len(self._programs) > MOST_PROGRAMS:

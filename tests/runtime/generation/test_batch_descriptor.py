@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.graphs.generation import generation_buckets
+from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import logits_processors_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.cuda.layout import Layout
@@ -52,7 +53,7 @@ def test_any_number_of_requests_of_one_kind_meets_a_captured_graph(
 ) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
     buckets, token_biases = (
-        generation_buckets("decode", limits, "cuda"),
+        generation_buckets(GraphName.DECODE, limits, "cuda"),
         logits_processors_signature(limits, VOCAB),
     )
     plan = data.draw(plans(max_num_seqs))
@@ -73,7 +74,7 @@ def test_what_is_written_is_the_batch_and_nothing_of_the_one_before(
 ) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
     buckets, token_biases = (
-        generation_buckets("decode", limits, "cuda"),
+        generation_buckets(GraphName.DECODE, limits, "cuda"),
         logits_processors_signature(limits, VOCAB),
     )
     plan = data.draw(plans(max_num_seqs))
@@ -103,7 +104,7 @@ def test_what_is_written_is_the_batch_and_nothing_of_the_one_before(
 def test_what_changes_with_every_step_is_no_part_of_a_recipe() -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, 8)
     buckets, token_biases = (
-        generation_buckets("decode", limits, "cuda"),
+        generation_buckets(GraphName.DECODE, limits, "cuda"),
         logits_processors_signature(limits, VOCAB),
     )
     plan = greedy(LENGTH, repetition_penalty=1.3)

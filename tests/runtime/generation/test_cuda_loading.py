@@ -13,6 +13,7 @@ from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets.profile import measure_graph
 from precast.graphs.generation import generation_buckets, generation_signatures
+from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.errors import DeviceFailedError, OptionError
@@ -58,7 +59,7 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
     """In place of the CUDA device, with the artifact's own graphs as its kernels."""
     fake = FakeDevice(4)
 
-    def opened(folder: Path, manifest: Manifest, name: str) -> Mapping[str, Graph]:
+    def opened(folder: Path, manifest: Manifest, name: str) -> Mapping[GraphName, Graph]:
         programs = open_graphs(folder, read_manifest(folder))
         if name == "cpu":
             return programs
@@ -137,9 +138,10 @@ def test_a_device_that_fails_while_it_is_loaded(made: Generating, device: FakeDe
 
 def test_sources_are_measured_at_captured_buckets(made: Generating, device: FakeDevice) -> None:
     manifest = for_cuda(read_manifest(made.artifact))
-    found = measure_graph(made.artifact, manifest, "encode_source", 10)
+    found = measure_graph(made.artifact, manifest, GraphName.ENCODE_SOURCE, 10)
     assert (
-        len(found.seconds) == len(manifest.graphs["encode_source"].buckets.sizes) and min(found.seconds) > 0
+        len(found.seconds) == len(manifest.graphs[GraphName.ENCODE_SOURCE].buckets.sizes)
+        and min(found.seconds) > 0
     )
     assert found.upto == manifest.limits.max_tokens and device.live_blocks() == 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import precast
+from precast.graphs.encode import EncodeLimits
 from precast.tools.bench.peers.contender import OURS, Contender
 from precast.tools.bench.peers.jobs import Job, Targets
 
@@ -108,12 +109,11 @@ class Generating:
 
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of an encoder's artifact."""
-    from precast.graphs.encode import Limits
     from precast.runtime.io.tokenization import TextTokenizer
     from precast.runtime.load import tokenizer_json
     from precast.runtime.options import DEFAULTS
 
-    assert isinstance(manifest.limits, Limits)
+    assert isinstance(manifest.limits, EncodeLimits)
     return TextTokenizer(
         tokenizer_json(artifact, manifest),
         manifest.tokenization,

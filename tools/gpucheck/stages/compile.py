@@ -7,6 +7,7 @@ from typing import Any
 
 from precast.artifacts.manifest import Manifest
 from precast.compiler.pipeline import run as compile_model
+from precast.graphs.graph_names import GraphName
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 from precast.tools.gpucheck.stages import lower
 
@@ -23,7 +24,7 @@ def run(setting: Setting, part: str) -> Report:
     report = Report()
     manifest = result.manifest
     report.expect(manifest.parity is not None, "the compiler did not check parity")
-    report.expect(bool(manifest.graphs["encode"].variants), "an artifact without a graph")
+    report.expect(bool(manifest.graphs[GraphName.ENCODE].variants), "an artifact without a graph")
     report.content = {
         "tuned": chosen.autotune,
         "from_cache": result.from_cache,
@@ -40,7 +41,7 @@ def describe_variants(manifest: Manifest) -> list[dict[str, Any]]:
     """Each graph with the multiplications that won their search."""
     return [
         {"tuned_at": variant.tuned_at, "max_size": variant.max_size, "choices": dict(variant.choices)}
-        for variant in manifest.graphs["encode"].variants
+        for variant in manifest.graphs[GraphName.ENCODE].variants
     ]
 
 

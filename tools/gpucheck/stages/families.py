@@ -14,7 +14,8 @@ from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.models.build import describe_model
 from precast.compiler.verify.oracle import Oracle
 from precast.compiler.verify.parity import ALLOWED, compare
-from precast.graphs.encode import Dtype, Limits
+from precast.graphs.encode import Dtype, EncodeLimits
+from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
 from precast.tools.gpucheck.engines import random_ids
 from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
@@ -63,7 +64,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
         worst = check_buckets(engine, oracle, sizes, report)
         apart = check_alone(engine, sizes, report)
         captured = [capture.bucket for capture in engine.stats().captures]
-        buckets = manifest.graphs["encode"].buckets.sizes
+        buckets = manifest.graphs[GraphName.ENCODE].buckets.sizes
     report.content = {
         "parity": manifest.parity.model_dump() if manifest.parity else None,
         "against_hf": worst,
@@ -79,7 +80,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
 def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report) -> dict[str, float]:
     """Batches of drawn lengths for every bucket, in random order, more than once."""
     manifest, random = engine.manifest, np.random.default_rng(1)
-    buckets = [*manifest.graphs["encode"].buckets.sizes] * sizes.rounds
+    buckets = [*manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
     allowed = ALLOWED[manifest.build.dtype]
     worst = {"max_relative_error": 0.0, "min_cosine": 1.0}
@@ -99,7 +100,7 @@ def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report)
 def check_alone(engine: Encoder, sizes: Sizes, report: Report) -> float:
     """An input's answer alone and in a batch; gives the largest relative difference."""
     manifest, random = engine.manifest, np.random.default_rng(2)
-    assert isinstance(manifest.limits, Limits)
+    assert isinstance(manifest.limits, EncodeLimits)
     lengths = random.integers(1, manifest.limits.max_length + 1, size=sizes.alone)
     inputs = random_ids(random, lengths.tolist(), manifest.model.vocab_size)
     together = engine.encode(inputs)
@@ -119,9 +120,9 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
 
 def draw_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
     """Inputs that together run at ``bucket``: more than the bucket below it holds."""
-    below = [size for size in manifest.graphs["encode"].buckets.sizes if size < bucket]
+    below = [size for size in manifest.graphs[GraphName.ENCODE].buckets.sizes if size < bucket]
     budget = int(random.integers(max(below, default=0) + 1, bucket + 1))
-    assert isinstance(manifest.limits, Limits)
+    assert isinstance(manifest.limits, EncodeLimits)
     longest = manifest.limits.max_length
     lengths: list[int] = []
     while (left := budget - sum(lengths)) > 0:

@@ -11,6 +11,7 @@ import numpy as np
 import precast
 from precast.artifacts.reader import open_artifact
 from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.load import start_engine
 from precast.runtime.options import EngineOptions
@@ -48,7 +49,7 @@ def run(setting: Setting, part: str) -> Report:
         worst, separation = compare_engines(replayed, second, called, batches, report)
         stats = replayed.stats()
         captures = [(one.bucket, round(one.seconds, 4), one.bytes) for one in stats.captures]
-        buckets = replayed.manifest.graphs["encode"].buckets.sizes
+        buckets = replayed.manifest.graphs[GraphName.ENCODE].buckets.sizes
     report.expect(
         setting.device == "cpu" or {bucket for bucket, *_ in captures} == set(buckets),
         f"captured {sorted(bucket for bucket, *_ in captures)} of {list(buckets)}",
@@ -74,7 +75,7 @@ def direct(setting: Setting) -> Encoder:
     """An engine of the same artifact that captures nothing: its buckets ends below every batch."""
     path = artifact(setting, "embed-bf16")
     manifest = open_artifact(path)
-    graph = manifest.graphs["encode"]
+    graph = manifest.graphs[GraphName.ENCODE]
     if setting.device == "cuda":
         graph = graph.model_copy(update={"buckets": Buckets(graph.buckets.axis, (2,)), "costs": None})
     changed = manifest.model_copy(update={"graphs": {"encode": graph}})
@@ -84,7 +85,7 @@ def direct(setting: Setting) -> Encoder:
 def draw_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
     """For every bucket some, in random order: every replay at other lengths than those of its capture."""
     random = np.random.default_rng(5)
-    buckets = [*engine.manifest.graphs["encode"].buckets.sizes] * sizes.rounds
+    buckets = [*engine.manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
     return [draw_batch(random, engine.manifest, bucket) for bucket in buckets]
 
