@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from precast.artifacts.manifest import Manifest
 from precast.compiler.errors import CompileError
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import Dtype, Quantization, Task
+
+if TYPE_CHECKING:
+    from precast.compiler.progress import Progress
 
 __all__ = ["compile"]
 
@@ -23,14 +26,14 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     device: str = "cpu",
     dtype: Dtype = "fp32",
     quantize: Quantization | None = None,
-    backend: Literal["inductor", "reference"] = "inductor",
+    backend: str = "inductor",
     max_length: int | None = None,
     max_tokens: int | None = None,
     max_batch: int | None = None,
     max_target_length: int | None = None,
     max_num_seqs: int = 64,
     workload: str | Path | None = None,
-    graphs: int | None = None,
+    max_buckets: int | None = None,
     pooling: str | Sequence[str] | None = None,
     revision: str | None = None,
     prepack: bool = True,
@@ -38,6 +41,7 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     verify: bool = True,
     check_speed: bool = True,
     overwrite: bool = False,
+    progress: Progress | None = None,
 ) -> Manifest:
     """Compile a Hugging Face checkpoint to an artifact.
 
@@ -45,46 +49,48 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
         model: a local directory or a hub id.
         output: directory of the artifact.
         task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, ``generate``, or ``auto``
-            to read it from the checkpoint. An encoder-decoder generates, unless a task is named.
-        device: ``cpu``; ``cuda`` for the CUDA device of this machine; ``cuda:sm_90`` (or another
-            architecture) to build for a GPU that is not here, untuned and without ``verify``.
+            to read it from the checkpoint. An encoder-decoder generates unless a task is named.
+        device: ``cpu``; ``cuda`` for the GPU of this machine; ``cuda:sm_90`` (or another architecture) to
+            build for a GPU that is not here, untuned and without ``verify``.
         dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
-        quantize: ``int8``, on a CPU with AVX-512 VNNI: weights of linear layers, and what they are multiplied
-            with, are rounded to eight bits. Faster; answers stay within a cosine of 0.99.
+        quantize: ``int8`` rounds the weights and inputs of linear layers to eight bits, on a CPU with
+            AVX-512 VNNI. Outputs keep a cosine of at least 0.99 to Hugging Face's in fp32.
         backend: ``inductor``, or ``reference``: portable and slow.
-        max_length: tokens of one input, for ``generate`` of one source; the checkpoint's own limit where
-            left out, 512 for sources where it states none.
-        max_tokens: tokens of a packed batch; where left out 16,384, for ``generate`` 4,096, and never fewer
-            than ``max_length``.
-        max_batch: inputs of a packed batch; where left out 512, for ``generate`` 64.
-        max_target_length: for ``generate``, positions of one answer: start token, prefix and everything
-            generated. Where left out 512 or what the checkpoint's generation configuration asks for, if that
-            is more; at most what its positions reach.
-        max_num_seqs: for ``generate``, rows that are decoded side by side; a request has one, or one for each of
-            its beams.
-        workload: a JSON file of the lengths in tokens that inputs (of ``generate``: sources) will have, which
-            the buckets is fitted to. A list, or ``{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}``:
-            how often each length comes, and how often so many inputs come together. Lengths count what the
-            tokenizer adds; longer ones than ``max_length`` count as that. Without ``together`` as many
-            inputs come alone as in groups of 2, 4, 8, 16 and 32.
-        graphs: buckets of a fitted buckets at most, on CUDA each a captured graph; as many as the usual
-            buckets has where left out.
-        pooling: for ``embed``, a mode or several that replace the checkpoint's.
+        max_length: tokens of one input, or of one source of an encoder-decoder. Default: the checkpoint's
+            own limit, 512 for sources if it states none.
+        max_tokens: tokens of a packed batch. Default: 16,384, 4,096 for sources, and at least
+            ``max_length``.
+        max_batch: inputs of a packed batch. Default: 512, 64 for sources.
+        max_target_length: task ``generate``: positions of one output, counting start token, prefix and
+            generated tokens. Default: 512 or what the checkpoint's generation configuration asks for, if
+            that is more; at most the number of its positions.
+        max_num_seqs: task ``generate``: sequences decoded together. A request has one per beam or sample.
+        workload: a JSON file with the input lengths in tokens to expect (of ``generate``: of sources), to
+            fit the buckets to. A list, or ``{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}``:
+            how often each length occurs, and how often so many inputs arrive together. Lengths include the
+            tokens that the tokenizer adds; longer ones than ``max_length`` count as that. Default
+            concurrency: 1, 2, 4, 8, 16 and 32, each with the same number of inputs.
+        max_buckets: with a workload: number of buckets at most, on CUDA each a captured graph. Default: as
+            many as without a workload.
+        pooling: task ``embed``: a mode or several that replace the checkpoint's.
         revision: of a hub id.
-        prepack: lay weights out for this processor and keep them in the graph (CPU only).
-        autotune: search for the fastest matrix multiplications; None does so on CUDA, and on processors
-            that gain by it.
-        verify: compare with Hugging Face before the artifact is put in place.
-        check_speed: with ``quantize``, refuse it unless it is faster on this machine than ``dtype`` alone,
-            which is compiled for that too. Not without ``verify``, nor for the reference backend.
-        overwrite: replace what is at ``output``.
+        prepack: on a CPU, store weights inside the graphs, in the layout for this processor.
+        autotune: search for the fastest matrix multiplications. None: on CUDA, and on processors that gain
+            by it.
+        verify: compare with Hugging Face before the artifact is published.
+        check_speed: with ``quantize``, refuse the artifact unless it is faster on this machine than
+            unquantized, which is compiled for the comparison. Skipped without ``verify`` and for the
+            reference backend.
+        overwrite: replace an artifact that exists at ``output``.
+        progress: called with a ``precast.compiler.progress.ProgressEvent`` when a stage or a graph begins
+            or ends. The same is logged under ``precast.compiler`` at level INFO.
 
     Returns:
         The manifest that was written.
 
     Raises:
         CompileError: the checkpoint cannot be compiled as asked; its subclasses say why.
-        ArtifactExistsError: there is something at ``output``.
+        ArtifactExistsError: something exists at ``output``.
     """
     missing = [name for name in ("transformers", "huggingface_hub") if find_spec(name) is None]
     if missing:
@@ -94,11 +100,10 @@ def compile(  # noqa: A001 - the word of the trade; it is reached as precast.com
     modes = (pooling,) if isinstance(pooling, str) else tuple(pooling) if pooling else None
     options = CompileOptions(
         model=str(model), output=Path(output), task=task, device=device, dtype=dtype,
-        quantize=quantize, backend=backend,
-        max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-        max_target_length=max_target_length, max_num_seqs=max_num_seqs,
-        workload=None if workload is None else Path(workload), graphs=graphs, pooling=modes, revision=revision,
-        prepack=prepack, autotune=autotune, verify=verify, check_speed=check_speed,
+        quantize=quantize, backend=backend, max_length=max_length, max_tokens=max_tokens,
+        max_batch=max_batch, max_target_length=max_target_length, max_num_seqs=max_num_seqs,
+        workload=None if workload is None else Path(workload), max_buckets=max_buckets, pooling=modes,
+        revision=revision, prepack=prepack, autotune=autotune, verify=verify, check_speed=check_speed,
         overwrite=overwrite,
     )  # fmt: skip
-    return run(options).manifest
+    return run(options, progress).manifest

@@ -1,4 +1,4 @@
-"""Lowered graphs, kept by what they were made from."""
+"""Compiled graphs, kept by what they were made from."""
 
 from __future__ import annotations
 
@@ -7,19 +7,18 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from precast.artifacts import host
 from precast.artifacts.writer import file_info
-from precast.compiler.lowering.backend import Backend, Lowered
-from precast.graphs.signature import Signature
+from precast.compiler.graph import GraphVariant
+from precast.compiler.lowering.backend import Backend, CompiledFile
 
 _SOURCES = (
     "graphs",
@@ -28,75 +27,64 @@ _SOURCES = (
     "compiler/quantization",
     "compiler/kernels",
     "compiler/lowering",
+    "compiler/targets",
 )
 
 
 def cache_folder() -> Path:
-    """``$PRECAST_CACHE``, else ``precast`` in the user's cache folder."""
+    """Return ``$PRECAST_CACHE``, else ``precast`` in the user's cache folder."""
     named = os.environ.get("PRECAST_CACHE")
     if named:
         return Path(named)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "precast"
 
 
-@dataclass(frozen=True)
-class GraphSource:
-    """A graph before it is lowered."""
-
-    module: nn.Module
-    signature: Signature
-    content: Mapping[str, Any] | None
-    """What the module was made from, besides weights, as JSON has it. None for a graph without weights: our
-    own code and its signature say all of it, and every model shares it."""
-    tuned: Callable[[int], nn.Module] | None = None
-    """The module for one size, with the same weights, where what it computes with depends on the size."""
+def find(key: str) -> CompiledFile | None:
+    """Return the compiled file of a key, None if there is none or it was damaged."""
+    return _read(cache_folder() / "graphs" / key)
 
 
-def cached_lower(backend: Backend, source: GraphSource, size: int) -> tuple[Lowered, bool]:
-    """Lower a module, or take what an earlier call with the same content made.
+def compile_into_cache(key: str, compile_into: Callable[[Path], CompiledFile]) -> CompiledFile:
+    """Compile a file and put it into the cache.
 
     Args:
-        backend: that lowers.
-        source: the graph.
-        size: that kernels are chosen for.
+        key: of ``cache_key``.
+        compile_into: compiles into a folder.
 
     Returns:
-        The lowered graph inside the cache, and whether it was there already.
+        The file inside the cache.
     """
-    folder = cache_folder() / "graphs" / cache_key(backend, source, size)
-    found = _read(folder)
-    if found is not None:
-        return found, True
+    folder = cache_folder() / "graphs" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=".partial-", dir=folder.parent))
     try:
-        module = source.module if source.tuned is None else source.tuned(size)
-        lowered = backend.lower(module, source.signature, size, work)
-        _describe(work, lowered)
+        compiled = compile_into(work)
+        _describe(work, compiled)
         _put(work, folder)
     finally:
         shutil.rmtree(work, ignore_errors=True)
-    return replace(lowered, path=folder / lowered.path.name), False
+    return replace(compiled, path=folder / compiled.path.name)
 
 
-def cache_key(backend: Backend, source: GraphSource, size: int) -> str:
-    """SHA-256 over everything that the lowered file depends on, our own source code included."""
+def cache_key(backend: Backend, variant: GraphVariant) -> str:
+    """Return the SHA-256 over everything that a compiled file depends on, our own source code included."""
+    spec = variant.spec
     content = {
         "backend": backend.name,
-        "settings": backend.settings,
-        "content": source.content,
-        "signature": asdict(source.signature),
-        "size": size,
+        "settings": dict(backend.settings),
+        "content": spec.content,
+        "signature": asdict(spec.signature),
+        "size": variant.size,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
         "source": _source_digest(),
-        "weights": weights_digest(source.module.state_dict().items()) if backend.carries_weights else None,
+        "weights": weights_digest(spec.module.state_dict().items()) if backend.carries_weights else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """SHA-256 over names, dtypes, shapes and bytes."""
+    """Return the SHA-256 over names, dtypes, shapes and bytes."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
@@ -116,7 +104,7 @@ def _source_digest() -> str:
 
 
 def _put(work: Path, folder: Path) -> None:
-    """Rename ``work`` to ``folder``, unless another process was as fast: it may be copying from there."""
+    """Rename ``work`` to ``folder``, unless another process was first: it may be copying from there."""
     try:
         work.rename(folder)
     except OSError:
@@ -126,24 +114,23 @@ def _put(work: Path, folder: Path) -> None:
         work.rename(folder)
 
 
-def _describe(folder: Path, lowered: Lowered) -> None:
+def _describe(folder: Path, compiled: CompiledFile) -> None:
     facts = {
-        "file": lowered.path.name,
-        "weights": lowered.weights,
-        "constants": lowered.constants,
-        "choices": dict(lowered.choices),
-        "sha256": file_info(lowered.path).sha256,
+        "file": compiled.path.name,
+        "weights": compiled.weights,
+        "constants": compiled.constants,
+        "choices": dict(compiled.choices),
+        "sha256": file_info(compiled.path).sha256,
     }
-    (folder / "lowered.json").write_text(json.dumps(facts), "utf-8")
+    (folder / "compiled.json").write_text(json.dumps(facts), "utf-8")
 
 
-def _read(folder: Path) -> Lowered | None:
-    """A cached graph; None if there is none or it was damaged."""
+def _read(folder: Path) -> CompiledFile | None:
     try:
-        facts = json.loads((folder / "lowered.json").read_text("utf-8"))
+        facts = json.loads((folder / "compiled.json").read_text("utf-8"))
         path = folder / facts["file"]
         if file_info(path).sha256 != facts["sha256"]:
             return None
-        return Lowered(path, facts["weights"], tuple(facts["constants"]), facts["choices"])
+        return CompiledFile(path, facts["weights"], tuple(facts["constants"]), facts["choices"])
     except (OSError, ValueError, KeyError, TypeError):
         return None

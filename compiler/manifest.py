@@ -2,129 +2,137 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import precast
 from precast.artifacts import host
-from precast.artifacts.build_info import BuildInfo, CudaInfo
+from precast.artifacts.build_info import BuildInfo
 from precast.artifacts.manifest import (
-    FORMAT_VERSION,
-    EncodeManifest,
-    GenerateManifest,
-    GraphInfo,
+    FileInfo,
     Manifest,
     ModelInfo,
     ParityInfo,
     TokenizationInfo,
-    VariantInfo,
 )
-from precast.artifacts.writer import folder_info
 from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.graph import LoweredGraph
-from precast.compiler.lowering.choice import compute_capability
+from precast.compiler.graph import CompiledGraph
 from precast.compiler.options import CompileOptions
-from precast.compiler.tasks.encode import ModelPlan
-from precast.compiler.work import Work
+from precast.compiler.targets.registry import lowering_options
+from precast.compiler.targets.target import Target
+from precast.compiler.tasks.task import Source, Task, TaskModel
+from precast.graphs.buckets import Buckets
+from precast.graphs.graph_names import GraphName
 
 WEIGHTS_FILE = "weights.safetensors"
 TOKENIZER_FILE = "tokenizer.json"
 
 
-def describe(work: Work, parity: ParityInfo | None = None) -> Manifest:
-    """The manifest of what lies in the folder now; its files are hashed."""
-    options, plan = work.options, work.plan
-    graphs = describe_graphs(work)
-    kind: Any = GenerateManifest if plan.task == "generate" else EncodeManifest
-    manifest: Manifest = kind(
-        format_version=FORMAT_VERSION,
-        model=_model_info(options, plan),
-        build=_build_info(work),
-        limits=plan.limits,
-        graphs=graphs,
-        weights=WEIGHTS_FILE if any(graph.constants for graph in graphs.values()) else None,
-        tokenization=_tokenization(work.tokenizer, plan.token_types),
-        output=plan.output,
-        parity=parity,
-        notes=tuple(work.notes),
-        files=folder_info(work.folder),
-    )
-    return manifest
+@dataclass(frozen=True)
+class BucketSelection:
+    """The buckets that were fitted and the costs that were measured, by graph, with notes for the manifest."""
+
+    buckets: Mapping[GraphName, Buckets] = field(default_factory=dict)
+    costs: Mapping[GraphName, tuple[float, ...]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
-def describe_graphs(work: Work) -> dict[str, GraphInfo]:
-    """What the manifest says of each graph."""
-    return {graph.plan.name: _graph_info(graph, work) for graph in work.graphs}
+@dataclass(frozen=True)
+class Draft:
+    """An artifact whose files are written: all that its manifest says, but what running it shows.
+
+    Attributes:
+        folder: that it was written to.
+        files: what lies there, hashed once.
+        notes: for the manifest.
+    """
+
+    folder: Path
+    options: CompileOptions
+    target: Target
+    task: Task
+    source: Source
+    model: TaskModel
+    graphs: tuple[CompiledGraph, ...]
+    files: Mapping[str, FileInfo]
+    notes: tuple[str, ...]
+
+    def manifest(
+        self,
+        selection: BucketSelection | None = None,
+        parity: ParityInfo | None = None,
+        notes: Sequence[str] = (),
+    ) -> Manifest:
+        """Return the manifest.
+
+        Args:
+            selection: of buckets, once there is one.
+            parity: what the comparison with Hugging Face found, once it was made.
+            notes: added to those of the draft and the selection.
+        """
+        chosen = selection or BucketSelection()
+        manifest: Manifest = self.task.manifest(
+            format_version=2,
+            model=self._model_info(),
+            build=self._build_info(),
+            limits=self.model.limits,  # type: ignore[arg-type]
+            graphs={
+                graph.spec.name: graph.info(
+                    chosen.buckets.get(graph.spec.name), chosen.costs.get(graph.spec.name)
+                )
+                for graph in self.graphs
+            },
+            weights=WEIGHTS_FILE if any(graph.constants for graph in self.graphs) else None,
+            tokenization=_tokenization(self.source.tokenizer, self.model.token_types),
+            output=self.model.output,  # type: ignore[arg-type]
+            parity=parity,
+            notes=(*self.notes, *chosen.notes, *notes),
+            files=dict(self.files),
+        )
+        return manifest
+
+    def _model_info(self) -> ModelInfo:
+        model = self.options.model
+        return ModelInfo(
+            name=Path(model).name if Path(model).is_dir() else model,
+            family=self.model.family,
+            task=self.source.task,
+            parameters=self.model.parameters,
+            vocab_size=self.model.vocab_size,
+            hidden_size=self.model.hidden_size,
+        )
+
+    def _build_info(self) -> BuildInfo:
+        options, target = self.options, self.target
+        lowering = lowering_options(options)
+        return BuildInfo(
+            precast=precast.__version__,
+            torch=host.torch_release(),
+            target=target.name,
+            backend=target.backend_name,
+            device=target.device,
+            dtype=options.dtype,
+            quantization=options.quantize,
+            architecture=host.architecture(),
+            instruction_sets=() if target.portable else tuple(sorted(host.instruction_sets())),
+            cuda=target.cuda(lowering),
+            options=dict(target.backend(lowering).settings),
+        )
 
 
-def _graph_info(graph: LoweredGraph, work: Work) -> GraphInfo:
-    name = graph.plan.name
-    lowered = [variant.lowered for variant in graph.variants]
-    return GraphInfo(
-        variants=tuple(
-            VariantInfo(
-                file=variant.file,
-                max_size=variant.max_size,
-                tuned_at=variant.tuned_at,
-                choices=dict(variant.lowered.choices),
-            )
-            for variant in graph.variants
-        ),
-        signature=graph.plan.source.signature,
-        buckets=work.graph_buckets.get(name, graph.plan.buckets),
-        costs=work.costs.get(name),
-        weights=lowered[0].weights,
-        constants=graph.constants,
-        prepacked_bytes=sum(one.path.stat().st_size for one in lowered if one.weights == "prepacked"),
-    )
-
-
-def _model_info(options: CompileOptions, plan: ModelPlan) -> ModelInfo:
-    return ModelInfo(
-        name=Path(options.model).name if Path(options.model).is_dir() else options.model,
-        family=plan.family,
-        task=plan.task,
-        parameters=plan.parameters,
-        vocab_size=plan.vocab_size,
-        hidden_size=plan.hidden_size,
-    )
-
-
-def _build_info(work: Work) -> BuildInfo:
-    options, backend = work.options, work.backend
-    return BuildInfo(
-        precast=precast.__version__,
-        torch=host.torch_release(),
-        target=options.kernels,
-        backend=backend.name,
-        device=options.device_kind,
-        dtype=options.dtype,
-        quantization=options.quantize,
-        architecture=host.architecture(),
-        instruction_sets=tuple(sorted(host.instruction_sets())) if backend.name == "inductor" else (),
-        cuda=_cuda_info(options),
-        options=backend.settings,
-    )
-
-
-def _cuda_info(options: CompileOptions) -> CudaInfo | None:
-    if options.device_kind == "cpu":
-        return None
-    return CudaInfo(release=str(host.cuda_release()), compute_capability=compute_capability(options))
-
-
-def _tokenization(found: TokenizerFacts | None, token_types: bool) -> TokenizationInfo:
-    if found is None:
+def _tokenization(tokenizer: TokenizerFacts | None, token_types: bool) -> TokenizationInfo:
+    if tokenizer is None:
         return TokenizationInfo(
             file=None, token_types=False, truncation_side="right", empty_id=0, special_ids=(),
             decoding=None, languages=None,
         )  # fmt: skip
     return TokenizationInfo(
         file=TOKENIZER_FILE,
-        token_types=found.gives_token_types and token_types,
-        truncation_side=found.truncation_side,
-        empty_id=found.empty_id,
-        special_ids=found.special_ids,
-        decoding=found.decoding,
-        languages=found.languages,
+        token_types=tokenizer.gives_token_types and token_types,
+        truncation_side=tokenizer.truncation_side,
+        empty_id=tokenizer.empty_id,
+        special_ids=tokenizer.special_ids,
+        decoding=tokenizer.decoding,
+        languages=tokenizer.languages,
     )

@@ -1,15 +1,14 @@
-"""What a user may ask of the compiler."""
+"""What a user may ask of the compiler: written once, read by the API, the command line and the docs."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
-from precast.artifacts import host
 from precast.compiler.errors import CompileError
 from precast.graphs.encode import Device, Dtype, Quantization, Task
 
@@ -18,98 +17,127 @@ DTYPES: dict[Dtype, torch.dtype] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-Kernels = Literal["torch", "avx512", "triton"]
-"""Plain operators of torch, our C++ for AVX-512, our Triton kernels."""
-_AVX512: dict[Dtype, frozenset[str]] = {
-    "fp32": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl"}),
-    "bf16": frozenset({"avx512f", "avx512bw", "avx512dq", "avx512vl", "avx512_bf16"}),
-}
-"""Instruction sets that our C++ kernels need."""
 _ARCHITECTURE = re.compile(r"cuda:sm_(\d{1,2})(\d)")
+
+
+def _option(default: Any, help: str) -> Any:
+    return field(default=default, metadata={"help": help})
 
 
 @dataclass(frozen=True)
 class CompileOptions:
-    """See ``precast.compile`` for what each one means."""
+    """The options of ``precast.compile``; each field's metadata holds its help text.
+
+    Raises:
+        CompileError: an option has a value that it cannot have.
+    """
 
     model: str
     output: Path
-    task: Task | Literal["auto"] = "auto"
-    device: str = "cpu"
-    dtype: Dtype = "fp32"
-    quantize: Quantization | None = None
-    backend: Literal["inductor", "reference"] = "inductor"
-    max_length: int | None = None
-    max_tokens: int | None = None
-    max_batch: int | None = None
-    max_target_length: int | None = None
-    max_num_seqs: int = 64
-    workload: Path | None = None
-    graphs: int | None = None
-    pooling: tuple[str, ...] | None = None
-    revision: str | None = None
-    prepack: bool = True
-    autotune: bool | None = None
-    verify: bool = True
-    check_speed: bool = True
-    overwrite: bool = False
+    task: Task | Literal["auto"] = _option(
+        "auto", "What the model computes; auto reads it from the checkpoint. An encoder-decoder generates."
+    )
+    device: str = _option(
+        "cpu",
+        "cpu; cuda for the GPU of this machine; cuda:sm_90 (or another architecture) to build for a GPU that "
+        "is not here, untuned and unverified.",
+    )
+    dtype: Dtype = _option("fp32", "What weights are stored and computed in; fp16 is for CUDA.")
+    quantize: Quantization | None = _option(
+        None,
+        "int8: round the weights and inputs of linear layers to eight bits, on a CPU with AVX-512 VNNI. "
+        "Outputs keep a cosine of at least 0.99 to Hugging Face's in fp32.",
+    )
+    backend: str = _option("inductor", "inductor, or reference: portable and slow.")
+    max_length: int | None = _option(
+        None,
+        "Tokens of one input, or of one source of an encoder-decoder. Default: the checkpoint's limit, 512 "
+        "for sources if it states none.",
+    )
+    max_tokens: int | None = _option(
+        None,
+        "Tokens of a packed batch. Default: 16384, 4096 for sources, and at least max_length.",
+    )
+    max_batch: int | None = _option(None, "Inputs of a packed batch. Default: 512, 64 for sources.")
+    max_target_length: int | None = _option(
+        None,
+        "Task generate: positions of one output, counting start token, prefix and generated tokens. Default: "
+        "512, or what the checkpoint's generation_config.json asks for if that is more; at most the number "
+        "of its positions.",
+    )
+    max_num_seqs: int = _option(
+        64, "Task generate: sequences decoded together. A request has one per beam or sample."
+    )
+    workload: Path | None = _option(
+        None,
+        "JSON file with the input lengths to expect, to fit the buckets to: a list of lengths in tokens, or "
+        '{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}, which counts how often each length '
+        "and each number of simultaneous inputs occurs.",
+    )
+    max_buckets: int | None = _option(
+        None,
+        "With a workload: number of buckets at most, on CUDA each a captured graph. Default: as many as "
+        "without a workload.",
+    )
+    pooling: tuple[str, ...] | None = _option(
+        None, "Task embed: pooling modes that replace the checkpoint's; several are concatenated."
+    )
+    revision: str | None = _option(None, "Revision of a model on the Hugging Face hub.")
+    prepack: bool = _option(
+        True, "CPU: store weights inside the graphs, in the layout that this processor multiplies fastest."
+    )
+    autotune: bool | None = _option(
+        None,
+        "Search for the fastest matrix multiplications. Default: on CUDA, and on processors with AMX in bf16.",
+    )
+    verify: bool = _option(True, "Compare with Hugging Face before the artifact is published.")
+    check_speed: bool = _option(
+        True,
+        "With quantize: refuse the artifact unless it is faster on this machine than without quantization, "
+        "which is compiled for the comparison. Needs verify.",
+    )
+    overwrite: bool = _option(False, "Replace an artifact that exists at the output path.")
 
     def __post_init__(self) -> None:
         _one_of("task", self.task, ("auto", *get_args(Task)))
+        _one_of("dtype", self.dtype, tuple(DTYPES))
+        if self.quantize is not None:
+            _one_of("quantize", self.quantize, get_args(Quantization))
         if self.architecture is None and self.device not in ("cpu", "cuda"):
             raise CompileError(
                 f"device must be cpu, cuda or, without a GPU, cuda:sm_90, found {self.device!r}"
             )
-        _one_of("dtype", self.dtype, tuple(DTYPES))
-        _one_of("backend", self.backend, ("inductor", "reference"))
-        if self.device_kind == "cuda" and self.backend == "reference":
-            raise CompileError("the reference backend runs on cpu; expected device cpu or backend inductor")
-        if self.device_kind == "cpu" and self.dtype == "fp16":
-            raise CompileError("fp16 is for cuda; on a cpu choose fp32 or bf16")
-        if self.quantize is not None:
-            self._check_quantization()
         if self.architecture is not None and self.verify:
             raise CompileError(
                 f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
             )
-        for name in ("max_length", "max_tokens", "max_batch", "max_target_length", "max_num_seqs", "graphs"):
+        for name in (
+            "max_length",
+            "max_tokens",
+            "max_batch",
+            "max_target_length",
+            "max_num_seqs",
+            "max_buckets",
+        ):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise CompileError(f"{name} must be positive, found {value}")
         if self.max_target_length == 1:
             raise CompileError("max_target_length counts the start token: expected 2 or more, found 1")
-        if self.graphs is not None and self.workload is None:
-            raise CompileError("graphs is for a buckets that is fitted: pass workload too, or leave it out")
-
-    def _check_quantization(self) -> None:
-        _one_of("quantize", self.quantize, get_args(Quantization))
-        if self.device_kind == "cuda":
-            raise CompileError("quantize is for the cpu; on cuda choose dtype bf16 or fp16")
-        missing = sorted((_AVX512[self.dtype] | {"avx512_vnni"}) - host.instruction_sets())
-        if self.backend == "inductor" and missing:
+        if self.max_buckets is not None and self.workload is None:
             raise CompileError(
-                f"quantize needs a processor with {', '.join(missing)}, which this one has not; leave it out"
+                "max_buckets limits buckets that are fitted: pass workload too, or leave it out"
             )
-        if self.backend == "inductor" and not self.prepack:
-            raise CompileError("quantize lays weights out in the graph; expected prepack, found --no-prepack")
 
     @property
     def device_kind(self) -> Device:
         return "cpu" if self.device == "cpu" else "cuda"
 
     @property
-    def kernels(self) -> Kernels:
-        """What computes the operations that devices do in their own ways."""
-        if self.device_kind == "cuda":
-            return "triton"
-        fits = self.backend == "inductor" and _AVX512[self.dtype] <= host.instruction_sets()
-        return "avx512" if fits else "torch"
-
-    @property
     def architecture(self) -> tuple[int, int] | None:
         """The compute capability to build for without a device: ``cuda:sm_90`` is ``(9, 0)``."""
-        found = _ARCHITECTURE.fullmatch(self.device)
-        return None if found is None else (int(found[1]), int(found[2]))
+        parts = _ARCHITECTURE.fullmatch(self.device)
+        return None if parts is None else (int(parts[1]), int(parts[2]))
 
     @property
     def torch_dtype(self) -> torch.dtype:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -14,7 +14,7 @@ import numpy as np
 
 from precast.artifacts.manifest import Manifest
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import TOKENS, EncodeLimits
+from precast.graphs.encode import TOKENS
 from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
@@ -33,18 +33,24 @@ _INSTANT = 1e-9
 """What a clock that stood still is taken to have counted: a batch is never free."""
 
 Run = Callable[[int], object]
-"""Runs a batch of so many tokens, and returns when its answer is there."""
+"""Runs a batch of so many tokens and returns when its output is there."""
+Lengths = Callable[[int], list[int]]
+"""Lengths of the inputs of a batch of so many tokens."""
+GraphRun = Callable[[Path, Manifest, Lengths], AbstractContextManager[Run]]
+"""Opens the profiled graph of an artifact."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class Profile:
     """Seconds of a batch at each size. Those of sizes above ``upto`` are in proportion to its."""
 
     seconds: tuple[float, ...]
     upto: int
 
 
-def measure_graph(folder: Path, manifest: Manifest, name: GraphName, length: int) -> Measured:
+def profile_graph(
+    folder: Path, manifest: Manifest, name: GraphName, length: int, open_graph: GraphRun
+) -> Profile:
     """Run a graph of an artifact at every bucket of its buckets.
 
     Args:
@@ -64,14 +70,13 @@ def measure_graph(folder: Path, manifest: Manifest, name: GraphName, length: int
         even = min(longest, max(length, -(-size // limits.max_batch)))
         return [min(even, size - start) for start in range(0, size, even)]
 
-    opened = opened_encode if isinstance(limits, EncodeLimits) else opened_encode_source
-    with opened(folder, manifest, lengths) as run:
+    with open_graph(folder, manifest, lengths) as run:
         return measure(run, buckets, largest=limits.max_batch * longest)
 
 
 def measure(
     run: Run, sizes: Sequence[int], *, largest: int, clock: Callable[[], float] = time.perf_counter
-) -> Measured:
+) -> Profile:
     """Seconds at each of some ascending sizes: the median of some runs, the largest first.
 
     Each is run once before that, and below the first some that double up to it, as long as there is time
@@ -104,10 +109,7 @@ def measure(
         if runs > 0:
             found[size] = statistics.median(timed(size) for _ in range(runs))
     upto = max(found)
-    return Measured(tuple(found.get(size, found[upto] * size / upto) for size in sizes), upto)
-
-
-Lengths = Callable[[int], list[int]]
+    return Profile(tuple(found.get(size, found[upto] * size / upto) for size in sizes), upto)
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a backend is: how it turns a module into one file, and what that file needs when it runs."""
+"""What a backend is: how it compiles a module to one file, and what that file needs when it runs."""
 
 from __future__ import annotations
 
@@ -9,34 +9,47 @@ from typing import Literal
 
 from torch import nn
 
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Signature
 
 
 @dataclass(frozen=True)
-class Lowered:
-    """A graph as a file, before it is part of an artifact."""
+class CompiledFile:
+    """The file that a backend made of a graph.
+
+    Attributes:
+        path: where it lies now.
+        weights: ``bound`` by name when it is loaded, or ``prepacked`` inside.
+        constants: tensors of the module's state that must be bound by name.
+        choices: for each matrix multiplication that was searched for, the kernel that won.
+    """
 
     path: Path
     weights: Literal["bound", "prepacked"]
     constants: tuple[str, ...]
-    """Tensors of the module's state that must be bound by name."""
     choices: Mapping[str, str] = field(default_factory=dict)
-    """For each matrix multiplication that was searched for, the kernel that won."""
 
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to lower graphs.
+    """A way to compile graphs. All of it can be pickled, so that graphs can be compiled in other processes.
 
-    ``settings`` is everything besides the module, its signature and the size that the file depends on; it
-    goes into the cache key and into the manifest. A graph's size is that of the axis it is bucketed by.
+    Attributes:
+        name: what the manifest calls it and the runtime looks up.
+        suffix: of its files.
+        settings: all that a file depends on besides the module, its signature and its size; part of the
+            cache key and of the manifest.
+        carries_weights: whether a file holds the weights, so that the cache key must.
+        compile: from module, signature, the size that kernels are tuned for (of the axis that the graph is
+            bucketed by) and a folder to write into.
+        tuned_at: sizes by graph, ascending; each gives a variant, used up to halfway to the next.
+        times_kernels: whether compiling times kernels, so that nothing else may run meanwhile.
     """
 
-    name: Literal["inductor", "reference"]
+    name: str
     suffix: str
-    settings: dict[str, bool | int | str]
+    settings: Mapping[str, bool | int | str]
     carries_weights: bool
-    lower: Callable[[nn.Module, Signature, int, Path], Lowered]
-    """Module, signature, the size that kernels are chosen for, a folder to write into."""
-    tuned_at: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
-    """By the name of a graph, sizes, ascending; each gives a variant, used up to halfway to the next one."""
+    compile: Callable[[nn.Module, Signature, int, Path], CompiledFile]
+    tuned_at: Mapping[GraphName, tuple[int, ...]] = field(default_factory=dict)
+    times_kernels: bool = False

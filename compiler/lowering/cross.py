@@ -19,7 +19,7 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 
 from precast.compiler.errors import LoweringError
-from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.backend import Backend, CompiledFile
 from precast.compiler.lowering.cuda_toolkit import needed_libraries, toolkit
 from precast.compiler.lowering.fake_cuda import fake_cuda
 from precast.compiler.lowering.inductor import compile_library
@@ -38,7 +38,7 @@ def inductor_cross(capability: tuple[int, int]) -> Backend:
 
 def _lower(
     capability: tuple[int, int], module: nn.Module, signature: Signature, size: int, folder: Path
-) -> Lowered:
+) -> CompiledFile:
     config = cuda_configuration(autotune=False) | {
         # Kernels must be there when the C++ is written; nothing may be measured or loaded meanwhile.
         "triton.autotune_at_compile_time": True,
@@ -56,7 +56,7 @@ def _lower(
         library, constants = compile_library(exported, config, folder)
     if "libcuda.so.1" not in needed_libraries(library):
         raise LoweringError("the compiled graph does not load libcuda.so.1, whose functions it calls")
-    return Lowered(library, "bound", constants)
+    return CompiledFile(library, "bound", constants)
 
 
 def _on_device(module: nn.Module) -> nn.Module:

@@ -12,17 +12,18 @@ from torch import nn
 
 from precast.artifacts.build_info import sm_name
 from precast.compiler.lowering.autotune_log import autotune_log
-from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.backend import Backend, CompiledFile
 from precast.compiler.lowering.cuda_toolkit import has_nvcc, toolkit
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.trace import trace
+from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Signature
 
 _TOKENS = (128, 1024, 8192)
-_ROWS = (4, 32, 256)
+_SEQUENCES = (4, 32, 256)
 
 
-def sizes(autotune: bool) -> dict[str, tuple[int, ...]]:
+def sizes(autotune: bool) -> dict[GraphName, tuple[int, ...]]:
     """For which sizes each graph with weights is compiled.
 
     The best kernels for a handful of rows are poor for many, and one compiled graph has one choice for each
@@ -30,7 +31,7 @@ def sizes(autotune: bool) -> dict[str, tuple[int, ...]]:
     many programs share the keys of a decoder's row is fixed in the code all the same.
     """
     tokens = _TOKENS if autotune else _TOKENS[1:2]
-    return {"encode": tokens, "encode_source": tokens, "decode": _ROWS}
+    return {GraphName.ENCODE: tokens, GraphName.ENCODE_SOURCE: tokens, GraphName.DECODE: _SEQUENCES}
 
 
 def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Backend:
@@ -43,7 +44,7 @@ def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Back
     tune = autotune is not False
     settings = cuda_settings(capability, tune)
     lower = partial(_lower, cuda_configuration(tune))
-    return Backend("inductor", ".so", settings, False, lower, sizes(tune))
+    return Backend("inductor", ".so", settings, False, lower, sizes(tune), times_kernels=tune)
 
 
 def cuda_settings(capability: tuple[int, int], autotune: bool) -> dict[str, bool | int | str]:
@@ -78,10 +79,10 @@ def cuda_configuration(autotune: bool) -> dict[str, Any]:
 
 def _lower(
     config: dict[str, Any], module: nn.Module, signature: Signature, size: int, folder: Path
-) -> Lowered:
+) -> CompiledFile:
     # The caller keeps its module on the CPU: its weights go to the artifact from there.
     placed = copy.deepcopy(module).to("cuda")
     with autotune_log() as winners, toolkit(folder):
         exported = trace(placed, signature, size, "cuda")
         library, constants = compile_library(exported, config, folder)
-    return Lowered(library, "bound", constants, winners)
+    return CompiledFile(library, "bound", constants, winners)

@@ -13,7 +13,7 @@ from torch.export import ExportedProgram
 from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 
 from precast.compiler.errors import LoweringError
-from precast.compiler.lowering.backend import Backend, Lowered
+from precast.compiler.lowering.backend import Backend, CompiledFile
 from precast.compiler.lowering.trace import trace
 from precast.graphs.program import Call, Program
 from precast.graphs.signature import Signature
@@ -34,11 +34,11 @@ def reference() -> Backend:
     return Backend("reference", ".json", {}, False, _lower)
 
 
-def _lower(module: nn.Module, signature: Signature, size: int, folder: Path) -> Lowered:
+def _lower(module: nn.Module, signature: Signature, size: int, folder: Path) -> CompiledFile:
     program = to_program(trace(module, signature, size), [buffer.name for buffer in signature.inputs])
     path = folder / "graph.json"
     path.write_text(program.to_json(), "utf-8")
-    return Lowered(path, "bound", tuple(sorted(set(program.weights.values()))))
+    return CompiledFile(path, "bound", tuple(sorted(set(program.weights.values()))))
 
 
 def to_program(exported: ExportedProgram, names: Sequence[str]) -> Program:

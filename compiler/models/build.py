@@ -1,33 +1,35 @@
-"""A checkpoint as a traceable module with its parameters filled."""
+"""A checkpoint as traceable modules with their parameters filled."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from functools import partial
-from importlib.util import find_spec
-from typing import Literal
+from typing import Generic, TypeVar
 
 import torch
+from torch import Tensor, nn
 
-from precast.compiler.errors import CompileError, UnsupportedModelError
+from precast.compiler.errors import UnsupportedModelError
 from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Family, Head, WeightNames
 from precast.compiler.families.registry import family_of
 from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
-from precast.compiler.frontend.sentence_transformers import is_cross_encoder, read_modules
-from precast.compiler.kernels.avx512.packed import SequenceOps
-from precast.compiler.kernels.torch.packed import PaddedOps
+from precast.compiler.frontend.sentence_transformers import read_modules
 from precast.compiler.models.encode import Encode
 from precast.compiler.models.packed_ops import OpsFactory
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
+from precast.compiler.models.seq2seq import Seq2Seq
+from precast.compiler.models.spec import Classifier, Embedder, ModelSpec, Seq2SeqSpec
+from precast.compiler.models.tied_tables import unread_weights, with_tables
 from precast.compiler.models.weights import map_weights, strip_prefix, with_tied
-from precast.compiler.options import Kernels
 from precast.graphs.encode import Task
+
+Module = TypeVar("Module", bound=nn.Module)
+Spec = TypeVar("Spec")
 
 
 @dataclass(frozen=True)
 class Description:
-    """A model as its configuration describes it, before any weight was read."""
+    """A model as its configuration describes it, before any weight is read."""
 
     spec: ModelSpec
     family: Family
@@ -35,87 +37,60 @@ class Description:
 
 
 @dataclass(frozen=True)
-class BuiltModel:
-    """A module with the checkpoint's weights."""
+class Built(Generic[Spec, Module]):
+    """A module with the checkpoint's weights.
 
-    spec: ModelSpec
-    module: Encode
+    Attributes:
+        spec: what it was made from.
+        module: on the CPU, in evaluation mode.
+        dropped: source weights that its task does not read.
+    """
+
+    spec: Spec
+    module: Module
     dropped: tuple[str, ...]
-    """Source weights that this task does not read."""
 
 
-def detect_task(checkpoint: Checkpoint) -> Task:
-    """``--task auto``: what the checkpoint was made for."""
-    architecture = (checkpoint.config.architectures or [""])[0]
-    if architecture.endswith("ForSequenceClassification"):
-        return "rerank" if is_cross_encoder(checkpoint) else "classify"
-    if architecture.endswith("ForTokenClassification"):
-        return "token-classify"
-    if _generates(checkpoint, architecture):
-        return "generate"
-    return "embed" if read_modules(checkpoint) is not None else "hidden"
-
-
-def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
-    """Whether HF has a class that generates for this checkpoint, and the checkpoint what that class needs."""
-    family = family_of(checkpoint.config.model_type)
-    if family.generation is None or read_modules(checkpoint) is not None:
-        return False
-    if architecture in family.generation.architectures:
-        return True
-    # Without a head, or saved by something that names no class: a tied head is made from the tokens.
-    bare = not architecture or (architecture.endswith("Model") and not architecture.endswith("EncoderModel"))
-    if not bare:
-        return False
-    return any(
-        name.startswith("decoder.") for name in strip_prefix(read_weights(checkpoint.path), family.prefix)
-    )
-
-
-def describe_model(
-    checkpoint: Checkpoint, task: Task | Literal["auto"], pooling: tuple[str, ...] | None = None
-) -> Description:
-    """Read the configuration.
+def describe_model(checkpoint: Checkpoint, task: Task, pooling: tuple[str, ...] | None = None) -> Description:
+    """Read the configuration of an encoder.
 
     Args:
-        checkpoint: opened.
-        task: what the graph shall answer with.
-        pooling: for ``embed``, modes that replace the checkpoint's own; ``mean`` where it has none.
+        checkpoint: to read.
+        task: what the graph returns.
+        pooling: task ``embed``: modes that replace the checkpoint's own; ``mean`` if it has none.
 
     Raises:
         UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
     """
-    chosen = detect_task(checkpoint) if task == "auto" else task
     family = family_of(checkpoint.config.model_type)
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
     names: dict[str, tuple[str, ...]] = dict(family.weights(backbone))
     head: Embedder | Classifier | None = None
-    if chosen == "embed":
+    if task == "embed":
         modules = read_modules(checkpoint)
         head = modules.embedder if modules else Embedder(("mean",))
         head = replace(head, pooling=pooling) if pooling else head
         names |= {name: (name,) for name in modules.weights} if modules else {}
-    elif chosen != "hidden":
-        found = _classification_head(family, reader, chosen)
-        head = found.classifier
-        names |= found.weights
+    elif task != "hidden":
+        classification = _classification_head(family, reader, task)
+        head = classification.classifier
+        names |= classification.weights
     reader.finish()
     parts = (backbone.hidden_size, backbone.embeddings, backbone.encoder)
-    return Description(ModelSpec(family.name, chosen, *parts, head), family, names)
+    return Description(ModelSpec(family.name, task, *parts, head), family, names)
 
 
-def fill(
-    checkpoint: Checkpoint, described: Description, max_length: int, dtype: torch.dtype, kernels: Kernels
-) -> BuiltModel:
-    """Read the weights into a module; parameters get ``dtype``, tables that positions need stay as they are.
+def build_encoder(
+    checkpoint: Checkpoint, described: Description, dtype: torch.dtype, packed_ops: OpsFactory
+) -> Built[ModelSpec, Encode]:
+    """Build an encoder and fill it.
 
     Args:
-        checkpoint: opened.
+        checkpoint: to read weights from.
         described: from ``describe_model``.
-        max_length: tokens of the longest input.
-        dtype: of the parameters.
-        kernels: that the module will be lowered with; its tensors are on the CPU all the same.
+        dtype: of the parameters; tables of positions keep fp32.
+        packed_ops: operations within sequences that the module is traced with.
 
     Raises:
         CheckpointError: the weights cannot be read.
@@ -125,32 +100,51 @@ def fill(
     source = with_tied(strip_prefix(read_weights(checkpoint.path), family.prefix), family.tied)
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
-    with torch.device("meta"):  # nothing is initialised only to be overwritten
-        module = Encode(spec, operations(kernels, dtype, max_length)).eval()
-    mapped = map_weights(module, described.names, source, family.dropped)
-    parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
-    module.load_state_dict(parameters, strict=False, assign=True)
-    return BuiltModel(spec, module.requires_grad_(False), mapped.dropped)
+    make = lambda: Encode(spec, packed_ops)  # noqa: E731
+    module, dropped = _filled(make, described.names, source, family.dropped, dtype)
+    return Built(spec, module, dropped)
 
 
-def operations(kernels: Kernels, dtype: torch.dtype, max_length: int) -> OpsFactory:
-    """What the modules compute in the device's own way.
+def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> Built[Seq2SeqSpec, Seq2Seq]:
+    """Build an encoder-decoder that generates and fill it; parameters get ``dtype``.
 
     Raises:
-        CompileError: our kernels need triton, and it is not installed.
+        UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
+        CheckpointError, UnsetParameterError, UnusedWeightError, WeightValueError: as ``build_encoder``.
     """
-    if kernels == "torch":
-        return partial(PaddedOps, dtype=dtype, max_length=max_length)
-    if kernels == "avx512":
-        return lambda layout, _: SequenceOps(layout)
-    if find_spec("triton") is None:
-        raise CompileError("compiling for cuda needs triton: pip install triton, or a CUDA build of torch")
-    from precast.compiler.kernels.triton.packed import TritonOps
+    family = family_of(checkpoint.config.model_type)
+    generation = family.generation
+    if generation is None:
+        raise UnsupportedModelError(f"family {family.name} has no decoder")
+    weights = strip_prefix(read_weights(checkpoint.path), family.prefix)
+    source, stored = with_tables(weights, generation.head_bias)
+    reader = ConfigReader(checkpoint.config)
+    backbone = family.backbone(reader)
+    decoder = generation.decoder(reader, stored)
+    reader.finish()
+    spec = Seq2SeqSpec(family.name, backbone.hidden_size, backbone.embeddings, backbone.encoder, decoder)
+    names = {**family.weights(backbone), **generation.weights(decoder)}
+    module, dropped = _filled(lambda: Seq2Seq(spec), names, source, generation.dropped, dtype)
+    return Built(spec, module, unread_weights(dropped, source))
 
-    return lambda layout, _: TritonOps(layout)
+
+def _filled(
+    make: Callable[[], Module],
+    names: WeightNames,
+    source: Mapping[str, Tensor],
+    droppable: Iterable[str],
+    dtype: torch.dtype,
+) -> tuple[Module, tuple[str, ...]]:
+    """Return a new module with its parameters from ``source``, and the source weights that it does not read."""
+    with torch.device("meta"):  # nothing is initialised only to be overwritten
+        module = make().eval()
+    mapped = map_weights(module, names, source, droppable)
+    parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}
+    module.load_state_dict(parameters, strict=False, assign=True)
+    return module.requires_grad_(False), mapped.dropped
 
 
-def _classification_head(family: Family, reader: ConfigReader, task: Task) -> Head:
+def _classification_head(family: Family, reader: ConfigReader, task: str) -> Head:
     make = family.token_head if task == "token-classify" else family.sequence_head
     if make is None:
         raise UnsupportedModelError(f"family {family.name} has no head for task {task!r}")

@@ -1,124 +1,143 @@
-"""What a compilation makes of a checkpoint: modules, signatures, limits, and what the manifest says."""
+"""Encoders: one graph, ``encode``, that returns embeddings, logits or hidden states."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 from torch import nn
 
-from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, GenerateInfo, HiddenInfo, ParityInfo
-from precast.compiler.cache import GraphSource
+from precast.artifacts.manifest import EncodeManifest
+from precast.artifacts.output_info import ClassifyInfo, EmbedInfo, HiddenInfo
+from precast.compiler.buckets.profile import opened_encode
 from precast.compiler.errors import CompileError
 from precast.compiler.frontend.checkpoint import Checkpoint
-from precast.compiler.frontend.sentence_transformers import SentenceSettings
-from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.models.build import describe_model, fill
+from precast.compiler.frontend.sentence_transformers import SentenceSettings, score_activation
+from precast.compiler.frontend.tokenizer import TokenizerFacts, read_tokenizer
+from precast.compiler.graph import GraphSpec
+from precast.compiler.models.build import build_encoder, describe_model
+from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
 from precast.compiler.options import CompileOptions
 from precast.compiler.quantization.calibration import random_inputs, run_encoder
 from precast.compiler.quantization.quantize import quantize
-from precast.compiler.tasks.limits import resolve_limits
-from precast.compiler.tasks.output_info import describe_output
+from precast.compiler.targets.target import Target
+from precast.compiler.tasks.limits import encode_limits
+from precast.compiler.tasks.task import Source, Task, TaskModel
 from precast.compiler.verify.parity import check_parity
-from precast.graphs.buckets import Buckets
-from precast.graphs.encode import EncodeLimits, Task, encode_output, encode_signature
-from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import GenerateLimits
+from precast.compiler.verify.speed import run_encoder_example
+from precast.graphs.encode import BATCH_TOKENS, encode_output, encode_signature
 
 
-def graph_content(spec: Any, options: CompileOptions) -> dict[str, Any]:
-    """What a graph with weights is made from, besides these, for the cache."""
-    chosen = {"dtype": options.dtype, "kernels": options.kernels, "quantize": options.quantize}
+def graph_content(spec: Any, target: Target, options: CompileOptions) -> dict[str, Any]:
+    """Return what a graph with weights is made from, besides these, for the cache key."""
+    chosen = {"target": target.name, "dtype": options.dtype, "quantize": options.quantize}
     return {"spec": asdict(spec), **chosen}
 
 
 def count_parameters(module: nn.Module) -> int:
+    """Return how many numbers the parameters hold."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-@dataclass(frozen=True)
-class GraphPlan:
-    """A graph that shall be lowered."""
-
-    source: GraphSource
-    buckets: Buckets
-    largest: int
-    """The largest size of the buckets's axis; on CUDA the buckets may end before it."""
-
-    @property
-    def name(self) -> GraphName:
-        return self.source.signature.graph
+def refuse_fp16_overflow(overflows: bool, family: str, options: CompileOptions) -> None:
+    """Raises: CompileError: fp16 was asked for and hidden states of the family leave its range."""
+    if overflows and options.dtype == "fp16":
+        raise CompileError(f"family {family} overflows in fp16; choose bf16 or fp32")
 
 
-@dataclass(frozen=True)
-class ModelPlan:
-    """A model with its weights, and all that the steps need of it."""
-
-    family: str
-    task: Task
-    module: nn.Module
-    """All parameters, each once."""
-    parameters: int
-    vocab_size: int
-    hidden_size: int
-    token_types: bool
-    """Whether the tokenizer's token types have a meaning for it."""
-    limits: EncodeLimits | GenerateLimits
-    graphs: tuple[GraphPlan, ...]
-    output: EmbedInfo | ClassifyInfo | HiddenInfo | GenerateInfo
-    dropped: tuple[str, ...]
-    """Source weights that this task does not read."""
-    check: Callable[[Any, Checkpoint], ParityInfo]
-    """Compares what an engine answers with Hugging Face."""
+def _read_tokenizer(checkpoint: Checkpoint, settings: SentenceSettings) -> TokenizerFacts | None:
+    return read_tokenizer(checkpoint, lower_case=settings.do_lower_case)
 
 
-def plan_encoder(
-    options: CompileOptions,
-    task: Task,
-    checkpoint: Checkpoint,
-    settings: SentenceSettings,
-    tokenizer: TokenizerFacts | None,
-) -> ModelPlan:
-    """One graph, ``encode``.
-
-    Raises:
-        CompileError: its subclasses say why.
-    """
+def _build(source: Source, target: Target, options: CompileOptions) -> TaskModel:
     if options.max_target_length is not None:
-        raise CompileError(f"max_target_length is for task generate, this is task {task}; leave it out")
-    described = describe_model(checkpoint, task, options.pooling)
+        raise CompileError(
+            f"max_target_length is for task generate, this is task {source.task}; leave it out"
+        )
+    described = describe_model(source.checkpoint, source.task, options.pooling)
     spec = described.spec
-    if options.dtype == "fp16" and described.family.overflows_fp16:
-        raise CompileError(f"family {spec.family} overflows in fp16; choose bf16 or fp32")
-    limits = resolve_limits(options, spec, checkpoint, settings, tokenizer)
-    built = fill(checkpoint, described, limits.max_length, options.torch_dtype, options.kernels)
-    output = describe_output(spec, checkpoint, settings)
+    refuse_fp16_overflow(described.family.overflows_fp16, spec.family, options)
+    limits = encode_limits(options, spec, source.checkpoint, source.settings, source.tokenizer)
+    packed_ops = target.packed_ops(options.torch_dtype, limits.max_length)
+    built = build_encoder(source.checkpoint, described, options.torch_dtype, packed_ops)
+    output = describe_output(spec, source.checkpoint, source.settings)
     signature = encode_signature(
         limits,
-        encode_output(task, spec.output_size),
-        device=options.device_kind,
+        encode_output(source.task, spec.output_size),
+        device=target.device,
         token_types=spec.embeddings.token_types > 0,
-        prompt_lengths=getattr(output, "include_prompt", True) is False,
+        prompt_lengths=isinstance(output, EmbedInfo) and not output.include_prompt,
     )
     module = built.module
     if options.quantize is not None:
-        inputs = random_inputs(spec.embeddings.vocab_size, limits.max_length, tokenizer)
+        inputs = random_inputs(spec.embeddings.vocab_size, limits.max_length, source.tokenizer)
         module = quantize(module, partial(run_encoder, module, inputs))
-    source = GraphSource(module, signature, graph_content(spec, options))
-    return ModelPlan(
-        family=spec.family,
-        task=task,
+    graph = GraphSpec(
         module=module,
+        signature=signature,
+        buckets=limits.buckets(target.device),
+        largest=limits.max_tokens,
+        content=graph_content(spec, target, options),
+    )
+    return TaskModel(
+        family=spec.family,
         parameters=count_parameters(built.module),
         vocab_size=spec.embeddings.vocab_size,
         hidden_size=spec.hidden_size,
         # A table of one row has room for type 0 alone, whatever the tokenizer says.
         token_types=spec.embeddings.token_types > 1,
         limits=limits,
-        graphs=(GraphPlan(source, limits.buckets(options.device_kind), limits.max_tokens),),
+        graphs=(graph,),
         output=output,
         dropped=built.dropped,
-        check=partial(check_parity, spec=spec),
     )
+
+
+def describe_output(
+    spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
+) -> EmbedInfo | ClassifyInfo | HiddenInfo:
+    """Return what the runtime must know to turn the graph's output into an embedding, labels or states."""
+    if isinstance(spec.head, Embedder):
+        return EmbedInfo(
+            size=spec.output_size,
+            pooling=spec.head.pooling,
+            include_prompt=spec.head.include_prompt,
+            normalize=spec.head.normalize,
+            prompts=settings.prompts,
+            default_prompt_name=settings.default_prompt_name,
+            similarity=settings.similarity,
+        )
+    if isinstance(spec.head, Classifier):
+        names: dict[Any, str] = dict(checkpoint.config.id2label or {})
+        labels = spec.head.labels
+        return ClassifyInfo(
+            labels=tuple(str(names.get(index, f"LABEL_{index}")) for index in range(labels)),
+            activation=_pipeline_activation(checkpoint.config.problem_type, labels),
+            score_activation=score_activation(checkpoint, labels),
+        )
+    return HiddenInfo(size=spec.output_size)
+
+
+def _pipeline_activation(problem_type: str | None, labels: int) -> Literal["softmax", "sigmoid", "identity"]:
+    """The rule of transformers' TextClassificationPipeline."""
+    if problem_type == "regression":
+        return "identity"
+    if problem_type == "multi_label_classification" or labels == 1:
+        return "sigmoid"
+    return "softmax"
+
+
+def _default_batch_tokens(model: TaskModel, target: Target) -> int:
+    return model.graphs[0].buckets.top if target.device == "cuda" else BATCH_TOKENS
+
+
+ENCODE = Task(
+    manifest=EncodeManifest,
+    read_tokenizer=_read_tokenizer,
+    build=_build,
+    check_parity=check_parity,
+    run_example=run_encoder_example,
+    open_profiled=opened_encode,
+    default_batch_tokens=_default_batch_tokens,
+)

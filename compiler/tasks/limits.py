@@ -1,4 +1,4 @@
-"""How long an input may be, and how much fits a packed batch."""
+"""How long an input may be, and how much fits into a packed batch."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from precast.graphs.encode import EncodeLimits
 from precast.graphs.seq2seq import GenerateLimits
 
 DEFAULT_MAX_LENGTH = 8192
-"""Where nothing else limits an input: a model for 128k tokens is rarely asked for more."""
+"""For models without a limit, or with one that is rarely used in full, such as 128k tokens."""
 DEFAULT_MAX_TOKENS = 16_384
 DEFAULT_MAX_BATCH = 512
 DEFAULT_SOURCE_LENGTH = 512
-"""Of a model whose positions are relative and whose tokenizer names no limit."""
+"""For models with relative positions whose tokenizer states no limit."""
 DEFAULT_TARGET_LENGTH = 512
 DEFAULT_SOURCE_TOKENS = 4096
 DEFAULT_SOURCES = 64
 
 
-def resolve_limits(
+def encode_limits(
     options: CompileOptions,
     spec: ModelSpec,
     checkpoint: Checkpoint,
     settings: SentenceSettings,
     tokenizer: TokenizerFacts | None,
 ) -> EncodeLimits:
-    """The limits that were asked for, else those that the checkpoint states.
+    """Return the limits that were asked for, else those that the checkpoint states.
 
     Raises:
-        CompileError: longer than the model's positions max_positions, or a batch that does not hold one input.
+        CompileError: an input is longer than the model has positions, or a batch does not hold one input.
     """
     max_positions = _max_positions(spec.embeddings.positions) or _max_rotary_positions(spec, checkpoint)
     length = options.max_length
     if length is None:
         stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, max_positions]
-        length = min([DEFAULT_MAX_LENGTH, *(found for found in stated if found)])
+        length = min([DEFAULT_MAX_LENGTH, *(limit for limit in stated if limit)])
     _check_length(length, max_positions, tokenizer)
     return EncodeLimits(
         max_length=length,
@@ -48,21 +48,21 @@ def resolve_limits(
     )
 
 
-def resolve_generate_limits(
+def generate_limits(
     options: CompileOptions,
     spec: Seq2SeqSpec,
     tokenizer: TokenizerFacts | None,
     defaults: GenerationDefaults,
 ) -> GenerateLimits:
-    """As ``resolve_limits``, for sources and answers.
+    """Return the limits of sources and outputs, as ``encode_limits``.
 
     Raises:
-        CompileError: longer than the positions of a half max_positions, or a batch that does not hold one source.
+        CompileError: encoder or decoder have fewer positions, or a batch does not hold one source.
     """
     max_positions = _max_positions(spec.embeddings.positions)
     length = options.max_length
     if length is None:
-        stated = [found for found in (tokenizer.max_length if tokenizer else None, max_positions) if found]
+        stated = [limit for limit in (tokenizer.max_length if tokenizer else None, max_positions) if limit]
         length = min([DEFAULT_MAX_LENGTH, *(stated or [DEFAULT_SOURCE_LENGTH])])
     _check_length(length, max_positions, tokenizer)
     return GenerateLimits(
@@ -77,7 +77,7 @@ def resolve_generate_limits(
 
 
 def _target_length(options: CompileOptions, max_positions: int | None, defaults: GenerationDefaults) -> int:
-    """Positions of a row. What the checkpoint asks for by default is served as far as positions max_positions."""
+    """Positions of a sequence: what the checkpoint asks for by default, as far as it has positions."""
     asked = options.max_target_length
     if asked is not None:
         if max_positions is not None and asked > max_positions:
@@ -85,7 +85,7 @@ def _target_length(options: CompileOptions, max_positions: int | None, defaults:
                 f"max_target_length {asked} is beyond the {max_positions} positions of this decoder"
             )
         return asked
-    # The start token is the first position; new tokens come behind it.
+    # The start token takes the first position; new tokens follow.
     wanted = [DEFAULT_TARGET_LENGTH, defaults.max_length or 0, (defaults.max_new_tokens or 0) + 1]
     return max(wanted) if max_positions is None else min(max(wanted), max_positions)
 
@@ -107,12 +107,12 @@ def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
 
 
 def _max_positions(positions: Positions | None) -> int | None:
-    """A learned position beyond this does not exist."""
+    """Return how many learned or tabulated positions there are."""
     return positions.max_length if positions else None
 
 
 def _max_rotary_positions(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
-    """A rotary position beyond this was never seen in training."""
+    """Return how many rotary positions the model was trained for."""
     if any(layer.attention.rotary for layer in spec.encoder.layers):
         return int(checkpoint.config.max_position_embeddings)
     return None

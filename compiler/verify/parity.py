@@ -9,12 +9,12 @@ import numpy as np
 from transformers import AutoTokenizer
 
 from precast.artifacts.manifest import BuildInfo, Manifest, ParityInfo
+from precast.artifacts.output_info import EmbedInfo
 from precast.compiler.errors import ParityError
 from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import read_settings
-from precast.compiler.models.spec import ModelSpec
+from precast.compiler.models.build import describe_model
 from precast.compiler.verify.oracle import Oracle
-from precast.graphs.encode import EncodeLimits
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.io.outputs import EncoderOutput
 
@@ -46,7 +46,7 @@ def allowed_for(build: BuildInfo) -> Allowed:
     return ALLOWED[build.dtype] if build.quantization is None else ALLOWED_QUANTIZED[build.quantization]
 
 
-def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> ParityInfo:
+def check_parity(engine: Encoder, checkpoint: Checkpoint) -> ParityInfo:
     """Compare the answers to drawn inputs, and the token ids of some texts.
 
     Raises:
@@ -56,7 +56,9 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint, spec: ModelSpec) -> Pa
     manifest = engine.manifest
     _check_tokenizer(engine, checkpoint)
     sequences = random_sequences(manifest)
-    oracle = Oracle(checkpoint, spec)
+    output = manifest.output
+    pooling = output.pooling if isinstance(output, EmbedInfo) else None
+    oracle = Oracle(checkpoint, describe_model(checkpoint, manifest.model.task, pooling).spec)
     expected = [tensor.float().numpy() for tensor in oracle.answers(sequences)]
     found = [_answer(output) for output in engine.encode(sequences)]
     return judged(found, expected, oracle=Oracle.name, build=manifest.build, tokens=sum(map(len, sequences)))
@@ -107,8 +109,7 @@ def random_sequences(manifest: Manifest) -> list[list[int]]:
 
 def _max_length(manifest: Manifest) -> int:
     """Tokens of one input of an encoder."""
-    assert isinstance(manifest.limits, EncodeLimits)  # check_generation_parity is for the others
-    return manifest.limits.max_length
+    return manifest.limits.max_input_length
 
 
 def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:

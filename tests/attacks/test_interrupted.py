@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from precast.artifacts.errors import ArtifactExistsError, NotAnArtifactError
 from precast.artifacts.reader import open_artifact, read_manifest
 from precast.compiler import pipeline
 from precast.compiler.cache import cache_folder
-from precast.compiler.work import Work
+from precast.compiler.progress import ProgressEvent, Reporter, Stage
 from tests.attacks.spoil import assert_serves, workers
 from tests.support.artifacts import TinyModels, tiny_artifact
 
-STEPS = [name for name, _ in pipeline.STEPS]
-Step = Callable[[Work], None]
+STAGES = list(Stage)
 
 
 @pytest.fixture
@@ -41,18 +39,14 @@ class Interruption(BaseException):
     """As KeyboardInterrupt: no ``except Exception`` stops it."""
 
 
-def interrupted(step: Step, error: BaseException, *, after: bool) -> Step:
-    def run(work: Work) -> None:
-        if after:
-            step(work)
-        raise error
+def fail_in(stage: Stage, error: BaseException, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
+    """Let the compilations of a test end with ``error`` when ``stage`` begins or ends."""
 
-    return run
+    def report(event: ProgressEvent) -> None:
+        if event.stage is stage and event.graph is None and event.finished is after:
+            raise error
 
-
-def fail_in(name: str, error: BaseException, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
-    steps = [(n, interrupted(s, error, after=after) if n == name else s) for n, s in pipeline.STEPS]
-    monkeypatch.setattr(pipeline, "STEPS", tuple(steps))
+    monkeypatch.setattr(pipeline, "Reporter", lambda progress: Reporter(report))
 
 
 def entries(folder: Path) -> list[str]:
@@ -61,9 +55,9 @@ def entries(folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("error", [OSError(errno.ENOSPC, "No space left on device"), Interruption()])
 @pytest.mark.parametrize("after", [False, True], ids=["before", "after"])
-@pytest.mark.parametrize("name", STEPS)
+@pytest.mark.parametrize("name", STAGES)
 def test_an_interrupted_compilation_leaves_nothing(
-    name: str,
+    name: Stage,
     after: bool,
     error: BaseException,
     embed: Path,
@@ -79,7 +73,7 @@ def test_an_interrupted_compilation_leaves_nothing(
         tiny_artifact(embed, output)
     assert workers() == before
     assert not [path for path in cache_folder().rglob(".partial-*")]
-    if after and name == STEPS[-1]:
+    if after and name is STAGES[-1]:
         assert entries(tmp_path) == ["out.precast"]  # it was in place already
         assert_serves(output)
         return
@@ -88,9 +82,9 @@ def test_an_interrupted_compilation_leaves_nothing(
         precast.load(output)
 
 
-@pytest.mark.parametrize("name", STEPS[:-1])
+@pytest.mark.parametrize("name", STAGES[:-1])
 def test_an_interrupted_overwrite_keeps_the_old_artifact(
-    name: str, embed: Path, hidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: Stage, embed: Path, hidden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     output = tiny_artifact(embed, tmp_path / "out.precast")
     old = read_manifest(output)
@@ -121,7 +115,7 @@ def test_an_existing_output_is_refused_before_any_work(
 ) -> None:
     output = tiny_artifact(embed, tmp_path / "out.precast")
     old = read_manifest(output)
-    monkeypatch.setattr(pipeline, "STEPS", (("never", fails),))
+    monkeypatch.setattr(pipeline, "read_source", fails)
     with pytest.raises(ArtifactExistsError, match="--overwrite"):
         tiny_artifact(hidden, output)
     assert entries(tmp_path) == ["out.precast"]

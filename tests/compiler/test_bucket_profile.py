@@ -1,4 +1,4 @@
-"""Measured costs: medians through the replay that serves, and an end to how long that takes."""
+"""Profile costs: medians through the replay that serves, and an end to how long that takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from hypothesis import strategies as st
 
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets import profile as measuring
-from precast.compiler.buckets.profile import BUDGET, RUNS, measure, measure_graph
+from precast.compiler.buckets.profile import (
+    BUDGET,
+    RUNS,
+    measure,
+    opened_encode,
+    opened_encode_source,
+    profile_graph,
+)
 from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.encoder.packing import fill
@@ -111,7 +118,7 @@ def test_batches_are_of_the_bucket_and_within_the_limits(
         return fill(replay, batch)
 
     monkeypatch.setattr(measuring, "fill", watched)
-    found = measure_graph(folder, manifest, GraphName.ENCODE, length)
+    found = profile_graph(folder, manifest, GraphName.ENCODE, length, opened_encode)
     assert found.upto == 128 and met == set(manifest.graphs[GraphName.ENCODE].buckets.sizes)
     assert len(found.seconds) == 4 and all(np.isfinite(found.seconds)) and min(found.seconds) > 0
 
@@ -120,7 +127,7 @@ def test_sources_are_measured_as_they_are_admitted(tmp_path: Path) -> None:
     artifact = t5(tmp_path).artifact
     manifest = read_manifest(artifact)
     assert isinstance(manifest.limits, GenerateLimits)
-    found = measure_graph(artifact, manifest, GraphName.ENCODE_SOURCE, 10)
+    found = profile_graph(artifact, manifest, GraphName.ENCODE_SOURCE, 10, opened_encode_source)
     assert (
         len(found.seconds) == len(manifest.graphs[GraphName.ENCODE_SOURCE].buckets.sizes)
         and min(found.seconds) > 0

@@ -21,7 +21,7 @@ from precast.artifacts.manifest import EmbedInfo, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets import select as graph_buckets
 from precast.compiler.buckets.fit import fit_buckets
-from precast.compiler.buckets.profile import Measured, measure_graph
+from precast.compiler.buckets.profile import Profile, opened_encode, profile_graph
 from precast.compiler.buckets.select import CALL_TOKENS
 from precast.compiler.buckets.workload import Batching, batch_sizes, parse_workload
 from precast.compiler.errors import CompileError, WorkloadError
@@ -81,15 +81,15 @@ def test_what_was_measured_decides_and_is_measured_again(
     seconds = {16: 1.0, 32: 1.1, 64: 8.0, 128: 8.0}
     asked: list[tuple[tuple[int, ...], int]] = []
 
-    def told(folder: Path, manifest: Manifest, name: GraphName, length: int) -> Measured:
+    def told(folder: Path, manifest: Manifest, name: GraphName, length: int, open_graph: object) -> Profile:
         assert name == "encode" and folder.is_dir()
         buckets = manifest.graphs[name].buckets.sizes
         asked.append((buckets, length))
         costs = Costs(tuple(seconds), tuple(seconds.values())).at(np.array(buckets))
-        return Measured(tuple(costs.tolist()), 64)
+        return Profile(tuple(costs.tolist()), 64)
 
-    monkeypatch.setattr(graph_buckets, "measure_graph", told)
-    monkeypatch.setattr(graph_buckets, "worth_measuring", lambda work: True)
+    monkeypatch.setattr(graph_buckets, "profile_graph", told)
+    monkeypatch.setattr(graph_buckets, "can_profile", lambda draft: True)
     workload = written(tmp_path, {"lengths": {"20": 1}, "concurrency": {"1": 1, "3": 1}})
     manifest = read_manifest(tiny_artifact(tiny["embed"].checkpoint, tmp_path / "a", workload=workload))
     assert asked == [((16, 32, 64, 128), 20), ((24, 128), 20)]
@@ -217,7 +217,7 @@ def test_captured_buckets_are_measured_largest_first(
 ) -> None:
     device, folder = FakeDevice(3), tiny["embed"].artifact
     on_fake_device(folder, device, monkeypatch).close()
-    found = measure_graph(folder, for_cuda(read_manifest(folder)), GraphName.ENCODE, 8)
+    found = profile_graph(folder, for_cuda(read_manifest(folder)), GraphName.ENCODE, 8, opened_encode)
     assert found.upto == MAX_TOKENS and len(found.seconds) == 4 and min(found.seconds) > 0
     assert device.violations == [] and device.live_blocks() == 0
 

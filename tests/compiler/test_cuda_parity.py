@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from transformers import AutoModel, AutoModelForTextEncoding, PreTrainedModel
 
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.models.build import describe_model, fill
+from precast.compiler.models.build import build_encoder, describe_model
 from precast.compiler.models.encode import Encode
+from precast.compiler.targets.registry import get_target
 from precast.compiler.verify.oracle import Oracle
 from precast.graphs.encode import Task
 from precast.tools.models import SMALL, VOCAB, write_small
@@ -73,7 +74,8 @@ def check_task(task: Task, checkpoint: Path) -> None:
     """Ragged sequences with a spare one in the end, against HF asked for each alone."""
     opened = open_checkpoint(str(checkpoint))
     described = describe_model(opened, task)
-    module = fill(opened, described, 64, torch.float32, "triton").module
+    packed_ops = get_target("cuda").packed_ops(torch.float32, 64)
+    module = build_encoder(opened, described, torch.float32, packed_ops).module
     sequences = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
     found = answer(module, sequences, spare_tokens=5, spare_sequences=2)
     assert torch.isfinite(found).all()

@@ -25,4 +25,4 @@ def test_every_family_at_every_step(
     family: str, data: st.DataObject, sources: list[list[int]], seed: int
 ) -> None:
     model = data.draw(seq2seq_models(family, VOCAB))
-    check_every_step(model, sources, seed, start=2, make=eager, kernels="triton")
+    check_every_step(model, sources, seed, start=2, make=eager, target="cuda")

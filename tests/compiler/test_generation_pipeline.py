@@ -17,8 +17,10 @@ from precast.artifacts.reader import read_manifest
 from precast.compiler import pipeline
 from precast.compiler.errors import CompileError, UnsupportedModelError
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.models.build import detect_task
 from precast.compiler.options import CompileOptions
+from precast.compiler.pipeline import read_source
+from precast.compiler.targets.registry import lowering_options, select_target
+from precast.compiler.tasks.registry import TASKS, detect_task
 from precast.graphs.encode import EncodeLimits
 from precast.graphs.generation import BUCKET_AXES
 from precast.graphs.graph_names import GraphName
@@ -251,11 +253,12 @@ def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path
 
 def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
     """They bind nothing and carry nothing, whatever was asked of the others."""
-    from precast.compiler.graph import backend_for
-    from precast.compiler.tasks.generate import plan_generation
-
     for prepack in (True, False):
         options = CompileOptions(str(t5(tmp_path / f"{prepack}")), tmp_path / "a", prepack=prepack, **SMALL)
-        plan = plan_generation(options, open_checkpoint(options.model), None)
-        carried = {graph.name: backend_for(graph, options).carries_weights for graph in plan.graphs}
+        source, target = read_source(options), select_target(options)
+        graphs = TASKS["generate"].build(source, target, options).graphs
+        lowering = lowering_options(options)
+        carried = {
+            graph.name: target.backend(graph.lowering_options(lowering)).carries_weights for graph in graphs
+        }
         assert carried == {name: prepack and name in ("encode_source", "decode") for name in BUCKET_AXES}

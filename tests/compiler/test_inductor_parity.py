@@ -121,12 +121,12 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
 
 def test_weights_that_are_mapped_from_behind_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
     """What AOTInductor does with weights beyond 2 GB, asked of a small model; loaded in the same process."""
-    usual = inductor_cpu._configuration
+    usual = inductor_cpu._Compile._configuration
 
-    def mapped(prepack: bool, autotune: bool) -> dict[str, object]:
-        return {**usual(prepack, autotune), "aot_inductor.force_mmap_weights": True}
+    def mapped(compiling: inductor_cpu._Compile) -> dict[str, object]:
+        return {**usual(compiling), "aot_inductor.force_mmap_weights": True}
 
-    monkeypatch.setattr(inductor_cpu, "_configuration", mapped)
+    monkeypatch.setattr(inductor_cpu._Compile, "_configuration", mapped)
     torch.manual_seed(0)
     model = BertModel(tiny_config())
     with through_the_pipeline(model, "hidden") as engine:

@@ -18,7 +18,7 @@ from transformers import pipeline as pipeline_of_transformers
 import precast
 from precast.artifacts.manifest import Manifest
 from precast.compiler import pipeline
-from precast.compiler.cache import GraphSource, cached_lower
+from precast.compiler.compile_graphs import compile_variant
 from precast.compiler.errors import (
     CheckpointError,
     CompileError,
@@ -27,12 +27,14 @@ from precast.compiler.errors import (
     WeightValueError,
 )
 from precast.compiler.families.registry import family_of
-from precast.compiler.lowering.backend import Lowered
+from precast.compiler.graph import GraphSpec, variants
+from precast.compiler.lowering.backend import CompiledFile
 from precast.compiler.lowering.reference import reference
 from precast.compiler.options import CompileOptions
 from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.verify import oracle
 from precast.graphs.encode import EncodeLimits, Task
+from precast.graphs.generation import generation_buckets
 from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import greedy_signature
 from precast.graphs.seq2seq import GenerateLimits
@@ -79,18 +81,20 @@ def test_an_entry_that_another_process_made_meanwhile_stays(
 ) -> None:
     """It may be copying from there."""
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
-    source = GraphSource(Greedy(), greedy_signature(GenerateLimits(8, 8, 8, 2, 4), 20), None)
-    plain = reference()
+    limits, plain = GenerateLimits(8, 8, 8, 2, 4), reference()
+    buckets = generation_buckets(GraphName.SAMPLE_GREEDY, limits, "cpu")
+    (variant,) = variants(GraphSpec(Greedy(), greedy_signature(limits, 20), buckets, 4), plain)
     others: list[Path] = []
     inodes: list[int] = []
 
-    def slowly(*arguments: Any) -> Lowered:
-        others.append(cached_lower(plain, source, 4)[0].path)
+    def slowly(*arguments: Any) -> CompiledFile:
+        others.append(compile_variant(variant, plain).compiled.path)
         inodes.append(others[0].stat().st_ino)
-        return plain.lower(*arguments)
+        return plain.compile(*arguments)
 
-    found, cached = cached_lower(replace(plain, lower=slowly), source, 4)
-    assert not cached and found.path == others[0] and found.path.stat().st_ino == inodes[0]
+    made = compile_variant(variant, replace(plain, compile=slowly))
+    path = made.compiled.path
+    assert not made.from_cache and path == others[0] and path.stat().st_ino == inodes[0]
     assert not [path for path in (tmp_path / "cache").rglob(".partial-*")]
 
 

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.artifacts.writer import file_info
-from precast.compiler.lowering.inductor_cpu import inductor_cpu
-from precast.compiler.options import Kernels
+from precast.compiler.targets.registry import get_target
+from precast.compiler.targets.target import LoweringOptions
 from precast.compiler.verify.generation_parity import logits_of
 from precast.graphs.signature import Signature
 from precast.runtime.backends.inductor import InductorGraph
@@ -23,21 +23,21 @@ VOCAB = 47
 
 
 def compiled_graph(
-    folder: Path, kernels: Kernels, prepack: bool, module: nn.Module, signature: Signature
+    folder: Path, target: str, prepack: bool, module: nn.Module, signature: Signature
 ) -> InductorGraph:
     """``module`` as a shared library, its weights bound or inside."""
-    target = folder / signature.graph
-    target.mkdir()
-    backend = inductor_cpu(prepack=prepack, autotune=False, dtype="fp32", kernels=kernels)
-    lowered = backend.lower(module.eval(), signature, 12, target)
+    place = folder / signature.graph
+    place.mkdir()
+    backend = get_target(target).backend(LoweringOptions("fp32", prepack, False, None))
+    lowered = backend.compile(module.eval(), signature, 12, place)
     state = module.state_dict()
     weights = None if prepack else {name: state[name].contiguous() for name in lowered.constants}
     return InductorGraph(lowered.path, signature, weights, file_info(lowered.path).sha256)
 
 
 @pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
-@pytest.mark.parametrize("kernels", ["torch", "avx512"])
-def test_steps_through_inductor(kernels: Kernels, prepack: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("target", ["cpu", "cpu-avx512"])
+def test_steps_through_inductor(target: str, prepack: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=2, num_heads=2,
@@ -45,18 +45,18 @@ def test_steps_through_inductor(kernels: Kernels, prepack: bool, tmp_path: Path)
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
     checkpoint = save(model, tmp_path / "model")
-    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, kernels, prepack), kernels)
+    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, target, prepack), target)
     sources = {0: [5, 6, 7], 1: [8], 2: list(range(10, 27))}
     engine.encode_sources({row: sources[row] for row in (0, 2)})
     engine.encode_sources({1: sources[1]})
-    target = [0, 9, 11, 9, 30]
+    written = [0, 9, 11, 9, 30]
     found: dict[int, list[torch.Tensor]] = {row: [] for row in sources}
-    for token in target:
+    for token in written:
         for row, logits in engine.step(dict.fromkeys(sources, token)).items():
             found[row].append(logits)
     engine.follow(7, 2)
     continued = engine.step({7: 3, 2: 4})
     for row, source in sources.items():
-        assert_close(found[row], list(logits_of(model, source, target)))
+        assert_close(found[row], list(logits_of(model, source, written)))
     for row, token in ((7, 3), (2, 4)):
-        assert_close([continued[row]], [logits_of(model, sources[2], [*target, token])[-1]])
+        assert_close([continued[row]], [logits_of(model, sources[2], [*written, token])[-1]])

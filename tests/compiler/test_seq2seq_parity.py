@@ -24,8 +24,7 @@ from transformers import (
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
 from precast.compiler.families.registry import FAMILIES
 from precast.compiler.frontend.checkpoint import open_checkpoint
-from precast.compiler.models.build import describe_model
-from precast.compiler.models.build_seq2seq import build_seq2seq
+from precast.compiler.models.build import build_seq2seq, describe_model
 from precast.compiler.verify.generation_parity import logits_of
 from tests.support.models import assert_as_hf, assert_close, reference_answers, save
 from tests.support.seq2seq import ByHand, check_every_step

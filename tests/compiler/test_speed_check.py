@@ -12,18 +12,18 @@ import pytest
 
 import precast
 from precast.artifacts import host
-from precast.compiler import pipeline
 from precast.compiler.errors import SpeedCheckError
+from precast.compiler.verify import artifact
 from precast.compiler.verify.speed import (
     BUDGET,
     COUNTS,
     VISITS,
-    Ask,
     Open,
-    ask_encoder,
-    ask_seq2seq,
-    described,
+    Run,
     measure_speedup,
+    run_encoder_example,
+    run_generation_example,
+    speedup_note,
 )
 from tests.support.artifacts import TinyModels, tiny_checkpoint, tiny_config
 from tests.support.generating import t5
@@ -80,19 +80,19 @@ def test_an_answer_that_takes_long_is_measured_once_a_visit() -> None:
 
 
 def test_a_gain_is_told_and_no_gain_is_refused() -> None:
-    assert "beside bf16" in described({1: 1.5, 32: 2.0}, "bf16")
-    assert "0.90 times for 1 and 1.50 times for 32" in described({1: 0.9, 32: 1.5}, "bf16")
+    assert "relative to bf16" in speedup_note({1: 1.5, 32: 2.0}, "bf16")
+    assert "0.90 times for 1 and 1.50 times for 32" in speedup_note({1: 0.9, 32: 1.5}, "bf16")
     for none in ({1: 1.0, 32: 1.0}, {1: 1.2, 32: 0.7}):
         with pytest.raises(SpeedCheckError, match="Leave quantize out, or keep .* --no-check-speed"):
-            described(none, "fp32")
+            speedup_note(none, "fp32")
 
 
 def test_engines_of_both_kinds_are_asked_within_their_limits(tiny: TinyModels, tmp_path: Path) -> None:
     with precast.load(tiny["embed"].artifact) as encoder:
-        assert all(len(ask_encoder(encoder, count)) == count for count in COUNTS)
+        assert all(len(run_encoder_example(encoder, count)) == count for count in COUNTS)
     with precast.load(t5(tmp_path).artifact) as seq2seq:
         for count in COUNTS:
-            answers = ask_seq2seq(seq2seq, count)
+            answers = run_generation_example(seq2seq, count)
             assert [len(one.token_ids) for one in answers] == [1 + 16] * count
 
 
@@ -112,8 +112,8 @@ def test_an_artifact_of_eight_bits_is_kept_only_where_it_is_faster(
 
         return opened
 
-    def measured(gain: float) -> Callable[[Open, Open, Ask], dict[int, float]]:
-        def measure(plain: Open, quantized: Open, ask: Ask) -> dict[int, float]:
+    def measured(gain: float) -> Callable[[Open, Open, Run], dict[int, float]]:
+        def measure(plain: Open, quantized: Open, ask: Run) -> dict[int, float]:
             assert min(measure_speedup(watched(plain), watched(quantized), ask).values()) > 0
             return {1: gain}
 
@@ -122,14 +122,14 @@ def test_an_artifact_of_eight_bits_is_kept_only_where_it_is_faster(
     def compiled(name: str) -> precast.Manifest:
         return precast.compile(checkpoint, tmp_path / "out" / name, quantize="int8", max_tokens=256)
 
-    monkeypatch.setattr(pipeline, "measure_speedup", measured(1.25))
+    monkeypatch.setattr(artifact, "measure_speedup", measured(1.25))
     manifest = compiled("faster")
     assert asked == [None, "int8"] * VISITS
     assert any("1.25 times for 1" in note for note in manifest.notes) and manifest.parity is not None
     with precast.load(tmp_path / "out" / "faster") as engine:
         assert engine.manifest == manifest and len(engine.encode([[5, 6]])) == 1
 
-    monkeypatch.setattr(pipeline, "measure_speedup", measured(0.75))
+    monkeypatch.setattr(artifact, "measure_speedup", measured(0.75))
     with pytest.raises(SpeedCheckError, match="0.75 times for 1; nothing was written"):
         compiled("slower")
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["faster"]

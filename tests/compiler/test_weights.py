@@ -13,7 +13,9 @@ from torch import Tensor
 from transformers import BertConfig, BertModel
 
 from precast.compiler.errors import CompileError, UnsetParameterError, UnusedWeightError, WeightValueError
-from precast.compiler.models.build import BuiltModel
+from precast.compiler.models.build import Built
+from precast.compiler.models.encode import Encode
+from precast.compiler.models.spec import ModelSpec
 from tests.support.artifacts import tiny_config
 from tests.support.models import build, save
 
@@ -37,7 +39,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return save(BertModel(config), tmp_path)
 
 
-def built(checkpoint: Path, change: Callable[[Weights], Weights]) -> BuiltModel:
+def built(checkpoint: Path, change: Callable[[Weights], Weights]) -> Built[ModelSpec, Encode]:
     """The model of ``checkpoint`` after its weights went through ``change``."""
     file = checkpoint / "model.safetensors"
     save_file({name: tensor.clone() for name, tensor in change(load_file(file)).items()}, file)
@@ -52,7 +54,7 @@ def with_value(name: str, tensor: Tensor) -> Callable[[Weights], Weights]:
     return lambda weights: weights | {name: tensor}
 
 
-def same_parameters(left: BuiltModel, right: BuiltModel) -> bool:
+def same_parameters(left: Built[ModelSpec, Encode], right: Built[ModelSpec, Encode]) -> bool:
     ours, theirs = left.module.state_dict(), right.module.state_dict()
     return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
 

@@ -9,13 +9,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.models.build_seq2seq import build_seq2seq
-from precast.compiler.tasks.generation_graphs import GraphModule, generation_graphs, kv_cache_shapes
+from precast.compiler.models.build import build_seq2seq
+from precast.compiler.targets.registry import get_target
+from precast.compiler.tasks.generate import generation_modules, kv_cache_shapes
+from precast.graphs.generation import generation_signatures
 from precast.graphs.program import Program
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
@@ -46,9 +48,17 @@ class Model:
         self.limits = limits
         self.vocab_size = built.spec.decoder.head.vocab_size
         self.shapes = kv_cache_shapes(built.spec.decoder, torch.float32)
+        signatures = generation_signatures(
+            limits,
+            *self.shapes,
+            hidden_size=built.spec.hidden_size,
+            vocab_size=self.vocab_size,
+            device="cpu",
+        )
+        modules = generation_modules(built.module, limits, torch.float32, get_target("cpu"))
         self.graphs = {
-            one.signature.graph: LoadedGraph(one.signature, _program(one))
-            for one in generation_graphs(built, limits, torch.float32, "torch")
+            name: LoadedGraph(signatures[name], _program(module, signatures[name]))
+            for name, module in modules.items()
         }
 
     def engine(
@@ -101,18 +111,18 @@ def request(source: list[int], plan: SamplingParams, **more: Any) -> GenerateReq
     return GenerateRequest(Tokens(np.array(source, np.int32), None), plan, **more)
 
 
-def _program(one: GraphModule) -> ProgramRunner:
-    weights = dict(one.module.state_dict())
+def _program(module: nn.Module, signature: Signature) -> ProgramRunner:
+    weights = dict(module.state_dict())
     if weights:
-        return ProgramRunner(_read_back(one), weights)
-    return _without_weights(one.signature, _Held(one))
+        return ProgramRunner(_read_back(module, signature), weights)
+    return _without_weights(signature, _Held(module))
 
 
 class _Held:
-    """A module that does not take part in the comparison of calls: it is told by its signature."""
+    """A module that does not take part in the comparison of calls: its signature identifies it."""
 
-    def __init__(self, one: GraphModule) -> None:
-        self.one = one
+    def __init__(self, module: nn.Module) -> None:
+        self.module = module
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, _Held)
@@ -123,10 +133,10 @@ class _Held:
 
 @lru_cache(maxsize=64)
 def _without_weights(signature: Signature, held: _Held) -> ProgramRunner:
-    """``token_biases`` and ``sample.*``: models with the same signature share them."""
-    return ProgramRunner(_read_back(held.one), {})
+    """``logits_processors`` and ``sample.*``: models with the same signature share them."""
+    return ProgramRunner(_read_back(held.module, signature), {})
 
 
-def _read_back(one: GraphModule) -> Program:
-    names = [buffer.name for buffer in one.signature.inputs]
-    return Program.from_json(to_program(trace(one.module.eval(), one.signature), names).to_json())
+def _read_back(module: nn.Module, signature: Signature) -> Program:
+    names = [buffer.name for buffer in signature.inputs]
+    return Program.from_json(to_program(trace(module.eval(), signature), names).to_json())

@@ -13,8 +13,10 @@ from transformers import PreTrainedModel
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.models.build import BuiltModel, describe_model, fill
-from precast.compiler.options import Kernels
+from precast.compiler.models.build import Built, build_encoder, describe_model
+from precast.compiler.models.encode import Encode
+from precast.compiler.models.spec import ModelSpec
+from precast.compiler.targets.registry import get_target
 from precast.graphs.encode import EncodeLimits, Task, encode_output, encode_signature
 from precast.graphs.program import Program
 from precast.runtime.backends.reference import ProgramRunner
@@ -54,10 +56,11 @@ def packed(
     }
 
 
-def build(checkpoint: Path, task: Task, kernels: Kernels = "torch") -> BuiltModel:
+def build(checkpoint: Path, task: Task, target: str = "cpu") -> Built[ModelSpec, Encode]:
     """A checkpoint as a traceable module in fp32."""
     opened = open_checkpoint(str(checkpoint))
-    return fill(opened, describe_model(opened, task), MAX_LENGTH, torch.float32, kernels)
+    packed_ops = get_target(target).packed_ops(torch.float32, MAX_LENGTH)
+    return build_encoder(opened, describe_model(opened, task), torch.float32, packed_ops)
 
 
 def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:

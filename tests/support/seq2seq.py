@@ -14,19 +14,11 @@ from transformers import PreTrainedModel
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
-from precast.compiler.models.build import operations
-from precast.compiler.models.build_seq2seq import BuiltSeq2Seq, build_seq2seq
+from precast.compiler.models.build import build_seq2seq
 from precast.compiler.models.seq2seq import Decode, EncodeSource
 from precast.compiler.models.spec import Attention
-from precast.compiler.options import Kernels
-from precast.compiler.tasks.generation_graphs import (
-    FEW_ROWS,
-    decode_operations,
-    decoding_model,
-    source_writer,
-)
+from precast.compiler.targets.registry import get_target
 from precast.compiler.verify.generation_parity import logits_of
-from precast.graphs.encode import Device
 from precast.graphs.program import Program
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape, decode_signature, encode_source_signature
 from precast.graphs.signature import Signature
@@ -53,27 +45,28 @@ class ByHand:
         checkpoint: of an encoder-decoder.
         seed: of the dealing.
         make: a graph from a module and its signature; the portable program where left out.
-        device: whose operations the graphs have.
+        target: whose operations the graphs have.
     """
 
     def __init__(
-        self, checkpoint: Path, seed: int, make: GraphMaker | None = None, kernels: Kernels = "torch"
+        self, checkpoint: Path, seed: int, make: GraphMaker | None = None, target: str = "cpu"
     ) -> None:
-        self.built: BuiltSeq2Seq = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
+        self.built = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
         decoder = self.built.spec.decoder
         own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
         shapes = (kv_cache_shape(own, len(decoder.layers)), kv_cache_shape(cross, len(decoder.layers)))
         vocab = decoder.head.vocab_size
-        encode = operations(kernels, torch.float32, LIMITS.max_source_length)
-        device: Device = "cuda" if kernels == "triton" else "cpu"
+        chosen = get_target(target)
+        packed_ops, device = chosen.packed_ops(torch.float32, LIMITS.max_source_length), chosen.device
         encode_source = encode_source_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
         self._encode_source = make(
-            EncodeSource(self.built.module, encode, source_writer(kernels)), encode_source
+            EncodeSource(self.built.module, packed_ops, chosen.write_source), encode_source
         )
-        stepping = decoding_model(self.built.module, kernels, FEW_ROWS)
-        self._decode = make(Decode(stepping, decode_operations(kernels, LIMITS.max_num_seqs)), decode)
+        # The layers of a small batch, and attention as for a full one.
+        stepping = chosen.decoder(self.built.module, 1)
+        self._decode = make(Decode(stepping, chosen.decode_ops(LIMITS.max_num_seqs)), decode)
         draw = random.Random(seed)
         self._free = {kind: draw.sample(range(1, SLOTS), SLOTS - 1) for kind in ("self", "cross")}
         # What nobody wrote must not matter: it is as wrong as it can be and still finite.
@@ -171,11 +164,11 @@ def check_every_step(
     seed: int,
     start: int,
     make: GraphMaker | None = None,
-    kernels: Kernels = "torch",
+    target: str = "cpu",
 ) -> None:
     """Rows admitted at two moments decode side by side; then two beams go on from the first."""
     sources = sources if len(sources) > 1 else sources * 2
-    engine = ByHand(save(model), seed, make, kernels)
+    engine = ByHand(save(model), seed, make, target)
     vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
     targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
     last = len(sources) - 1

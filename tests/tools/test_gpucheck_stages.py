@@ -18,6 +18,7 @@ from precast.compiler.kernels.triton import decode_attention
 from precast.compiler.kernels.triton import packed_attention as attention
 from precast.compiler.kernels.triton.decode_attention import decode_self_attention
 from precast.compiler.lowering.inductor_cuda import sizes
+from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.encoder.packing import fill
 from precast.tools.gpucheck import generation_shapes
@@ -97,7 +98,7 @@ def test_machine(setting: Setting) -> None:
 
 def test_each_tuned_graph_has_its_part() -> None:
     assert [part for part in lower.PARTS if part.startswith("tuned")] == [
-        f"tuned-{at}" for at in range(len(sizes(autotune=True)["encode"]))
+        f"tuned-{at}" for at in range(len(sizes(autotune=True)[GraphName.ENCODE]))
     ]
 
 

@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Annotated, Any, cast
 
 import typer
-from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TextColumn
+from rich.markup import escape
+from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from precast.compiler.progress import ProgressEvent
 from precast.tools.cli.console import err, errors_as_exit, out, print_json
 from precast.tools.cli.show import parity_line
 
@@ -47,7 +49,7 @@ def compile_command(
             '{"lengths": {"12": 340}, "concurrency": {"1": 900, "32": 10}}.'
         ),
     ] = None,
-    graphs: Annotated[
+    max_buckets: Annotated[
         int | None, typer.Option(help="With --workload: buckets of the buckets at most.")
     ] = None,
     pooling: Annotated[
@@ -83,12 +85,12 @@ def compile_command(
             quantize=cast(Any, quantize),
             backend=cast(Any, backend),
             max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-            max_target_length=max_target_length, max_num_seqs=max_num_seqs, workload=workload, graphs=graphs,
+            max_target_length=max_target_length, max_num_seqs=max_num_seqs, workload=workload, max_buckets=max_buckets,
             pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
             autotune=autotune, verify=verify, check_speed=check_speed, overwrite=overwrite,
         )  # fmt: skip
-        with _steps() as report:
-            result = run(options, report)
+        with _steps() as progress:
+            result = run(options, progress)
     if as_json:
         print_json(
             {
@@ -127,18 +129,9 @@ def verify_command(
 
 def _check(engine: Any, checkpoint: Any) -> Any:
     """The parity check for the kind of engine."""
-    info = engine.manifest.output
-    if info.kind == "generate":
-        from precast.compiler.verify.generation_parity import check_generation_parity
+    from precast.compiler.tasks.registry import TASKS
 
-        return check_generation_parity(engine, checkpoint)
-    from precast.compiler.models.build import describe_model
-    from precast.compiler.verify.parity import check_parity
-
-    pooling = info.pooling if info.kind == "embed" else None
-    return check_parity(
-        engine, checkpoint, describe_model(checkpoint, engine.manifest.model.task, pooling).spec
-    )
+    return TASKS[engine.manifest.model.task].check_parity(engine, checkpoint)
 
 
 class _Seconds(ProgressColumn):
@@ -151,14 +144,24 @@ class _Seconds(ProgressColumn):
 
 @contextmanager
 def _steps() -> Iterator[Any]:
-    """A line for each step, with the time it took."""
+    """A line for each stage and each graph, with the time it took."""
     columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), _Seconds())
     with Progress(*columns, console=err) as progress:
+        lines: dict[tuple[str, str | None], TaskID] = {}
 
-        @contextmanager
-        def report(name: str) -> Iterator[None]:
-            task = progress.add_task(name, total=1)
-            yield
-            progress.update(task, completed=1)
+        def show(event: ProgressEvent) -> None:
+            key = (event.stage, event.graph)
+            if key not in lines:
+                lines[key] = progress.add_task(_described(event), total=1)
+            if event.finished:
+                progress.update(lines[key], completed=1, description=_described(event))
 
-        yield report
+        yield show
+
+
+def _described(event: ProgressEvent) -> str:
+    if event.graph is None:
+        return escape(event.stage)
+    state = ", from the cache" if event.from_cache else ""
+    remaining = f", {event.remaining} remaining" if event.finished and event.remaining else ""
+    return escape(f"  {event.graph}{state}{remaining}")

@@ -11,7 +11,7 @@ import pytest
 import precast
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.artifacts.reader import read_manifest
-from precast.compiler.buckets.profile import measure_graph
+from precast.compiler.buckets.profile import opened_encode_source, profile_graph
 from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
@@ -138,7 +138,7 @@ def test_a_device_that_fails_while_it_is_loaded(made: Generating, device: FakeDe
 
 def test_sources_are_measured_at_captured_buckets(made: Generating, device: FakeDevice) -> None:
     manifest = for_cuda(read_manifest(made.artifact))
-    found = measure_graph(made.artifact, manifest, GraphName.ENCODE_SOURCE, 10)
+    found = profile_graph(made.artifact, manifest, GraphName.ENCODE_SOURCE, 10, opened_encode_source)
     assert (
         len(found.seconds) == len(manifest.graphs[GraphName.ENCODE_SOURCE].buckets.sizes)
         and min(found.seconds) > 0

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from precast.compiler.cache import cached_lower
-from precast.compiler.graph import lowering_sizes
-from precast.compiler.lowering.choice import select_backend
+from precast.compiler.compile_graphs import compile_variant
+from precast.compiler.graph import variants
 from precast.compiler.options import CompileOptions
-from precast.compiler.pipeline import open_model, read_model
-from precast.compiler.work import Work
+from precast.compiler.pipeline import read_source
+from precast.compiler.targets.registry import lowering_options, select_target
+from precast.compiler.tasks.registry import TASKS
 from precast.graphs.encode import Dtype, Task
 from precast.tools.gpucheck.engines import checkpoint
 from precast.tools.gpucheck.stage import Report, Setting, Stage
@@ -89,19 +89,17 @@ def run(setting: Setting, part: str) -> Report:
     return report
 
 
-def lower(setting: Setting, build: Build, variant: int | None) -> int:
-    """Put the graphs of ``build`` into the cache: all of them, or the one of this place; how many."""
+def lower(setting: Setting, build: Build, number: int | None) -> int:
+    """Put the graphs of ``build`` into the cache: all variants, or the one of this number. Returns how many."""
     options = build.options(setting)
-    with tempfile.TemporaryDirectory(dir=setting.work) as folder:
-        work = Work(options, Path(folder))
-        open_model(work)
-        read_model(work)
-        backend, (graph,) = select_backend(options), work.plan.graphs
-        sizes = lowering_sizes(backend, graph)
-        chosen = sizes if variant is None else sizes[variant : variant + 1]
-        for size in chosen:
-            cached_lower(backend, graph.source, size)
-        return len(chosen)
+    source, target = read_source(options), select_target(options)
+    (spec,) = TASKS[source.task].build(source, target, options).graphs
+    backend = target.backend(lowering_options(options))
+    every = variants(spec, backend)
+    wanted = every if number is None else every[number : number + 1]
+    for variant in wanted:
+        compile_variant(variant, backend)
+    return len(wanted)
 
 
 def mark(setting: Setting, build: str, part: str) -> Path:

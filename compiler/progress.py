@@ -1,0 +1,88 @@
+"""Reporting what a compilation does."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+
+logger = logging.getLogger("precast.compiler")
+
+
+class Stage(StrEnum):
+    """What the pipeline does, in this order."""
+
+    READ = "read the checkpoint"
+    BUILD = "build the model"
+    COMPILE = "compile the graphs"
+    WRITE = "write the files"
+    PROFILE = "profile the buckets"
+    PARITY = "compare with Hugging Face"
+    SPEED = "compare speed"
+    PUBLISH = "publish"
+
+
+@dataclass(frozen=True)
+class ProgressEvent:
+    """Something that began or ended.
+
+    Attributes:
+        stage: what the pipeline does.
+        graph: the file of a graph that was begun or is ready; None for the stage itself.
+        finished: whether it ended with this event.
+        seconds: that it took, once it ended.
+        from_cache: whether a graph was compiled before.
+        remaining: files of graphs that are not ready yet.
+    """
+
+    stage: Stage
+    graph: str | None = None
+    finished: bool = False
+    seconds: float = 0.0
+    from_cache: bool = False
+    remaining: int = 0
+
+
+Progress = Callable[[ProgressEvent], None]
+
+
+def log_event(event: ProgressEvent) -> None:
+    """Log what ended, at level INFO."""
+    if not event.finished:
+        return
+    if event.graph is None:
+        logger.info("%s: %.1f s", event.stage, event.seconds)
+    elif event.from_cache:
+        logger.info("%s: from the cache, %d remaining", event.graph, event.remaining)
+    else:
+        logger.info("%s: compiled in %.1f s, %d remaining", event.graph, event.seconds, event.remaining)
+
+
+class Reporter:
+    """Times stages, and passes events to the log and to a user's function.
+
+    Attributes:
+        seconds: that each stage took.
+    """
+
+    def __init__(self, progress: Progress | None) -> None:
+        self.seconds: dict[Stage, float] = {}
+        self._progress = progress
+
+    def __call__(self, event: ProgressEvent) -> None:
+        log_event(event)
+        if self._progress is not None:
+            self._progress(event)
+
+    @contextmanager
+    def stage(self, stage: Stage) -> Iterator[None]:
+        """Report the beginning and, unless it raises, the end of a stage."""
+        self(ProgressEvent(stage))
+        started = time.perf_counter()
+        yield
+        seconds = time.perf_counter() - started
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
+        self(ProgressEvent(stage, finished=True, seconds=seconds))

@@ -1,0 +1,50 @@
+"""The tasks by name, and which one a checkpoint was made for."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from precast.compiler.families.registry import family_of
+from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
+from precast.compiler.frontend.sentence_transformers import is_cross_encoder, read_modules
+from precast.compiler.models.weights import strip_prefix
+from precast.compiler.tasks.encode import ENCODE
+from precast.compiler.tasks.generate import GENERATE
+from precast.compiler.tasks.task import Task
+from precast.graphs.encode import Task as TaskName
+
+TASKS: Mapping[TaskName, Task] = {
+    "embed": ENCODE,
+    "classify": ENCODE,
+    "rerank": ENCODE,
+    "token-classify": ENCODE,
+    "hidden": ENCODE,
+    "generate": GENERATE,
+}
+
+
+def detect_task(checkpoint: Checkpoint) -> TaskName:
+    """Return what the checkpoint was made for (``--task auto``)."""
+    architecture = (checkpoint.config.architectures or [""])[0]
+    if architecture.endswith("ForSequenceClassification"):
+        return "rerank" if is_cross_encoder(checkpoint) else "classify"
+    if architecture.endswith("ForTokenClassification"):
+        return "token-classify"
+    if _generates(checkpoint, architecture):
+        return "generate"
+    return "embed" if read_modules(checkpoint) is not None else "hidden"
+
+
+def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
+    """Whether HF has a class that generates for this checkpoint, and the checkpoint has what it needs."""
+    family = family_of(checkpoint.config.model_type)
+    if family.generation is None or read_modules(checkpoint) is not None:
+        return False
+    if architecture in family.generation.architectures:
+        return True
+    # Without a head, or saved by something that names no class: a tied head is made from the tokens.
+    bare = not architecture or (architecture.endswith("Model") and not architecture.endswith("EncoderModel"))
+    if not bare:
+        return False
+    weights = strip_prefix(read_weights(checkpoint.path), family.prefix)
+    return any(name.startswith("decoder.") for name in weights)
