@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterable
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from precast.artifacts import host
 from precast.artifacts.writer import file_info
+from precast.compiler.cache_folder import cache_folder
 from precast.compiler.graph import GraphVariant
 from precast.compiler.lowering.backend import Backend, CompiledFile
 
@@ -29,14 +29,6 @@ _SOURCES = (
     "compiler/lowering",
     "compiler/targets",
 )
-
-
-def cache_folder() -> Path:
-    """Return ``$PRECAST_CACHE``, else ``precast`` in the user's cache folder."""
-    named = os.environ.get("PRECAST_CACHE")
-    if named:
-        return Path(named)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "precast"
 
 
 def find(key: str) -> CompiledFile | None:

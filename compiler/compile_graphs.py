@@ -86,6 +86,8 @@ def compile_variant(variant: GraphVariant, backend: Backend) -> CompiledVariant:
 def _compile_missing(
     missing: Sequence[_Pending], target: Target, options: CompileOptions, progress: _FileProgress
 ) -> list[CompiledFile]:
+    if not missing:
+        return []
     processes = min(len(missing), _processes(missing))
     if processes < 2 or target.portable or any(file.backend.times_kernels for file in missing):
         return [_compiled(file, partial(_compile_here, file), progress) for file in missing]

@@ -12,7 +12,7 @@ from unittest.mock import patch
 from torch._inductor import select_algorithm
 from torch._inductor.runtime.cache_dir_utils import default_cache_dir
 
-from precast.compiler.cache import cache_folder
+from precast.compiler.cache_folder import cache_folder
 
 _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 

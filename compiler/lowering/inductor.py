@@ -11,7 +11,7 @@ import torch
 from torch.export import ExportedProgram
 
 from precast.compiler.errors import LoweringError
-from precast.compiler.lowering.unloadable import unloadable
+from precast.compiler.lowering.cpp_build import cpp_build
 
 _CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)";')
 
@@ -33,7 +33,7 @@ def compile_library(
         LoweringError: Inductor or the C++ compiler cannot.
     """
     package = folder / "graph.pt2"
-    with torch.no_grad(), unloadable():
+    with torch.no_grad(), cpp_build():
         try:
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=config

@@ -15,6 +15,7 @@ from precast.artifacts import host
 from precast.compiler.kernels.avx512.cpp import Kernel
 from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, CompiledFile
+from precast.compiler.lowering.cpp_build import fast_settings
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.trace import trace
@@ -77,7 +78,7 @@ class _Compile:
         return CompiledFile(library, "bound", constants, winners)
 
     def _configuration(self) -> dict[str, Any]:
-        config: dict[str, Any] = {
+        config: dict[str, Any] = fast_settings() | {
             # Inductor's own products can fuse what follows them; ours can be excluded from that since 2.13.
             "epilogue_fusion": self.autotune and torch.__version__ >= "2.13",
             # Otherwise the thread count of the building machine would be compiled in.
