@@ -27,7 +27,9 @@ FENCED = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 GENERATED = re.compile(r"<!-- table: \w+ -->.*?<!-- end -->", re.DOTALL)
 """Tables that a command writes; ``tests/tools/test_readme.py`` compares them with the committed results."""
 CODE_SPAN = re.compile(r"`([^`\n]+)`")
-PATH = re.compile(rf"({'|'.join(TOP_FOLDERS)})/[\w./*<>{{}},-]*|Makefile|pyproject\.toml|[a-z]+\.txt|[A-Z]+\.md")
+PATH = re.compile(
+    rf"({'|'.join(TOP_FOLDERS)})/[\w./*<>{{}},-]*|Makefile|pyproject\.toml|[a-z]+\.txt|[A-Z]+\.md"
+)
 LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 PLACEHOLDER = re.compile(r"<\w+>")
 BRACES = re.compile(r"\{([^{}]+)\}")
