@@ -87,7 +87,8 @@ def _validated(data: dict[str, Any]) -> Manifest:
     # Defaults of the models are for writers: a reader must not guess what a manifest does not say.
     missing = list(_missing_keys(data, manifest.model_dump(mode="json")))
     if missing:
-        raise ValueError(f"expected the keys {shortened(missing)}, which are missing")
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        raise ValueError(f"the keys {', '.join(missing[:_SHOWN])}{more} are missing")
     if manifest.named_files() != set(manifest.files):
         raise ValueError(
             f"the parts refer to the files {sorted(manifest.named_files())[:5]}, "

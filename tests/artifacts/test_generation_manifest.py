@@ -17,8 +17,8 @@ from precast.artifacts.manifest import (
     Manifest,
     TokenizationInfo,
     VariantInfo,
-    parse_manifest,
 )
+from precast.artifacts.parsing import parse_manifest
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
@@ -105,7 +105,7 @@ def test_a_manifest_of_generation_survives_its_text() -> None:
         (("output", "defaults", "num_beams"), "4", "num_beams"),
         (("tokenization", "file"), None, "decoding or languages without a tokenizer"),
         (("tokenization", "decoding", "pieces_file"), None, "pieces_file"),
-        (("tokenization", "languages", "default"), "fr", "fr is none"),
+        (("tokenization", "languages", "default"), "fr", "fr is not one of the codes"),
     ],
 )
 def test_contradictions_of_generation_are_refused(way: tuple[str, ...], value: Any, says: str) -> None:

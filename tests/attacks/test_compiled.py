@@ -84,7 +84,7 @@ ATTACKS = {
             )
         ),
         GraphError,
-        "first batch.*expected the results",
+        "first batch.*expected the outputs",
     ),
     "a weight less": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].remove(TABLE)), GraphError, f"binds other.*{TABLE}"

@@ -65,13 +65,13 @@ ATTACKS = {
     "seven bytes": Attack(content(WEIGHTS, b"\1\0\0\0\0\0\0"), WeightsError, WEIGHTS),
     "a pickle": Attack(content(WEIGHTS, b"\x80\4cos\nsystem\n(S'true'\ntR."), OversizedError, "header"),
     "a header of exabytes": Attack(
-        content(WEIGHTS, file("{}", size=2**63)), OversizedError, f"{2**63} bytes, at most {MAX_HEADER_BYTES}"
+        content(WEIGHTS, file("{}", size=2**63)), OversizedError, f"{2**63} bytes, expected at most {MAX_HEADER_BYTES}"
     ),
     "a header one byte too long": Attack(
         content(WEIGHTS, file(b"{" + b" " * MAX_HEADER_BYTES)), OversizedError, str(MAX_HEADER_BYTES + 1)
     ),
     "a header beyond the file": Attack(content(WEIGHTS, file("{}", size=100)), WeightsError, WEIGHTS),
-    "a header that is no JSON": Attack(content(WEIGHTS, file("weights")), WeightsError, "Expecting value"),
+    "a header that is not JSON": Attack(content(WEIGHTS, file("weights")), WeightsError, "Expecting value"),
     "a header that is no UTF-8": Attack(content(WEIGHTS, file(b'{"\xff": 1}')), WeightsError, "utf-8|decode"),
     "a header that is a list": Attack(content(WEIGHTS, file("[]")), WeightsError, WEIGHTS),
     "a header without end": Attack(content(WEIGHTS, file("[" * 100_000)), WeightsError, WEIGHTS),

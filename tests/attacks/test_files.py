@@ -153,10 +153,10 @@ ATTACKS = {
     },
     **{f"{name} grown": Attack(grow(name), FileSizeError, r"\d+ bytes, expected \d+") for name in FILES},
     **{
-        f"the manifest cut to {keep:.0%}": Attack(cut(MANIFEST, keep), ManifestError, "no JSON")
+        f"the manifest cut to {keep:.0%}": Attack(cut(MANIFEST, keep), ManifestError, "not JSON")
         for keep in (0, 0.5, 0.99)
     },
-    "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "no JSON"),
+    "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "not JSON"),
     "the manifest grown beyond measure": Attack(
         grow(MANIFEST, b" " * reader.MAX_MANIFEST_BYTES), OversizedError, str(reader.MAX_MANIFEST_BYTES)
     ),

@@ -35,16 +35,27 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     ),
     "limits of an encoder": (
         change("limits", {"max_length": 20, "max_tokens": 64, "max_batch": 4}),
-        "kind generate with EncodeLimits",
+        r"limits\.max_source_length: Field required.*; and 1 more",
     ),
-    "the answer of an encoder": (change("answer", {"kind": "hidden", "size": 16}), "kind hidden with"),
-    "the task of an encoder": (change("model.task", "hidden"), "kind generate, which the task hidden"),
+    "the output of an encoder": (change("output", {"kind": "hidden", "size": 16}), r"output\.kind: .*'generate'.*'hidden'"),
+    "the task of an encoder": (change("model.task", "hidden"), "the task hidden does not fit an output of kind generate"),
+    "the kind of an encoder": (change("kind", "encode"), r"limits\.max_length: Field required"),
+    "an output without its kind": (edit(lambda d: d["output"].pop("kind")), "keys.*output.kind"),
+    "a buffer without its role": (
+        graph("decode", lambda g: g["signature"]["inputs"][1].pop("role")),
+        r"keys.*graphs\.decode\.signature\.inputs\.1\.role",
+    ),
+    "a buffer of another role": (
+        graph("decode", lambda g: g["signature"]["inputs"][1].update(role="input")),
+        "inputs of graph decode .*role='input'.*role='state'",
+    ),
+    "an unknown role": (graph("decode", lambda g: g["signature"]["inputs"][1].update(role="pool")), "role.*'pool'"),
     "a pool of more layers": (
         edit(lambda d: [d["output"][pool].update(layers=3) for pool in ("self_kv", "cross_kv")]),
         "inputs of graph encode_source .*cross_key_2",
     ),
     "a pool of more layers than memory": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
-    "a self pool of other heads": (change("output.self_kv.heads", 4), "graph decode.*'self_pool', 4"),
+    "a self pool of other heads": (change("output.self_kv.heads", 4), "graph decode.*'self_cache', 4"),
     "a cross pool of other heads": (change("output.cross_kv.heads", 4), "inputs of graph encode_source.*4"),
     "a pool of another dtype": (
         edit(lambda d: [d["output"][pool].update(dtype="bfloat16") for pool in ("self_kv", "cross_kv")]),
@@ -62,8 +73,12 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
         graph("sample.greedy", lambda g: g["signature"]["written"].pop()),
         "written of graph sample.greedy",
     ),
-    "graphs that change places": (
-        edit(lambda d: d["graphs"].update(rules=d["graphs"]["decode"], decode=d["graphs"]["logits_processors"])),
+    "graphs under each other's names": (
+        edit(
+            lambda d: d["graphs"].update(
+                logits_processors=d["graphs"]["decode"], decode=d["graphs"]["logits_processors"]
+            )
+        ),
         "axes of graph decode",
     ),
     "a buckets of another axis": (
@@ -76,7 +91,7 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     ),
     "a variant that ends before the limits": (
         graph("logits_processors", lambda g: g["variants"][0].update(max_size=3)),
-        r"variants of graph rules hold \[3\]",
+        r"variants of graph logits_processors hold \[3\]",
     ),
     "two variants on a cpu": (graph("decode", two_variants), "graph decode has 2 variants"),
 }  # fmt: skip

@@ -46,14 +46,13 @@ from tests.attacks.spoil import (
 )
 from tests.support.artifacts import TinyModels
 
-FORMAT = "does not follow format version 1"
+FORMAT = "does not follow format version 2"
 GRAPHS = "graphs.encode"
 SIGNATURE = f"{GRAPHS}.signature"
 HUGE = 10**12
 COSTS = [0.001, 0.002, 0.003, 0.005]
 """Of the four buckets: a portable artifact comes without."""
-LEVEL = {"axis": "tokens", "buckets": [128]}
-"""A buckets of one bucket."""
+SINGLE = {"axis": "tokens", "sizes": [128]}
 
 
 def text(content: str | bytes) -> Spoil:
@@ -96,7 +95,16 @@ def one_graph_more(folder: Path) -> None:
     data = read(folder)
     more = copy.deepcopy(data["graphs"]["encode"])
     more["variants"][0]["file"] = "graphs/gone.json"
-    data["graphs"]["more"] = more
+    data["graphs"]["decode"] = more
+    data["files"]["graphs/gone.json"] = data["files"][GRAPH]
+    sign_only(folder, data)
+
+
+def one_variant_more(folder: Path) -> None:
+    """Two variants of a graph, the first of them without its file."""
+    data = read(folder)
+    more = {**data["graphs"]["encode"]["variants"][0], "file": "graphs/gone.json", "max_size": 1}
+    data["graphs"]["encode"]["variants"].insert(0, more)
     data["files"]["graphs/gone.json"] = data["files"][GRAPH]
     sign_only(folder, data)
 
@@ -139,17 +147,17 @@ def as_cuda(**info: Json) -> Spoil:
 
 
 UNREADABLE = {
-    "empty": Attack(text(""), ManifestError, "no JSON"),
-    "no text": Attack(text(b"\xff\xfe\x00\x80"), ManifestError, "no JSON"),
-    "no JSON": Attack(text("format_version = 1"), ManifestError, "no JSON"),
+    "empty": Attack(text(""), ManifestError, "not JSON"),
+    "no text": Attack(text(b"\xff\xfe\x00\x80"), ManifestError, "not JSON"),
+    "not JSON": Attack(text("format_version = 2"), ManifestError, "not JSON"),
     "a list": Attack(text("[1]"), ManifestError, "list"),
     "null": Attack(text("null"), ManifestError, "NoneType"),
     "a text": Attack(text('"manifest"'), ManifestError, "str"),
     "nested 100 deep": Attack(text(nested(100)), ManifestError, "list"),
     "nested 100,000 deep": Attack(text(nested(100_000)), ManifestError, "nested"),
-    "a number of a million digits": Attack(text("9" * 10**6), ManifestError, "no JSON"),
-    "a byte order mark": Attack(text(b"\xef\xbb\xbf{}"), ManifestError, "no JSON"),
-    "a repeated key": Attack(within("{", '{"format_version": 1,'), ManifestError, "format_version"),
+    "a number of a million digits": Attack(text("9" * 10**6), ManifestError, "not JSON"),
+    "a byte order mark": Attack(text(b"\xef\xbb\xbf{}"), ManifestError, "not JSON"),
+    "a repeated key": Attack(within("{", '{"format_version": 2,'), ManifestError, "format_version"),
     "a repeated key within": Attack(within('"build": {', '"build": {"torch": "1",'), ManifestError, "torch"),
     "NaN": Attack(within('"hidden_size": 16', '"hidden_size": NaN'), ManifestError, "NaN"),
     "infinity": Attack(within('"hidden_size": 16', '"hidden_size": 1e999'), ManifestError, "1e999"),
@@ -161,14 +169,14 @@ UNREADABLE = {
     "a digest that is no text": Attack(
         edit(lambda d: d.update(digest={"a": [1]}), signed=False), ManifestError, "digest is {"
     ),
-    "only a version": Attack(text('{"format_version": 1}'), ManifestError, "digest is None"),
+    "only a version": Attack(text('{"format_version": 2}'), ManifestError, "digest is None"),
 }
 
 VERSIONS = {
     f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, says)
     for value, says in (
-        (0, "version 0,"), (2, "version 2,"), ("1", "version '1',"), (True, "version True,"),
-        (1.0, r"version 1\.0,"), (None, "version None,"), ([1], r"version \[1\],"), ("1" * 10**6, "111"),
+        (0, "version 0,"), (1, "version 1,"), (3, "version 3,"), ("2", "version '2',"), (True, "version True,"),
+        (2.0, r"version 2\.0,"), (None, "version None,"), ([2], r"version \[2\],"), ("2" * 10**6, "222"),
     )
 }  # fmt: skip
 
@@ -176,7 +184,7 @@ SCHEMA = {
     "an unknown key": Attack(edit(lambda d: d.update(comment="hi")), ManifestError, f"{FORMAT}: comment"),
     "an unknown key within": Attack(change("build.cuda", "12.4"), ManifestError, r"build\.cuda"),
     "an unknown key of an axis": Attack(change(f"{SIGNATURE}.axes.0.step", 2), ManifestError, "step"),
-    "a key less": Attack(edit(lambda d: d.pop("answer")), ManifestError, "answer"),
+    "a key less": Attack(edit(lambda d: d.pop("output")), ManifestError, f"{FORMAT}: output: Field required"),
     "a list of keys": Attack(change("model", ["name"]), ManifestError, "model.*'name'"),
     "a number as text": Attack(change("model.vocab_size", "61"), ManifestError, "vocab_size.*'61'"),
     "true as a number": Attack(change("model.parameters", True), ManifestError, "parameters.*True"),
@@ -186,9 +194,19 @@ SCHEMA = {
     "a negative count": Attack(change("model.parameters", -1), ManifestError, "parameters.*-1"),
     "no vocabulary": Attack(change("model.vocab_size", 0), ManifestError, "vocab_size.*0"),
     "a vocabulary beyond 32 bits": Attack(change("model.vocab_size", 2**31), ManifestError, "vocab_size"),
+    "no kind": Attack(edit(lambda d: d.pop("kind")), ManifestError, "kind: expected one of encode, generate, found None"),
+    "an unknown kind": Attack(change("kind", "chat"), ManifestError, "kind.*encode, generate.*chat"),
+    "a kind that is no text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
+    "the kind of a generator": Attack(change("kind", "generate"), ManifestError, "limits.max_source_length: Field req"),
+    "a buffer without its role": Attack(
+        edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"][0].pop("role")),
+        ManifestError,
+        r"keys.*graphs\.encode\.signature\.inputs\.0\.role",
+    ),
+    "an unknown role": Attack(change(f"{SIGNATURE}.inputs.0.role", "pool"), ManifestError, "role.*pool"),
     "an unknown task": Attack(change("model.task", "dance"), ManifestError, "task.*dance"),
     "an unknown backend": Attack(change("build.backend", "onnx"), ManifestError, "backend.*onnx"),
-    "an unknown answer": Attack(change("output.kind", "audio"), ManifestError, "output.*audio"),
+    "an unknown output": Attack(change("output.kind", "audio"), ManifestError, "output.*audio"),
     "an unknown dtype": Attack(change("build.dtype", "int4"), ManifestError, "dtype.*int4"),
     "no graphs": Attack(change("graphs", {}), ManifestError, "graphs"),
     "65 graphs": Attack(
@@ -225,12 +243,13 @@ FILES = {
     "a size beyond any disk": Attack(of_graph(bytes=10**30), FileSizeError, "expected 10000"),
     "another hash": Attack(of_graph(sha256="0" * 64), FileHashError, f"{GRAPH}.*expected 000"),
     "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
-    "a file that is not there": Attack(one_graph_more, MissingFileError, "gone"),
+    "a graph without its file": Attack(one_variant_more, MissingFileError, "gone"),
+    "a graph more": Attack(one_graph_more, ManifestError, "expected the graphs encode, found decode, encode"),
     "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
     "a file that is not listed": Attack(
-        change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but lists"
+        change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but files lists"
     ),
-    "a file that nothing needs": Attack(change("weights", None), ManifestError, "but lists"),
+    "a file that nothing needs": Attack(change("weights", None), ManifestError, "but files lists"),
     "weights as a graph": Attack(weights_as_graph, ProgramError, f"{WEIGHTS} is no text"),
 }
 
@@ -240,17 +259,17 @@ MACHINE = {
     "quantization on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90, backend="inductor", quantization="int8")),
         ManifestError,
-        "quantization is for the cpu",
+        "quantization requires the device cpu, found cuda with int8",
     ),
     "an unknown quantization": Attack(change("build.quantization", "int3"), ManifestError, "quantization"),
-    "an architecture without cuda": Attack(as_inductor(cuda=SM_90), ManifestError, "for cpu with cuda"),
+    "an architecture without cuda": Attack(as_inductor(cuda=SM_90), ManifestError, "expected cuda = None for the device cpu, found cuda"),
     "an architecture before all others": Attack(
         as_cuda(compute_capability=[1, 0]), ManifestError, "compute_capability"
     ),
     "the reference backend on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90)), ManifestError, "reference.*cpu"
     ),
-    "fp16 on a cpu": Attack(change("build.dtype", "fp16"), ManifestError, "fp16 is for cuda"),
+    "fp16 on a cpu": Attack(change("build.dtype", "fp16"), ManifestError, "fp16 requires the device cuda"),
     "another device": Attack(change("build.device", "toaster"), ManifestError, "device.*toaster"),
     "no device": Attack(change("build.device", ""), ManifestError, "device"),
     "another architecture": Attack(
@@ -284,11 +303,11 @@ CONTRADICTIONS = {
     "a buffer more": Attack(
         edit(
             lambda d: d["graphs"]["encode"]["signature"]["inputs"].append(
-                {"name": "more", "dtype": "int32", "shape": ["tokens"]}
+                {"name": "more", "dtype": "int32", "shape": ["tokens"], "role": "input"}
             )
         ),
         ManifestError,
-        "more",
+        "inputs of graph encode.*more",
     ),
     "a buffer less": Attack(
         edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop()), ManifestError, "inputs"
@@ -328,13 +347,13 @@ CONTRADICTIONS = {
     "a level buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [128, 128]), ManifestError, "128, 128"),
     "an empty buckets": Attack(change(f"{GRAPHS}.buckets.sizes", []), ManifestError, "buckets"),
     "a buckets from nothing": Attack(change(f"{GRAPHS}.buckets.sizes", [0, 128]), ManifestError, "0, 128"),
-    "a cost less than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs of 4 buckets"),
-    "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs of 4 buckets"),
-    "costs without any": Attack(costs(), ManifestError, "0 costs of 4 buckets"),
+    "a cost less than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs for 4 buckets"),
+    "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs for 4 buckets"),
+    "costs without any": Attack(costs(), ManifestError, "0 costs for 4 buckets"),
     "costs of a bucket less": Attack(
-        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, buckets=LEVEL)),
+        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, buckets=SINGLE)),
         ManifestError,
-        "4 costs of 1 buckets",
+        "4 costs for 1 buckets",
     ),
     "a bucket that costs nothing": Attack(costs(0.1, 0.2, 0, 0.4), ManifestError, r"costs\.2.*found 0"),
     "a bucket that gives time": Attack(costs(-0.1, 0.2, 0.3, 0.4), ManifestError, r"costs\.0.*-0\.1"),
@@ -354,13 +373,14 @@ CONTRADICTIONS = {
     "a batch of nothing": Attack(limits(32, 128, 0), ManifestError, "max_batch=0"),
     "a negative length": Attack(limits(-1, 128, 8), ManifestError, "max_length=-1"),
     "labels for an embedding": Attack(
-        change("answer", {"kind": "classify", "labels": ["a"], "activation": "softmax",
-                          "score_activation": "sigmoid"}), ManifestError, "classify.*embed",
+        change("output", {"kind": "classify", "labels": ["a"], "activation": "softmax",
+                          "score_activation": "sigmoid"}), ManifestError,
+        f"{FORMAT}: the task embed does not fit an output of kind classify",
     ),
     "hidden states for an embedding": Attack(
-        change("answer", {"kind": "hidden", "size": 16}), ManifestError, "hidden.*embed"
+        change("output", {"kind": "hidden", "size": 16}), ManifestError, "task embed .* kind hidden"
     ),
-    "another task": Attack(change("model.task", "hidden"), ManifestError, "embed.*hidden"),
+    "another task": Attack(change("model.task", "hidden"), ManifestError, "task hidden .* kind embed"),
     "another embedding size": Attack(change("output.size", HUGE), ManifestError, f"16.*{HUGE}"),
     "an embedding of nothing": Attack(change("output.size", 0), ManifestError, r"size.*0"),
     "a vocabulary beyond the table": Attack(

@@ -33,7 +33,7 @@ from tests.support.artifacts import TinyModels
 
 def text(data: str | bytes) -> Attack:
     return Attack(
-        content(GRAPH, data.encode() if isinstance(data, str) else data), ProgramError, "no portable program"
+        content(GRAPH, data.encode() if isinstance(data, str) else data), ProgramError, "not a portable program"
     )
 
 
@@ -120,7 +120,7 @@ FORBIDDEN = {
 
 BROKEN = {
     "empty": text(""),
-    "no JSON": text("import os"),
+    "not JSON": text("import os"),
     "a list": text("[]"),
     "null": text("null"),
     "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "no text"),
@@ -195,9 +195,9 @@ VALUES = {
     "a module as a dtype": Attack(holding({"dtype": "_dynamo"}), ProgramError, "'_dynamo'"),
     "a layout as a dtype": Attack(holding({"dtype": "strided"}), ProgramError, "'strided'"),
     "a dtype as a layout": Attack(holding({"layout": "float32"}), ProgramError, "'float32'"),
-    "a dtype that is a list": Attack(holding({"dtype": ["float32"]}), ProgramError, "no text"),
+    "a dtype that is a list": Attack(holding({"dtype": ["float32"]}), ProgramError, "expected a string"),
     "a device that is none": Attack(holding({"device": "toaster"}), ProgramError, "toaster"),
-    "a device by number": Attack(holding({"device": 0}), ProgramError, "no text"),
+    "a device by number": Attack(holding({"device": 0}), ProgramError, "expected a string"),
 }
 
 FAILING = {
@@ -213,12 +213,12 @@ FAILING = {
         calling("aten.zeros.default", [[10**17]], device={"device": "cpu"}), GraphError, "first batch.*memory"
     ),
     "a result of another shape": Attack(
-        program(lambda d: d.update(outputs=["input_ids"])), GraphError, "expected the results"
+        program(lambda d: d.update(outputs=["input_ids"])), GraphError, "expected the outputs"
     ),
     "two results": Attack(
-        program(lambda d: d.update(outputs=d["outputs"] * 2)), GraphError, "expected the results"
+        program(lambda d: d.update(outputs=d["outputs"] * 2)), GraphError, "expected the outputs"
     ),
-    "no result": Attack(program(lambda d: d.update(outputs=[])), GraphError, "expected the results"),
+    "no result": Attack(program(lambda d: d.update(outputs=[])), GraphError, "expected the outputs"),
     "a size as the result": Attack(as_result("aten.sym_size.int", [IDS, 0]), GraphError, "first batch"),
     "a result without content": Attack(as_result("aten.to.device", META), GraphError, "first batch.*meta"),
 }

@@ -85,7 +85,7 @@ def test_a_size_that_is_not_given() -> None:
      [torch.zeros(3, 6, dtype=torch.float64)], [torch.zeros(3, 6, dtype=torch.bfloat16)]],
 )  # fmt: skip
 def test_results_that_were_not_promised(results: list[torch.Tensor]) -> None:
-    with pytest.raises(SignatureError, match="encode: expected the results.*3, 6.*found"):
+    with pytest.raises(SignatureError, match="encode: expected the outputs.*3, 6.*found"):
         SIGNATURE.check_outputs(results, SIZES)
 
 
