@@ -22,6 +22,29 @@ from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 
+__all__ = [
+    "FORMAT_VERSION",
+    "MANIFEST_NAME",
+    "BuildInfo",
+    "ClassifyInfo",
+    "DecodingInfo",
+    "EmbedInfo",
+    "EncodeManifest",
+    "FileInfo",
+    "GenerateInfo",
+    "GenerateManifest",
+    "GraphInfo",
+    "HiddenInfo",
+    "LanguageInfo",
+    "Manifest",
+    "ManifestBase",
+    "ModelInfo",
+    "ParityInfo",
+    "TokenizationInfo",
+    "VariantInfo",
+    "manifest_digest",
+]
+
 FORMAT_VERSION = 2
 MANIFEST_NAME = "manifest.json"
 
@@ -101,7 +124,7 @@ class TokenizationInfo(StrictModel):
 
     @model_validator(mode="after")
     def _parts_have_a_tokenizer(self) -> TokenizationInfo:
-        if self.file is None and not self.decoding is self.languages is None:
+        if self.file is None and (self.decoding, self.languages) != (None, None):
             raise ValueError("decoding or languages without a tokenizer file, expected null for both")
         return self
 
