@@ -9,7 +9,6 @@ from pydantic import Field, field_validator, model_validator
 from precast.artifacts.base import StrictModel
 from precast.graphs.encode import Device, Dtype, Quantization
 
-
 BACKENDS = ("inductor", "reference")
 """The file formats of graphs that this format version defines."""
 

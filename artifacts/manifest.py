@@ -70,7 +70,8 @@ class ModelInfo(StrictModel):
 
 
 class VariantInfo(StrictModel):
-    """One file of a graph. All variants of a graph compute the same, with kernels tuned for different sizes."""
+    """One file of a graph. All variants of a graph compute the same, with kernels tuned for different
+    sizes."""
 
     file: str
     max_size: Annotated[int, Field(gt=0)]
@@ -91,7 +92,8 @@ class GraphInfo(StrictModel):
     costs: tuple[Seconds, ...] | None
     """Seconds of a batch at each bucket, profiled on the compiling machine; None if it was not profiled."""
     weights: Literal["bound", "prepacked"]
-    """``bound``: read by name from the weights file. ``prepacked``: stored in the graph's file, in its layout."""
+    """``bound``: read by name from the weights file. ``prepacked``: stored in the graph's file, in its
+    layout."""
     constants: tuple[str, ...]
     """Names of the tensors in the weights file that this graph binds."""
     prepacked_bytes: Size
@@ -100,7 +102,9 @@ class GraphInfo(StrictModel):
     @model_validator(mode="after")
     def _each_bucket_has_a_cost(self) -> GraphInfo:
         if self.costs is not None and len(self.costs) != len(self.buckets.sizes):
-            raise ValueError(f"{len(self.costs)} costs for {len(self.buckets.sizes)} buckets, expected one for each")
+            raise ValueError(
+                f"{len(self.costs)} costs for {len(self.buckets.sizes)} buckets, expected one for each"
+            )
         return self
 
 
@@ -200,9 +204,7 @@ class EncodeManifest(ManifestBase):
     def _parts_fit(self) -> EncodeManifest:
         expected = _OUTPUTS.get(self.model.task)
         if expected is None or not isinstance(self.output, expected):
-            raise ValueError(
-                f"the task {self.model.task} does not fit an output of kind {self.output.kind}"
-            )
+            raise ValueError(f"the task {self.model.task} does not fit an output of kind {self.output.kind}")
         _check_graphs(self, {GraphName.ENCODE})
         return self
 

@@ -96,7 +96,8 @@ def check_build(build: BuildInfo, device_index: int = 0) -> None:
         _check_cuda(build.cuda, device_index)
     if build.architecture != host.architecture():
         raise ArchitectureError(
-            f"the artifact was built for {build.architecture}, this machine is {host.architecture()}; {_again()}"
+            f"the artifact was built for {build.architecture}, this machine is {host.architecture()}; "
+            f"{_again()}"
         )
     lacking = sorted(set(build.instruction_sets) - host.instruction_sets())
     if lacking:

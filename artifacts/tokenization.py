@@ -13,9 +13,9 @@ class DecodingInfo(StrictModel):
     """How token ids become text."""
 
     joins: Literal["metaspace", "byte_level", "valid_bytes", "byte_fallback", "plain"]
-    """How pieces are joined. ``metaspace``: ``▁`` is a space. ``byte_level``: each character of a piece is a byte,
-    and invalid UTF-8 becomes U+FFFD. ``valid_bytes``: likewise, but invalid UTF-8 is dropped. ``byte_fallback``:
-    ``▁`` is a space and ``<0x41>`` a byte. ``plain``: pieces are text."""
+    """How pieces are joined. ``metaspace``: ``▁`` is a space. ``byte_level``: each character of a piece is a
+    byte, and invalid UTF-8 becomes U+FFFD. ``valid_bytes``: likewise, but invalid UTF-8 is dropped.
+    ``byte_fallback``: ``▁`` is a space and ``<0x41>`` a byte. ``plain``: pieces are text."""
     drops_prefix: bool
     """Whether the space before the first word is dropped."""
     strips: bool
@@ -25,8 +25,8 @@ class DecodingInfo(StrictModel):
     skipped_ids: tuple[TokenId, ...]
     """Special tokens, which have no text."""
     pieces_file: str | None
-    """Set if the ids of the model differ from those of the tokenizer: a JSON file whose ``ids`` map the tokenizer's
-    pieces to ids of the model, and whose ``texts`` hold the text of each id, or null."""
+    """Set if the ids of the model differ from those of the tokenizer: a JSON file whose ``ids`` map the
+    tokenizer's pieces to ids of the model, and whose ``texts`` hold the text of each id, or null."""
     unknown_id: TokenId | None
     """Set together with ``pieces_file``: the id of a piece that the file does not name."""
 

@@ -57,7 +57,12 @@ def compile_command(data: dict[str, Any], folder: Path | None = None) -> str:
         folder: The artifact, which the command replaces; by default the output is ``OUT``.
     """
     name = _part(data, "model").get("name")
-    if not isinstance(name, str) or not 0 < len(name) <= _MAX_NAME or not name.isprintable() or name[0] == "-":
+    if (
+        not isinstance(name, str)
+        or not 0 < len(name) <= _MAX_NAME
+        or not name.isprintable()
+        or name[0] == "-"
+    ):
         name = "MODEL"
     output = ["OUT"] if folder is None else [str(folder), "--overwrite"]
     return shlex.join(["precast", "compile", name, "-o", *output, *_options(data)])

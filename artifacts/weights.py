@@ -19,7 +19,8 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
     Raises:
         OversizedError: The header is larger than any artifact needs.
-        WeightsError: The file is not valid safetensors, lists a tensor twice, or uses a dtype that torch lacks.
+        WeightsError: The file is not valid safetensors, lists a tensor twice, or uses a dtype that torch
+            lacks.
     """
     with path.open("rb") as file:
         size = int.from_bytes(file.read(8), "little")

@@ -23,15 +23,16 @@ SEQUENCES = "sequences"
 LENGTH = "length"
 
 MAX_TOKENS = 1 << 24
-"""Upper limit of tokens in a packed batch: static buffers are allocated at their largest sizes when an artifact
-is loaded, and positions are 32-bit numbers."""
+"""Upper limit of tokens in a packed batch: static buffers are allocated at their largest sizes when an
+artifact is loaded, and positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
 """Upper limit of sequences in a packed batch."""
 BATCH_TOKENS = 2048
-"""Default number of tokens in a batch on a CPU: enough to keep the matrix units busy, few enough for the caches."""
+"""Default number of tokens in a batch on a CPU: enough to keep the matrix units busy, few enough for the
+caches."""
 CAPTURED_TOKENS = 8192
-"""The largest bucket on CUDA. A larger batch should keep the device busy for longer than its launches take, so it
-is launched directly and needs no spare tokens."""
+"""The largest bucket on CUDA. A larger batch should keep the device busy for longer than its launches take,
+so it is launched directly and needs no spare tokens."""
 
 
 @dataclass(frozen=True)

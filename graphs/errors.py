@@ -1,4 +1,5 @@
-"""``PrecastError``, the root of all errors that precast raises on purpose, and the errors of graph contracts."""
+"""``PrecastError``, the root of all errors that precast raises on purpose, and the errors of graph
+contracts."""
 
 
 class PrecastError(Exception):

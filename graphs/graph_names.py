@@ -17,7 +17,8 @@ class GraphName(StrEnum):
     LOGITS_PROCESSORS = "logits_processors"
     """Logits to scores: penalties, bans, forced tokens."""
     SAMPLE_GREEDY = "sample.greedy"
-    """Scores to the most likely next tokens; like all ``sample`` graphs it advances the state one position."""
+    """Scores to the most likely next tokens; like all ``sample`` graphs it advances the state one
+    position."""
     SAMPLE_MULTINOMIAL = "sample.multinomial"
     """Scores to next tokens sampled from their distribution."""
     SAMPLE_BEAM = "sample.beam"

@@ -1,8 +1,8 @@
 """Portable programs: the traced ATen calls of a graph as plain data.
 
 This is the file format of the ``reference`` backend. PyTorch's own exported-program file is not used because
-loading one imports the whole compiler stack and unpickles data. A program is JSON, names only side-effect-free
-ATen operators, and runs on any torch that has them.
+loading one imports the whole compiler stack and unpickles data. A program is JSON, names only
+side-effect-free ATen operators, and runs on any torch that has them.
 
 Values are JSON scalars and lists; everything else is an object with one key: ``{"ref": node}``,
 ``{"dtype": "float32"}``, ``{"device": "cpu"}``, ``{"layout": "strided"}``,

@@ -22,8 +22,8 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 
 Role = Literal["input", "span", "state", "kv_cache"]
-"""How the runtime treats a buffer: written before each launch (``input``); constant, counting up from zero, with
-a size that tells the graph how far to read (``span``); kept from step to step, one entry per sequence
+"""How the runtime treats a buffer: written before each launch (``input``); constant, counting up from zero,
+with a size that tells the graph how far to read (``span``); kept from step to step, one entry per sequence
 (``state``); or the memory of keys and values (``kv_cache``)."""
 
 
@@ -116,8 +116,8 @@ class Signature:
             axes: The size of each axis by name.
 
         Raises:
-            SignatureError: A size or a tensor is missing, a size is outside the limits of its axis, or a tensor
-                has the wrong shape, dtype, layout or alignment.
+            SignatureError: A size or a tensor is missing, a size is outside the limits of its axis, or a
+                tensor has the wrong shape, dtype, layout or alignment.
         """
         missing = [axis.name for axis in self.axes if axis.name not in axes]
         missing += [buffer.name for buffer in self.inputs if buffer.name not in tensors]

@@ -207,7 +207,8 @@ def _check_names(program: Program) -> None:
         known.add(call.name)
     if not known.issuperset(program.writes.values()) or not set(program.inputs) >= program.writes.keys():
         raise ProgramError(
-            f"the program writes inputs or values that it does not define: {sorted(program.writes.items())[:5]}"
+            f"the program writes inputs or values that it does not define: "
+            f"{sorted(program.writes.items())[:5]}; compile the artifact again"
         )
     if not known.issuperset(program.outputs):
         raise ProgramError(f"the program does not compute its outputs {sorted(set(program.outputs) - known)}")

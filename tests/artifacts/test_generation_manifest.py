@@ -129,7 +129,13 @@ def test_exactly_the_graphs_of_generation() -> None:
 def test_every_key_of_a_generation_manifest_is_needed() -> None:
     """Except for parameters of generation, which an older compiler may not know."""
     text = generating().to_json()
-    free = (("build", "options"), ("graphs",), ("files",), ("output", "defaults"), ("tokenization", "languages", "codes"))
+    free = (
+        ("build", "options"),
+        ("graphs",),
+        ("files",),
+        ("output", "defaults"),
+        ("tokenization", "languages", "codes"),
+    )
     for way in ways(json.loads(text)):
         # One graph suffices; the others have the same keys.
         if way in free or (way[:1] == ("graphs",) and way[1] != "decode"):

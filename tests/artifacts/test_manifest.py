@@ -276,7 +276,9 @@ def test_the_digest_guards_every_value() -> None:
 def test_message_names_the_first_violations_and_counts_the_others() -> None:
     data = json.loads(example_manifest().to_json())
     data["notes"] = [1, 2, 3, 4, 5]
-    with pytest.raises(ManifestError, match=r"version 2: notes\.0: .*found 1; notes\.1.*notes\.2.*; and 2 more;"):
+    with pytest.raises(
+        ManifestError, match=r"version 2: notes\.0: .*found 1; notes\.1.*notes\.2.*; and 2 more;"
+    ):
         parse_manifest(signed(data))
 
 

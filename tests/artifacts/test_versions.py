@@ -28,7 +28,8 @@ ENCODER: Json = {
     },
     "build": {
         "precast": "0.1.0", "torch": "2.13.0", "backend": "inductor", "device": "cpu", "dtype": "bf16",
-        "quantization": "int8", "architecture": "x86_64", "instruction_sets": ["avx2", "avx512f"], "cuda": None,
+        "quantization": "int8", "architecture": "x86_64", "instruction_sets": ["avx2", "avx512f"],
+        "cuda": None,
         "options": {"prepack": True, "autotune": False, "kernels": "avx512"},
     },
     "limits": {"max_length": 256, "max_tokens": 16_384, "max_batch": 512},
@@ -68,7 +69,8 @@ ENCODER: Json = {
     },
     "parity": {
         "oracle": "transformers 5.17.0", "inputs": 8, "tokens": 99, "max_abs_error": 0.01,
-        "max_relative_error": 0.01, "min_cosine": 0.999, "allowed_relative_error": 0.05, "allowed_cosine": 0.99,
+        "max_relative_error": 0.01, "min_cosine": 0.999, "allowed_relative_error": 0.05,
+        "allowed_cosine": 0.99,
     },
     "notes": [],
     "files": {
@@ -82,9 +84,11 @@ ENCODER: Json = {
 GENERATOR: Json = {
     **ENCODER,
     "model": {**ENCODER["model"], "name": "t5-small", "family": "t5", "task": "generate"},
-    "build": {**ENCODER["build"], "backend": "reference", "dtype": "fp32", "quantization": None, "options": {}},
+    "build": {**ENCODER["build"], "backend": "reference", "dtype": "fp32", "quantization": None,
+              "options": {}},
     "limits": {
-        "max_source_length": 512, "max_target_length": 200, "max_tokens": 4096, "max_batch": 64, "max_rows": 32,
+        "max_source_length": 512, "max_target_length": 200, "max_tokens": 4096, "max_batch": 64,
+        "max_rows": 32,
     },
     "answer": {
         "kind": "generate", "size": 512, "vocab_size": 32_128,
@@ -100,7 +104,9 @@ CUDA: Json = {
     "build": {
         **ENCODER["build"], "device": "cuda", "dtype": "fp16", "quantization": None, "instruction_sets": [],
         "cuda": {"release": "13.0", "compute_capability": [9, 0]},
-        "options": {"device": "cuda", "architecture": "sm_90", "cuda": "13.0", "autotune": True, "ptx": False},
+        "options": {
+            "device": "cuda", "architecture": "sm_90", "cuda": "13.0", "autotune": True, "ptx": False,
+        },
     },
 }  # fmt: skip
 
@@ -110,28 +116,28 @@ CROSS: Json = {
     "parity": None,
 }
 
+MINILM = "precast compile sentence-transformers/all-MiniLM-L6-v2 -o OUT --task embed"
 COMMANDS = {
     "encoder": (
         ENCODER,
-        "precast compile sentence-transformers/all-MiniLM-L6-v2 -o OUT --task embed --device cpu --dtype bf16 "
-        "--quantize int8 --backend inductor --max-length 256 --max-tokens 16384 --max-batch 512 --pooling mean "
-        "--prepack --no-autotune",
+        f"{MINILM} --device cpu --dtype bf16 --quantize int8 --backend inductor --max-length 256 "
+        f"--max-tokens 16384 --max-batch 512 --pooling mean --prepack --no-autotune",
     ),
     "generator": (
         GENERATOR,
         "precast compile t5-small -o OUT --task generate --device cpu --dtype fp32 --backend reference "
-        "--max-length 512 --max-target-length 200 --max-tokens 4096 --max-batch 64 --max-num-seqs 32 --no-verify",
+        "--max-length 512 --max-target-length 200 --max-tokens 4096 --max-batch 64 --max-num-seqs 32 "
+        "--no-verify",
     ),
     "cuda": (
         CUDA,
-        "precast compile sentence-transformers/all-MiniLM-L6-v2 -o OUT --task embed --device cuda --dtype fp16 "
-        "--backend inductor --max-length 256 --max-tokens 16384 --max-batch 512 --pooling mean --autotune",
+        f"{MINILM} --device cuda --dtype fp16 --backend inductor --max-length 256 --max-tokens 16384 "
+        f"--max-batch 512 --pooling mean --autotune",
     ),
     "cuda without a GPU": (
         CROSS,
-        "precast compile sentence-transformers/all-MiniLM-L6-v2 -o OUT --task embed --device cuda:sm_90 "
-        "--dtype fp16 --backend inductor --max-length 256 --max-tokens 16384 --max-batch 512 --pooling mean "
-        "--no-verify",
+        f"{MINILM} --device cuda:sm_90 --dtype fp16 --backend inductor --max-length 256 --max-tokens 16384 "
+        f"--max-batch 512 --pooling mean --no-verify",
     ),
 }
 
@@ -142,7 +148,8 @@ def test_version_1_is_refused_with_the_command_that_compiles_it_again(name: str)
     with pytest.raises(FormatVersionError) as caught:
         parse_manifest(json.dumps(data))
     assert str(caught.value) == (
-        f"the artifact has format version 1, this runtime reads 2; compile the same checkpoint again: `{command}`"
+        f"the artifact has format version 1, this runtime reads 2; compile the same checkpoint again: "
+        f"`{command}`"
     )
 
 
@@ -175,16 +182,30 @@ def test_a_manifest_with_nothing_but_a_version(version: object) -> None:
         parse_manifest(json.dumps({"format_version": version}))
 
 
-HOSTILE = ["; rm -rf ~", "$(id)", "`id`", "a\nb", "--help", "'", "", "x" * 10_000, 7, None, True, [], ["a"], {"a": 1}]
+HOSTILE = [
+    "; rm -rf ~",
+    "$(id)",
+    "`id`",
+    "a\nb",
+    "--help",
+    "'",
+    "",
+    "x" * 10_000,
+    7,
+    None,
+    True,
+    [],
+    ["a"],
+    {"a": 1},
+]
 
 
 @pytest.mark.parametrize("value", HOSTILE, ids=lambda value: repr(value)[:20])
 def test_a_hostile_manifest_yields_one_harmless_command(value: object) -> None:
     """Whatever a manifest holds: one command, whose options are known and whose text is quoted."""
-    for part, key in [
-        *((part, None) for part in ENCODER),
-        *((part, key) for part in ("model", "build", "limits", "answer") for key in ENCODER[part]),
-    ]:
+    whole = [(part, None) for part in ENCODER]
+    keys = [(part, key) for part in ("model", "build", "limits", "answer") for key in ENCODER[part]]
+    for part, key in [*whole, *keys]:
         data = copy.deepcopy(ENCODER)
         if key is None:
             data[part] = value

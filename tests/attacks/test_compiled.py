@@ -1,4 +1,4 @@
-"""Compiled graphs: what is checked before native code that checks nothing is called."""
+"""Compiled graphs: everything is checked before native code runs, which checks nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIGNATURE = "graphs.encode.signature"
 
 
 def shrunk(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
-    """The token table with one row less: the graph would read what lies behind it."""
+    """Remove the last row of the token table; the graph would read beyond it."""
     names = sorted(header, key=lambda name: header[name]["data_offsets"][0])
     rest, at = b"", 0
     for name in names:
@@ -43,7 +43,7 @@ def shrunk(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes
 
 
 def halved(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
-    """Another dtype of the same shape."""
+    """Store the token table as bfloat16 in the same shape."""
     start, end = header[TABLE]["data_offsets"]
     middle = (start + end) // 2
     header[TABLE] |= {"dtype": "BF16", "data_offsets": [start, middle]}
@@ -57,7 +57,7 @@ def without_weights(folder: Path) -> None:
 
 
 def foreign_library() -> bytes:
-    """A shared library that loads and is no graph."""
+    """Return a shared library that loads and is not a graph."""
     return Path(_ctypes.__file__).read_bytes()
 
 
@@ -70,7 +70,7 @@ ATTACKS = {
     "another library": Attack(
         content(LIBRARY, lambda _: foreign_library()), GraphError, "no function CreateWithDevice"
     ),
-    "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "no text"),
+    "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "not UTF-8"),
     "an input less": Attack(
         edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop(1)),
         GraphError,

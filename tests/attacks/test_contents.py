@@ -1,4 +1,4 @@
-"""Weights files and tokenizers that are not what they claim, all of them signed."""
+"""Invalid weights files and tokenizers, all with valid hashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(header: str | bytes, data: bytes = b"", size: int | None = None) -> byt
 
 
 def described(name: str, **changes: Json) -> Attack:
-    """Another description of a tensor's bytes."""
+    """Describe the bytes of a tensor differently."""
     return Attack(
         tensors(lambda header, data: ({**header, name: {**header[name], **changes}}, data)),
         GraphError,
@@ -65,7 +65,9 @@ ATTACKS = {
     "seven bytes": Attack(content(WEIGHTS, b"\1\0\0\0\0\0\0"), WeightsError, WEIGHTS),
     "a pickle": Attack(content(WEIGHTS, b"\x80\4cos\nsystem\n(S'true'\ntR."), OversizedError, "header"),
     "a header of exabytes": Attack(
-        content(WEIGHTS, file("{}", size=2**63)), OversizedError, f"{2**63} bytes, expected at most {MAX_HEADER_BYTES}"
+        content(WEIGHTS, file("{}", size=2**63)),
+        OversizedError,
+        f"{2**63} bytes, expected at most {MAX_HEADER_BYTES}",
     ),
     "a header one byte too long": Attack(
         content(WEIGHTS, file(b"{" + b" " * MAX_HEADER_BYTES)), OversizedError, str(MAX_HEADER_BYTES + 1)
@@ -132,7 +134,7 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     assert_refused(spoilt, ATTACKS[name], good)
 
 
-def test_a_tensor_that_nobody_asked_for_changes_nothing(tiny: TinyModels, tmp_path: Path) -> None:
+def test_unused_tensors_are_ignored(tiny: TinyModels, tmp_path: Path) -> None:
     spoilt = copy_of(tiny["embed"].artifact, tmp_path)
     tensors(lambda h, d: ({**h, "more": {**ONE, "data_offsets": [len(d), len(d) + 4]}}, d + b"\0" * 4))(
         spoilt
@@ -141,12 +143,13 @@ def test_a_tensor_that_nobody_asked_for_changes_nothing(tiny: TinyModels, tmp_pa
 
 
 def respell(folder: Path, **changes: Json) -> None:
+    """Change keys of the tokenizer file and update hashes and digest."""
     write(folder, {**read(folder, TOKENIZER), **changes}, TOKENIZER)
     sign(folder, read(folder))
 
 
-def test_a_tokenizer_can_not_pad_or_cut_by_itself(tiny: TinyModels, tmp_path: Path) -> None:
-    """A padding length is a number in a file: a terabyte of padding would end the process."""
+def test_padding_and_truncation_of_the_tokenizer_are_ignored(tiny: TinyModels, tmp_path: Path) -> None:
+    """A padding length in the file could make the tokenizer allocate a terabyte."""
     good = tiny["hidden"].artifact
     spoilt = copy_of(good, tmp_path)
     respell(
@@ -165,7 +168,7 @@ def test_a_tokenizer_can_not_pad_or_cut_by_itself(tiny: TinyModels, tmp_path: Pa
 def test_a_token_type_beyond_the_table_never_reaches_the_graph(
     kind: int, tiny: TinyModels, tmp_path: Path
 ) -> None:
-    """Compiled graphs index with it: it is as dangerous as a token id."""
+    """Compiled graphs index a table with it, without a check."""
     spoilt = copy_of(tiny["hidden"].artifact, tmp_path)
     template = read(spoilt, TOKENIZER)["post_processor"]
     for part in template["pair"]:
@@ -190,22 +193,22 @@ def test_a_token_id_beyond_the_table_never_reaches_the_graph(tiny: TinyModels, t
 
 
 def test_any_tokenizer_is_refused_or_serves(tiny: TinyModels, tmp_path: Path) -> None:
-    """The tokenizers library panics over some of these; a panic is no Exception of Python."""
+    """The tokenizers library panics on some of these, and a panic is not an ``Exception``."""
     good = tiny["hidden"].artifact
     spoilt = copy_of(good, tmp_path)
     original = read(spoilt, TOKENIZER)
-    draw = random.Random(0)
+    rng = random.Random(0)
     values = [None, True, -1, 0, 61, 2**32 - 1, 10**30, "", "x", "BPE", [], [1], {}, {"type": "BPE"}]
     for _ in range(200):
         changed = copy.deepcopy(original)
         place: Json = changed
         way = [
-            draw.choice(["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"])
+            rng.choice(["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"])
         ]
-        while isinstance(place[way[-1]], (dict, list)) and place[way[-1]] and draw.random() < 0.8:
+        while isinstance(place[way[-1]], (dict, list)) and place[way[-1]] and rng.random() < 0.8:
             place = place[way[-1]]
-            way.append(draw.choice(list(place) if isinstance(place, dict) else list(range(len(place)))))
-        place[way[-1]] = draw.choice(values)
+            way.append(rng.choice(list(place) if isinstance(place, dict) else list(range(len(place)))))
+        place[way[-1]] = rng.choice(values)
         respell(spoilt, **changed)
         try:
             with precast.load(spoilt) as engine:

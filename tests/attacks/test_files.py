@@ -1,4 +1,4 @@
-"""Files that are added, missing, moved, linked or changed."""
+"""Files that are added, missing, moved, linked or modified."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def remove(name: str) -> Spoil:
 
 
 def move_away_and_link(name: str) -> Spoil:
-    """The content stays the same: only the way to it is a link."""
+    """Replace a file by a link to its unchanged content."""
 
     def spoil(folder: Path) -> None:
         outside = folder.parent / "outside"
@@ -69,7 +69,7 @@ def move_away_and_link(name: str) -> Spoil:
 
 
 def replace_by_fifo(name: str) -> Spoil:
-    """Whoever opens it for reading waits forever."""
+    """Replace a file by a pipe, which blocks a reader forever."""
 
     def spoil(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def many(count: int, *, folders: bool) -> Spoil:
 
 
 def nest(depth: int) -> Spoil:
-    """Each level by its own call: the path as a whole is longer than a system call takes."""
+    """Nest folders, one call a level: the whole path is longer than a system call accepts."""
 
     def spoil(folder: Path) -> None:
         here = os.open(folder, os.O_RDONLY)
@@ -175,8 +175,8 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
 def test_every_flipped_bit_is_found(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     spoilt = copy_of(tiny["classify"].artifact, tmp_path)
     good = (spoilt / name).read_bytes()
-    draw = random.Random(name)
-    for at in [0, len(good) * 8 - 1, *(draw.randrange(len(good) * 8) for _ in range(20))]:
+    rng = random.Random(name)
+    for at in [0, len(good) * 8 - 1, *(rng.randrange(len(good) * 8) for _ in range(20))]:
         flip(spoilt / name, good, at)
         error = refusal(spoilt)
         assert type(error) is FileHashError and name in str(error), f"bit {at}: {error!r}"
@@ -185,17 +185,19 @@ def test_every_flipped_bit_is_found(name: str, tiny: TinyModels, tmp_path: Path)
 
 
 def test_every_flipped_bit_of_the_manifest_is_found(tiny: TinyModels, tmp_path: Path) -> None:
-    """Beside the digest nothing vouches for the manifest, so that many more bits are tried."""
+    """Only the digest protects the manifest, so many more bits are tried."""
     spoilt = copy_of(tiny["classify"].artifact, tmp_path)
     path = spoilt / MANIFEST
-    good, meant = path.read_bytes(), read_manifest(spoilt)
+    good, original = path.read_bytes(), read_manifest(spoilt)
     for at in range(0, len(good.rstrip()) * 8, 31):
         flip(path, good, at)
         try:
-            found = read_manifest(spoilt)
+            manifest = read_manifest(spoilt)
         except (ManifestError, FormatVersionError):
             continue
-        assert found == meant, f"bit {at} changes what is read"  # 1e-06 and 1E-06 differ in one bit
+        assert manifest == original, (
+            f"bit {at} changes the manifest unnoticed"
+        )  # 1e-06 and 1E-06 differ in one bit
     path.write_bytes(good)
     assert_serves(spoilt)
 
@@ -207,10 +209,10 @@ def flip(path: Path, data: bytes, bit: int) -> None:
 
 
 @pytest.mark.parametrize("function", ["scandir", "file_info"])
-def test_what_cannot_be_read_is_a_typed_error(
+def test_unreadable_files_raise_a_precast_error(
     function: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Permissions do not stop a test that runs as root: the refusal of the system is played."""
+    """The refusal is simulated, because permissions do not stop a test that runs as root."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
@@ -223,7 +225,7 @@ def test_what_cannot_be_read_is_a_typed_error(
     assert_serves(spoilt)
 
 
-def test_a_copy_made_through_a_link_to_the_folder_loads(tiny: TinyModels, tmp_path: Path) -> None:
-    """Links inside are refused; which way leads to the artifact is its user's business."""
+def test_an_artifact_loads_through_a_link_to_its_folder(tiny: TinyModels, tmp_path: Path) -> None:
+    """Only links inside an artifact are refused."""
     (tmp_path / "link").symlink_to(tiny["embed"].artifact)
     assert_serves(tmp_path / "link")

@@ -1,4 +1,4 @@
-"""Portable programs that want more than tensors and sizes, or that no program is."""
+"""Portable programs that do more than compute tensors and sizes, or that are invalid."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ from tests.support.artifacts import TinyModels
 
 def text(data: str | bytes) -> Attack:
     return Attack(
-        content(GRAPH, data.encode() if isinstance(data, str) else data), ProgramError, "not a portable program"
+        content(GRAPH, data.encode() if isinstance(data, str) else data),
+        ProgramError,
+        "not a portable program",
     )
 
 
 def calling(op: Json, args: Json = (), **kwargs: Json) -> Spoil:
-    """Put one call in front of all others; nothing reads its result."""
+    """Insert a first call, whose result is not used."""
     call = {"name": "evil", "op": op, "args": list(args), "kwargs": kwargs}
     return program(lambda data: data["calls"].insert(0, call))
 
 
 def holding(value: Json) -> Spoil:
-    """An argument that no tracing writes."""
+    """Insert a call with an argument that tracing never writes."""
     return calling("aten.relu.default", [value])
 
 
 def as_result(op: str, args: Json) -> Spoil:
-    """Put one call behind all others and answer with what it gives."""
+    """Append a call and return its result as the output."""
     call = {"name": "evil", "op": op, "args": args, "kwargs": {}}
     return program(lambda data: (data["calls"].append(call), data.update(outputs=["evil"])))
 
@@ -66,7 +68,7 @@ def nested(depth: int) -> Json:
 
 
 def in_text(depth: int) -> Callable[[bytes], bytes]:
-    """Deeper than json.dumps would write."""
+    """Nest arguments deeper than json.dumps can."""
     return lambda old: old.replace(b'"args":[', b'"args":[' + b"[" * depth + b"]" * depth + b",", 1)
 
 
@@ -123,7 +125,7 @@ BROKEN = {
     "not JSON": text("import os"),
     "a list": text("[]"),
     "null": text("null"),
-    "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "no text"),
+    "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "not UTF-8"),
     "nothing in it": text("{}"),
     "nested 100,000 deep": text("[" * 100_000 + "]" * 100_000),
     "arguments nested 9 deep": Attack(holding(nested(9)), ProgramError, "nested more than"),
@@ -142,8 +144,10 @@ BROKEN = {
     ),
     "calls as an object": Attack(program(lambda d: d.update(calls={})), ProgramError, "calls.*dict"),
     "a call as a list": Attack(program(lambda d: d["calls"].append([])), ProgramError, "call.*list"),
-    "a call with a key more": Attack(last(shell="true"), ProgramError, "shell"),
-    "a call with a key less": Attack(program(lambda d: d["calls"][0].pop("kwargs")), ProgramError, "kwargs"),
+    "a call with an unknown key": Attack(last(shell="true"), ProgramError, "shell"),
+    "a call with a missing key": Attack(
+        program(lambda d: d["calls"][0].pop("kwargs")), ProgramError, "kwargs"
+    ),
     "a call without a name": Attack(last(name=None), ProgramError, "name.*NoneType"),
     "a name that is an object": Attack(last(name={}), ProgramError, "name.*dict"),
     "an operator that is a list": Attack(last(op=["aten"]), ProgramError, "operator.*list"),
@@ -177,8 +181,8 @@ NAMES = {
         ProgramError,
         "twice",
     ),
-    "an input more": Attack(program(lambda d: d["inputs"].append("more")), ProgramError, "takes.*more"),
-    "an input less": Attack(program(lambda d: d["inputs"].remove("input_ids")), ProgramError, "input_ids"),
+    "an unknown input": Attack(program(lambda d: d["inputs"].append("more")), ProgramError, "takes.*more"),
+    "a missing input": Attack(program(lambda d: d["inputs"].remove("input_ids")), ProgramError, "input_ids"),
     "a result that is not there": Attack(program(lambda d: d.update(outputs=["gone"])), ProgramError, "gone"),
     "a weight that is not there": Attack(
         program(lambda d: d["weights"].update(more="gone")), ProgramError, "gone"
@@ -246,8 +250,8 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytes
     assert [path.name for path in tmp_path.iterdir()] == [spoilt.name], "the program wrote a file"
 
 
-def test_no_operator_that_may_be_called_writes_or_gives_no_tensor() -> None:
-    """Over all operators of this torch, TorchScript's among them."""
+def test_every_allowed_operator_is_free_of_side_effects() -> None:
+    """Checked for all operators of this torch, including those of TorchScript."""
     import torch
 
     from precast.runtime.backends.reference import resolve_op
@@ -278,11 +282,11 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
     good = tiny["classify"].artifact
     spoilt = copy_of(good, tmp_path)
     original = read(spoilt, GRAPH)
-    draw = random.Random(0)
+    rng = random.Random(0)
     ways = list(leaves(original))
     values = [None, True, -1, 0, 1, 3, 1.5, "", "x", "input_ids", [], [1], IDS, {}, {"dtype": "float32"}]
     for _ in range(300):
-        data, way, value = copy.deepcopy(original), draw.choice(ways), draw.choice(values)
+        data, way, value = copy.deepcopy(original), rng.choice(ways), rng.choice(values)
         place = data
         for step in way[:-1]:
             place = place[step]

@@ -62,7 +62,9 @@ def test_doubling_needs_positive_sizes(top: int, first: int) -> None:
 
 
 @given(top=st.integers(1, 1 << 16), first=st.sampled_from([4, 16, 64]), steps=st.sampled_from([1, 2, 4]))
-def test_steps_divide_the_range_between_a_size_and_its_double_evenly(top: int, first: int, steps: int) -> None:
+def test_steps_divide_the_range_between_a_size_and_its_double_evenly(
+    top: int, first: int, steps: int
+) -> None:
     buckets = Buckets.doubling("num_seqs", top, first, steps)
     assert buckets.top == top and buckets.sizes[0] == min(first, top)
     doubled = {size for size in buckets.sizes if 2 * size < top}

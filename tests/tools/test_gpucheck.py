@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ def test_nothing_runs_beside_a_stage_that_is_alone(tmp_path: Path) -> None:
     lines = [line.split() for line in (tmp_path / "spans").read_text("utf-8").splitlines()]
     spans = [(float(begun), float(ended)) for _, begun, ended in lines]
     assert len(spans) == 5
-    for before, after in zip(spans[1:], spans[2:], strict=False):
+    for before, after in pairwise(spans[1:]):
         assert before[1] <= after[0]
     assert spans[0][1] <= spans[2][0]
     assert lines[0][0] == lines[1][0] == lines[-1][0] == "2", "processes side by side have few threads"
@@ -118,7 +119,10 @@ Runner(stages, Setting(work), result, where=where, jobs=2, budget=600, environme
 def test_a_run_that_is_killed_keeps_what_it_had_and_leaves_nothing_running(tmp_path: Path) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     runner = subprocess.Popen(
-        [sys.executable, "-u", "-c", PROGRAM, str(tmp_path)], env=environment, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-u", "-c", PROGRAM, str(tmp_path)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert runner.stdout is not None
     guard = threading.Timer(_NEVER, runner.kill)
