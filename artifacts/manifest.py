@@ -176,7 +176,7 @@ class ManifestBase(StrictModel):
             if not _PATH.fullmatch(path) or ".." in path or path == MANIFEST_NAME:
                 raise UnsafePathError(
                     f"the manifest names the file {shortened(path)}, expected a plain name at most one "
-                    f"folder deep; do not use this artifact"
+                    f"folder deep; compile the artifact again"
                 )
         return files
 

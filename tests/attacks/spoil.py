@@ -130,7 +130,7 @@ def safetensors(header: bytes, data: bytes = b"", size: int | None = None) -> by
 
 def copy_of(artifact: Path, folder: Path) -> Path:
     """Return a copy of an artifact to tamper with."""
-    return Path(shutil.copytree(artifact, folder / "spoilt.precast"))
+    return Path(shutil.copytree(artifact, folder / "tampered.precast"))
 
 
 def workers() -> int:

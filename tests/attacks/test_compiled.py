@@ -71,7 +71,7 @@ ATTACKS = {
         content(LIBRARY, lambda _: foreign_library()), GraphError, "no function CreateWithDevice"
     ),
     "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "not UTF-8"),
-    "an input less": Attack(
+    "a missing input": Attack(
         edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop(1)),
         GraphError,
         "has 4 inputs.*3 and 1",
@@ -86,23 +86,23 @@ ATTACKS = {
         GraphError,
         "first batch.*expected the outputs",
     ),
-    "a weight less": Attack(
+    "a missing weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].remove(TABLE)), GraphError, f"binds other.*{TABLE}"
     ),
-    "a weight more": Attack(
+    "an unknown weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].append("more")), WeightsError, "lacks.*more"
     ),
     "weights that it shall carry": Attack(
         change("graphs.encode.weights", "prepacked"), GraphError, r"encode.so needs \d+ bytes.*carries none"
     ),
     "no weights file": Attack(without_weights, WeightsError, f"lacks.*{TABLE}"),
-    "a table with a row less": Attack(tensors(shrunk), GraphError, f"3904 bytes as {TABLE}.*3840"),
+    "a table without its last row": Attack(tensors(shrunk), GraphError, f"3904 bytes as {TABLE}.*3840"),
     "a table of another dtype": Attack(tensors(halved), GraphError, f"3904 bytes as {TABLE}.*1952"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, compiled: Path, tmp_path: Path) -> None:
-    spoilt = copy_of(compiled, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], compiled)
+    tampered = copy_of(compiled, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], compiled)

@@ -120,9 +120,11 @@ def replace_folder_by_file(folder: Path) -> None:
 
 
 ATTACKS = {
-    "a file more": Attack(add("extra.so"), UnexpectedFileError, r"extra\.so"),
-    "a file more in the folder of graphs": Attack(add("graphs/more.so"), UnexpectedFileError, "graphs/more"),
-    "a file more in a folder of its own": Attack(add("more/x.so"), UnexpectedFileError, "more/x"),
+    "an additional file": Attack(add("extra.so"), UnexpectedFileError, r"extra\.so"),
+    "an additional file in the folder of graphs": Attack(
+        add("graphs/more.so"), UnexpectedFileError, "graphs/more"
+    ),
+    "an additional file in an additional folder": Attack(add("more/x.so"), UnexpectedFileError, "more/x"),
     "a hidden file": Attack(add(".hidden"), UnexpectedFileError, r"\.hidden"),
     "a second manifest": Attack(add("graphs/manifest.json"), UnexpectedFileError, "graphs/manifest"),
     "a name with a newline": Attack(add("a\nb"), UnexpectedFileError, r"a\\nb"),
@@ -136,14 +138,14 @@ ATTACKS = {
     "a link to a graph": Attack(move_away_and_link(GRAPH), UnsafePathError, GRAPH),
     "a link to a folder": Attack(move_away_and_link("graphs"), UnsafePathError, "graphs"),
     "a linked manifest": Attack(move_away_and_link(MANIFEST), UnsafePathError, MANIFEST),
-    "a link beside": Attack(lambda f: (f / "more").symlink_to("/"), UnsafePathError, "more"),
+    "an additional link": Attack(lambda f: (f / "more").symlink_to("/"), UnsafePathError, "more"),
     "a link to nothing": Attack(lambda f: (f / "more").symlink_to("nowhere"), UnsafePathError, "more"),
-    "a pipe beside": Attack(replace_by_fifo("pipe"), UnsafePathError, "pipe"),
+    "an additional pipe": Attack(replace_by_fifo("pipe"), UnsafePathError, "pipe"),
     "a pipe as weights": Attack(replace_by_fifo(WEIGHTS), UnsafePathError, WEIGHTS),
     "a pipe as manifest": Attack(replace_by_fifo(MANIFEST), UnsafePathError, MANIFEST),
     "no manifest": Attack(remove(MANIFEST), NotAnArtifactError, "precast compile"),
-    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "spoilt"),
-    "a file in its place": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
+    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
+    "a file instead of a folder": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
     "no graphs folder": Attack(remove("graphs"), MissingFileError, GRAPH),
     **{f"no {name}": Attack(remove(name), MissingFileError, name) for name in FILES},
     **{
@@ -166,40 +168,40 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_flipped_bit_is_found(name: str, tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["classify"].artifact, tmp_path)
-    good = (spoilt / name).read_bytes()
+    tampered = copy_of(tiny["classify"].artifact, tmp_path)
+    good = (tampered / name).read_bytes()
     rng = random.Random(name)
     for at in [0, len(good) * 8 - 1, *(rng.randrange(len(good) * 8) for _ in range(20))]:
-        flip(spoilt / name, good, at)
-        error = refusal(spoilt)
+        flip(tampered / name, good, at)
+        error = refusal(tampered)
         assert type(error) is FileHashError and name in str(error), f"bit {at}: {error!r}"
-    (spoilt / name).write_bytes(good)
-    assert_serves(spoilt)
+    (tampered / name).write_bytes(good)
+    assert_serves(tampered)
 
 
 def test_every_flipped_bit_of_the_manifest_is_found(tiny: TinyModels, tmp_path: Path) -> None:
     """Only the digest protects the manifest, so many more bits are tried."""
-    spoilt = copy_of(tiny["classify"].artifact, tmp_path)
-    path = spoilt / MANIFEST
-    good, original = path.read_bytes(), read_manifest(spoilt)
+    tampered = copy_of(tiny["classify"].artifact, tmp_path)
+    path = tampered / MANIFEST
+    good, original = path.read_bytes(), read_manifest(tampered)
     for at in range(0, len(good.rstrip()) * 8, 31):
         flip(path, good, at)
         try:
-            manifest = read_manifest(spoilt)
+            manifest = read_manifest(tampered)
         except (ManifestError, FormatVersionError):
             continue
         assert manifest == original, (
             f"bit {at} changes the manifest unnoticed"
         )  # 1e-06 and 1E-06 differ in one bit
     path.write_bytes(good)
-    assert_serves(spoilt)
+    assert_serves(tampered)
 
 
 def flip(path: Path, data: bytes, bit: int) -> None:
@@ -217,12 +219,12 @@ def test_unreadable_files_raise_a_precast_error(
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+    tampered = copy_of(tiny["embed"].artifact, tmp_path)
     monkeypatch.setattr(*((os, "scandir") if function == "scandir" else (reader, "file_info")), refuse)
     with pytest.raises(UnreadableError, match="Permission denied"):
-        reader.open_artifact(spoilt)
+        reader.open_artifact(tampered)
     monkeypatch.undo()
-    assert_serves(spoilt)
+    assert_serves(tampered)
 
 
 def test_an_artifact_loads_through_a_link_to_its_folder(tiny: TinyModels, tmp_path: Path) -> None:

@@ -132,9 +132,9 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
     spoil, says = ATTACKS[name]
-    spoilt = copy_of(generating, tmp_path)
-    spoil(spoilt)
-    error = refusal(spoilt)
+    tampered = copy_of(generating, tmp_path)
+    spoil(tampered)
+    error = refusal(tampered)
     assert type(error) is ManifestError, f"expected a ManifestError, found {error!r}"
     assert re.search(says, str(error)), f"{says!r} is not in the message: {error}"
     assert len(str(error)) < 2000, "the message is too long to read"
@@ -142,10 +142,10 @@ def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
 
 def test_any_number_anywhere_is_refused_by_a_typed_error(generating: Path, tmp_path: Path) -> None:
     """The runtime allocates by these numbers."""
-    for place in ("limits.max_num_seqs", "limits.max_tokens", "output.self_kv.head_dim", "output.vocab_size"):
+    for path in ("limits.max_num_seqs", "limits.max_tokens", "output.self_kv.head_dim", "output.vocab_size"):
         for value in (-1, 0, 10**30):
-            folder = tmp_path / f"{place}{value}"
+            folder = tmp_path / f"{path}{value}"
             folder.mkdir()
-            spoilt = copy_of(generating, folder)
-            change(place, value)(spoilt)
-            assert isinstance(refusal(spoilt), ArtifactError), f"{place} = {value}"
+            tampered = copy_of(generating, folder)
+            change(path, value)(tampered)
+            assert isinstance(refusal(tampered), ArtifactError), f"{path} = {value}"

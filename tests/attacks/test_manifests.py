@@ -424,24 +424,24 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
 
 
 def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
-    spoilt = copy_of(good, tmp_path)
+    tampered = copy_of(good, tmp_path)
     for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
-        change("output.labels", labels)(spoilt)
-        assert_refused(spoilt, Attack(change("output.labels", labels), ManifestError, says), good)
+        change("output.labels", labels)(tampered)
+        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, says), good)
 
 
 def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+    tampered = copy_of(tiny["embed"].artifact, tmp_path)
     build = {"torch": "2.11.0", "architecture": "riscv64", "instruction_sets": ["avx1024"]}
-    edit(lambda data: data["build"].update(build))(spoilt)
-    assert_serves(spoilt)
+    edit(lambda data: data["build"].update(build))(tampered)
+    assert_serves(tampered)
 
 
 def paths(data: Json, parents: tuple[str, ...] = ()) -> Iterator[str]:
@@ -458,9 +458,9 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
     """No value may raise another error than ours, hang, or end the process."""
     good = tiny["classify"].artifact
     rng = random.Random(0)
-    spoilt = copy_of(good, tmp_path)
-    costs(*COSTS)(spoilt)
-    original = (spoilt / MANIFEST).read_bytes()
+    tampered = copy_of(good, tmp_path)
+    costs(*COSTS)(tampered)
+    original = (tampered / MANIFEST).read_bytes()
     values = [
         None,
         True,
@@ -484,13 +484,13 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
     ]
     choices = [(path, value) for path in paths(json.loads(original)) for value in values]
     for path, value in rng.sample(choices, 500):
-        (spoilt / MANIFEST).write_bytes(original)
-        change(path, value)(spoilt)
+        (tampered / MANIFEST).write_bytes(original)
+        change(path, value)(tampered)
         try:
-            with precast.load(spoilt) as engine:
+            with precast.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error), f"{path} = {value!r}"
         except Exception as error:
-            raise AssertionError(f"{path} = {value!r} gives {error!r}") from error
+            raise AssertionError(f"{path} = {value!r} raises {error!r}") from error
     assert_serves(good)

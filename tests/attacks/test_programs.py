@@ -244,10 +244,10 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
-    assert [path.name for path in tmp_path.iterdir()] == [spoilt.name], "the program wrote a file"
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
+    assert [path.name for path in tmp_path.iterdir()] == [tampered.name], "the program wrote a file"
 
 
 def test_every_allowed_operator_is_free_of_side_effects() -> None:
@@ -280,25 +280,25 @@ def leaves(data: Json, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
-    spoilt = copy_of(good, tmp_path)
-    original = read(spoilt, GRAPH)
+    tampered = copy_of(good, tmp_path)
+    original = read(tampered, GRAPH)
     rng = random.Random(0)
     ways = list(leaves(original))
     values = [None, True, -1, 0, 1, 3, 1.5, "", "x", "input_ids", [], [1], IDS, {}, {"dtype": "float32"}]
     for _ in range(300):
         data, way, value = copy.deepcopy(original), rng.choice(ways), rng.choice(values)
-        place = data
+        parent = data
         for step in way[:-1]:
-            place = place[step]
-        place[way[-1]] = value
-        (spoilt / GRAPH).write_text(json.dumps(data), "utf-8")
-        sign(spoilt, read(spoilt))
+            parent = parent[step]
+        parent[way[-1]] = value
+        (tampered / GRAPH).write_text(json.dumps(data), "utf-8")
+        sign(tampered, read(tampered))
         try:
-            with precast.load(spoilt) as engine:
+            with precast.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error)
         except Exception as error:
-            raise AssertionError(f"{way} = {value!r} gives {error!r}") from error
+            raise AssertionError(f"{way} = {value!r} raises {error!r}") from error
     assert refusal(good) is None
     assert_serves(good)
