@@ -4,7 +4,7 @@ from precast.graphs.errors import PrecastError
 
 
 class CompileError(PrecastError):
-    """Base class of all compiler errors; raised itself for options that contradict each other or the checkpoint."""
+    """Base class of all compiler errors; options that contradict each other raise it directly."""
 
 
 class CheckpointError(CompileError):
