@@ -1,1 +1,1 @@
-"""The artifact on disk: manifest, writer, reader. ``SPEC.md`` beside this file is normative."""
+"""Artifacts on disk: manifest, writer and reader. ``SPEC.md`` in this folder is normative."""

@@ -1,4 +1,4 @@
-"""What all objects of a manifest share."""
+"""The base class of all objects in a manifest, and the types of common values."""
 
 from __future__ import annotations
 
@@ -13,6 +13,6 @@ Size = Annotated[int, Field(ge=0)]
 
 
 class StrictModel(BaseModel):
-    """An object of a manifest: frozen, without unknown keys, without conversions between types."""
+    """An object in a manifest: frozen, without unknown keys, without conversions between types."""
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)

@@ -1,18 +1,18 @@
-"""One error for each way in which an artifact can be unfit. Each says what to run."""
+"""The ways in which an artifact can be unusable, one error class each. Messages name the command to run."""
 
 from precast.graphs.errors import PrecastError
 
 
 class ArtifactError(PrecastError):
-    """The root of all below."""
+    """Base class of all errors about artifacts."""
 
 
 class NotAnArtifactError(ArtifactError):
-    """The path holds no artifact: nothing there, no directory, or no manifest."""
+    """The path is not an artifact: it does not exist, is not a directory, or holds no manifest."""
 
 
 class ManifestError(ArtifactError):
-    """The manifest does not follow its schema, or its digest does not match its content."""
+    """The manifest violates its schema, or its digest does not match its content."""
 
 
 class FormatVersionError(ArtifactError):
@@ -20,11 +20,11 @@ class FormatVersionError(ArtifactError):
 
 
 class OversizedError(ArtifactError):
-    """A header, a file count or a file is larger than any artifact needs."""
+    """A header, a file or the number of files exceeds what any artifact needs."""
 
 
 class UnsafePathError(ArtifactError):
-    """A path leaves the artifact, is a link, or is no plain file."""
+    """A path leaves the artifact, is a link, or is not a regular file."""
 
 
 class UnexpectedFileError(ArtifactError):
@@ -32,44 +32,44 @@ class UnexpectedFileError(ArtifactError):
 
 
 class MissingFileError(ArtifactError):
-    """The manifest lists a file that is not there."""
+    """The manifest lists a file that does not exist."""
 
 
 class FileSizeError(ArtifactError):
-    """A file is shorter or longer than the manifest says: a broken copy, usually."""
+    """The size of a file differs from the manifest, usually because a copy was interrupted."""
 
 
 class FileHashError(ArtifactError):
-    """A file's SHA-256 is not the manifest's."""
+    """The SHA-256 of a file differs from the manifest."""
 
 
 class DeviceError(ArtifactError):
-    """Built for another device."""
+    """The artifact was built for another device."""
 
 
 class ArchitectureError(ArtifactError):
-    """Built for another processor architecture."""
+    """The artifact was built for another processor architecture."""
 
 
 class InstructionSetError(ArtifactError):
-    """Built with instructions that this processor lacks."""
+    """The artifact uses instructions that this processor lacks."""
 
 
 class TorchVersionError(ArtifactError):
-    """Built with another torch; compiled graphs call its internals."""
+    """The artifact was built with another release of torch, whose internals compiled graphs call."""
 
 
 class UnreadableError(ArtifactError):
-    """A file of the artifact cannot be read: no permission, a failing disk, or it vanished meanwhile."""
+    """A file cannot be read: permissions, a failing disk, or it was removed meanwhile."""
 
 
 class TokenizerFileError(ArtifactError):
-    """The tokenizer file is not one that the tokenizers library reads."""
+    """The tokenizer file cannot be parsed by the tokenizers library."""
 
 
 class WeightsError(ArtifactError):
-    """The weights file is malformed, or its tensors are not those that the graphs bind."""
+    """The weights file is malformed, or lacks tensors that the graphs bind."""
 
 
 class ArtifactExistsError(ArtifactError):
-    """There is something at the output path already."""
+    """The output path exists already."""

@@ -1,4 +1,4 @@
-"""Writing an artifact so that a half-written one never loads."""
+"""Writing an artifact atomically: a half-written one never loads."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _EXCHANGE = 2  # RENAME_EXCHANGE
 
 
 def file_info(path: Path) -> FileInfo:
-    """Size and SHA-256 of a file."""
+    """Return the size and SHA-256 of a file."""
     digest = hashlib.sha256()
     size = 0
     with path.open("rb") as file:
@@ -31,26 +31,26 @@ def file_info(path: Path) -> FileInfo:
 
 
 def folder_info(folder: Path) -> dict[str, FileInfo]:
-    """Every file of a staged artifact, by its path within it."""
+    """Return the size and SHA-256 of every file in a folder, by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): file_info(path) for path in paths}
 
 
 @contextmanager
 def staging(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
-    """A folder beside ``target`` to build in; it is removed unless ``publish`` moved it away.
+    """Create a folder next to ``target`` to build in; it is removed unless ``publish`` moved it.
 
-    It holds no manifest, so what an interruption leaves behind is no artifact.
+    It holds no manifest, so an interrupted build leaves no artifact behind.
 
     Raises:
-        ArtifactExistsError: ``target`` exists and ``overwrite`` is off, or it is something else than an
-            artifact: a slip in a path must not cost anybody's files.
+        ArtifactExistsError: ``target`` exists and ``overwrite`` is off, or it is not an artifact: a mistyped
+            path must not delete other files.
     """
     if os.path.lexists(target) and not overwrite:
         raise ArtifactExistsError(f"{target} exists already; choose another path or pass --overwrite")
     if os.path.lexists(target) and not _is_replaceable(target):
         raise ArtifactExistsError(
-            f"{target} exists and is no artifact, nothing else is overwritten; choose another path"
+            f"{target} exists and is not an artifact; choose another path, or remove it first"
         )
     target.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{target.name}.partial-", dir=target.parent))
@@ -61,10 +61,10 @@ def staging(target: Path, *, overwrite: bool = False) -> Iterator[Path]:
 
 
 def publish(folder: Path, manifest: Manifest, target: Path) -> None:
-    """Write the manifest, last of all files, and put the folder in place with one rename.
+    """Write the manifest as the last file and move the folder to ``target`` with one rename.
 
-    Whoever reads ``target`` meanwhile finds the old artifact or the new one, and after a failure the old
-    one. (Where the system cannot exchange two directories there is a moment without either.)
+    A concurrent reader of ``target`` finds the old artifact or the new one; after a failure, the old one.
+    If the operating system cannot exchange two directories, ``target`` is briefly missing.
     """
     path = folder / MANIFEST_NAME
     path.write_text(manifest.to_json(), "utf-8")
@@ -84,18 +84,18 @@ def _is_replaceable(target: Path) -> bool:
     return target.is_dir() and ((target / MANIFEST_NAME).is_file() or not any(target.iterdir()))
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two paths change places in one step; False where the system or the file system cannot."""
+def _exchange(first: Path, second: Path) -> bool:
+    """Exchange two paths atomically; return False if the system or the file system cannot."""
     try:
         rename = ctypes.CDLL(None, use_errno=True).renameat2
     except (AttributeError, OSError, TypeError):
         return False
-    done: int = rename(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _EXCHANGE)
+    done: int = rename(_HERE, os.fsencode(first), _HERE, os.fsencode(second), _EXCHANGE)
     return done == 0
 
 
 def _replace(folder: Path, target: Path) -> None:
-    """A directory cannot replace another one that is not empty: the old one steps aside first."""
+    """Move the old directory away first: a rename cannot replace a directory that is not empty."""
     retired = Path(tempfile.mkdtemp(prefix=f".{target.name}.retired-", dir=target.parent))
     try:
         target.rename(retired / "old")

@@ -1,10 +1,10 @@
-"""What can go wrong between a checkpoint and an artifact."""
+"""The ways in which compiling a checkpoint can fail, one error class each."""
 
 from precast.graphs.errors import PrecastError
 
 
 class CompileError(PrecastError):
-    """The checkpoint cannot be compiled as asked."""
+    """Base class of all compiler errors; options that contradict each other raise it directly."""
 
 
 class CheckpointError(CompileError):
@@ -12,31 +12,31 @@ class CheckpointError(CompileError):
 
 
 class UnsupportedModelError(CompileError):
-    """No family knows this kind of model, or the task does not fit it."""
+    """No model family supports the checkpoint's architecture, or the family does not support the task."""
 
 
 class UnsupportedConfigError(CompileError):
-    """A value in the configuration asks for something that no module does."""
+    """The configuration has a value that no module implements."""
 
 
 class UnusedWeightError(CompileError):
-    """The checkpoint holds weights that nothing would read."""
+    """The checkpoint holds weights that the model would not use."""
 
 
 class UnsetParameterError(CompileError):
-    """The model has parameters that the checkpoint does not fill."""
+    """The model has parameters for which the checkpoint holds no weights."""
 
 
 class WeightValueError(CompileError):
-    """A weight has the wrong shape, or is not finite."""
+    """A weight has the wrong shape, or values that are not finite."""
 
 
 class ParityError(CompileError):
-    """The artifact does not answer as Hugging Face does."""
+    """The outputs of the artifact differ from Hugging Face's by more than the tolerance."""
 
 
 class SpeedCheckError(CompileError):
-    """Weights of eight bits make this model no faster on this machine."""
+    """The quantized model is not faster than the unquantized one on this machine."""
 
 
 class LoweringError(CompileError):
@@ -44,4 +44,4 @@ class LoweringError(CompileError):
 
 
 class WorkloadError(CompileError):
-    """A workload file cannot be read, or does not say how long inputs are."""
+    """A workload file cannot be read, or does not describe the lengths of inputs."""

@@ -1,1 +1,1 @@
-"""What the compiler and the runtime must agree on: signatures, graph_buckets, programs, the packed batch."""
+"""Contracts shared by the compiler and the runtime: signatures, buckets, limits and portable programs."""

@@ -1,26 +1,27 @@
-"""A buckets: the sizes at which a graph is replayed."""
+"""Buckets: the sizes at which a graph is profiled and, on CUDA, captured."""
 
 from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
+from itertools import pairwise
 
 from precast.graphs.errors import BucketError
 
 
 @dataclass(frozen=True)
 class Buckets:
-    """Buckets of one axis, strictly ascending.
+    """Sizes of one axis, strictly ascending.
 
     A packed batch of ``n`` tokens runs at the smallest bucket that holds ``n``. A backend that
-    runs every size equally well (a direct call on a CPU) uses the top alone, as its limit.
+    runs every size equally well (a direct call on a CPU) uses the top bucket alone, as its limit.
     """
 
     axis: str
     sizes: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        ascending = all(a < b for a, b in zip(self.sizes, self.sizes[1:], strict=False))
+        ascending = all(smaller < larger for smaller, larger in pairwise(self.sizes))
         if not self.sizes or self.sizes[0] < 1 or not ascending:
             raise BucketError(
                 f"the buckets of {self.axis} must hold positive sizes in strictly ascending order, "
@@ -29,16 +30,17 @@ class Buckets:
 
     @classmethod
     def doubling(cls, axis: str, top: int, first: int = 16, steps: int = 1) -> Buckets:
-        """``first``, twice that, and so on; the last bucket is exactly ``top``.
+        """Return the buckets ``first``, twice that, and so on; the last one is exactly ``top``.
 
         Args:
-            axis: its name.
-            top: the last bucket.
-            first: the smallest bucket, if ``top`` is not smaller still.
-            steps: evenly spaced sizes from one size up to its double; ``first`` must be a multiple of it.
+            axis: Name of the axis.
+            top: The last bucket.
+            first: The smallest bucket, unless ``top`` is smaller still.
+            steps: Number of evenly spaced sizes from one size up to its double. ``first`` must be a
+                multiple of it.
 
         Raises:
-            BucketError: a number is not positive, or ``first`` cannot be divided into ``steps``.
+            BucketError: A number is not positive, or ``first`` cannot be divided into ``steps``.
         """
         if first < 1 or steps < 1 or first % steps:
             raise BucketError(
@@ -53,10 +55,11 @@ class Buckets:
 
     @property
     def top(self) -> int:
+        """The largest bucket."""
         return self.sizes[-1]
 
     def bucket_for(self, size: int) -> int:
-        """The smallest bucket that holds ``size``.
+        """Return the smallest bucket that holds ``size``.
 
         Raises:
             BucketError: ``size`` is above the top bucket.
@@ -64,6 +67,6 @@ class Buckets:
         if size > self.top:
             raise BucketError(
                 f"{size} {self.axis} do not fit the top bucket of {self.top}; "
-                f"send less at once, or compile with a larger top"
+                f"send a smaller batch, or compile with a larger limit"
             )
         return self.sizes[bisect_left(self.sizes, size)]

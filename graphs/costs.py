@@ -1,25 +1,29 @@
-"""What a batch costs, by its size: told from what was measured at the buckets of a buckets."""
+"""Batch costs by size, interpolated between the buckets that were profiled."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
 class Costs:
-    """Seconds of a batch at each of some ascending sizes."""
+    """Profiled duration of a batch at each of several ascending sizes."""
 
     sizes: tuple[int, ...]
     seconds: tuple[float, ...]
 
-    def at(self, wanted: np.ndarray) -> np.ndarray:
-        """Seconds of batches of the ``wanted`` sizes, none of them beyond the last size.
+    def at(self, wanted: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Return the estimated seconds of batches of the given sizes.
 
-        Linear between two sizes. Below the first the line goes on, since a call costs something whatever it
-        holds, but never falls below a share of the first size's seconds. A size that was measured faster
-        than a smaller one was measured badly; it counts as much as that one.
+        Linear between two profiled sizes. Below the first one the line is extended, since a call has a fixed
+        cost, but never below the first size's seconds in proportion. A size that was profiled faster than a
+        smaller one is noise and counts as much as the smaller one.
+
+        Args:
+            wanted: Sizes, none of them above the last profiled one.
         """
         first, seconds = self.sizes[0], np.maximum.accumulate(self.seconds)
         slope = seconds[0] / first

@@ -1,4 +1,4 @@
-"""The ``encode`` graph: what every encoder takes and gives, for each task."""
+"""The ``encode`` graph: limits, buckets, inputs and outputs of an encoder, for each task."""
 
 from __future__ import annotations
 
@@ -12,38 +12,39 @@ from precast.graphs.signature import Axis, Buffer, Signature
 
 Task = Literal["embed", "classify", "rerank", "token-classify", "hidden", "generate"]
 Device = Literal["cpu", "cuda"]
-"""The kind of device that a graph was lowered for."""
+"""The kind of device that a graph is lowered for."""
 Dtype = Literal["fp32", "bf16", "fp16"]
-"""What weights are stored and computed in; fp16 on CUDA alone."""
+"""The dtype in which weights are stored and used; fp16 is for CUDA only."""
 Quantization = Literal["int8"]
-"""What weights of linear layers are rounded to: int8 also rounds what they are multiplied with."""
+"""The type to which weights of linear layers are quantized; ``int8`` also quantizes their activations."""
 
 TOKENS = "tokens"
 SEQUENCES = "sequences"
 LENGTH = "length"
 
 MAX_TOKENS = 1 << 24
-"""Of a packed batch. Static buffers are allocated at their largest sizes when an artifact is loaded, and
-positions are 32-bit numbers."""
+"""Upper limit of tokens in a packed batch: static buffers are allocated at their largest sizes when an
+artifact is loaded, and positions are 32-bit numbers."""
 MAX_BATCH = 1 << 20
+"""Upper limit of sequences in a packed batch."""
 BATCH_TOKENS = 2048
-"""Tokens of a batch on a CPU, unless an engine is told otherwise: enough to keep the matrix units busy, few
-enough for the caches."""
+"""Default number of tokens in a batch on a CPU: enough to keep the matrix units busy, few enough for the
+caches."""
 CAPTURED_TOKENS = 8192
-"""The largest bucket of a CUDA buckets. A batch beyond it should keep the device busy for longer than its
-launches take, so it is called directly and pays for no spare tokens."""
+"""The largest bucket on CUDA. A larger batch should keep the device busy for longer than its launches take,
+so it is launched directly and needs no spare tokens."""
 
 
 @dataclass(frozen=True)
 class EncodeLimits:
-    """The largest request, batch and packed batch that an artifact serves."""
+    """The largest input and the largest packed batch that an artifact serves."""
 
     max_length: int
-    """Tokens of one input."""
+    """Maximum number of tokens in one input."""
     max_tokens: int
-    """Tokens of a packed batch."""
+    """Maximum number of tokens in a packed batch."""
     max_batch: int
-    """Inputs of a packed batch."""
+    """Maximum number of inputs in a packed batch."""
 
     def __post_init__(self) -> None:
         if not 0 < self.max_length <= self.max_tokens <= MAX_TOKENS or not 0 < self.max_batch <= MAX_BATCH:
@@ -54,14 +55,16 @@ class EncodeLimits:
 
     @property
     def max_input_length(self) -> int:
+        """Maximum number of tokens in one input, by the name that all kinds of limits have."""
         return self.max_length
 
     def buckets(self, device: Device) -> Buckets:
+        """Return the default buckets of ``encode`` on a device."""
         return token_buckets(self.max_tokens, device)
 
 
 def token_buckets(max_tokens: int, device: Device) -> Buckets:
-    """The buckets of packed tokens; on CUDA each is one captured graph."""
+    """Return the default buckets of packed tokens; on CUDA a graph is captured for each."""
     if device == "cuda":
         return Buckets.doubling(TOKENS, min(CAPTURED_TOKENS, max_tokens), steps=2)
     return Buckets.doubling(TOKENS, max_tokens)
@@ -69,15 +72,17 @@ def token_buckets(max_tokens: int, device: Device) -> Buckets:
 
 @dataclass(frozen=True)
 class EncodeOutput:
-    """The one tensor that ``encode`` answers with."""
+    """The one tensor that ``encode`` returns."""
 
     name: Literal["embedding", "logits", "hidden"]
     size: int
+    """The last dimension."""
     per_token: bool
+    """Whether the first dimension is ``tokens``; otherwise it is ``sequences``."""
 
 
 def encode_output(task: Task, size: int) -> EncodeOutput:
-    """Which tensor a task answers with; ``size`` is its last dimension."""
+    """Return the output of ``encode`` for a task; ``size`` is its last dimension."""
     if task == "embed":
         return EncodeOutput("embedding", size, per_token=False)
     if task in ("classify", "rerank"):
@@ -90,13 +95,20 @@ def encode_output(task: Task, size: int) -> EncodeOutput:
 def encode_signature(
     limits: EncodeLimits, output: EncodeOutput, *, device: Device, token_types: bool, prompt_lengths: bool
 ) -> Signature:
-    """Named buffers of a packed batch.
+    """Return the signature of ``encode``: the named buffers of a packed batch.
 
-    ``input_ids`` and ``token_type_ids`` are ``[tokens]``: the inputs one after another, then spare
-    tokens. ``cu_seqlens`` is ``[sequences + 1]``: where each input starts and, last, where the last
-    one ends; a spare sequence starts where it ends. ``prompt_lengths`` is ``[sequences]``: leading
-    tokens that pooling leaves out. ``key_positions``, on a CPU alone, is ``0 .. length - 1`` for the
-    longest input: plain-torch attention needs that size as a dimension, our kernels do not.
+    ``input_ids`` and ``token_type_ids`` are int32 ``[tokens]``: the inputs one after another, then spare
+    tokens. ``cu_seqlens`` is int32 ``[sequences + 1]``: the offset of each input and, last, the end of the
+    last one; a spare sequence is empty. ``prompt_lengths`` is int32 ``[sequences]``: the number of leading
+    tokens that pooling ignores. ``key_positions``, on CPUs only, is int32 ``[length]``, counting from 0 for
+    the longest input: attention in plain torch needs that size as a dimension, custom kernels do not.
+
+    Args:
+        limits: The limits of the artifact.
+        output: The tensor that the graph returns.
+        device: The device that the graph is lowered for.
+        token_types: Whether the model takes token types.
+        prompt_lengths: Whether pooling ignores prompts.
     """
     inputs = [Buffer("input_ids", "int32", (TOKENS,))]
     if token_types:
@@ -108,11 +120,11 @@ def encode_signature(
         axes.append(Axis(LENGTH, 2, max(2, limits.max_length)))
     if prompt_lengths:
         inputs.append(Buffer("prompt_lengths", "int32", (SEQUENCES,)))
-    rows = TOKENS if output.per_token else SEQUENCES
+    axis = TOKENS if output.per_token else SEQUENCES
     return Signature(
         graph=GraphName.ENCODE,
         axes=tuple(axes),
         inputs=tuple(inputs),
-        outputs=(Buffer(output.name, "float32", (rows, output.size)),),
+        outputs=(Buffer(output.name, "float32", (axis, output.size)),),
         written=(),
     )

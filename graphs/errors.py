@@ -1,20 +1,21 @@
-"""The root of every error that precast raises on purpose."""
+"""``PrecastError``, the root of all errors that precast raises on purpose, and the errors of graph
+contracts."""
 
 
 class PrecastError(Exception):
-    """Says what was expected, what was found and what to do."""
+    """Base class of all precast errors. A message says what was expected, what was found and what to do."""
 
 
 class SignatureError(PrecastError):
-    """A tensor does not fit the buffer it was meant for."""
+    """A signature is malformed, or a tensor does not match the buffer that it was passed for."""
 
 
 class BucketError(PrecastError):
-    """A size has no bucket."""
+    """Buckets are malformed, or a size is above the top bucket."""
 
 
 class LimitsError(PrecastError):
-    """EncodeLimits that contradict each other, or that no machine could serve."""
+    """The limits of an artifact contradict each other, or exceed what the format allows."""
 
 
 class ProgramError(PrecastError):

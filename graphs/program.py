@@ -1,7 +1,7 @@
-"""A portable program: the traced ATen calls of a graph as plain data.
+"""Portable programs: the traced ATen calls of a graph as plain data.
 
-This is what the ``reference`` backend stores. PyTorch's own exported-program file is not used for it,
-because loading one imports the whole compiler stack and unpickles; a program is JSON, names only
+This is the file format of the ``reference`` backend. PyTorch's own exported-program file is not used because
+loading one imports the whole compiler stack and unpickles data. A program is JSON, names only
 side-effect-free ATen operators, and runs on any torch that has them.
 
 Values are JSON scalars and lists; everything else is an object with one key: ``{"ref": node}``,
@@ -12,20 +12,40 @@ Values are JSON scalars and lists; everything else is an object with one key: ``
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import operator
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+import torch
 
 from precast.graphs import strict_json
 from precast.graphs.errors import ProgramError
 
+PYTHON_OPS: Mapping[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "sub": operator.sub,
+    "mul": operator.mul,
+    "floordiv": operator.floordiv,
+    "truediv": operator.truediv,
+    "mod": operator.mod,
+    "neg": operator.neg,
+    "pow": operator.pow,
+    "getitem": operator.getitem,
+    "sym_max": torch.sym_max,
+    "sym_min": torch.sym_min,
+    "sym_int": torch.sym_int,
+    "sym_float": torch.sym_float,
+}
+"""The operators ``python.*``: arithmetic on sizes, and the selection of one of several results."""
+
 _MAX_DEPTH = 8
-"""Lists within lists. Traced calls need three; reading a value calls itself once a level."""
+"""Maximum nesting of a value. Traced calls need three levels; values are read recursively."""
 
 
 @dataclass(frozen=True)
 class Call:
-    """One operator call; its result is known by ``name``."""
+    """One operator call; later calls refer to its result by ``name``."""
 
     name: str
     op: str
@@ -35,10 +55,10 @@ class Call:
 
 @dataclass(frozen=True)
 class Program:
-    """Inputs and weights by name, calls in order, results by name.
+    """The inputs, weights, calls and outputs of a graph.
 
-    ``weights`` maps a name used in the calls to the name of a tensor in the weights file. Calls change
-    nothing: an input is written once all of them are done.
+    ``weights`` maps a name used in the calls to the name of a tensor in the weights file. Calls have no side
+    effects: inputs are written after the last call.
     """
 
     inputs: tuple[str, ...]
@@ -46,14 +66,19 @@ class Program:
     calls: tuple[Call, ...]
     outputs: tuple[str, ...]
     writes: Mapping[str, str] = field(default_factory=dict)
-    """For inputs that are changed: the name of the value that each ends with."""
+    """Maps each input that the graph writes to the name of its final value."""
 
     def to_json(self) -> str:
+        """Return the program as compact JSON."""
         return json.dumps(asdict(self), separators=(",", ":"), allow_nan=False)
 
     @classmethod
     def from_json(cls, text: str) -> Program:
-        """Raises ProgramError: the text is no program."""
+        """Parse a program.
+
+        Raises:
+            ProgramError: The text is not a program.
+        """
         try:
             data = strict_json.loads(text)
             if not isinstance(data, dict):
@@ -72,7 +97,7 @@ class Program:
             return program
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise ProgramError(
-                f"this is no portable program: {error!r}; compile the artifact again"
+                f"this is not a portable program: {error!r}; compile the artifact again"
             ) from error
 
 
@@ -96,8 +121,8 @@ def _call(data: Any) -> Call:
 
 
 def _check_depth(value: Any, left: int) -> None:
-    """Everything after this walks a value by calling itself."""
-    if isinstance(value, (list, dict)):
+    """Limit the depth of a value: all later functions walk it recursively."""
+    if isinstance(value, list | dict):
         if left == 0:
             raise ValueError(f"a value is nested more than {_MAX_DEPTH} deep")
         for item in value.values() if isinstance(value, dict) else value:

@@ -1,4 +1,4 @@
-"""The signature of a graph: its named buffers, their shapes in named axes, and their limits."""
+"""Graph signatures: named buffers, their shapes in named axes, and the limits of those axes."""
 
 from __future__ import annotations
 
@@ -22,18 +22,17 @@ DTYPES: Mapping[str, torch.dtype] = {
 
 
 Role = Literal["input", "span", "state", "kv_cache"]
-"""What a buffer is to the runtime: written anew for each launch (``input``); counting up from a constant, so
-that its size says how far to read (``span``); kept from step to step for each sequence (``state``); or the
-memory for keys and values (``kv_cache``)."""
+"""How the runtime treats a buffer: written before each launch (``input``); constant, counting up from zero,
+with a size that tells the graph how far to read (``span``); kept from step to step, one entry per sequence
+(``state``); or the memory of keys and values (``kv_cache``)."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """A size that changes from replay to replay, within limits that were fixed when tracing.
+    """A size that may differ from launch to launch, within limits that are fixed by tracing.
 
-    ``minimum`` is 2 where a graph was traced with a symbolic size: sizes 0 and 1 are
-    specialised by tracing. A smaller batch is filled up with spare tokens and with spare
-    sequences of length zero.
+    ``minimum`` is 2 for a symbolic size, because tracing specialises the sizes 0 and 1. A smaller batch
+    is filled up with spare tokens and with spare sequences of length zero.
     """
 
     name: str
@@ -49,7 +48,10 @@ class Axis:
 
 @dataclass(frozen=True)
 class Buffer:
-    """A named tensor of a graph. A dimension is a size, an axis ``"tokens"`` or ``"sequences+1"``."""
+    """A named tensor of a graph.
+
+    A dimension is a size, an axis (``"tokens"``) or an axis plus a number (``"sequences+1"``).
+    """
 
     name: str
     dtype: str
@@ -58,28 +60,29 @@ class Buffer:
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
-            raise SignatureError(f"buffer {self.name}: dtype {self.dtype!r} is none of {sorted(DTYPES)}")
+            raise SignatureError(f"buffer {self.name}: dtype {self.dtype!r} is not one of {sorted(DTYPES)}")
 
     @property
     def torch_dtype(self) -> torch.dtype:
+        """The dtype as torch has it."""
         return DTYPES[self.dtype]
 
     def sizes(self, axes: Mapping[str, int]) -> tuple[int, ...]:
-        """The concrete shape once every axis has a size."""
+        """Return the shape for the given sizes of the axes."""
         return tuple(dim if isinstance(dim, int) else _size(dim, axes) for dim in self.shape)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """What a graph takes and gives, in call order."""
+    """The inputs and outputs of a graph, in call order."""
 
     graph: GraphName
     axes: tuple[Axis, ...]
-    """The first is the one that the graph is bucketed by."""
+    """The first one is the axis of the graph's buckets."""
     inputs: tuple[Buffer, ...]
     outputs: tuple[Buffer, ...]
     written: tuple[str, ...]
-    """Inputs that the graph changes in place."""
+    """Names of the inputs that the graph modifies in place."""
 
     def __post_init__(self) -> None:
         names = [buffer.name for buffer in (*self.inputs, *self.outputs)]
@@ -95,17 +98,26 @@ class Signature:
                     raise SignatureError(f"graph {self.graph}: {buffer.name} has a dimension of {dim}")
 
     def axis(self, name: str) -> Axis:
+        """Return the axis of that name.
+
+        Raises:
+            SignatureError: There is none.
+        """
         for axis in self.axes:
             if axis.name == name:
                 return axis
         raise SignatureError(f"graph {self.graph} has no axis {name!r}; it has {[a.name for a in self.axes]}")
 
     def check(self, tensors: Mapping[str, torch.Tensor], axes: Mapping[str, int]) -> None:
-        """Hold every input against its buffer: compiled graphs check nothing themselves.
+        """Check every input against its buffer; compiled graphs do not check their inputs.
+
+        Args:
+            tensors: The inputs by name.
+            axes: The size of each axis by name.
 
         Raises:
-            SignatureError: a size or a tensor is missing, a size out of an axis' limits, or a tensor of
-                another shape, dtype, layout or alignment.
+            SignatureError: A size or a tensor is missing, a size is outside the limits of its axis, or a
+                tensor has the wrong shape, dtype, layout or alignment.
         """
         missing = [axis.name for axis in self.axes if axis.name not in axes]
         missing += [buffer.name for buffer in self.inputs if buffer.name not in tensors]
@@ -121,23 +133,23 @@ class Signature:
             _check_tensor(self.graph, buffer, tensors[buffer.name], buffer.sizes(axes))
 
     def check_outputs(self, tensors: Sequence[torch.Tensor], axes: Mapping[str, int]) -> None:
-        """Hold what a graph gave against what it promised: its numbers are cut apart by these shapes.
+        """Check the outputs of a graph; the runtime slices them by these shapes.
 
         Raises:
-            SignatureError: another number of tensors, or one of another shape or dtype.
+            SignatureError: The number of tensors differs, or the shape or dtype of one of them.
         """
         expected = [(buffer.sizes(axes), buffer.torch_dtype) for buffer in self.outputs]
-        found = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
-        if found != expected:
-            raise SignatureError(f"graph {self.graph}: expected the results {expected}, found {found}")
+        actual = [(tuple(tensor.shape), tensor.dtype) for tensor in tensors]
+        if actual != expected:
+            raise SignatureError(f"graph {self.graph}: expected the outputs {expected}, found {actual}")
 
 
 @lru_cache
 def split_dim(dim: str) -> tuple[str, int]:
-    """``"sequences+1"`` is ``("sequences", 1)``.
+    """Split a dimension into its axis and what is added to it: ``"sequences+1"`` is ``("sequences", 1)``.
 
     Raises:
-        SignatureError: what follows the plus is no number.
+        SignatureError: The part after the plus is not a number.
     """
     name, plus, extra = dim.partition("+")
     if plus and not (extra.isascii() and extra.isdigit() and len(extra) < 10):
@@ -151,10 +163,10 @@ def _size(dim: str, axes: Mapping[str, int]) -> int:
 
 
 def _check_tensor(graph: str, buffer: Buffer, tensor: torch.Tensor, shape: tuple[int, ...]) -> None:
-    found = (tuple(tensor.shape), tensor.dtype, tensor.is_contiguous(), tensor.data_ptr() % 16 == 0)
+    actual = (tuple(tensor.shape), tensor.dtype, tensor.is_contiguous(), tensor.data_ptr() % 16 == 0)
     expected = (shape, buffer.torch_dtype, True, True)
-    if found != expected:
+    if actual != expected:
         raise SignatureError(
             f"graph {graph}, buffer {buffer.name}: expected shape, dtype, contiguous, 16-byte aligned "
-            f"{expected}, found {found}"
+            f"{expected}, found {actual}"
         )

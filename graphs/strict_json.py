@@ -1,4 +1,4 @@
-"""JSON as the standard has it: Python's own reader lets repeated keys, NaN and infinity through."""
+"""Strict JSON: Python's own reader accepts repeated keys, NaN and infinity."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any
 
 
 def loads(text: str | bytes) -> Any:
-    """Read one JSON value.
+    """Parse one JSON value.
 
     Raises:
-        ValueError: no JSON, a key that is repeated within an object, or a number that is not finite.
-        RecursionError: nested too deep.
+        ValueError: The text is not JSON, an object repeats a key, or a number is not finite.
+        RecursionError: The value is nested too deep.
     """
     return json.loads(text, object_pairs_hook=_without_repeats, parse_float=_finite, parse_constant=_finite)
 
@@ -28,8 +28,8 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _finite(text: str) -> float:
-    """Python would also read ``NaN``, and 1e999 as infinity."""
+    """Parse a number; Python would also accept ``NaN``, and read ``1e999`` as infinity."""
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:20]} is no finite number")
+        raise ValueError(f"{text[:20]} is not a finite number")
     return number

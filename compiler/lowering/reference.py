@@ -15,9 +15,8 @@ from torch.export.graph_signature import InputKind, OutputKind, OutputSpec
 from precast.compiler.errors import LoweringError
 from precast.compiler.lowering.backend import Backend, CompiledFile
 from precast.compiler.lowering.trace import trace
-from precast.graphs.program import Call, Program
+from precast.graphs.program import PYTHON_OPS, Call, Program
 from precast.graphs.signature import Signature
-from precast.runtime.backends.reference import PYTHON_OPS
 
 _PYTHON_NAMES: dict[Callable[..., Any], str] = {function: name for name, function in PYTHON_OPS.items()}
 _DROPPED = {

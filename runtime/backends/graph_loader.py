@@ -127,7 +127,7 @@ def _open_program(
     try:
         program = Program.from_json((folder / file).read_text("utf-8"))
     except UnicodeDecodeError as error:
-        raise ProgramError(f"{file} is no text: {error}; compile the artifact again") from error
+        raise ProgramError(f"{file} is not UTF-8 text: {error}; compile the artifact again") from error
     taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
     if taken != given:
         raise ProgramError(

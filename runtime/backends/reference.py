@@ -1,8 +1,7 @@
-"""Running a portable program: which operators it may call, and with what."""
+"""The ``reference`` backend: runs portable programs, and decides which operators they may call."""
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,37 +9,19 @@ from typing import Any
 import torch
 
 from precast.graphs.errors import ProgramError
-from precast.graphs.program import Call, Program
+from precast.graphs.program import PYTHON_OPS, Call, Program
 
-PYTHON_OPS: Mapping[str, Callable[..., Any]] = {
-    "add": operator.add,
-    "sub": operator.sub,
-    "mul": operator.mul,
-    "floordiv": operator.floordiv,
-    "truediv": operator.truediv,
-    "mod": operator.mod,
-    "neg": operator.neg,
-    "pow": operator.pow,
-    "getitem": operator.getitem,
-    "sym_max": torch.sym_max,
-    "sym_min": torch.sym_min,
-    "sym_int": torch.sym_int,
-    "sym_float": torch.sym_float,
-}
-"""Arithmetic on sizes, and taking one of several results."""
-
-# Reads a file named by the program: a side effect that its schema does not show.
 _FORBIDDEN_OPS = frozenset({"aten.from_file.default"})
+"""Reads a file that the program names: a side effect that its schema does not show."""
 
 _SIZE_OPS = frozenset({"aten.sym_size.int", "aten.sym_numel.default"})
-"""What may be called although it gives no tensor."""
+"""Allowed although they return no tensor."""
 
 _LITERALS: Mapping[str, type] = {
     "dtype": torch.dtype,
     "layout": torch.layout,
     "memory_format": torch.memory_format,
 }
-
 
 _SCHEMA_TYPES: Mapping[str, type] = {
     "ScalarType": torch.dtype,
@@ -50,21 +31,24 @@ _SCHEMA_TYPES: Mapping[str, type] = {
 
 
 class ProgramRunner:
-    """A program bound to its weights, ready to be called.
+    """A program bound to its weights: a graph that can be called.
 
     Args:
-        program: what to run.
-        tensors: the weights, by their names in the weights file.
+        program: The program to run.
+        tensors: The weights, by their names in the weights file.
 
     Raises:
-        ProgramError: an operator is unknown or not allowed, a name is used before it is defined,
+        ProgramError: An operator is unknown or not allowed, a name is used before it is defined,
             or a weight is missing.
     """
 
     def __init__(self, program: Program, tensors: Mapping[str, torch.Tensor]) -> None:
         missing = sorted(set(program.weights.values()) - set(tensors))
         if missing:
-            raise ProgramError(f"the program needs weights that are not there: {missing[:5]}")
+            raise ProgramError(
+                f"the program needs weights that the weights file lacks: {missing[:5]}; "
+                f"copy or compile the artifact again"
+            )
         self._inputs = program.inputs
         self._constants = {name: tensors[source] for name, source in program.weights.items()}
         self._outputs = program.outputs
@@ -76,19 +60,20 @@ class ProgramRunner:
         ]
 
     def __call__(self, inputs: Mapping[str, torch.Tensor]) -> list[torch.Tensor]:
+        """Run the program on inputs by name, write those that it writes, and return its outputs."""
         values: dict[str, Any] = {**self._constants, **{name: inputs[name] for name in self._inputs}}
         with torch.no_grad():
             for name, op, args, kwargs, dead in self._steps:
                 values[name] = op(*_fill(args, values), **_fill(kwargs, values))
-                for used_up in dead:
-                    del values[used_up]
+                for finished in dead:
+                    del values[finished]
             for name, source in self._writes.items():
                 inputs[name].copy_(values[source])
         return [values[name] for name in self._outputs]
 
 
 def _resolved(call: Call) -> tuple[Callable[..., Any], Any, Any]:
-    """The operator of a call and its arguments, as Python has them."""
+    """Return the operator of a call with its arguments decoded."""
     op, args, kwargs = resolve_op(call.op), _decode_all(call.args), _decode_all(call.kwargs)
     if isinstance(op, torch._ops.OpOverload):
         _check_literals(call, op, args, kwargs)
@@ -96,43 +81,44 @@ def _resolved(call: Call) -> tuple[Callable[..., Any], Any, Any]:
 
 
 def _check_literals(call: Call, op: torch._ops.OpOverload, args: list[Any], kwargs: dict[str, Any]) -> None:
-    """A number in the place of a dtype or a layout is taken for one by torch, and ends the process."""
-    for place, expected in enumerate(op._schema.arguments):
+    """Check dtypes, layouts and memory formats: torch accepts a number for one, and -1 ends the process."""
+    for position, expected in enumerate(op._schema.arguments):
         kind = next((kind for name, kind in _SCHEMA_TYPES.items() if name in str(expected.real_type)), None)
-        value = args[place] if place < len(args) else kwargs.get(expected.name)
+        value = args[position] if position < len(args) else kwargs.get(expected.name)
         if kind is not None and value is not None and not isinstance(value, kind):
             raise ProgramError(
-                f"call {call.name!r} gives {value!r} as {expected.name}, which is no {kind.__name__}"
+                f"call {call.name!r} passes {value!r} as {expected.name}, expected a {kind.__name__}; "
+                f"compile the artifact again"
             )
 
 
 def resolve_op(name: str) -> Callable[..., Any]:
-    """``"aten.linear.default"`` or ``"python.mul"`` as a callable.
+    """Return the operator named ``"aten.linear.default"`` or ``"python.mul"`` as a callable.
 
     Raises:
-        ProgramError: no such operator, or one that does more than compute tensors or sizes.
+        ProgramError: There is no such operator, or it does more than compute tensors or sizes.
     """
     space, _, rest = name.partition(".")
     if space == "python" and rest in PYTHON_OPS:
         return PYTHON_OPS[rest]
     packet, _, overload = rest.partition(".")
-    found = None
+    op = None
     if space == "aten" and packet.isidentifier() and overload.isidentifier():
-        found = getattr(getattr(torch.ops.aten, packet, None), overload, None)
-    if not isinstance(found, torch._ops.OpOverload) or not _only_computes(name, found):
+        op = getattr(getattr(torch.ops.aten, packet, None), overload, None)
+    if not isinstance(op, torch._ops.OpOverload) or not _only_computes(name, op):
         raise ProgramError(
             f"operator {name[:80]!r} is not one that a program may call in torch {torch.__version__}; "
             f"compile the artifact again with this torch"
         )
-    return found
+    return op
 
 
 def _only_computes(name: str, op: torch._ops.OpOverload) -> bool:
-    """Whether ``op`` gives tensors or sizes and does nothing else.
+    """Return whether ``op`` computes tensors or sizes and has no other effect.
 
-    ``torch.ops.aten`` also reaches TorchScript's own operators, which the dispatcher does not know:
-    ``aten.set_grad_enabled`` and ``aten.manual_seed`` change the process, ``aten.save`` names a file. An
-    underscore marks internals that trust their arguments.
+    ``torch.ops.aten`` also contains TorchScript's own operators, which the dispatcher does not know:
+    ``aten.set_grad_enabled`` and ``aten.manual_seed`` change global state, ``aten.save`` writes a file. An
+    underscore marks internals that do not check their arguments.
     """
     private = name.startswith("aten._") and not name.startswith("aten.__")
     return (
@@ -140,7 +126,7 @@ def _only_computes(name: str, op: torch._ops.OpOverload) -> bool:
         and not private
         and not op._schema.is_mutable
         and torch._C._dispatch_has_kernel(op.name())
-        and (name in _SIZE_OPS or any("Tensor" in str(given.type) for given in op._schema.returns))
+        and (name in _SIZE_OPS or any("Tensor" in str(result.type) for result in op._schema.returns))
     )
 
 
@@ -156,18 +142,24 @@ def _decode(value: Any) -> Any:
         return value
     ((kind, content),) = value.items()
     if not isinstance(content, str):
-        raise ProgramError(f"a program holds a {kind[:80]!r} that is no text but {str(content)[:80]}")
+        raise ProgramError(
+            f"a program holds a {kind[:80]!r} of {str(content)[:80]}, expected a string; "
+            f"compile the artifact again"
+        )
     if kind == "ref":
         return _Ref(content)
     if kind == "float":
         return float(content)
     if kind == "device":
         return torch.device(content)
-    # Only what torch holds already: asking it for another name may import a part of it.
-    found = vars(torch).get(content) if kind in _LITERALS else None
-    if found is None or not isinstance(found, _LITERALS[kind]):
-        raise ProgramError(f"a program holds a value of unknown kind: {kind[:80]!r} of {content[:80]!r}")
-    return found
+    # Look up loaded attributes only: getattr on torch may import a submodule.
+    literal = vars(torch).get(content) if kind in _LITERALS else None
+    if literal is None or not isinstance(literal, _LITERALS[kind]):
+        raise ProgramError(
+            f"a program holds a value of unknown kind: {kind[:80]!r} of {content[:80]!r}; "
+            f"compile the artifact again with this torch"
+        )
+    return literal
 
 
 def _decode_all(values: Any) -> Any:
@@ -176,7 +168,9 @@ def _decode_all(values: Any) -> Any:
             return {str(key): _decode(value) for key, value in values.items()}
         return [_decode(value) for value in values]
     except (ValueError, TypeError, AttributeError, RuntimeError) as error:
-        raise ProgramError(f"a program holds a value that cannot be read: {error}") from error
+        raise ProgramError(
+            f"a program holds a value that cannot be read: {error}; compile the artifact again"
+        ) from error
 
 
 def _fill(values: Any, known: Mapping[str, Any]) -> Any:
@@ -200,6 +194,7 @@ def _refs(value: Any) -> list[str]:
 
 
 def _check_names(program: Program) -> None:
+    """Check that every name is defined once, and before it is used."""
     known = {*program.inputs, *program.weights}
     if len(known) != len(program.inputs) + len(program.weights):
         raise ProgramError(f"the program defines a name twice among {sorted(known)[:5]}")
@@ -211,13 +206,16 @@ def _check_names(program: Program) -> None:
             raise ProgramError(f"call {call.name!r} defines a name that is defined already")
         known.add(call.name)
     if not known.issuperset(program.writes.values()) or not set(program.inputs) >= program.writes.keys():
-        raise ProgramError(f"the program writes what it does not have: {sorted(program.writes.items())[:5]}")
+        raise ProgramError(
+            f"the program writes inputs or values that it does not define: "
+            f"{sorted(program.writes.items())[:5]}; compile the artifact again"
+        )
     if not known.issuperset(program.outputs):
-        raise ProgramError(f"the program has no result for {sorted(set(program.outputs) - known)}")
+        raise ProgramError(f"the program does not compute its outputs {sorted(set(program.outputs) - known)}")
 
 
 def _last_uses(program: Program) -> Sequence[list[str]]:
-    """For each call the names that nothing needs after it, so that memory is given back early."""
+    """Return, for each call, the names that no later call needs; their memory is freed after it."""
     kept = {*program.outputs, *program.weights, *program.writes.values()}
     dead: list[list[str]] = []
     for call in reversed(program.calls):

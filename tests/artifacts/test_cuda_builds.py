@@ -1,4 +1,4 @@
-"""A build for CUDA is held against the device that is there."""
+"""Builds for CUDA are checked against the device of the machine."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def build(capability: tuple[int, int], release: str = "13.0") -> BuildInfo:
     )
 
 
-def test_the_same_architecture_is_taken() -> None:
+def test_same_architecture_is_accepted() -> None:
     check_build(build((9, 0)), 0)
     check_build(build((8, 6)), 1)
 
@@ -48,7 +48,7 @@ def test_the_same_architecture_is_taken() -> None:
         (build((9, 0), "12.6"), 0, TorchVersionError, "CUDA 12.6, torch has 13.0"),
     ],
 )
-def test_another_one_is_refused(
+def test_other_builds_are_refused(
     wanted: BuildInfo, index: int, error: type[ArtifactError], message: str
 ) -> None:
     with pytest.raises(error, match=message):

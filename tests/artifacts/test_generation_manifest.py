@@ -1,4 +1,4 @@
-"""Manifests of artifacts that generate: kinds stand together, six graphs, possible pools."""
+"""Manifests of encoder-decoders: six graphs, valid KV cache shapes, and no keys of an encoder."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ from precast.artifacts.manifest import (
     Manifest,
     TokenizationInfo,
     VariantInfo,
-    parse_manifest,
 )
+from precast.artifacts.parsing import parse_manifest
 from precast.artifacts.tokenization import DecodingInfo, LanguageInfo
 from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape
-from tests.artifacts.test_manifest import at, signed
+from tests.artifacts.test_manifest import at, signed, ways
 from tests.support.artifacts import example_manifest
 
 
 def generating(**changes: Any) -> Manifest:
-    """A fixed manifest of an encoder-decoder, of files that are nowhere."""
+    """Return a fixed manifest of an encoder-decoder; its files do not exist."""
     limit = GenerateLimits(8, 6, 32, 4, 5)
-    own, cross = KVCacheShape(2, 2, 8, "float32"), KVCacheShape(2, 4, 8, "float32")
-    signatures = generation_signatures(limit, own, cross, hidden_size=16, vocab_size=47, device="cpu")
+    self_kv, cross_kv = KVCacheShape(2, 2, 8, "float32"), KVCacheShape(2, 4, 8, "float32")
+    signatures = generation_signatures(limit, self_kv, cross_kv, hidden_size=16, vocab_size=47, device="cpu")
     graphs = {
         name: GraphInfo(
             variants=(
@@ -61,20 +61,20 @@ def generating(**changes: Any) -> Manifest:
     defaults = GenerationDefaults(num_beams=4, bad_words_ids=((3, 4),), sequence_bias=(((5,), -1.5),))
     named = [*(f"graphs/{name}.json" for name in graphs), "tokenizer.json", "pieces.json"]
     example = example_manifest()
-    given: dict[str, Any] = {
+    values: dict[str, Any] = {
         **{name: getattr(example, name) for name in ("format_version", "build", "parity", "notes")},
         "model": example.model.model_copy(update={"task": "generate"}),
         "limits": limit,
         "graphs": graphs,
         "weights": None,
         "tokenization": tokenization,
-        "output": GenerateInfo(size=16, vocab_size=47, self_kv=own, cross_kv=cross, defaults=defaults),
+        "output": GenerateInfo(size=16, vocab_size=47, self_kv=self_kv, cross_kv=cross_kv, defaults=defaults),
         "files": {name: FileInfo(sha256="0" * 64, bytes=5) for name in named},
     }
-    return GenerateManifest(**{**given, **changes})
+    return GenerateManifest(**{**values, **changes})
 
 
-def test_a_manifest_of_generation_survives_its_text() -> None:
+def test_generation_manifest_round_trips_through_json() -> None:
     manifest = generating()
     text = manifest.to_json()
     assert parse_manifest(text) == manifest and parse_manifest(text).to_json() == text
@@ -105,7 +105,7 @@ def test_a_manifest_of_generation_survives_its_text() -> None:
         (("output", "defaults", "num_beams"), "4", "num_beams"),
         (("tokenization", "file"), None, "decoding or languages without a tokenizer"),
         (("tokenization", "decoding", "pieces_file"), None, "pieces_file"),
-        (("tokenization", "languages", "default"), "fr", "fr is none"),
+        (("tokenization", "languages", "default"), "fr", "fr is not one of the codes"),
     ],
 )
 def test_contradictions_of_generation_are_refused(way: tuple[str, ...], value: Any, says: str) -> None:
@@ -124,3 +124,35 @@ def test_exactly_the_graphs_of_generation() -> None:
         data["graphs"]["encode"] = graph
         with pytest.raises(ManifestError, match="expected the graphs"):
             parse_manifest(signed(data))
+
+
+def test_every_key_of_a_generation_manifest_is_needed() -> None:
+    """Except for parameters of generation, which an older compiler may not know."""
+    text = generating().to_json()
+    free = (
+        ("build", "options"),
+        ("graphs",),
+        ("files",),
+        ("output", "defaults"),
+        ("tokenization", "languages", "codes"),
+    )
+    for way in ways(json.loads(text)):
+        # One graph suffices; the others have the same keys.
+        if way in free or (way[:1] == ("graphs",) and way[1] != "decode"):
+            continue
+        for key in at(json.loads(text), way):
+            if key in ("digest", "format_version"):
+                continue
+            data = json.loads(text)
+            del at(data, way)[key]
+            with pytest.raises(ManifestError, match=key):
+                parse_manifest(signed(data))
+
+
+def test_an_unknown_parameter_of_generation_is_refused_and_a_missing_one_is_null() -> None:
+    data = json.loads(generating().to_json())
+    del data["output"]["defaults"]["top_k"]
+    assert parse_manifest(signed(data)) == generating()
+    data["output"]["defaults"]["top_q"] = 3
+    with pytest.raises(ManifestError, match=r"output\.defaults\.top_q"):
+        parse_manifest(signed(data))

@@ -1,4 +1,4 @@
-"""Writing: an artifact is there as a whole or not at all."""
+"""Writing: an artifact appears as a whole or not at all."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_sizes_and_hashes(tmp_path: Path) -> None:
     assert list(folder_info(tmp_path)) == ["a.bin", "graphs/b.bin"]
 
 
-def test_a_new_artifact_appears_at_once(tmp_path: Path) -> None:
+def test_new_artifact_appears_atomically(tmp_path: Path) -> None:
     target = tmp_path / "deep" / "er" / "out.precast"
     with staging(target) as folder:
         assert folder.parent == target.parent, "a rename is atomic within one file system only"
@@ -49,14 +49,14 @@ def test_a_new_artifact_appears_at_once(tmp_path: Path) -> None:
         assert target.is_dir()
     assert entries(target) == ["file", MANIFEST_NAME]
     assert entries(target.parent) == ["out.precast"]
-    assert target.stat().st_mode & 0o777 == 0o755, "others may read it: a temporary folder is private"
+    assert target.stat().st_mode & 0o777 == 0o755, "other users may read it, unlike a temporary folder"
 
 
 def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     flushed: list[str] = []
     monkeypatch.setattr(writer, "_flush", lambda path: flushed.append(path.name))
     write(tmp_path / "out", "x")
-    assert sorted(flushed) == ["encode.json", MANIFEST_NAME], "all of it must reach the disk"
+    assert sorted(flushed) == ["encode.json", MANIFEST_NAME], "every file must be flushed to the disk"
 
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
@@ -87,7 +87,7 @@ def test_an_error_while_publishing_leaves_what_was_there(
         write(target, "old")
     monkeypatch.setattr(writer, step, interrupt)
     if step == "_exchange" and not overwrite:
-        write(target, "new")  # nothing to exchange with
+        write(target, "new")  # there is nothing to exchange with
         return
     with pytest.raises(KeyboardInterrupt):
         write(target, "new", overwrite=overwrite)

@@ -1,4 +1,4 @@
-"""What an attacker does to an artifact: the careless way, and the careful one that signs again."""
+"""Ways to tamper with an artifact, with and without updating its hashes and its digest."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ TOKENIZER = "tokenizer.json"
 
 @dataclass(frozen=True)
 class Attack:
-    """A way to spoil an artifact, and how ``precast.load`` must refuse the result."""
+    """A modification of an artifact, and the error with which ``precast.load`` must refuse the result."""
 
     spoil: Spoil
     error: type[PrecastError]
     says: str
-    """Pattern of what the message must name."""
+    """Pattern that the message must match."""
 
 
 def read(folder: Path, name: str = MANIFEST) -> Json:
@@ -46,7 +46,7 @@ def write(folder: Path, data: Json, name: str = MANIFEST) -> None:
 
 
 def sign(folder: Path, data: Json) -> None:
-    """Write ``data`` as the manifest, its files' sizes and hashes and its own digest made to fit."""
+    """Write ``data`` as the manifest, with the sizes and hashes of the files and the digest updated."""
     for name, info in data["files"].items() if isinstance(data.get("files"), dict) else ():
         if isinstance(info, dict) and (folder / name).is_file():
             content = (folder / name).read_bytes()
@@ -55,30 +55,31 @@ def sign(folder: Path, data: Json) -> None:
 
 
 def sign_only(folder: Path, data: Json) -> None:
-    """Write ``data`` as the manifest with a digest that fits, whatever it says of the files."""
+    """Write ``data`` as the manifest with the digest updated, but not the sizes and hashes of the files."""
     data.pop("digest", None)
-    strip_prefix = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    data["digest"] = hashlib.sha256(strip_prefix.encode("utf-8", "surrogatepass")).hexdigest()
+    canonical = json.dumps(data, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+    data["digest"] = hashlib.sha256(canonical.encode("utf-8", "surrogatepass")).hexdigest()
     write(folder, data)
 
 
 def change(path: str, value: Json) -> Spoil:
-    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.buckets"``) and sign again."""
+    """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.buckets"``) and update the
+    digest."""
 
     def spoil(folder: Path) -> None:
         data = read(folder)
-        *way, last = path.split(".")
-        place = data
-        for step in way:
-            place = place[int(step)] if isinstance(place, list) else place[step]
-        place[int(last) if isinstance(place, list) else last] = value
+        *parents, last = path.split(".")
+        parent = data
+        for key in parents:
+            parent = parent[int(key)] if isinstance(parent, list) else parent[key]
+        parent[int(last) if isinstance(parent, list) else last] = value
         sign_only(folder, data)
 
     return spoil
 
 
 def edit(alter: Callable[[Json], Any], *, signed: bool = True) -> Spoil:
-    """Alter the manifest in place, with or without signing again."""
+    """Modify the manifest in place, by default with the digest updated."""
 
     def spoil(folder: Path) -> None:
         data = read(folder)
@@ -89,7 +90,7 @@ def edit(alter: Callable[[Json], Any], *, signed: bool = True) -> Spoil:
 
 
 def program(alter: Callable[[Json], Any]) -> Spoil:
-    """Alter the portable program in place and sign again."""
+    """Modify the portable program in place and update hashes and digest."""
 
     def spoil(folder: Path) -> None:
         data = read(folder, GRAPH)
@@ -101,7 +102,7 @@ def program(alter: Callable[[Json], Any]) -> Spoil:
 
 
 def content(name: str, data: bytes | Callable[[bytes], bytes]) -> Spoil:
-    """Replace a file's bytes and sign again."""
+    """Replace the content of a file and update hashes and digest."""
 
     def spoil(folder: Path) -> None:
         path = folder / name
@@ -112,7 +113,7 @@ def content(name: str, data: bytes | Callable[[bytes], bytes]) -> Spoil:
 
 
 def tensors(alter: Callable[[dict[str, Json], bytes], tuple[dict[str, Json], bytes]]) -> Spoil:
-    """Alter the header and the data of the weights file and sign again."""
+    """Modify the header and the data of the weights file and update hashes and digest."""
 
     def renewed(old: bytes) -> bytes:
         size = int.from_bytes(old[:8], "little")
@@ -123,33 +124,33 @@ def tensors(alter: Callable[[dict[str, Json], bytes], tuple[dict[str, Json], byt
 
 
 def safetensors(header: bytes, data: bytes = b"", size: int | None = None) -> bytes:
-    """A weights file; ``size`` is what it claims of its header."""
+    """Return the content of a weights file; ``size`` is the length that it claims for its header."""
     return struct.pack("<Q", len(header) if size is None else size) + header + data
 
 
 def copy_of(artifact: Path, folder: Path) -> Path:
-    """A fresh copy to spoil."""
-    return Path(shutil.copytree(artifact, folder / "spoilt.precast"))
+    """Return a copy of an artifact to tamper with."""
+    return Path(shutil.copytree(artifact, folder / "tampered.precast"))
 
 
 def workers() -> int:
-    """Engine threads that are alive: a refused artifact must not leave one behind."""
+    """Return the number of live engine threads; a refused artifact must not leave one behind."""
     return sum(thread.name == "precast-worker" for thread in threading.enumerate())
 
 
 def assert_refused(folder: Path, attack: Attack, good: Path) -> None:
-    """``folder`` is refused as said, and ``good`` still loads and answers."""
+    """Check that ``folder`` is refused with the expected error, and that ``good`` still loads and works."""
     before = workers()
     error = refusal(folder)
     assert type(error) is attack.error, f"expected {attack.error.__name__}, found {error!r}"
     assert re.search(attack.says, str(error)), f"{attack.says!r} is not in the message: {error}"
-    assert len(str(error)) < 2000, "nobody reads such a message"
+    assert len(str(error)) < 2000, "the message is too long to read"
     assert workers() == before, "the refused artifact left its thread behind"
     assert_serves(good)
 
 
 def refusal(folder: Path) -> PrecastError | None:
-    """The typed error that loading raises; None if it loads. Any other error is the test's failure."""
+    """Return the precast error that loading raises, None if it loads; other errors propagate."""
     try:
         precast.load(folder).close()
     except PrecastError as error:
@@ -159,6 +160,6 @@ def refusal(folder: Path) -> PrecastError | None:
 
 def assert_serves(artifact: Path) -> None:
     with precast.load(artifact) as engine:
-        answer = engine.encode([2, 5, 3])
-    found = [a for a in (answer.embedding, answer.logits, answer.hidden) if a is not None]
-    assert len(found) == 1 and np.isfinite(found[0]).all()
+        output = engine.encode([2, 5, 3])
+    arrays = [array for array in (output.embedding, output.logits, output.hidden) if array is not None]
+    assert len(arrays) == 1 and np.isfinite(arrays[0]).all()

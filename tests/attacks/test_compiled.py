@@ -1,4 +1,4 @@
-"""Compiled graphs: what is checked before native code that checks nothing is called."""
+"""Compiled graphs: everything is checked before native code runs, which checks nothing."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SIGNATURE = "graphs.encode.signature"
 
 
 def shrunk(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
-    """The token table with one row less: the graph would read what lies behind it."""
+    """Remove the last row of the token table; the graph would read beyond it."""
     names = sorted(header, key=lambda name: header[name]["data_offsets"][0])
     rest, at = b"", 0
     for name in names:
@@ -43,7 +43,7 @@ def shrunk(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes
 
 
 def halved(header: dict[str, Json], data: bytes) -> tuple[dict[str, Json], bytes]:
-    """Another dtype of the same shape."""
+    """Store the token table as bfloat16 in the same shape."""
     start, end = header[TABLE]["data_offsets"]
     middle = (start + end) // 2
     header[TABLE] |= {"dtype": "BF16", "data_offsets": [start, middle]}
@@ -57,7 +57,7 @@ def without_weights(folder: Path) -> None:
 
 
 def foreign_library() -> bytes:
-    """A shared library that loads and is no graph."""
+    """Return a shared library that loads and is not a graph."""
     return Path(_ctypes.__file__).read_bytes()
 
 
@@ -70,8 +70,8 @@ ATTACKS = {
     "another library": Attack(
         content(LIBRARY, lambda _: foreign_library()), GraphError, "no function CreateWithDevice"
     ),
-    "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "no text"),
-    "an input less": Attack(
+    "a library as a program": Attack(change("build.backend", "reference"), ProgramError, "not UTF-8"),
+    "a missing input": Attack(
         edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop(1)),
         GraphError,
         "has 4 inputs.*3 and 1",
@@ -84,25 +84,25 @@ ATTACKS = {
             )
         ),
         GraphError,
-        "first batch.*expected the results",
+        "first batch.*expected the outputs",
     ),
-    "a weight less": Attack(
+    "a missing weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].remove(TABLE)), GraphError, f"binds other.*{TABLE}"
     ),
-    "a weight more": Attack(
+    "an unknown weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].append("more")), WeightsError, "lacks.*more"
     ),
     "weights that it shall carry": Attack(
         change("graphs.encode.weights", "prepacked"), GraphError, r"encode.so needs \d+ bytes.*carries none"
     ),
     "no weights file": Attack(without_weights, WeightsError, f"lacks.*{TABLE}"),
-    "a table with a row less": Attack(tensors(shrunk), GraphError, f"3904 bytes as {TABLE}.*3840"),
+    "a table without its last row": Attack(tensors(shrunk), GraphError, f"3904 bytes as {TABLE}.*3840"),
     "a table of another dtype": Attack(tensors(halved), GraphError, f"3904 bytes as {TABLE}.*1952"),
 }
 
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, compiled: Path, tmp_path: Path) -> None:
-    spoilt = copy_of(compiled, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], compiled)
+    tampered = copy_of(compiled, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], compiled)

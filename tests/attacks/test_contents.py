@@ -1,4 +1,4 @@
-"""Weights files and tokenizers that are not what they claim, all of them signed."""
+"""Invalid weights files and tokenizers, all with valid hashes."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def file(header: str | bytes, data: bytes = b"", size: int | None = None) -> byt
 
 
 def described(name: str, **changes: Json) -> Attack:
-    """Another description of a tensor's bytes."""
+    """Describe the bytes of a tensor differently."""
     return Attack(
         tensors(lambda header, data: ({**header, name: {**header[name], **changes}}, data)),
         GraphError,
@@ -65,13 +65,15 @@ ATTACKS = {
     "seven bytes": Attack(content(WEIGHTS, b"\1\0\0\0\0\0\0"), WeightsError, WEIGHTS),
     "a pickle": Attack(content(WEIGHTS, b"\x80\4cos\nsystem\n(S'true'\ntR."), OversizedError, "header"),
     "a header of exabytes": Attack(
-        content(WEIGHTS, file("{}", size=2**63)), OversizedError, f"{2**63} bytes, at most {MAX_HEADER_BYTES}"
+        content(WEIGHTS, file("{}", size=2**63)),
+        OversizedError,
+        f"{2**63} bytes, expected at most {MAX_HEADER_BYTES}",
     ),
     "a header one byte too long": Attack(
         content(WEIGHTS, file(b"{" + b" " * MAX_HEADER_BYTES)), OversizedError, str(MAX_HEADER_BYTES + 1)
     ),
     "a header beyond the file": Attack(content(WEIGHTS, file("{}", size=100)), WeightsError, WEIGHTS),
-    "a header that is no JSON": Attack(content(WEIGHTS, file("weights")), WeightsError, "Expecting value"),
+    "a header that is not JSON": Attack(content(WEIGHTS, file("weights")), WeightsError, "Expecting value"),
     "a header that is no UTF-8": Attack(content(WEIGHTS, file(b'{"\xff": 1}')), WeightsError, "utf-8|decode"),
     "a header that is a list": Attack(content(WEIGHTS, file("[]")), WeightsError, WEIGHTS),
     "a header without end": Attack(content(WEIGHTS, file("[" * 100_000)), WeightsError, WEIGHTS),
@@ -127,35 +129,36 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
 
 
-def test_a_tensor_that_nobody_asked_for_changes_nothing(tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+def test_unused_tensors_are_ignored(tiny: TinyModels, tmp_path: Path) -> None:
+    tampered = copy_of(tiny["embed"].artifact, tmp_path)
     tensors(lambda h, d: ({**h, "more": {**ONE, "data_offsets": [len(d), len(d) + 4]}}, d + b"\0" * 4))(
-        spoilt
+        tampered
     )
-    assert_serves(spoilt)
+    assert_serves(tampered)
 
 
 def respell(folder: Path, **changes: Json) -> None:
+    """Change keys of the tokenizer file and update hashes and digest."""
     write(folder, {**read(folder, TOKENIZER), **changes}, TOKENIZER)
     sign(folder, read(folder))
 
 
-def test_a_tokenizer_can_not_pad_or_cut_by_itself(tiny: TinyModels, tmp_path: Path) -> None:
-    """A padding length is a number in a file: a terabyte of padding would end the process."""
+def test_padding_and_truncation_of_the_tokenizer_are_ignored(tiny: TinyModels, tmp_path: Path) -> None:
+    """A padding length in the file could make the tokenizer allocate a terabyte."""
     good = tiny["hidden"].artifact
-    spoilt = copy_of(good, tmp_path)
+    tampered = copy_of(good, tmp_path)
     respell(
-        spoilt,
+        tampered,
         padding={"strategy": {"Fixed": 10**12}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
                  "pad_type_id": 0, "pad_token": "[PAD]"},
         truncation={"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
     )  # fmt: skip
-    with precast.load(spoilt) as engine, precast.load(good) as honest:
+    with precast.load(tampered) as engine, precast.load(good) as honest:
         for truncate in (True, False, "left"):
             found, expected = (e.encode("the cat sat", truncate=truncate) for e in (engine, honest))
             assert found.prompt_token_ids.tolist() == expected.prompt_token_ids.tolist()
@@ -165,53 +168,53 @@ def test_a_tokenizer_can_not_pad_or_cut_by_itself(tiny: TinyModels, tmp_path: Pa
 def test_a_token_type_beyond_the_table_never_reaches_the_graph(
     kind: int, tiny: TinyModels, tmp_path: Path
 ) -> None:
-    """Compiled graphs index with it: it is as dangerous as a token id."""
-    spoilt = copy_of(tiny["hidden"].artifact, tmp_path)
-    template = read(spoilt, TOKENIZER)["post_processor"]
+    """Compiled graphs index a table with it, without a check."""
+    tampered = copy_of(tiny["hidden"].artifact, tmp_path)
+    template = read(tampered, TOKENIZER)["post_processor"]
     for part in template["pair"]:
         for piece in part.values():
             piece["type_id"] = kind if piece["type_id"] else 0
-    respell(spoilt, post_processor=template)
-    with precast.load(spoilt) as engine:
+    respell(tampered, post_processor=template)
+    with precast.load(tampered) as engine:
         good, bad = engine.encode(["the cat", ("the", "cat")], return_exceptions=True)
         assert good.hidden.shape == (4, 16)
         assert type(bad) is TokenizationError and bad.index == 1 and str(kind) in str(bad)
 
 
 def test_a_token_id_beyond_the_table_never_reaches_the_graph(tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["hidden"].artifact, tmp_path)
-    model = read(spoilt, TOKENIZER)["model"]
+    tampered = copy_of(tiny["hidden"].artifact, tmp_path)
+    model = read(tampered, TOKENIZER)["model"]
     model["vocab"]["cat"] = 2**32 - 1
-    respell(spoilt, model=model)
-    with precast.load(spoilt) as engine:
+    respell(tampered, model=model)
+    with precast.load(tampered) as engine:
         good, bad = engine.encode(["the sat", "the cat"], return_exceptions=True)
         assert good.hidden.shape == (4, 16)
         assert isinstance(bad, PrecastError) and str(2**32 - 1) in str(bad)
 
 
 def test_any_tokenizer_is_refused_or_serves(tiny: TinyModels, tmp_path: Path) -> None:
-    """The tokenizers library panics over some of these; a panic is no Exception of Python."""
+    """The tokenizers library panics on some of these, and a panic is not an ``Exception``."""
     good = tiny["hidden"].artifact
-    spoilt = copy_of(good, tmp_path)
-    original = read(spoilt, TOKENIZER)
-    draw = random.Random(0)
+    tampered = copy_of(good, tmp_path)
+    original = read(tampered, TOKENIZER)
+    rng = random.Random(0)
     values = [None, True, -1, 0, 61, 2**32 - 1, 10**30, "", "x", "BPE", [], [1], {}, {"type": "BPE"}]
     for _ in range(200):
         changed = copy.deepcopy(original)
-        place: Json = changed
+        parent: Json = changed
         way = [
-            draw.choice(["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"])
+            rng.choice(["added_tokens", "normalizer", "pre_tokenizer", "post_processor", "decoder", "model"])
         ]
-        while isinstance(place[way[-1]], (dict, list)) and place[way[-1]] and draw.random() < 0.8:
-            place = place[way[-1]]
-            way.append(draw.choice(list(place) if isinstance(place, dict) else list(range(len(place)))))
-        place[way[-1]] = draw.choice(values)
-        respell(spoilt, **changed)
+        while isinstance(parent[way[-1]], dict | list) and parent[way[-1]] and rng.random() < 0.8:
+            parent = parent[way[-1]]
+            way.append(rng.choice(list(parent) if isinstance(parent, dict) else list(range(len(parent)))))
+        parent[way[-1]] = rng.choice(values)
+        respell(tampered, **changed)
         try:
-            with precast.load(spoilt) as engine:
+            with precast.load(tampered) as engine:
                 engine.encode(["the cat sat", ("the", "cat"), ""], return_exceptions=True)
         except PrecastError as error:
             assert type(error) in (TokenizerFileError, ProgramError), f"{way}: {error!r}"
         except Exception as error:
-            raise AssertionError(f"{way} = {place[way[-1]]!r} gives {error!r}") from error
+            raise AssertionError(f"{way} = {parent[way[-1]]!r} raises {error!r}") from error
     assert_serves(good)

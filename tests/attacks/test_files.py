@@ -1,4 +1,4 @@
-"""Files that are added, missing, moved, linked or changed."""
+"""Files that are added, missing, moved, linked or modified."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def remove(name: str) -> Spoil:
 
 
 def move_away_and_link(name: str) -> Spoil:
-    """The content stays the same: only the way to it is a link."""
+    """Replace a file by a link to its unchanged content."""
 
     def spoil(folder: Path) -> None:
         outside = folder.parent / "outside"
@@ -69,7 +69,7 @@ def move_away_and_link(name: str) -> Spoil:
 
 
 def replace_by_fifo(name: str) -> Spoil:
-    """Whoever opens it for reading waits forever."""
+    """Replace a file by a pipe, which blocks a reader forever."""
 
     def spoil(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
@@ -100,7 +100,7 @@ def many(count: int, *, folders: bool) -> Spoil:
 
 
 def nest(depth: int) -> Spoil:
-    """Each level by its own call: the path as a whole is longer than a system call takes."""
+    """Nest folders, one call a level: the whole path is longer than a system call accepts."""
 
     def spoil(folder: Path) -> None:
         here = os.open(folder, os.O_RDONLY)
@@ -120,9 +120,11 @@ def replace_folder_by_file(folder: Path) -> None:
 
 
 ATTACKS = {
-    "a file more": Attack(add("extra.so"), UnexpectedFileError, r"extra\.so"),
-    "a file more in the folder of graphs": Attack(add("graphs/more.so"), UnexpectedFileError, "graphs/more"),
-    "a file more in a folder of its own": Attack(add("more/x.so"), UnexpectedFileError, "more/x"),
+    "an additional file": Attack(add("extra.so"), UnexpectedFileError, r"extra\.so"),
+    "an additional file in the folder of graphs": Attack(
+        add("graphs/more.so"), UnexpectedFileError, "graphs/more"
+    ),
+    "an additional file in an additional folder": Attack(add("more/x.so"), UnexpectedFileError, "more/x"),
     "a hidden file": Attack(add(".hidden"), UnexpectedFileError, r"\.hidden"),
     "a second manifest": Attack(add("graphs/manifest.json"), UnexpectedFileError, "graphs/manifest"),
     "a name with a newline": Attack(add("a\nb"), UnexpectedFileError, r"a\\nb"),
@@ -136,14 +138,14 @@ ATTACKS = {
     "a link to a graph": Attack(move_away_and_link(GRAPH), UnsafePathError, GRAPH),
     "a link to a folder": Attack(move_away_and_link("graphs"), UnsafePathError, "graphs"),
     "a linked manifest": Attack(move_away_and_link(MANIFEST), UnsafePathError, MANIFEST),
-    "a link beside": Attack(lambda f: (f / "more").symlink_to("/"), UnsafePathError, "more"),
+    "an additional link": Attack(lambda f: (f / "more").symlink_to("/"), UnsafePathError, "more"),
     "a link to nothing": Attack(lambda f: (f / "more").symlink_to("nowhere"), UnsafePathError, "more"),
-    "a pipe beside": Attack(replace_by_fifo("pipe"), UnsafePathError, "pipe"),
+    "an additional pipe": Attack(replace_by_fifo("pipe"), UnsafePathError, "pipe"),
     "a pipe as weights": Attack(replace_by_fifo(WEIGHTS), UnsafePathError, WEIGHTS),
     "a pipe as manifest": Attack(replace_by_fifo(MANIFEST), UnsafePathError, MANIFEST),
     "no manifest": Attack(remove(MANIFEST), NotAnArtifactError, "precast compile"),
-    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "spoilt"),
-    "a file in its place": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
+    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
+    "a file instead of a folder": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
     "no graphs folder": Attack(remove("graphs"), MissingFileError, GRAPH),
     **{f"no {name}": Attack(remove(name), MissingFileError, name) for name in FILES},
     **{
@@ -153,10 +155,10 @@ ATTACKS = {
     },
     **{f"{name} grown": Attack(grow(name), FileSizeError, r"\d+ bytes, expected \d+") for name in FILES},
     **{
-        f"the manifest cut to {keep:.0%}": Attack(cut(MANIFEST, keep), ManifestError, "no JSON")
+        f"the manifest cut to {keep:.0%}": Attack(cut(MANIFEST, keep), ManifestError, "not JSON")
         for keep in (0, 0.5, 0.99)
     },
-    "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "no JSON"),
+    "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "not JSON"),
     "the manifest grown beyond measure": Attack(
         grow(MANIFEST, b" " * reader.MAX_MANIFEST_BYTES), OversizedError, str(reader.MAX_MANIFEST_BYTES)
     ),
@@ -166,38 +168,40 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_every_flipped_bit_is_found(name: str, tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["classify"].artifact, tmp_path)
-    good = (spoilt / name).read_bytes()
-    draw = random.Random(name)
-    for at in [0, len(good) * 8 - 1, *(draw.randrange(len(good) * 8) for _ in range(20))]:
-        flip(spoilt / name, good, at)
-        error = refusal(spoilt)
+    tampered = copy_of(tiny["classify"].artifact, tmp_path)
+    good = (tampered / name).read_bytes()
+    rng = random.Random(name)
+    for at in [0, len(good) * 8 - 1, *(rng.randrange(len(good) * 8) for _ in range(20))]:
+        flip(tampered / name, good, at)
+        error = refusal(tampered)
         assert type(error) is FileHashError and name in str(error), f"bit {at}: {error!r}"
-    (spoilt / name).write_bytes(good)
-    assert_serves(spoilt)
+    (tampered / name).write_bytes(good)
+    assert_serves(tampered)
 
 
 def test_every_flipped_bit_of_the_manifest_is_found(tiny: TinyModels, tmp_path: Path) -> None:
-    """Beside the digest nothing vouches for the manifest, so that many more bits are tried."""
-    spoilt = copy_of(tiny["classify"].artifact, tmp_path)
-    path = spoilt / MANIFEST
-    good, meant = path.read_bytes(), read_manifest(spoilt)
+    """Only the digest protects the manifest, so many more bits are tried."""
+    tampered = copy_of(tiny["classify"].artifact, tmp_path)
+    path = tampered / MANIFEST
+    good, original = path.read_bytes(), read_manifest(tampered)
     for at in range(0, len(good.rstrip()) * 8, 31):
         flip(path, good, at)
         try:
-            found = read_manifest(spoilt)
+            manifest = read_manifest(tampered)
         except (ManifestError, FormatVersionError):
             continue
-        assert found == meant, f"bit {at} changes what is read"  # 1e-06 and 1E-06 differ in one bit
+        assert manifest == original, (
+            f"bit {at} changes the manifest unnoticed"
+        )  # 1e-06 and 1E-06 differ in one bit
     path.write_bytes(good)
-    assert_serves(spoilt)
+    assert_serves(tampered)
 
 
 def flip(path: Path, data: bytes, bit: int) -> None:
@@ -207,23 +211,23 @@ def flip(path: Path, data: bytes, bit: int) -> None:
 
 
 @pytest.mark.parametrize("function", ["scandir", "file_info"])
-def test_what_cannot_be_read_is_a_typed_error(
+def test_unreadable_files_raise_a_precast_error(
     function: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Permissions do not stop a test that runs as root: the refusal of the system is played."""
+    """The refusal is simulated, because permissions do not stop a test that runs as root."""
 
     def refuse(*_: object) -> None:
         raise PermissionError(13, "Permission denied")
 
-    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+    tampered = copy_of(tiny["embed"].artifact, tmp_path)
     monkeypatch.setattr(*((os, "scandir") if function == "scandir" else (reader, "file_info")), refuse)
     with pytest.raises(UnreadableError, match="Permission denied"):
-        reader.open_artifact(spoilt)
+        reader.open_artifact(tampered)
     monkeypatch.undo()
-    assert_serves(spoilt)
+    assert_serves(tampered)
 
 
-def test_a_copy_made_through_a_link_to_the_folder_loads(tiny: TinyModels, tmp_path: Path) -> None:
-    """Links inside are refused; which way leads to the artifact is its user's business."""
+def test_an_artifact_loads_through_a_link_to_its_folder(tiny: TinyModels, tmp_path: Path) -> None:
+    """Only links inside an artifact are refused."""
     (tmp_path / "link").symlink_to(tiny["embed"].artifact)
     assert_serves(tmp_path / "link")

@@ -1,9 +1,8 @@
-"""Compilations that end in the middle, and outputs that exist already."""
+"""Compilations that are interrupted, and output paths that exist already."""
 
 from __future__ import annotations
 
 import errno
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,18 +24,18 @@ STAGES = list(Stage)
 
 @pytest.fixture
 def embed(tiny: TinyModels) -> Path:
-    """A checkpoint; made here, where no step is interrupted yet."""
+    """Return a checkpoint, created before any step is made to fail."""
     return tiny["embed"].checkpoint
 
 
 @pytest.fixture
 def hidden(tiny: TinyModels) -> Path:
-    """Another one."""
+    """Return another checkpoint."""
     return tiny["hidden"].checkpoint
 
 
 class Interruption(BaseException):
-    """As KeyboardInterrupt: no ``except Exception`` stops it."""
+    """Like KeyboardInterrupt, not caught by ``except Exception``."""
 
 
 def fail_in(stage: Stage, error: BaseException, monkeypatch: pytest.MonkeyPatch, *, after: bool) -> None:
@@ -65,7 +64,7 @@ def test_an_interrupted_compilation_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     output = tmp_path / "out.precast"
-    # Tests beside this one may compile into the cache that they share.
+    # Other tests may use the shared cache at the same time.
     monkeypatch.setenv("PRECAST_CACHE", str(embed.with_name("cache")))
     fail_in(name, error, monkeypatch, after=after)
     before = workers()
@@ -74,7 +73,7 @@ def test_an_interrupted_compilation_leaves_nothing(
     assert workers() == before
     assert not [path for path in cache_folder().rglob(".partial-*")]
     if after and name is STAGES[-1]:
-        assert entries(tmp_path) == ["out.precast"]  # it was in place already
+        assert entries(tmp_path) == ["out.precast"]  # it was published already
         assert_serves(output)
         return
     assert entries(tmp_path) == []
@@ -95,7 +94,7 @@ def test_an_interrupted_overwrite_keeps_the_old_artifact(
     assert open_artifact(output) == old
 
 
-def test_the_graph_cache_keeps_nothing_of_a_failed_lowering(
+def test_a_failed_lowering_leaves_nothing_in_the_graph_cache(
     embed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
@@ -124,10 +123,8 @@ def test_an_existing_output_is_refused_before_any_work(
 
 @pytest.mark.parametrize("kind", ["file", "folder", "link to nothing", "link to a folder"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_what_is_no_artifact_is_never_overwritten(
-    kind: str, overwrite: bool, embed: Path, tmp_path: Path
-) -> None:
-    """``--overwrite`` beside a slip in the path must not remove somebody's home."""
+def test_other_files_are_never_overwritten(kind: str, overwrite: bool, embed: Path, tmp_path: Path) -> None:
+    """``--overwrite`` with a mistyped path must not delete a home directory."""
     output, home = tmp_path / "out", tmp_path / "home"
     home.mkdir()
     (home / "thesis.txt").write_text("years of work")
@@ -184,21 +181,21 @@ def test_a_failed_rename_puts_the_old_artifact_back(
 
 
 def test_a_reader_never_finds_the_output_missing_while_it_is_overwritten(embed: Path, tmp_path: Path) -> None:
-    one, other = tmp_path / "a", tmp_path / "b"
-    one.mkdir()
-    other.mkdir()
-    if not writer._exchange(one, other):
+    first, second = tmp_path / "a", tmp_path / "b"
+    first.mkdir()
+    second.mkdir()
+    if not writer._exchange(first, second):
         pytest.skip("this system cannot exchange two directories")
     output = tiny_artifact(embed, tmp_path / "out.precast")
-    found: list[object] = []
+    observed: list[object] = []
     done = threading.Event()
 
     def watch() -> None:
         while not done.is_set():
             try:
-                found.append(read_manifest(output).limits.max_batch)
+                observed.append(read_manifest(output).limits.max_batch)
             except Exception as error:
-                found.append(error)
+                observed.append(error)
 
     reader = threading.Thread(target=watch)
     reader.start()
@@ -206,5 +203,5 @@ def test_a_reader_never_finds_the_output_missing_while_it_is_overwritten(embed: 
         tiny_artifact(embed, output, overwrite=True, max_batch=batch, verify=False)
     done.set()
     reader.join()
-    assert set(map(str, found)) <= {"8", "5", "6", "7"}
-    assert os.path.isdir(output)
+    assert set(map(str, observed)) <= {"8", "5", "6", "7"}
+    assert output.is_dir()

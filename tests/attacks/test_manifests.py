@@ -1,4 +1,4 @@
-"""Manifests that lie, most of them signed again so that the digest fits."""
+"""Invalid manifests, most of them with a valid digest."""
 
 from __future__ import annotations
 
@@ -46,14 +46,13 @@ from tests.attacks.spoil import (
 )
 from tests.support.artifacts import TinyModels
 
-FORMAT = "does not follow format version 1"
+FORMAT = "does not follow format version 2"
 GRAPHS = "graphs.encode"
 SIGNATURE = f"{GRAPHS}.signature"
 HUGE = 10**12
 COSTS = [0.001, 0.002, 0.003, 0.005]
-"""Of the four buckets: a portable artifact comes without."""
-LEVEL = {"axis": "tokens", "buckets": [128]}
-"""A buckets of one bucket."""
+"""Costs of the four buckets; a portable artifact has none."""
+SINGLE = {"axis": "tokens", "sizes": [128]}
 
 
 def text(content: str | bytes) -> Spoil:
@@ -62,7 +61,7 @@ def text(content: str | bytes) -> Spoil:
 
 
 def within(old: str, new: str) -> Spoil:
-    """Replace text of the manifest as it lies on disk, without signing."""
+    """Replace text in the manifest file without updating the digest."""
 
     def spoil(folder: Path) -> None:
         before = (folder / MANIFEST).read_text("utf-8")
@@ -77,7 +76,7 @@ def nested(depth: int) -> str:
 
 
 def of_graph(**facts: Json) -> Spoil:
-    """Change what ``files`` says of the graph."""
+    """Change the entry of the graph in ``files``."""
     return edit(lambda data: data["files"][GRAPH].update(facts))
 
 
@@ -92,11 +91,20 @@ def listed_as(path: str) -> Spoil:
 
 
 def one_graph_more(folder: Path) -> None:
-    """Two graphs, the second of them without its file."""
+    """Add a second graph, whose file does not exist."""
     data = read(folder)
     more = copy.deepcopy(data["graphs"]["encode"])
     more["variants"][0]["file"] = "graphs/gone.json"
-    data["graphs"]["more"] = more
+    data["graphs"]["decode"] = more
+    data["files"]["graphs/gone.json"] = data["files"][GRAPH]
+    sign_only(folder, data)
+
+
+def one_variant_more(folder: Path) -> None:
+    """Add a variant, whose file does not exist."""
+    data = read(folder)
+    more = {**data["graphs"]["encode"]["variants"][0], "file": "graphs/gone.json", "max_size": 1}
+    data["graphs"]["encode"]["variants"].insert(0, more)
     data["files"]["graphs/gone.json"] = data["files"][GRAPH]
     sign_only(folder, data)
 
@@ -110,7 +118,7 @@ def weights_as_graph(folder: Path) -> None:
 
 
 def limits(length: int, tokens: int, batch: int) -> Spoil:
-    """Other limits, and a signature and a buckets that say the same."""
+    """Change the limits, with the signature and the buckets to match."""
 
     def alter(data: Json) -> None:
         data["limits"] = {"max_length": length, "max_tokens": tokens, "max_batch": batch}
@@ -127,7 +135,7 @@ def costs(*seconds: Json) -> Spoil:
 
 
 def as_inductor(**build: Json) -> Spoil:
-    """Only compiled graphs depend on the machine: a portable program runs anywhere."""
+    """Claim compiled graphs: only those depend on the machine."""
     return edit(lambda data: data["build"].update({"backend": "inductor", **build}))
 
 
@@ -139,21 +147,23 @@ def as_cuda(**info: Json) -> Spoil:
 
 
 UNREADABLE = {
-    "empty": Attack(text(""), ManifestError, "no JSON"),
-    "no text": Attack(text(b"\xff\xfe\x00\x80"), ManifestError, "no JSON"),
-    "no JSON": Attack(text("format_version = 1"), ManifestError, "no JSON"),
+    "empty": Attack(text(""), ManifestError, "not JSON"),
+    "not UTF-8": Attack(text(b"\xff\xfe\x00\x80"), ManifestError, "not JSON"),
+    "not JSON": Attack(text("format_version = 2"), ManifestError, "not JSON"),
     "a list": Attack(text("[1]"), ManifestError, "list"),
     "null": Attack(text("null"), ManifestError, "NoneType"),
     "a text": Attack(text('"manifest"'), ManifestError, "str"),
     "nested 100 deep": Attack(text(nested(100)), ManifestError, "list"),
     "nested 100,000 deep": Attack(text(nested(100_000)), ManifestError, "nested"),
-    "a number of a million digits": Attack(text("9" * 10**6), ManifestError, "no JSON"),
-    "a byte order mark": Attack(text(b"\xef\xbb\xbf{}"), ManifestError, "no JSON"),
-    "a repeated key": Attack(within("{", '{"format_version": 1,'), ManifestError, "format_version"),
+    "a number of a million digits": Attack(text("9" * 10**6), ManifestError, "not JSON"),
+    "a byte order mark": Attack(text(b"\xef\xbb\xbf{}"), ManifestError, "not JSON"),
+    "a repeated key": Attack(within("{", '{"format_version": 2,'), ManifestError, "format_version"),
     "a repeated key within": Attack(within('"build": {', '"build": {"torch": "1",'), ManifestError, "torch"),
     "NaN": Attack(within('"hidden_size": 16', '"hidden_size": NaN'), ManifestError, "NaN"),
     "infinity": Attack(within('"hidden_size": 16', '"hidden_size": 1e999'), ManifestError, "1e999"),
-    "changed and not signed": Attack(within('"fp32"', '"bf16"'), ManifestError, "digest is '[0-9a-f]"),
+    "a value changed without the digest": Attack(
+        within('"fp32"', '"bf16"'), ManifestError, "digest is '[0-9a-f]"
+    ),
     "no digest": Attack(edit(lambda d: d.pop("digest"), signed=False), ManifestError, "digest is None"),
     "another digest": Attack(
         edit(lambda d: d.update(digest="0" * 64), signed=False), ManifestError, "digest is '000"
@@ -161,14 +171,15 @@ UNREADABLE = {
     "a digest that is no text": Attack(
         edit(lambda d: d.update(digest={"a": [1]}), signed=False), ManifestError, "digest is {"
     ),
-    "only a version": Attack(text('{"format_version": 1}'), ManifestError, "digest is None"),
+    "only a version": Attack(text('{"format_version": 2}'), ManifestError, "digest is None"),
 }
 
 VERSIONS = {
     f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, says)
     for value, says in (
-        (0, "version 0,"), (2, "version 2,"), ("1", "version '1',"), (True, "version True,"),
-        (1.0, r"version 1\.0,"), (None, "version None,"), ([1], r"version \[1\],"), ("1" * 10**6, "111"),
+        (0, "version 0,"), (1, "version 1,"), (3, "version 3,"), ("2", "version '2',"),
+        (True, "version True,"), (2.0, r"version 2\.0,"), (None, "version None,"), ([2], r"version \[2\],"),
+        ("2" * 10**6, "222"),
     )
 }  # fmt: skip
 
@@ -176,7 +187,9 @@ SCHEMA = {
     "an unknown key": Attack(edit(lambda d: d.update(comment="hi")), ManifestError, f"{FORMAT}: comment"),
     "an unknown key within": Attack(change("build.cuda", "12.4"), ManifestError, r"build\.cuda"),
     "an unknown key of an axis": Attack(change(f"{SIGNATURE}.axes.0.step", 2), ManifestError, "step"),
-    "a key less": Attack(edit(lambda d: d.pop("answer")), ManifestError, "answer"),
+    "a missing key": Attack(
+        edit(lambda d: d.pop("output")), ManifestError, f"{FORMAT}: output: Field required"
+    ),
     "a list of keys": Attack(change("model", ["name"]), ManifestError, "model.*'name'"),
     "a number as text": Attack(change("model.vocab_size", "61"), ManifestError, "vocab_size.*'61'"),
     "true as a number": Attack(change("model.parameters", True), ManifestError, "parameters.*True"),
@@ -186,9 +199,23 @@ SCHEMA = {
     "a negative count": Attack(change("model.parameters", -1), ManifestError, "parameters.*-1"),
     "no vocabulary": Attack(change("model.vocab_size", 0), ManifestError, "vocab_size.*0"),
     "a vocabulary beyond 32 bits": Attack(change("model.vocab_size", 2**31), ManifestError, "vocab_size"),
+    "no kind": Attack(
+        edit(lambda d: d.pop("kind")), ManifestError, "kind: expected one of encode, generate, found None"
+    ),
+    "an unknown kind": Attack(change("kind", "chat"), ManifestError, "kind.*encode, generate.*chat"),
+    "a kind that is no text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
+    "the kind of a generator": Attack(
+        change("kind", "generate"), ManifestError, "limits.max_source_length: Field req"
+    ),
+    "a buffer without its role": Attack(
+        edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"][0].pop("role")),
+        ManifestError,
+        r"keys.*graphs\.encode\.signature\.inputs\.0\.role",
+    ),
+    "an unknown role": Attack(change(f"{SIGNATURE}.inputs.0.role", "pool"), ManifestError, "role.*pool"),
     "an unknown task": Attack(change("model.task", "dance"), ManifestError, "task.*dance"),
     "an unknown backend": Attack(change("build.backend", "onnx"), ManifestError, "backend.*onnx"),
-    "an unknown answer": Attack(change("output.kind", "audio"), ManifestError, "output.*audio"),
+    "an unknown output": Attack(change("output.kind", "audio"), ManifestError, "output.*audio"),
     "an unknown dtype": Attack(change("build.dtype", "int4"), ManifestError, "dtype.*int4"),
     "no graphs": Attack(change("graphs", {}), ManifestError, "graphs"),
     "65 graphs": Attack(
@@ -225,13 +252,14 @@ FILES = {
     "a size beyond any disk": Attack(of_graph(bytes=10**30), FileSizeError, "expected 10000"),
     "another hash": Attack(of_graph(sha256="0" * 64), FileHashError, f"{GRAPH}.*expected 000"),
     "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
-    "a file that is not there": Attack(one_graph_more, MissingFileError, "gone"),
+    "a graph without its file": Attack(one_variant_more, MissingFileError, "gone"),
+    "a graph more": Attack(one_graph_more, ManifestError, "expected the graphs encode, found decode, encode"),
     "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
     "a file that is not listed": Attack(
-        change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but lists"
+        change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but files lists"
     ),
-    "a file that nothing needs": Attack(change("weights", None), ManifestError, "but lists"),
-    "weights as a graph": Attack(weights_as_graph, ProgramError, f"{WEIGHTS} is no text"),
+    "a file that nothing needs": Attack(change("weights", None), ManifestError, "but files lists"),
+    "weights as a graph": Attack(weights_as_graph, ProgramError, f"{WEIGHTS} is not UTF-8"),
 }
 
 MACHINE = {
@@ -240,17 +268,19 @@ MACHINE = {
     "quantization on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90, backend="inductor", quantization="int8")),
         ManifestError,
-        "quantization is for the cpu",
+        "quantization requires the device cpu, found cuda with int8",
     ),
     "an unknown quantization": Attack(change("build.quantization", "int3"), ManifestError, "quantization"),
-    "an architecture without cuda": Attack(as_inductor(cuda=SM_90), ManifestError, "for cpu with cuda"),
+    "an architecture without cuda": Attack(
+        as_inductor(cuda=SM_90), ManifestError, "expected cuda = None for the device cpu, found cuda"
+    ),
     "an architecture before all others": Attack(
         as_cuda(compute_capability=[1, 0]), ManifestError, "compute_capability"
     ),
     "the reference backend on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90)), ManifestError, "reference.*cpu"
     ),
-    "fp16 on a cpu": Attack(change("build.dtype", "fp16"), ManifestError, "fp16 is for cuda"),
+    "fp16 on a cpu": Attack(change("build.dtype", "fp16"), ManifestError, "fp16 requires the device cuda"),
     "another device": Attack(change("build.device", "toaster"), ManifestError, "device.*toaster"),
     "no device": Attack(change("build.device", ""), ManifestError, "device"),
     "another architecture": Attack(
@@ -284,13 +314,13 @@ CONTRADICTIONS = {
     "a buffer more": Attack(
         edit(
             lambda d: d["graphs"]["encode"]["signature"]["inputs"].append(
-                {"name": "more", "dtype": "int32", "shape": ["tokens"]}
+                {"name": "more", "dtype": "int32", "shape": ["tokens"], "role": "input"}
             )
         ),
         ManifestError,
-        "more",
+        "inputs of graph encode.*more",
     ),
-    "a buffer less": Attack(
+    "a missing buffer": Attack(
         edit(lambda d: d["graphs"]["encode"]["signature"]["inputs"].pop()), ManifestError, "inputs"
     ),
     "a buffer twice": Attack(
@@ -324,27 +354,29 @@ CONTRADICTIONS = {
     "an axis from nothing": Attack(change(f"{SIGNATURE}.axes.0.minimum", 0), ManifestError, "0 and 128"),
     "a gigantic axis": Attack(change(f"{SIGNATURE}.axes.0.maximum", HUGE), ManifestError, str(HUGE)),
     "no axes": Attack(change(f"{SIGNATURE}.axes", []), ManifestError, "unknown axis"),
-    "a descending buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [32, 16]), ManifestError, "32, 16"),
-    "a level buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [128, 128]), ManifestError, "128, 128"),
-    "an empty buckets": Attack(change(f"{GRAPHS}.buckets.sizes", []), ManifestError, "buckets"),
-    "a buckets from nothing": Attack(change(f"{GRAPHS}.buckets.sizes", [0, 128]), ManifestError, "0, 128"),
-    "a cost less than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs of 4 buckets"),
-    "a cost more than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs of 4 buckets"),
-    "costs without any": Attack(costs(), ManifestError, "0 costs of 4 buckets"),
-    "costs of a bucket less": Attack(
-        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, buckets=LEVEL)),
+    "descending buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [32, 16]), ManifestError, "32, 16"),
+    "repeated buckets": Attack(change(f"{GRAPHS}.buckets.sizes", [128, 128]), ManifestError, "128, 128"),
+    "no buckets": Attack(change(f"{GRAPHS}.buckets.sizes", []), ManifestError, "buckets"),
+    "a bucket of nothing": Attack(change(f"{GRAPHS}.buckets.sizes", [0, 128]), ManifestError, "0, 128"),
+    "fewer costs than buckets": Attack(costs(0.1, 0.2, 0.3), ManifestError, "3 costs for 4 buckets"),
+    "more costs than buckets": Attack(costs(0.1, 0.2, 0.3, 0.4, 0.5), ManifestError, "5 costs for 4 buckets"),
+    "empty costs": Attack(costs(), ManifestError, "0 costs for 4 buckets"),
+    "costs of removed buckets": Attack(
+        edit(lambda d: d["graphs"]["encode"].update(costs=COSTS, buckets=SINGLE)),
         ManifestError,
-        "4 costs of 1 buckets",
+        "4 costs for 1 buckets",
     ),
     "a bucket that costs nothing": Attack(costs(0.1, 0.2, 0, 0.4), ManifestError, r"costs\.2.*found 0"),
-    "a bucket that gives time": Attack(costs(-0.1, 0.2, 0.3, 0.4), ManifestError, r"costs\.0.*-0\.1"),
+    "a bucket of negative cost": Attack(costs(-0.1, 0.2, 0.3, 0.4), ManifestError, r"costs\.0.*-0\.1"),
     "a bucket of ages": Attack(costs(0.1, 0.2, 0.3, 1e300), ManifestError, r"costs\.3.*1e\+300"),
     "a cost as text": Attack(costs(0.1, "0.2", 0.3, 0.4), ManifestError, r"costs\.1.*'0\.2'"),
     "a cost as true": Attack(costs(0.1, True, 0.3, 0.4), ManifestError, r"costs\.1.*True"),
     "a cost for all": Attack(change(f"{GRAPHS}.costs", 0.1), ManifestError, r"costs.*0\.1"),
-    "a buckets of another axis": Attack(change(f"{GRAPHS}.buckets.axis", "rows"), ManifestError, "rows"),
-    "a buckets that ends elsewhere": Attack(change(f"{GRAPHS}.buckets.sizes", [64]), ManifestError, "64"),
-    "limits beside the signature": Attack(change("limits.max_batch", 9), ManifestError, "axes.*8.*9"),
+    "buckets of another axis": Attack(change(f"{GRAPHS}.buckets.axis", "rows"), ManifestError, "rows"),
+    "buckets that end elsewhere": Attack(change(f"{GRAPHS}.buckets.sizes", [64]), ManifestError, "64"),
+    "limits that contradict the signature": Attack(
+        change("limits.max_batch", 9), ManifestError, "axes.*8.*9"
+    ),
     "a gigantic length": Attack(limits(HUGE, HUGE, 8), ManifestError, str(HUGE)),
     "a gigantic length alone": Attack(change("limits.max_length", HUGE), ManifestError, str(HUGE)),
     "a gigantic batch": Attack(limits(32, 128, HUGE), ManifestError, str(HUGE)),
@@ -354,13 +386,17 @@ CONTRADICTIONS = {
     "a batch of nothing": Attack(limits(32, 128, 0), ManifestError, "max_batch=0"),
     "a negative length": Attack(limits(-1, 128, 8), ManifestError, "max_length=-1"),
     "labels for an embedding": Attack(
-        change("answer", {"kind": "classify", "labels": ["a"], "activation": "softmax",
-                          "score_activation": "sigmoid"}), ManifestError, "classify.*embed",
+        change(
+            "output",
+            {"kind": "classify", "labels": ["a"], "activation": "softmax", "score_activation": "sigmoid"},
+        ),
+        ManifestError,
+        f"{FORMAT}: the task embed does not fit an output of kind classify",
     ),
     "hidden states for an embedding": Attack(
-        change("answer", {"kind": "hidden", "size": 16}), ManifestError, "hidden.*embed"
+        change("output", {"kind": "hidden", "size": 16}), ManifestError, "task embed .* kind hidden"
     ),
-    "another task": Attack(change("model.task", "hidden"), ManifestError, "embed.*hidden"),
+    "another task": Attack(change("model.task", "hidden"), ManifestError, "task hidden .* kind embed"),
     "another embedding size": Attack(change("output.size", HUGE), ManifestError, f"16.*{HUGE}"),
     "an embedding of nothing": Attack(change("output.size", 0), ManifestError, r"size.*0"),
     "a vocabulary beyond the table": Attack(
@@ -368,7 +404,7 @@ CONTRADICTIONS = {
     ),
     "a weight that is not there": Attack(change(f"{GRAPHS}.constants", ["gone"]), WeightsError, "gone"),
     "a weight less than is needed": Attack(change(f"{GRAPHS}.constants", []), ProgramError, "needs weights"),
-}  # fmt: skip
+}
 
 ATTACKS = {
     f"{kind}: {name}": attack
@@ -388,43 +424,43 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
 
 
 def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
-    spoilt = copy_of(good, tmp_path)
+    tampered = copy_of(good, tmp_path)
     for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
-        change("output.labels", labels)(spoilt)
-        assert_refused(spoilt, Attack(change("output.labels", labels), ManifestError, says), good)
+        change("output.labels", labels)(tampered)
+        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, says), good)
 
 
 def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:
-    spoilt = copy_of(tiny["embed"].artifact, tmp_path)
+    tampered = copy_of(tiny["embed"].artifact, tmp_path)
     build = {"torch": "2.11.0", "architecture": "riscv64", "instruction_sets": ["avx1024"]}
-    edit(lambda data: data["build"].update(build))(spoilt)
-    assert_serves(spoilt)
+    edit(lambda data: data["build"].update(build))(tampered)
+    assert_serves(tampered)
 
 
-def places(data: Json, way: tuple[str, ...] = ()) -> Iterator[str]:
-    """The way to every value of the manifest that ``change`` can follow."""
-    if way:
-        yield ".".join(way)
+def paths(data: Json, parents: tuple[str, ...] = ()) -> Iterator[str]:
+    """Yield the path of every value in the manifest that ``change`` can follow."""
+    if parents:
+        yield ".".join(parents)
     inner = data.items() if isinstance(data, dict) else enumerate(data) if isinstance(data, list) else ()
     for key, value in inner:
         if "." not in str(key):
-            yield from places(value, (*way, str(key)))
+            yield from paths(value, (*parents, str(key)))
 
 
 def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
-    """What nobody thought of: no value may raise an untyped error, hang, or take the process down."""
+    """No value may raise another error than ours, hang, or end the process."""
     good = tiny["classify"].artifact
-    draw = random.Random(0)
-    spoilt = copy_of(good, tmp_path)
-    costs(*COSTS)(spoilt)
-    original = (spoilt / MANIFEST).read_bytes()
+    rng = random.Random(0)
+    tampered = copy_of(good, tmp_path)
+    costs(*COSTS)(tampered)
+    original = (tampered / MANIFEST).read_bytes()
     values = [
         None,
         True,
@@ -446,15 +482,15 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
         {},
         {"a": 1},
     ]
-    choices = [(place, value) for place in places(json.loads(original)) for value in values]
-    for place, value in draw.sample(choices, 500):
-        (spoilt / MANIFEST).write_bytes(original)
-        change(place, value)(spoilt)
+    choices = [(path, value) for path in paths(json.loads(original)) for value in values]
+    for path, value in rng.sample(choices, 500):
+        (tampered / MANIFEST).write_bytes(original)
+        change(path, value)(tampered)
         try:
-            with precast.load(spoilt) as engine:
+            with precast.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
-            assert str(error), f"{place} = {value!r}"
+            assert str(error), f"{path} = {value!r}"
         except Exception as error:
-            raise AssertionError(f"{place} = {value!r} gives {error!r}") from error
+            raise AssertionError(f"{path} = {value!r} raises {error!r}") from error
     assert_serves(good)

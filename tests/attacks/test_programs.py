@@ -1,4 +1,4 @@
-"""Portable programs that want more than tensors and sizes, or that no program is."""
+"""Portable programs that do more than compute tensors and sizes, or that are invalid."""
 
 from __future__ import annotations
 
@@ -33,23 +33,25 @@ from tests.support.artifacts import TinyModels
 
 def text(data: str | bytes) -> Attack:
     return Attack(
-        content(GRAPH, data.encode() if isinstance(data, str) else data), ProgramError, "no portable program"
+        content(GRAPH, data.encode() if isinstance(data, str) else data),
+        ProgramError,
+        "not a portable program",
     )
 
 
 def calling(op: Json, args: Json = (), **kwargs: Json) -> Spoil:
-    """Put one call in front of all others; nothing reads its result."""
+    """Insert a first call, whose result is not used."""
     call = {"name": "evil", "op": op, "args": list(args), "kwargs": kwargs}
     return program(lambda data: data["calls"].insert(0, call))
 
 
 def holding(value: Json) -> Spoil:
-    """An argument that no tracing writes."""
+    """Insert a call with an argument that tracing never writes."""
     return calling("aten.relu.default", [value])
 
 
 def as_result(op: str, args: Json) -> Spoil:
-    """Put one call behind all others and answer with what it gives."""
+    """Append a call and return its result as the output."""
     call = {"name": "evil", "op": op, "args": args, "kwargs": {}}
     return program(lambda data: (data["calls"].append(call), data.update(outputs=["evil"])))
 
@@ -66,7 +68,7 @@ def nested(depth: int) -> Json:
 
 
 def in_text(depth: int) -> Callable[[bytes], bytes]:
-    """Deeper than json.dumps would write."""
+    """Nest arguments deeper than json.dumps can."""
     return lambda old: old.replace(b'"args":[', b'"args":[' + b"[" * depth + b"]" * depth + b",", 1)
 
 
@@ -120,10 +122,10 @@ FORBIDDEN = {
 
 BROKEN = {
     "empty": text(""),
-    "no JSON": text("import os"),
+    "not JSON": text("import os"),
     "a list": text("[]"),
     "null": text("null"),
-    "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "no text"),
+    "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "not UTF-8"),
     "nothing in it": text("{}"),
     "nested 100,000 deep": text("[" * 100_000 + "]" * 100_000),
     "arguments nested 9 deep": Attack(holding(nested(9)), ProgramError, "nested more than"),
@@ -142,8 +144,10 @@ BROKEN = {
     ),
     "calls as an object": Attack(program(lambda d: d.update(calls={})), ProgramError, "calls.*dict"),
     "a call as a list": Attack(program(lambda d: d["calls"].append([])), ProgramError, "call.*list"),
-    "a call with a key more": Attack(last(shell="true"), ProgramError, "shell"),
-    "a call with a key less": Attack(program(lambda d: d["calls"][0].pop("kwargs")), ProgramError, "kwargs"),
+    "a call with an unknown key": Attack(last(shell="true"), ProgramError, "shell"),
+    "a call with a missing key": Attack(
+        program(lambda d: d["calls"][0].pop("kwargs")), ProgramError, "kwargs"
+    ),
     "a call without a name": Attack(last(name=None), ProgramError, "name.*NoneType"),
     "a name that is an object": Attack(last(name={}), ProgramError, "name.*dict"),
     "an operator that is a list": Attack(last(op=["aten"]), ProgramError, "operator.*list"),
@@ -177,8 +181,8 @@ NAMES = {
         ProgramError,
         "twice",
     ),
-    "an input more": Attack(program(lambda d: d["inputs"].append("more")), ProgramError, "takes.*more"),
-    "an input less": Attack(program(lambda d: d["inputs"].remove("input_ids")), ProgramError, "input_ids"),
+    "an unknown input": Attack(program(lambda d: d["inputs"].append("more")), ProgramError, "takes.*more"),
+    "a missing input": Attack(program(lambda d: d["inputs"].remove("input_ids")), ProgramError, "input_ids"),
     "a result that is not there": Attack(program(lambda d: d.update(outputs=["gone"])), ProgramError, "gone"),
     "a weight that is not there": Attack(
         program(lambda d: d["weights"].update(more="gone")), ProgramError, "gone"
@@ -195,9 +199,9 @@ VALUES = {
     "a module as a dtype": Attack(holding({"dtype": "_dynamo"}), ProgramError, "'_dynamo'"),
     "a layout as a dtype": Attack(holding({"dtype": "strided"}), ProgramError, "'strided'"),
     "a dtype as a layout": Attack(holding({"layout": "float32"}), ProgramError, "'float32'"),
-    "a dtype that is a list": Attack(holding({"dtype": ["float32"]}), ProgramError, "no text"),
+    "a dtype that is a list": Attack(holding({"dtype": ["float32"]}), ProgramError, "expected a string"),
     "a device that is none": Attack(holding({"device": "toaster"}), ProgramError, "toaster"),
-    "a device by number": Attack(holding({"device": 0}), ProgramError, "no text"),
+    "a device by number": Attack(holding({"device": 0}), ProgramError, "expected a string"),
 }
 
 FAILING = {
@@ -213,12 +217,12 @@ FAILING = {
         calling("aten.zeros.default", [[10**17]], device={"device": "cpu"}), GraphError, "first batch.*memory"
     ),
     "a result of another shape": Attack(
-        program(lambda d: d.update(outputs=["input_ids"])), GraphError, "expected the results"
+        program(lambda d: d.update(outputs=["input_ids"])), GraphError, "expected the outputs"
     ),
     "two results": Attack(
-        program(lambda d: d.update(outputs=d["outputs"] * 2)), GraphError, "expected the results"
+        program(lambda d: d.update(outputs=d["outputs"] * 2)), GraphError, "expected the outputs"
     ),
-    "no result": Attack(program(lambda d: d.update(outputs=[])), GraphError, "expected the results"),
+    "no result": Attack(program(lambda d: d.update(outputs=[])), GraphError, "expected the outputs"),
     "a size as the result": Attack(as_result("aten.sym_size.int", [IDS, 0]), GraphError, "first batch"),
     "a result without content": Attack(as_result("aten.to.device", META), GraphError, "first batch.*meta"),
 }
@@ -240,14 +244,14 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     good = tiny["embed"].artifact
-    spoilt = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(spoilt)
-    assert_refused(spoilt, ATTACKS[name], good)
-    assert [path.name for path in tmp_path.iterdir()] == [spoilt.name], "the program wrote a file"
+    tampered = copy_of(good, tmp_path)
+    ATTACKS[name].spoil(tampered)
+    assert_refused(tampered, ATTACKS[name], good)
+    assert [path.name for path in tmp_path.iterdir()] == [tampered.name], "the program wrote a file"
 
 
-def test_no_operator_that_may_be_called_writes_or_gives_no_tensor() -> None:
-    """Over all operators of this torch, TorchScript's among them."""
+def test_every_allowed_operator_is_free_of_side_effects() -> None:
+    """Checked for all operators of this torch, including those of TorchScript."""
     import torch
 
     from precast.runtime.backends.reference import resolve_op
@@ -276,25 +280,25 @@ def leaves(data: Json, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | 
 
 def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
-    spoilt = copy_of(good, tmp_path)
-    original = read(spoilt, GRAPH)
-    draw = random.Random(0)
+    tampered = copy_of(good, tmp_path)
+    original = read(tampered, GRAPH)
+    rng = random.Random(0)
     ways = list(leaves(original))
     values = [None, True, -1, 0, 1, 3, 1.5, "", "x", "input_ids", [], [1], IDS, {}, {"dtype": "float32"}]
     for _ in range(300):
-        data, way, value = copy.deepcopy(original), draw.choice(ways), draw.choice(values)
-        place = data
+        data, way, value = copy.deepcopy(original), rng.choice(ways), rng.choice(values)
+        parent = data
         for step in way[:-1]:
-            place = place[step]
-        place[way[-1]] = value
-        (spoilt / GRAPH).write_text(json.dumps(data), "utf-8")
-        sign(spoilt, read(spoilt))
+            parent = parent[step]
+        parent[way[-1]] = value
+        (tampered / GRAPH).write_text(json.dumps(data), "utf-8")
+        sign(tampered, read(tampered))
         try:
-            with precast.load(spoilt) as engine:
+            with precast.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error)
         except Exception as error:
-            raise AssertionError(f"{way} = {value!r} gives {error!r}") from error
+            raise AssertionError(f"{way} = {value!r} raises {error!r}") from error
     assert refusal(good) is None
     assert_serves(good)

@@ -1,4 +1,4 @@
-"""Portable programs: written, read again and run, or refused."""
+"""Portable programs: round trip, execution, and refusal of invalid ones."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from precast.graphs.errors import ProgramError
-from precast.graphs.program import Call, Program
-from precast.runtime.backends.reference import PYTHON_OPS, ProgramRunner, resolve_op
+from precast.graphs.program import PYTHON_OPS, Call, Program
+from precast.runtime.backends.reference import ProgramRunner, resolve_op
 
 names = st.text(min_size=1, max_size=8)
 scalars = (
@@ -43,7 +43,7 @@ programs = st.builds(
 
 
 @given(program=programs)
-def test_a_program_survives_its_text(program: Program) -> None:
+def test_program_round_trips_through_json(program: Program) -> None:
     text = program.to_json()
     assert Program.from_json(text) == program
     assert Program.from_json(text).to_json() == text
@@ -52,12 +52,12 @@ def test_a_program_survives_its_text(program: Program) -> None:
 @given(
     text=st.text() | st.recursive(scalars, lambda x: st.lists(x) | st.dictionaries(names, x)).map(json.dumps)
 )
-def test_any_other_text_is_refused(text: str) -> None:
-    with pytest.raises(ProgramError, match="no portable program"):
+def test_other_text_is_refused(text: str) -> None:
+    with pytest.raises(ProgramError, match="not a portable program"):
         Program.from_json(text)
 
 
-def test_infinity_is_written_as_text() -> None:
+def test_infinity_must_be_encoded() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         program([("x", "aten.neg.default", [math.inf], {})]).to_json()
 
@@ -67,13 +67,13 @@ def ref(name: str) -> dict[str, str]:
 
 
 def program(calls: list[tuple[str, str, list[Any], dict[str, Any]]], /, **changes: Any) -> Program:
-    facts: dict[str, Any] = {
+    defaults: dict[str, Any] = {
         "inputs": ("x",),
         "weights": {"w": "layer.weight"},
         "calls": tuple(Call(*call) for call in calls),
         "outputs": (calls[-1][0],) if calls else ("x",),
     }
-    return Program(**{**facts, **changes})
+    return Program(**{**defaults, **changes})
 
 
 def run(made: Program, x: torch.Tensor) -> list[torch.Tensor]:
@@ -99,7 +99,7 @@ def test_calls_run_in_order_on_inputs_and_weights() -> None:
         ]
     )
     x = torch.tensor([[1.0, 2.0, -3.0], [0.0, 1.0, 1.0]])
-    for _ in range(2):  # what a run gives up does not hurt the next one
+    for _ in range(2):  # values freed during one run do not affect the next one
         (found,) = run(Program.from_json(made.to_json()), x)
         assert torch.equal(found, (2 * x).clamp(max=3.0))
 
@@ -114,10 +114,10 @@ def test_an_input_may_be_an_output_and_a_result_may_go_unused() -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"outputs": ("gone",)}, "no result for.*gone"),
+        ({"outputs": ("gone",)}, "does not compute its outputs.*gone"),
         ({"inputs": ("x", "x")}, "twice"),
         ({"inputs": ("x", "w")}, "twice"),
-        ({"weights": {"w": "other"}}, "needs weights that are not there.*other"),
+        ({"weights": {"w": "other"}}, "needs weights that the weights file lacks.*other"),
         ({"calls": (Call("y", "aten.relu.default", [ref("z")], {}),)}, "'y' uses.*z.*before"),
         ({"calls": (Call("y", "aten.relu.default", [], {"self": [ref("y")]}),)}, "'y' uses.*y.*before"),
         ({"calls": (Call("x", "aten.relu.default", [ref("x")], {}),)}, "'x' defines.*already"),
@@ -126,19 +126,19 @@ def test_an_input_may_be_an_output_and_a_result_may_go_unused() -> None:
         ({"calls": (Call("y", "aten.relu.default", [{"dtype": "nn"}], {}),)}, "'nn'"),
     ],
 )
-def test_programs_that_cannot_run(changes: dict[str, Any], says: str) -> None:
+def test_invalid_programs_are_refused(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ProgramError, match=says):
         run(program([("y", "aten.relu.default", [ref("x")], {})], **changes), torch.ones(3))
 
 
-def test_a_name_of_an_option_is_no_reference() -> None:
+def test_keyword_named_ref_is_not_a_reference() -> None:
     made = program([("y", "aten.relu.default", [], {"ref": "nowhere"})])
     with pytest.raises(RuntimeError, match="aten::relu"):
         run(made, torch.ones(3))
 
 
-def test_asking_for_a_dtype_imports_nothing() -> None:
-    """torch imports some of its parts when their names are asked for."""
+def test_looking_up_a_dtype_imports_nothing() -> None:
+    """getattr on torch imports some of its submodules."""
     import sys
 
     for name in ("_inductor", "onnx", "_export"):
@@ -159,7 +159,7 @@ def test_operators() -> None:
             resolve_op(name)
 
 
-def test_what_it_writes_is_written_in_the_end() -> None:
+def test_inputs_are_written_after_the_last_call() -> None:
     calls = (
         Call("first", "aten.add.Scalar", [{"ref": "x"}, 1], {}),
         Call("sum", "aten.add.Tensor", [{"ref": "x"}, {"ref": "first"}], {}),
@@ -173,15 +173,15 @@ def test_what_it_writes_is_written_in_the_end() -> None:
 
 
 @pytest.mark.parametrize("writes", [{"y": "first"}, {"x": "gone"}])
-def test_it_writes_inputs_alone_and_values_that_it_has(writes: dict[str, str]) -> None:
+def test_only_inputs_are_written_and_only_with_defined_values(writes: dict[str, str]) -> None:
     calls = (Call("first", "aten.add.Scalar", [{"ref": "x"}, 1], {}),)
-    with pytest.raises(ProgramError, match="writes what it does not have"):
+    with pytest.raises(ProgramError, match="writes inputs or values that it does not define"):
         ProgramRunner(Program(("x",), {}, calls, ("first",), writes), {})
 
 
 @pytest.mark.parametrize("kind", ["dtype", "layout"])
-def test_a_number_is_no_dtype(kind: str) -> None:
-    """torch takes it for one, and -1 ends the process."""
+def test_number_is_refused_as_dtype(kind: str) -> None:
+    """torch accepts a number for a dtype, and -1 ends the process."""
     calls = (Call("zeros", "aten.zeros.default", [[]], {kind: -1}),)
-    with pytest.raises(ProgramError, match=f"'zeros' gives -1 as {kind}"):
+    with pytest.raises(ProgramError, match=f"'zeros' passes -1 as {kind}"):
         ProgramRunner(Program((), {}, calls, ("zeros",)), {})

@@ -40,7 +40,7 @@ def test_decode_reads_both_pools_and_writes_its_own() -> None:
 def test_on_cuda_no_size_says_how_far_to_read() -> None:
     encode_source = encode_source_signature(LIMITS, POOL, 16, device="cuda")
     decode = decode_signature(LIMITS, POOL, POOL, 47, device="cuda")
-    assert [axis.name for axis in encode_source.axes] == ["tokens", "sequences", "cross_kv"]
+    assert [axis.name for axis in encode_source.axes] == ["tokens", "sequences", "cross_cache"]
     assert [axis.name for axis in decode.axes] == ["num_seqs", "self_cache", "cross_cache"]
 
 
@@ -54,4 +54,4 @@ def test_limits_that_cannot_be_are_refused(values: tuple[int, ...]) -> None:
 
 def test_places_are_32_bit_numbers() -> None:
     signature = encode_source_signature(LIMITS, POOL, 16, device="cpu")
-    assert signature.axis("cross_kv").maximum == MAX_SLOTS < 1 << 31
+    assert signature.axis("cross_cache").maximum == MAX_SLOTS < 1 << 31

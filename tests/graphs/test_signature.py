@@ -1,4 +1,4 @@
-"""Signatures: each way in which a tensor or a size does not fit is found before a graph sees it."""
+"""Signatures: tensors and sizes that do not fit are found before a graph runs."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def int32(*shape: int) -> torch.Tensor:
 
 
 @given(tokens=st.integers(2, 32), sequences=st.integers(2, 4), length=st.integers(2, 8), spare=st.booleans())
-def test_what_fits_passes(tokens: int, sequences: int, length: int, spare: bool) -> None:
+def test_fitting_tensors_pass(tokens: int, sequences: int, length: int, spare: bool) -> None:
     sizes = {"tokens": tokens, "sequences": sequences, "length": length}
     SIGNATURE.check({**fitting(sizes), **({"more": int32(1)} if spare else {})}, sizes)
 
@@ -74,7 +74,7 @@ def test_a_tensor_that_does_not_fit(tensors: Callable[[], Tensors], says: str) -
         SIGNATURE.check(tensors(), SIZES)
 
 
-def test_a_size_that_is_not_given() -> None:
+def test_missing_size() -> None:
     with pytest.raises(SignatureError, match=r"\['length'\] are missing"):
         SIGNATURE.check(fitting(), {"tokens": 12, "sequences": 3})
 
@@ -84,14 +84,14 @@ def test_a_size_that_is_not_given() -> None:
     [[], [torch.zeros(3, 6)] * 2, [torch.zeros(3, 7)], [torch.zeros(4, 6)], [torch.zeros(18)],
      [torch.zeros(3, 6, dtype=torch.float64)], [torch.zeros(3, 6, dtype=torch.bfloat16)]],
 )  # fmt: skip
-def test_results_that_were_not_promised(results: list[torch.Tensor]) -> None:
-    with pytest.raises(SignatureError, match="encode: expected the results.*3, 6.*found"):
+def test_outputs_that_do_not_match(results: list[torch.Tensor]) -> None:
+    with pytest.raises(SignatureError, match="encode: expected the outputs.*3, 6.*found"):
         SIGNATURE.check_outputs(results, SIZES)
 
 
-def test_results_as_promised() -> None:
+def test_outputs_that_match() -> None:
     SIGNATURE.check_outputs([torch.zeros(3, 6)], SIZES)
-    SIGNATURE.check_outputs([torch.zeros(6, 3).T], SIZES)  # whose layout nobody relies on
+    SIGNATURE.check_outputs([torch.zeros(6, 3).T], SIZES)  # outputs may have any layout
 
 
 @pytest.mark.parametrize(
@@ -103,12 +103,12 @@ def test_results_as_promised() -> None:
         (lambda: Buffer("x", "float8", ()), "x.*float8.*bfloat16"),
         (lambda: Buffer("x", "torch.int32", ()), r"torch\.int32"),
         (
-            lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", ("rows",)),), (), ()),
-            "x uses an unknown axis 'rows'",
+            lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", ("lines",)),), (), ()),
+            "x uses an unknown axis 'lines'",
         ),
         (
-            lambda: Signature(GraphName.ENCODE, (), (), (Buffer("x", "int32", ("rows+1",)),), ()),
-            r"unknown axis 'rows\+1'",
+            lambda: Signature(GraphName.ENCODE, (), (), (Buffer("x", "int32", ("lines+1",)),), ()),
+            r"unknown axis 'lines\+1'",
         ),
         (
             lambda: Signature(GraphName.ENCODE, (), (Buffer("x", "int32", (0,)),), (), ()),
@@ -126,10 +126,10 @@ def test_results_as_promised() -> None:
             ),
             "repeat",
         ),
-        (lambda: SIGNATURE.axis("rows"), "no axis 'rows'; it has.*tokens"),
+        (lambda: SIGNATURE.axis("lines"), "no axis 'lines'; it has.*tokens"),
     ],
 )
-def test_signatures_that_are_none(make: Callable[[], Any], says: str) -> None:
+def test_malformed_signatures_are_refused(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(SignatureError, match=says):
         make()
 
@@ -144,7 +144,7 @@ def test_dimensions() -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "name", "rows"),
+    ("task", "name", "axis"),
     [
         ("embed", "embedding", "sequences"),
         ("classify", "logits", "sequences"),
@@ -154,18 +154,18 @@ def test_dimensions() -> None:
     ],
 )
 @given(token_types=st.booleans(), prompts=st.booleans())
-def test_the_encode_graph(task: Task, name: str, rows: str, token_types: bool, prompts: bool) -> None:
+def test_the_encode_graph(task: Task, name: str, axis: str, token_types: bool, prompts: bool) -> None:
     signature = encode_signature(
         LIMITS, encode_output(task, 6), device="cpu", token_types=token_types, prompt_lengths=prompts
     )
     names = [buffer.name for buffer in signature.inputs]
     assert names[0] == "input_ids" and {"cu_seqlens", "key_positions"} < set(names)
     assert ("token_type_ids" in names, "prompt_lengths" in names) == (token_types, prompts)
-    assert signature.outputs == (Buffer(name, "float32", (rows, 6)),)
+    assert signature.outputs == (Buffer(name, "float32", (axis, 6)),)
     assert {axis.name: axis.maximum for axis in signature.axes} == {"tokens": 32, "sequences": 4, "length": 8}
 
 
-def test_on_cuda_no_size_follows_the_longest_input() -> None:
+def test_on_cuda_no_axis_depends_on_the_longest_input() -> None:
     signature = encode_signature(
         LIMITS, encode_output("embed", 6), device="cuda", token_types=False, prompt_lengths=False
     )
@@ -173,7 +173,7 @@ def test_on_cuda_no_size_follows_the_longest_input() -> None:
     assert [axis.name for axis in signature.axes] == ["tokens", "sequences"]
 
 
-def test_an_axis_holds_the_two_that_tracing_needs() -> None:
+def test_every_axis_allows_the_size_of_two_that_tracing_needs() -> None:
     signature = encode_signature(
         EncodeLimits(1, 1, 1),
         encode_output("embed", 6),
@@ -189,10 +189,10 @@ def test_an_axis_holds_the_two_that_tracing_needs() -> None:
     [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (9, 8, 1), (1, MAX_TOKENS + 1, 1), (1, 1, MAX_BATCH + 1),
      (10**12, 10**12, 1), (10**30, 10**30, 10**30)],
 )  # fmt: skip
-def test_limits_that_nobody_can_serve(limits: tuple[int, int, int]) -> None:
+def test_impossible_limits_are_refused(limits: tuple[int, int, int]) -> None:
     with pytest.raises(LimitsError, match=f"max_length={limits[0]}, max_tokens={limits[1]}"):
         EncodeLimits(*limits)
 
 
-def test_the_largest_limits_that_may_be_asked_for() -> None:
+def test_the_largest_possible_limits() -> None:
     assert EncodeLimits(MAX_TOKENS, MAX_TOKENS, MAX_BATCH).buckets("cpu").top == MAX_TOKENS

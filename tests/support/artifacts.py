@@ -1,4 +1,4 @@
-"""Tiny artifacts of every task, made in well under a second each by the reference backend."""
+"""Tiny artifacts of every encoder task, compiled by the reference backend."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ TASKS: tuple[Task, ...] = ("embed", "classify", "rerank", "token-classify", "hid
 
 WORDS = ("the", "cat", "sat", ".")
 VOCABULARY = (*SPECIAL, *string.ascii_lowercase, *(f"##{c}" for c in string.ascii_lowercase), *WORDS)
-"""61 tokens: a lower-case word is spelled letter by letter, a digit is unknown."""
+"""61 tokens: lower-case words are spelled letter by letter, digits are unknown."""
 
 MAX_LENGTH = 32
 MAX_TOKENS = 128
@@ -48,14 +48,14 @@ MAX_BATCH = 8
 
 @dataclass(frozen=True)
 class Tiny:
-    """A Hugging Face checkpoint and the artifact that was compiled from it."""
+    """A Hugging Face checkpoint and the artifact compiled from it."""
 
     checkpoint: Path
     artifact: Path
 
 
 class TinyModels:
-    """One ``Tiny`` a task, each made when it is first asked for. Read only: copy before you spoil one."""
+    """Creates one ``Tiny`` for each task on first use. Tests share them: copy one before modifying it."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -70,12 +70,12 @@ class TinyModels:
 
 
 def tiny_tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
-    """A WordPiece tokenizer over ``VOCABULARY`` with BERT's pairs and token types."""
+    """Return a WordPiece tokenizer over ``VOCABULARY`` with BERT's pairs and token types."""
     return bert_tokenizer(VOCABULARY, max_length)
 
 
 def tiny_config(*, layers: int = 1, hidden: int = 16, labels: int = 3, **changes: Any) -> BertConfig:
-    """BERT's shape in the smallest size that still has several heads."""
+    """Return the smallest BERT configuration that has several heads."""
     settings: dict[str, Any] = {
         "vocab_size": len(VOCABULARY),
         "hidden_size": hidden,
@@ -90,14 +90,14 @@ def tiny_config(*, layers: int = 1, hidden: int = 16, labels: int = 3, **changes
 
 
 def tiny_model(task: Task, config: BertConfig | None = None, *, seed: int = 0) -> PreTrainedModel:
-    """A random BERT with the head of ``task``."""
-    chosen = config or tiny_config(labels=1 if task == "rerank" else 3)
+    """Return a randomly initialized BERT with the head of ``task``."""
+    model_config = config or tiny_config(labels=1 if task == "rerank" else 3)
     torch.manual_seed(seed)
     if task in ("classify", "rerank"):
-        return BertForSequenceClassification(chosen)
+        return BertForSequenceClassification(model_config)
     if task == "token-classify":
-        return BertForTokenClassification(chosen)
-    return BertModel(chosen)
+        return BertForTokenClassification(model_config)
+    return BertModel(model_config)
 
 
 def tiny_checkpoint(
@@ -115,15 +115,15 @@ def tiny_checkpoint(
     """Write a checkpoint of ``task``; for ``embed`` a sentence-transformers directory.
 
     Args:
-        task: picks the head and what lies beside the weights.
-        folder: where to write.
-        config: of the model.
-        tokenizer: whether to write one.
-        seed: of the weights.
-        prompts: for ``embed``, texts by their names.
-        pooling: for ``embed``, sentence-transformers' mode names.
-        include_prompt: for ``embed``, whether pooling reads the prompt's tokens.
-        normalize: for ``embed``, whether a Normalize module comes last.
+        task: The task, which determines the head and the files next to the weights.
+        folder: The folder to write to.
+        config: The configuration of the model.
+        tokenizer: Whether to write a tokenizer.
+        seed: The seed of the weights.
+        prompts: For ``embed``, texts by name.
+        pooling: For ``embed``, sentence-transformers' names of pooling modes.
+        include_prompt: For ``embed``, whether pooling includes the prompt's tokens.
+        normalize: For ``embed``, whether the last module is Normalize.
     """
     save(tiny_model(task, config, seed=seed), folder)
     if tokenizer:
@@ -152,7 +152,7 @@ def tiny_artifact(checkpoint: Path, output: Path, **options: Any) -> Path:
 
 
 def example_manifest() -> EncodeManifest:
-    """A fixed manifest, of files that are nowhere."""
+    """Return a fixed manifest; its files do not exist."""
     limit = EncodeLimits(8, 32, 4)
     signature = encode_signature(
         limit, encode_output("hidden", 16), device="cpu", token_types=True, prompt_lengths=False
@@ -163,8 +163,8 @@ def example_manifest() -> EncodeManifest:
             name="tiny", family="bert", task="hidden", parameters=10, vocab_size=61, hidden_size=16
         ),
         build=BuildInfo(
-            precast="0.1.0", torch="2.13.0", target="reference", backend="reference", device="cpu", dtype="fp32",
-            quantization=None, architecture="x86_64", instruction_sets=("avx2",), cuda=None,
+            precast="0.1.0", torch="2.13.0", target="reference", backend="reference", device="cpu",
+            dtype="fp32", quantization=None, architecture="x86_64", instruction_sets=("avx2",), cuda=None,
             options={"prepack": True, "level": 1},
         ),
         limits=limit,

@@ -1,10 +1,10 @@
-"""A device without a device: it does what CUDA may do at its worst, and says what was done wrong.
+"""A simulated asynchronous device: it delays work as far as CUDA may, and records violations of CUDA's rules.
 
-Streams are queues that are worked off late and in a drawn order, which keeps only what streams and events
-promise. Memory is poisoned when it is new, when it is freed, and where a replay may have used it; work that
-touches freed memory is a violation, and so are two pieces of work on the same bytes that no event orders,
-even if they happened to run in the right order. A captured graph keeps the addresses it was captured with.
-Any call, and any piece of work when it is done, can be made to fail; after that everything does.
+Streams are queues that run late and in random order, restricted only by the guarantees of streams and events.
+Memory is poisoned when it is allocated, when it is freed, and where a replay may have used it. Work that
+touches freed memory is a violation, and so are two accesses to the same bytes that no event orders, even if
+they happen to run in the right order. A captured graph keeps the addresses of its capture. Any call, and any
+piece of work, can be made to fail; everything after it fails too.
 """
 
 from __future__ import annotations
@@ -20,28 +20,29 @@ from typing import Literal, TypeVar
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from tests.support.races import Access, Clock, Races
 
 POISON = 0xFF
-"""Of every byte: NaN as a float, -1 as a number."""
+"""The value of every poisoned byte: NaN as a float, -1 as an integer."""
 
 TOTAL_BYTES = 1 << 30
-"""Of the device's memory."""
+"""Size of the device memory."""
 
 T = TypeVar("T")
 Kind = Literal["host", "device", "stream", "pool"]
 Kernel = Callable[[Mapping[str, Tensor], Sequence[Tensor]], None]
-"""Reads its inputs, writes its outputs; raises AssertionError where its inputs make no sense."""
+"""Reads inputs and writes outputs; raises AssertionError for invalid inputs."""
 
 
 @dataclass(eq=False)
 class Block:
-    """Memory. A block of a stream or a pool is handed out again without waiting for other streams."""
+    """An allocation. Blocks of a stream or a memory pool are reused without waiting for other streams."""
 
     kind: Kind
-    data: np.ndarray
+    data: NDArray[np.uint8]
     owner: object
     live: bool = True
 
@@ -52,7 +53,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Work:
-    """What lies in a stream's queue."""
+    """An entry in the queue of a stream."""
 
     name: str
     do: Callable[[], None]
@@ -62,13 +63,15 @@ class Work:
 
 @dataclass(eq=False)
 class FakeStream:
+    """A queue of work."""
+
     name: str
     queue: deque[Work] = field(default_factory=deque)
 
 
 @dataclass(eq=False)
 class FakeGraph:
-    """Kernels with the addresses of their capture."""
+    """Captured kernels, with the addresses of their capture."""
 
     pool: object
     work: list[Work] = field(default_factory=list)
@@ -77,6 +80,8 @@ class FakeGraph:
 
 
 class FakeEvent:
+    """A CUDA event: a marker in a stream that other streams and the host can wait for."""
+
     def __init__(self, device: FakeDevice) -> None:
         self._device = device
         self._recorded = self._reached = 0
@@ -106,10 +111,10 @@ class FakeEvent:
 
     def query(self) -> bool:
         self._device.call("query")
-        over = self._condition()()
-        if over:
+        reached = self._condition()()
+        if reached:
             self._device.races.synchronize(self._clock)
-        return over
+        return reached
 
     def _condition(self) -> Callable[[], bool]:
         number = self._recorded
@@ -117,18 +122,18 @@ class FakeEvent:
 
 
 def _raw(tensor: Tensor) -> Tensor:
-    """Its bytes: NaN is what it is."""
+    """Return the bytes of a tensor, which compare equal where NaN does not."""
     return tensor.reshape(-1).view(torch.uint8)
 
 
 class FakeDevice:
-    """See above.
+    """The simulated device, with the interface of the CUDA device of the runtime.
 
     Args:
-        seed: of the order in which work is done.
-        fail_call: this call (counted from 0) raises, and all after it.
-        fail_work: this piece of work fails; the next call raises, and all after it.
-        on_synchronize: called when the host starts to wait for an event.
+        seed: Seed of the order in which work runs.
+        fail_call: Index of the first call that raises; all later calls raise too.
+        fail_work: Index of the piece of work that fails; all calls after it raise.
+        on_synchronize: Called when the host starts to wait for an event.
     """
 
     def __init__(
@@ -187,10 +192,12 @@ class FakeDevice:
         (to, to_block), (of, of_block) = self._memory_of(target), self._memory_of(source)
         name = f"copy {of_block.kind} to {to_block.kind}"
         accesses = [self._access(target, write=True), self._access(source, write=False)]
-        given = of.clone() if of_block.kind == "host" else None
+        submitted = of.clone() if of_block.kind == "host" else None
 
         def do() -> None:
-            assert given is None or torch.equal(_raw(of), _raw(given)), "the host changed it meanwhile"
+            assert submitted is None or torch.equal(_raw(of), _raw(submitted)), (
+                "the host changed the source before it was copied"
+            )
             to.copy_(of)
 
         self._put(stream, Work(name, do, touches=[to_block, of_block]), accesses)
@@ -227,7 +234,7 @@ class FakeDevice:
             self._current = self._capturing = None
 
     def replay(self, graph: FakeGraph, stream: FakeStream) -> None:
-        """Any memory of the pool may be used by it: what is not its output is gone afterwards."""
+        """Launch a captured graph. It may use all memory of its pool: everything but its outputs is lost."""
         self.call("replay")
         pool = [block for block in self._blocks if block.owner is graph.pool]
 
@@ -251,16 +258,16 @@ class FakeDevice:
         writes: Collection[str] = (),
         untracked: Collection[str] = (),
     ) -> list[Tensor]:
-        """What a compiled graph does when it is called: outputs of ``shapes``, computed later.
+        """Launch a kernel, as a compiled graph does, and return its outputs, which are computed later.
 
         Args:
-            function: computes them.
-            inputs: that it reads.
-            shapes: of the outputs.
-            dtype: of the outputs, of 4 bytes.
-            writes: inputs that it writes.
-            untracked: inputs that pieces of work may share without an order, since each has places of its own
-                there; that they keep to them must show in the numbers.
+            function: The computation.
+            inputs: The inputs by name.
+            shapes: The shapes of the outputs.
+            dtype: The dtype of the outputs, of 4 bytes.
+            writes: Names of inputs that the kernel writes.
+            untracked: Names of inputs that concurrent work may share because each uses slots of its own;
+                tests see from the outputs whether it does.
         """
         stream, graph = self._current, self._capturing
         if stream is None:
@@ -318,18 +325,18 @@ class FakeDevice:
         self.races.synchronize_all()
 
     def fill(self, tensor: Tensor, value: float) -> None:
-        """Write memory at once: what was there before a test."""
+        """Write memory immediately, to set up a test."""
         self._memory_of(tensor)[0].fill_(value)
 
     def fail_next(self) -> None:
-        """Let the next call raise, and all after it."""
+        """Make the next call and all later ones raise."""
         self._fail_call = len(self.calls)
 
     def live_blocks(self, kinds: Collection[Kind] = ("host", "device", "stream", "pool")) -> int:
         return sum(block.live and block.kind in kinds for block in self._blocks)
 
     def call(self, name: str) -> None:
-        """What every call begins with: it may fail, and time passes."""
+        """Start a call: it may fail, and queued work may run."""
         if self._capturing is not None:
             self._violation(f"{name} during a capture")
         self._count(name)
@@ -339,7 +346,7 @@ class FakeDevice:
     def run_until(self, condition: Callable[[], bool]) -> None:
         while not condition():
             if not self._step() and not self._lost:
-                self._violation("a wait for what never happens")
+                self._violation("a wait for an event that never happens")
                 self._lost = True
             self._raise_if_lost()
         self._raise_if_lost()
@@ -358,7 +365,7 @@ class FakeDevice:
             raise RuntimeError("CUDA error: a made-up failure\nmore lines")
 
     def _step(self) -> bool:
-        """Do one piece of work that some stream allows; False if there is none."""
+        """Run the next piece of work of a random stream; return False if no stream is ready."""
         ready = [stream for stream in self._streams if stream.queue and stream.queue[0].ready()]
         if not ready or self._lost:
             return False
@@ -367,7 +374,7 @@ class FakeDevice:
             self._lost = True
             return False
         self.done.append(work.name)
-        # Freed memory of a pool goes on to belong to its graphs; who reads it afterwards has not kept it.
+        # Freed memory of a pool still belongs to its graphs; a later reader finds it poisoned.
         if not all(block.live or block.kind == "pool" for block in work.touches):
             self._violation(f"{work.name} touches memory that was freed")
         try:
@@ -387,16 +394,16 @@ class FakeDevice:
     def _allocate(
         self, size: int, kind: Literal["host", "device", "stream", "pool"], owner: object
     ) -> Tensor:
-        room = np.full(size + 256, POISON, np.uint8)
-        start = -int(room.ctypes.data) % 256
-        block = Block(kind, room[start : start + size], owner)
+        buffer = np.full(size + 256, POISON, np.uint8)
+        start = -int(buffer.ctypes.data) % 256
+        block = Block(kind, buffer[start : start + size], owner)
         handed_out = block.data[:]
         weakref.finalize(handed_out, self._freed, block).atexit = False
         self._blocks.append(block)
         return torch.from_numpy(handed_out)
 
     def _freed(self, block: Block) -> None:
-        """Poison: what belongs to a stream when this one comes so far, everything else at once."""
+        """Poison freed memory: that of a stream when the stream gets there, all other memory immediately."""
 
         def poison() -> None:
             block.live = False
@@ -408,11 +415,11 @@ class FakeDevice:
             return
         queued = [work for stream in self._streams for work in stream.queue]
         if block.kind != "pool" and not self._lost and any(block in work.touches for work in queued):
-            self._violation(f"{block.kind} memory is freed while work on it waits")
+            self._violation(f"{block.kind} memory is freed while work on it is queued")
         poison()
 
     def _memory_of(self, tensor: Tensor) -> tuple[Tensor, Block]:
-        """The bytes under a tensor, as a tensor that does not keep them from being freed."""
+        """Return a tensor on the same bytes that does not keep them alive, and its block."""
         assert tensor.is_contiguous()
         at, size = tensor.data_ptr(), tensor.nbytes
         for block in reversed(self._blocks):
@@ -420,7 +427,7 @@ class FakeDevice:
                 start = at - block.address
                 raw = torch.from_numpy(block.data[start : start + size])
                 return raw.view(tensor.dtype).view(tensor.shape), block
-        self._violation("memory that is not the device's")
+        self._violation("memory that does not belong to the device")
         raise RuntimeError("illegal address")
 
     def _access(self, tensor: Tensor, *, write: bool) -> Access:

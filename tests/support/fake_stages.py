@@ -27,6 +27,7 @@ def hanging(setting: Setting, part: str) -> Report:
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (setting.work / "pids").write_text(f"{os.getpid()} {child.pid}", "utf-8")
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    print("both processes hang", flush=True)
     time.sleep(600)
     return Report(1)
 

@@ -179,7 +179,7 @@ def test_cold_start(setting: Setting) -> None:
 
 
 def test_cold_start_of_nothing_says_what_failed() -> None:
-    with pytest.raises(RuntimeError, match=r"a fresh process failed: (?s:.*)nowhere is no artifact"):
+    with pytest.raises(RuntimeError, match=r"a fresh process failed: (?s:.*)nowhere is not an artifact"):
         cold_start.one_start(Path("nowhere"))
 
 
