@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["compile"]
 
 
-def compile(  # noqa: A001 - the word of the trade; it is reached as precast.compile
+def compile(
     model: str | Path,
     output: str | Path,
     *,

@@ -128,7 +128,7 @@ def _processes(missing: Sequence[_Pending]) -> int:
         return cores
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A graph is held twice: as it arrives, and as its weights are laid out anew.
-    return max(1, min(cores, free // (_BYTES_PER_PROCESS + 2 * _weight_bytes(missing))))
+    return max(1, min(int(cores), free // (_BYTES_PER_PROCESS + 2 * _weight_bytes(missing))))
 
 
 def _weight_bytes(files: Sequence[_Pending]) -> int:

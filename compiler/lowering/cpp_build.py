@@ -7,7 +7,6 @@ each thread for which it has registered a destructor.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -86,8 +85,8 @@ def warm_headers() -> None:
 @cache
 def _install() -> None:
     """Wrap Inductor's functions once; outside of ``cpp_build`` they do what they did."""
-    headers = str(cache_folder() / "headers")
-    codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR = headers, os.path.join(headers, "locks")
+    headers = cache_folder() / "headers"
+    codecache._HEADER_DIR, codecache._HEADER_LOCK_DIR = str(headers), str(headers / "locks")
     cpp_builder.get_cpp_options = _with_flag(cpp_builder.get_cpp_options)
     compiler: Any = codecache.AotCodeCompiler
     compiler.compile = _without_destructor(compiler.compile)

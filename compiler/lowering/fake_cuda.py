@@ -166,4 +166,4 @@ def _run_autotune_block(codegen: Any) -> None:
     calls = re.sub(r"with torch.cuda._DeviceGuard\(\d+\):", "if True:", calls)
     definitions = codegen.kernel_autotune_defs.getvalue()
     program = f"{definitions}\nasync_compile.wait(globals())\ndel async_compile\n{example_values}{calls}"
-    exec(program, {})  # noqa: S102 - what Inductor would have run itself
+    exec(program, {})

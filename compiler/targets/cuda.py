@@ -21,7 +21,8 @@ from precast.compiler.kernels.triton.layers import with_few_rows
 from precast.compiler.kernels.triton.packed import TritonOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.models.decode_ops import DecodeOpsFactory
-from precast.compiler.models.packed_ops import OpsFactory, PackedLayout, PackedOps
+from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import OpsFactory, PackedOps
 from precast.compiler.models.seq2seq import Seq2Seq
 from precast.compiler.targets.target import LoweringOptions, Target
 

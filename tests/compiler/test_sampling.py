@@ -119,7 +119,7 @@ def test_numbers_of_one_seed_and_of_one_position_are_spread_evenly(seed: int) ->
         uniform(numbers + (seed >> 1), torch.full((count,), 9)),
         uniform((numbers << 32) + (seed >> 1), torch.full((count,), 9)),
     ):
-        assert drawn.dtype == torch.float32 and 0 <= drawn.min() and drawn.max() < 1
+        assert drawn.dtype == torch.float32 and drawn.min() >= 0 and drawn.max() < 1
         place = (drawn * bins).long()
         even = torch.full((bins,), 1 / bins).log()
         assert deviation(place.numpy(), even) < FAIR

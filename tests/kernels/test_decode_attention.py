@@ -173,7 +173,7 @@ def test_a_row_that_stands_twice_gets_the_same_answer_twice() -> None:
 def test_parts_are_a_power_of_two_and_never_too_many(rows: int, heads: int, longest: int) -> None:
     splits = splits_for(rows, heads, longest)
     assert 1 <= splits <= MOST_SPLITS and splits & (splits - 1) == 0
-    assert splits == 1 or (splits - 1) * rows * heads < 264 and splits <= -(-longest // 64)
+    assert splits == 1 or ((splits - 1) * rows * heads < 264 and splits <= -(-longest // 64))
 
 
 def good() -> dict[str, Any]:

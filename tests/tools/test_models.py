@@ -59,6 +59,6 @@ def test_texts_are_whole_words_mostly() -> None:
     assert len(tokenizer) == 30_522
     texts = models.random_texts(50, 20, 30_522)
     lengths = [len(tokenizer(text)["input_ids"]) for text in texts]
-    assert 22 <= min(lengths) and max(lengths) <= 20 * 2 + 3
+    assert min(lengths) >= 22 and max(lengths) <= 20 * 2 + 3
     assert not any(tokenizer.unk_token_id in tokenizer(text)["input_ids"] for text in texts)
     assert models.random_texts(50, 20, 30_522) == texts
