@@ -10,7 +10,7 @@ from torch import Tensor
 
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.frontend.checkpoint import Checkpoint, read_json, read_weights
-from precast.compiler.models.spec import POOLING_MODES, Activation, Dense, Embedder
+from precast.compiler.models.spec import POOLING_MODES, Activation, DenseSpec, EmbedderSpec
 
 _LEGACY_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -34,7 +34,7 @@ _ACTIVATIONS: dict[str, Activation] = {
 class SentenceModules:
     """``modules.json`` read: the embedder, and the weights of its dense layers by our names."""
 
-    embedder: Embedder
+    embedder: EmbedderSpec
     weights: dict[str, Tensor]
 
 
@@ -59,7 +59,7 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
     if listed is None:
         return None
     pooling: dict[str, Any] | None = None
-    dense: list[Dense] = []
+    dense: list[DenseSpec] = []
     weights: dict[str, Tensor] = {}
     normalize = False
     for module in listed[1:]:
@@ -81,7 +81,9 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
     if pooling is None:
         return None
     return SentenceModules(
-        Embedder(pooling_modes(pooling), bool(pooling.get("include_prompt", True)), tuple(dense), normalize),
+        EmbedderSpec(
+            pooling_modes(pooling), bool(pooling.get("include_prompt", True)), tuple(dense), normalize
+        ),
         weights,
     )
 
@@ -103,14 +105,14 @@ def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     return modes
 
 
-def _dense(config: dict[str, Any]) -> Dense:
+def _dense(config: dict[str, Any]) -> DenseSpec:
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if name not in _ACTIVATIONS:
         raise UnsupportedConfigError(f"Dense activation {name!r}: expected one of {sorted(_ACTIVATIONS)}")
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise UnsupportedConfigError(f"Dense with {key}={config[key]!r} is not supported")
-    return Dense(
+    return DenseSpec(
         config["in_features"], config["out_features"], bool(config.get("bias", True)), _ACTIVATIONS[name]
     )
 

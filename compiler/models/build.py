@@ -19,8 +19,8 @@ from precast.compiler.kernels.avx512.packed import SequenceOps
 from precast.compiler.kernels.torch.packed import PaddedOps
 from precast.compiler.models.encode import Encode
 from precast.compiler.models.packed_ops import OpsFactory
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
-from precast.compiler.models.weights import map_weights, strip_prefix, with_tied
+from precast.compiler.models.spec import ClassifierSpec, EmbedderSpec, ModelSpec
+from precast.compiler.models.weights import canonical_names, map_weights, with_tied
 from precast.compiler.options import Kernels
 from precast.graphs.encode import Task
 
@@ -68,7 +68,7 @@ def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
     if not bare:
         return False
     return any(
-        name.startswith("decoder.") for name in strip_prefix(read_weights(checkpoint.path), family.prefix)
+        name.startswith("decoder.") for name in canonical_names(read_weights(checkpoint.path), family.prefix)
     )
 
 
@@ -90,10 +90,10 @@ def describe_model(
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
     names: dict[str, tuple[str, ...]] = dict(family.weights(backbone))
-    head: Embedder | Classifier | None = None
+    head: EmbedderSpec | ClassifierSpec | None = None
     if chosen == "embed":
         modules = read_modules(checkpoint)
-        head = modules.embedder if modules else Embedder(("mean",))
+        head = modules.embedder if modules else EmbedderSpec(("mean",))
         head = replace(head, pooling=pooling) if pooling else head
         names |= {name: (name,) for name in modules.weights} if modules else {}
     elif chosen != "hidden":
@@ -122,7 +122,7 @@ def fill(
         UnsetParameterError, UnusedWeightError, WeightValueError: they are not the model's.
     """
     family, spec = described.family, described.spec
-    source = with_tied(strip_prefix(read_weights(checkpoint.path), family.prefix), family.tied)
+    source = with_tied(canonical_names(read_weights(checkpoint.path), family.prefix), family.tied)
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
     with torch.device("meta"):  # nothing is initialised only to be overwritten

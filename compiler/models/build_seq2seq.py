@@ -10,12 +10,12 @@ from torch import Tensor
 
 from precast.compiler.errors import UnsupportedModelError
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.families.family import TiedEmbeddings
+from precast.compiler.families.family import UntiedWeights
 from precast.compiler.families.registry import family_of
 from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
 from precast.compiler.models.seq2seq import Seq2Seq
 from precast.compiler.models.spec import Seq2SeqSpec
-from precast.compiler.models.weights import map_weights, strip_prefix
+from precast.compiler.models.weights import canonical_names, map_weights
 
 # The token tables of an encoder-decoder, in HF's names.
 _ENCODER, _DECODER = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
@@ -43,7 +43,7 @@ def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> BuiltSeq2Seq:
     generation = family.generation
     if generation is None:
         raise UnsupportedModelError(f"family {family.name} has no decoder")
-    weights = strip_prefix(read_weights(checkpoint.path), family.prefix)
+    weights = canonical_names(read_weights(checkpoint.path), family.prefix)
     source, stored = with_tables(weights, generation.head_bias)
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
@@ -59,7 +59,7 @@ def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> BuiltSeq2Seq:
     return BuiltSeq2Seq(spec, module.requires_grad_(False), _not_read(mapped.dropped, source))
 
 
-def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[str, Tensor], TiedEmbeddings]:
+def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[str, Tensor], UntiedWeights]:
     """``source`` with each token table that is read under its own name, and what the decoder has to itself.
 
     Which of several tied tables a checkpoint stores differs, and so does whether it stores their copies. One
@@ -69,7 +69,7 @@ def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[st
     tokens = _first(source, _DECODER, _SHARED, _ENCODER, _HEAD)
     head = _first(source, _HEAD, _SHARED, _DECODER, _ENCODER)
     has_bias = bias is not None and bias in source
-    stored = TiedEmbeddings(tokens=not _same(tokens, encoder), head=not _same(head, tokens), bias=has_bias)
+    stored = UntiedWeights(tokens=not _same(tokens, encoder), head=not _same(head, tokens), bias=has_bias)
     read = {
         _ENCODER: encoder,
         _DECODER: tokens if stored.tokens else None,

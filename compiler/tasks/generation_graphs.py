@@ -46,10 +46,10 @@ class GraphModule:
     """As in ``GraphSource``."""
 
 
-def kv_cache_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
+def kv_cache_shapes(decoder: spec.DecoderSpec, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
     """What a place of the self kv_cache and one of the cross kv_cache holds."""
 
-    def shape(attention: spec.Attention) -> KVCacheShape:
+    def shape(attention: spec.AttentionSpec) -> KVCacheShape:
         return KVCacheShape(len(decoder.layers), attention.heads, attention.head_dim, _NAMES[dtype])
 
     first = decoder.layers[0]

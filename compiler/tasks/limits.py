@@ -7,7 +7,7 @@ from precast.compiler.errors import CompileError
 from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import SentenceSettings
 from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
+from precast.compiler.models.spec import ModelSpec, PositionsSpec, Seq2SeqSpec
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import EncodeLimits
 from precast.graphs.seq2seq import GenerateLimits
@@ -106,7 +106,7 @@ def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
     return tokens
 
 
-def _max_positions(positions: Positions | None) -> int | None:
+def _max_positions(positions: PositionsSpec | None) -> int | None:
     """A learned position beyond this does not exist."""
     return positions.max_length if positions else None
 

@@ -7,14 +7,14 @@ from typing import Any, Literal
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, HiddenInfo
 from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import SentenceSettings, score_activation
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
+from precast.compiler.models.spec import ClassifierSpec, EmbedderSpec, ModelSpec
 
 
 def describe_output(
     spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
 ) -> EmbedInfo | ClassifyInfo | HiddenInfo:
     """The manifest's account of a task's answer."""
-    if isinstance(spec.head, Embedder):
+    if isinstance(spec.head, EmbedderSpec):
         return EmbedInfo(
             size=spec.output_size,
             pooling=spec.head.pooling,
@@ -24,7 +24,7 @@ def describe_output(
             default_prompt_name=settings.default_prompt_name,
             similarity=settings.similarity,
         )
-    if isinstance(spec.head, Classifier):
+    if isinstance(spec.head, ClassifierSpec):
         names: dict[Any, str] = dict(checkpoint.config.id2label or {})
         labels = spec.head.labels
         return ClassifyInfo(

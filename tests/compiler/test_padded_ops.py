@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.compiler.kernels.torch.packed import LONGEST_SCORES, PaddedOps
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 SIDES = st.one_of(st.none(), st.integers(0, 5))
@@ -92,8 +92,8 @@ def test_sums_and_maxima(lengths: list[int], spare: int, skip: int, weighted: bo
     layout = PackedLayout(tokens, ends)
     ops = PaddedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
     begin = layout.starts + skip
-    total = ops.total(rows, begin, weight if weighted else None)
-    largest = ops.largest(rows, begin)
+    total = ops.segment_sum(rows, begin, weight if weighted else None)
+    largest = ops.segment_max(rows, begin)
     assert torch.isfinite(total).all() and torch.isfinite(largest).all()
     for index, (start, n) in enumerate(zip(layout.starts.tolist(), lengths, strict=True)):
         part = slice(min(start + skip, start + n), start + n)

@@ -17,7 +17,7 @@ from precast.compiler.lowering.trace import trace
 from precast.compiler.models.build import operations
 from precast.compiler.models.build_seq2seq import BuiltSeq2Seq, build_seq2seq
 from precast.compiler.models.seq2seq import Decode, EncodeSource
-from precast.compiler.models.spec import Attention
+from precast.compiler.models.spec import AttentionSpec
 from precast.compiler.options import Kernels
 from precast.compiler.tasks.generation_graphs import (
     FEW_ROWS,
@@ -154,7 +154,7 @@ def eager(module: nn.Module, signature: Signature) -> Graph:
     return run
 
 
-def kv_cache_shape(attention: Attention, layers: int) -> KVCacheShape:
+def kv_cache_shape(attention: AttentionSpec, layers: int) -> KVCacheShape:
     return KVCacheShape(layers, attention.heads, attention.head_dim, "float32")
 
 

@@ -1,4 +1,4 @@
-// Keys and values of one head, laid out as panels that `multiply` reads.
+// Copies the keys and values of one head to the panels that `multiply` reads.
 #ifndef PRECAST_PANELS_H
 #define PRECAST_PANELS_H
 
@@ -8,7 +8,7 @@
 
 namespace precast {
 
-// 16 rows of 16 numbers of four bytes each change places with their columns.
+// Transposes 16 rows of 16 four-byte numbers.
 inline void transpose16(__m512i (&rows)[16]) {
   __m512i a[16];
 #pragma GCC unroll 8
@@ -45,7 +45,7 @@ inline int32_t four_bytes(const float* at, int64_t) {
   return found;
 }
 
-// `count` numbers of a row from `at` on, as groups of four bytes; what is not there is zero.
+// `count` numbers of a row from `at` on, as groups of four bytes, padded with zeros.
 inline __m512i groups_of(const float* at, int64_t count) { return _mm512_castps_si512(load(at, first_lanes(count))); }
 
 inline __m512i groups_of(const BFloat16* at, int64_t count) {

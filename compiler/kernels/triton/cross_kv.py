@@ -53,8 +53,8 @@ def project_kernel(
         total = tl.dot(a, b, total, input_precision="ieee")
     if bias is not None:
         total += tl.load(bias + of, mask=inside, other=0.0).to(tl.float32)[None, :]
-    place = tl.cast(tl.load(slots + token, mask=here, other=0), tl.int64)
-    at = place[:, None] * WIDTH + column[None, :]
+    slot = tl.cast(tl.load(slots + token, mask=here, other=0), tl.int64)
+    at = slot[:, None] * WIDTH + column[None, :]
     found, mask = total.to(key_cache.dtype.element_ty), here[:, None] & inside[None, :]
     if part == 0:
         tl.store(key_cache + at, found, mask=mask)

@@ -64,10 +64,10 @@ def tile_for(dtype: torch.dtype, block_d: int) -> DecodeTile:
     return DecodeTile(keys, warps=4, stages=2)
 
 
-def _check(query: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor, rows: Tensor) -> None:
+def _check(query: Tensor, key_cache: Tensor, value_cache: Tensor, slots: Tensor, seq_ids: Tensor) -> None:
     if query.dtype not in DTYPES or key_cache.dtype != query.dtype or value_cache.dtype != query.dtype:
         raise ValueError(
-            f"query and kv_cache share one of {DTYPES}, not {query.dtype}, {key_cache.dtype}, {value_cache.dtype}"
+            f"query and KV cache share one of {DTYPES}, not {query.dtype}, {key_cache.dtype}, {value_cache.dtype}"
         )
     if not 1 <= query.shape[2] <= LARGEST_HEAD:
         raise ValueError(f"a head has 1 to {LARGEST_HEAD} numbers, not {query.shape[2]}")
@@ -142,7 +142,7 @@ def launch_self_attention(
     key_cache: Tensor,
     value_cache: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     positions: Tensor,
     bias: Tensor | None,
     scale: float,
@@ -160,7 +160,7 @@ def launch_self_attention(
         key_cache,
         value_cache,
         slots,
-        rows,
+        seq_ids,
         positions,
         bias,
         parts,
@@ -181,7 +181,7 @@ def launch_cross_attention(
     key_cache: Tensor,
     value_cache: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     lengths: Tensor,
     scale: float,
     splits: int,
@@ -196,7 +196,7 @@ def launch_cross_attention(
         key_cache,
         value_cache,
         slots,
-        rows,
+        seq_ids,
         lengths,
         parts,
         tops,
@@ -218,7 +218,7 @@ def decode_self_attention(
     key_cache: Tensor,
     value_cache: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     positions: Tensor,
     bias: Tensor | None,
     scale: float,
@@ -237,7 +237,7 @@ def decode_self_attention(
             is where its key and value go. Rows that run at the same time share no such place.
         rows: int32 ``[R]``, the rows of ``slots`` and ``positions``. One may stand twice.
         positions: int32 ``[N]``, below ``longest``.
-        bias: fp32 ``[heads, 2 * reach + 1]``, added at ``max(k - position, -reach) + reach``, or None.
+        bias: fp32 ``[heads, 2 * max_distance + 1]``, added at ``max(k - position, -max_distance) + max_distance``, or None.
         scale: factor of the scores, positive.
         splits: a power of two, in how many parts the past is read.
 
@@ -247,12 +247,12 @@ def decode_self_attention(
     Raises:
         ValueError: for shapes, strides or dtypes other than these.
     """
-    _check(query, key_cache, value_cache, slots, rows)
+    _check(query, key_cache, value_cache, slots, seq_ids)
     _check_heads(query, key, value)
     if bias is not None and (bias.dtype != torch.float32 or bias.shape[1] % 2 == 0):
-        raise ValueError(f"a bias is fp32 [heads, 2 * reach + 1], not {bias.dtype} {tuple(bias.shape)}")
+        raise ValueError(f"a bias is fp32 [heads, 2 * max_distance + 1], not {bias.dtype} {tuple(bias.shape)}")
     return launch_self_attention(
-        query, key, value, key_cache, value_cache, slots, rows, positions, bias, scale, splits
+        query, key, value, key_cache, value_cache, slots, seq_ids, positions, bias, scale, splits
     )
 
 
@@ -262,7 +262,7 @@ def decode_cross_attention(
     key_cache: Tensor,
     value_cache: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     lengths: Tensor,
     scale: float,
     splits: int,
@@ -288,9 +288,9 @@ def decode_cross_attention(
     Raises:
         ValueError: for shapes, strides or dtypes other than these.
     """
-    _check(query, key_cache, value_cache, slots, rows)
+    _check(query, key_cache, value_cache, slots, seq_ids)
     _check_heads(query)
-    return launch_cross_attention(query, key_cache, value_cache, slots, rows, lengths, scale, splits)
+    return launch_cross_attention(query, key_cache, value_cache, slots, seq_ids, lengths, scale, splits)
 
 
 def decode_attention_reference(
@@ -298,7 +298,7 @@ def decode_attention_reference(
     key_cache: Tensor,
     value_cache: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     lengths: Tensor,
     bias: Tensor | None,
     scale: float,
@@ -315,8 +315,8 @@ def decode_attention_reference(
             at = slots[row, :length].long()
             scores = torch.einsum("hd,khd->hk", query[index].to(wide), key_cache[at].to(wide)) * scale
             if bias is not None:
-                reach = bias.shape[1] // 2
+                max_distance = bias.shape[1] // 2
                 distance = torch.arange(length) - (length - 1)
-                scores = scores + bias.to(wide)[:, distance.clamp(min=-reach) + reach]
+                scores = scores + bias.to(wide)[:, distance.clamp(min=-max_distance) + max_distance]
             found[index] = torch.einsum("hk,khd->hd", scores.softmax(-1), value_cache[at].to(wide))
     return found.flatten(1).to(query.dtype)

@@ -21,7 +21,7 @@ from precast.compiler.kernels.triton.launch import launch
 from precast.compiler.kernels.triton.packed_attention import DTYPES
 from precast.compiler.models.layers import ACTIVATIONS, ActivatedLinear
 
-NUM_SEQS = 16
+ROWS = 16
 """That a program takes together, as many as a matrix unit takes at least; fewer cost the same."""
 MOST_COLUMNS = 8192
 """Beyond, tiles of 64 columns are a program for each multiprocessor, and wider loads serve better."""
@@ -72,7 +72,7 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     block_n = 16 if columns <= _NARROW else 32
     launch(
         few_rows_kernel,
-        (-(-columns // block_n), (x.shape[0] + NUM_SEQS - 1) // NUM_SEQS),
+        (-(-columns // block_n), (x.shape[0] + ROWS - 1) // ROWS),
         x,
         weight,
         bias,
@@ -81,7 +81,7 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x.stride(0),
         IN=inner,
         OUT=columns,
-        BLOCK_M=NUM_SEQS,
+        BLOCK_M=ROWS,
         BLOCK_N=block_n,
         BLOCK_K=64 if x.dtype is torch.float32 else 128,
         num_warps=4,

@@ -9,11 +9,11 @@ from torch import Tensor
 
 from precast.compiler.kernels.triton.packed_attention import packed_attention
 from precast.compiler.kernels.triton.segment_pool import segment_max, segment_sum
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visible:
     """The keys ``begin .. end - 1`` of each token, int32 ``[T]``, and the bias by distance."""
 
@@ -48,8 +48,8 @@ class TritonOps:
     def attention(self, query: Tensor, key: Tensor, value: Tensor, visible: Visible, scale: float) -> Tensor:
         return packed_attention(query, key, value, visible.begin, visible.end, visible.bias, scale)
 
-    def total(self, rows: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
+    def segment_sum(self, x: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
         return segment_sum(rows, begin.to(torch.int32), self._ends, weight)
 
-    def largest(self, rows: Tensor, begin: Tensor) -> Tensor:
+    def segment_max(self, x: Tensor, begin: Tensor) -> Tensor:
         return segment_max(rows, begin.to(torch.int32), self._ends)

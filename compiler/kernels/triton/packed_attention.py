@@ -118,7 +118,7 @@ def _check(
         if bound.dtype != torch.int32 or bound.shape != (tokens,):
             raise ValueError(f"begin and end are int32 [{tokens}], not {bound.dtype} {tuple(bound.shape)}")
     if bias is not None and (bias.dtype != torch.float32 or bias.shape[0] != heads or bias.shape[1] % 2 == 0):
-        raise ValueError(f"a bias is fp32 [{heads}, 2 * reach + 1], not {bias.dtype} {tuple(bias.shape)}")
+        raise ValueError(f"a bias is fp32 [{heads}, 2 * max_distance + 1], not {bias.dtype} {tuple(bias.shape)}")
     if not scale > 0:
         raise ValueError(f"the scale is positive, not {scale}")
 
@@ -140,7 +140,7 @@ def packed_attention(
         value: as ``key``.
         begin: int32 ``[T]``, the first key of each token.
         end: int32 ``[T]``, one past its last; ``end[t] <= begin[t]`` says that it has none.
-        bias: fp32 ``[heads, 2 * reach + 1]``, added at ``clamp(k - t, -reach, reach) + reach``, or None.
+        bias: fp32 ``[heads, 2 * max_distance + 1]``, added at ``clamp(k - t, -max_distance, max_distance) + max_distance``, or None.
         scale: factor of the scores, positive.
 
     Returns:
@@ -166,7 +166,7 @@ def packed_attention_reference(
     values = value.to(wide).where(visible.any(0)[:, None, None], 0).repeat_interleave(group, dim=1)
     scores = torch.einsum("qhd,khd->hqk", query.to(wide), keys) * scale
     if bias is not None:
-        reach = bias.shape[1] // 2
-        scores = scores + bias.to(wide)[:, (position - position[:, None]).clamp(-reach, reach) + reach]
+        max_distance = bias.shape[1] // 2
+        scores = scores + bias.to(wide)[:, (position - position[:, None]).clamp(-max_distance, max_distance) + max_distance]
     shares = scores.where(visible, -torch.inf).softmax(-1).where(visible, 0)
     return torch.einsum("hqk,khd->qhd", shares, values).flatten(1).to(query.dtype)

@@ -35,7 +35,7 @@ def _attend(
     key_token_stride,
     value_token_stride,
     bias,
-    reach,
+    max_distance,
     rows,
     row_begin,
     row_end,
@@ -52,7 +52,7 @@ def _attend(
     """Folds the keys ``start <= k < stop`` into the running output, sum and maximum of every row.
 
     Without ``MASKED`` every row with keys sees all of them. With it, keys from ``limit`` on are not read.
-    With ``FAR`` all distances lie beyond the reach of the bias on one side, and ``bias`` points at its value.
+    With ``FAR`` all distances lie beyond the range of the bias on one side, and ``bias`` points at its value.
     """
     columns = tl.arange(0, BLOCK_N)
     dims = tl.arange(0, BLOCK_D)
@@ -83,7 +83,7 @@ def _attend(
                 added = tl.load(bias)
             else:
                 distance = keys[None, :] - rows[:, None]
-                added = tl.load(bias + reach + tl.minimum(tl.maximum(distance, -reach), reach))
+                added = tl.load(bias + max_distance + tl.minimum(tl.maximum(distance, -max_distance), max_distance))
             scores = scores * FACTOR + added * LOG2_E
         if MASKED:
             visible = (keys[None, :] >= row_begin[:, None]) & (keys[None, :] < row_end[:, None])
@@ -119,7 +119,7 @@ def packed_attention_kernel(
     key_head_stride,
     value_token_stride,
     value_head_stride,
-    reach,
+    max_distance,
     SCALE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     GROUP: tl.constexpr,
@@ -155,7 +155,7 @@ def packed_attention_kernel(
     key += (head // GROUP) * key_head_stride
     value += (head // GROUP) * value_head_stride
     if bias is not None:
-        bias += head * (2 * reach + 1)
+        bias += head * (2 * max_distance + 1)
 
     FACTOR: tl.constexpr = SCALE * LOG2_E
     result = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
@@ -163,36 +163,36 @@ def packed_attention_kernel(
     top = tl.full([BLOCK_M], LEAST_SCORE, dtype=tl.float32)
     # fmt: off
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, least, middle, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=True, FAR=False,
     )
     near = middle
     near_end = right
     if bias is not None:
-        # Of the blocks between, those before `near` and from `near_end` on are out of reach for every row.
-        before = tl.maximum(first - reach + 1, middle) - middle
-        after = tl.maximum(first + BLOCK_M - 1 + reach, middle) - middle
+        # Of the blocks between, those before `near` and from `near_end` on are out of range for every row.
+        before = tl.maximum(first - max_distance + 1, middle) - middle
+        after = tl.maximum(first + BLOCK_M - 1 + max_distance, middle) - middle
         near = tl.minimum(middle + before // BLOCK_N * BLOCK_N, right)
         near_end = tl.minimum(middle + tl.cdiv(after, BLOCK_N) * BLOCK_N, right)
         result, total, top = _attend(
-            result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+            result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
             rows, row_begin, row_end, middle, near, greatest,
             FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=True,
         )
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, near, near_end, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=False,
     )
     if bias is not None:
         result, total, top = _attend(
-            result, total, top, q, key, value, key_token_stride, value_token_stride, bias + 2 * reach, reach,
+            result, total, top, q, key, value, key_token_stride, value_token_stride, bias + 2 * max_distance, max_distance,
             rows, row_begin, row_end, near_end, right, greatest,
             FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=True,
         )
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, right, greatest, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=True, FAR=False,
     )

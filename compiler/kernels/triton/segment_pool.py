@@ -12,7 +12,7 @@ from torch.library import triton_op
 
 from precast.compiler.kernels.triton.launch import launch
 
-NUM_SEQS, COLUMNS, WARPS = 32, 64, 4
+ROWS, COLUMNS, WARPS = 32, 64, 4
 """The tile of one step: 128 threads that load 16 bytes of bf16 at a time, twice."""
 
 
@@ -83,7 +83,7 @@ def _launch(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, max
         output,
         columns,
         rows.stride(0),
-        BLOCK_T=NUM_SEQS,
+        BLOCK_T=ROWS,
         BLOCK_H=COLUMNS,
         MAXIMUM=maximum,
         num_warps=WARPS,
