@@ -31,7 +31,7 @@ class Head:
 
 @dataclass(frozen=True)
 class UntiedWeights:
-    """Whether a checkpoint has separate weights for parts of the decoder; copies of a tied table do not count.
+    """Which of the decoder's weights are its own; a stored copy of a tied table does not count.
 
     Attributes:
         tokens: whether the decoder's token table differs from the encoder's.

@@ -101,7 +101,7 @@ def weights(model: Backbone) -> WeightNames:
 
 
 def decoder(config: ConfigReader, untied: UntiedWeights) -> spec.DecoderSpec:
-    """Describe the decoder: layers share layer 0's relative bias (umT5: have their own); only self-attention has one."""
+    """Describe the decoder; self-attention shares layer 0's relative bias, in umT5 each layer has its own."""
     model_type, hidden = config.source.model_type, config.d_model
     per_layer = model_type == "umt5"
     bias = replace(relative_bias(config), bidirectional=False)

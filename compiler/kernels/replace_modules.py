@@ -19,9 +19,12 @@ def replace_modules(module: Module, replacement: Replacement) -> Module:
 
     Args:
         module: to copy; never replaced itself.
-        replacement: called for each submodule, from the outside in. Submodules of a replaced one are not visited.
+        replacement: called for each submodule, from the outside in. Submodules of a replaced one are not
+            visited.
     """
-    shared: dict[int, object] = {id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())}
+    shared: dict[int, object] = {
+        id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())
+    }
     copied = copy.deepcopy(module, shared)
     _replace_children(copied, "", replacement)
     return copied

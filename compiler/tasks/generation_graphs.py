@@ -99,16 +99,16 @@ def decode_operations(kernels: Kernels, typical_rows: int) -> DecodeOpsFactory:
         return StepOps
     from precast.compiler.kernels.triton.decode import TritonDecodeOps
 
-    return partial(TritonDecodeOps, typical_rows=typical_rows)
+    return partial(TritonDecodeOps, typical_num_seqs=typical_rows)
 
 
 def decoding_model(model: Seq2Seq, kernels: Kernels, typical_rows: int) -> Seq2Seq:
     """``model``, or on CUDA for a handful of rows another module over the same tensors."""
     if kernels != "triton" or typical_rows > FEW_ROWS:
         return model
-    from precast.compiler.kernels.triton.layers import with_few_rows
+    from precast.compiler.kernels.triton.layers import with_small_batch_linear
 
-    return with_few_rows(model)
+    return with_small_batch_linear(model)
 
 
 def source_writer(kernels: Kernels) -> SourceWriter:

@@ -34,10 +34,10 @@ class Kernel:
     Attributes:
         operator: the custom operator.
         header: file name of the header, in this folder.
-        strided: by tensor argument, how many of its last dimensions must be contiguous; arguments that are not
-            listed must be contiguous in all dimensions.
-        call: writes the C++ statement of a call, from the tensors by argument (None for an omitted one, the output
-            under ``out``) and the other arguments.
+        strided: by tensor argument, how many of its last dimensions must be contiguous; arguments that are
+            not listed must be contiguous in all dimensions.
+        call: writes the C++ statement of a call, from the tensors by argument (None for an omitted one, the
+            output under ``out``) and the other arguments.
     """
 
     operator: Any

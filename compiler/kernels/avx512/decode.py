@@ -32,10 +32,11 @@ def decode_attention(
         keys: ``[slots, heads, head_dim]``, the keys of one layer in the KV cache.
         values: like ``keys``.
         slots: int32 ``[N, longest]``, the slots of each sequence's keys.
-        seq_ids: int32 ``[R]``, the active ones of the ``N`` sequences; may end in repetitions of one sequence with
-            the same query, as padding.
+        seq_ids: int32 ``[R]``, the active ones of the ``N`` sequences; may end in repetitions of one sequence
+            with the same query, as padding.
         counts: int32 ``[N]``; a sequence sees ``counts + more`` keys.
-        bias: fp32 ``[heads, 2 * max_distance + 1]`` by the distance from position ``counts`` to the key, or None.
+        bias: fp32 ``[heads, 2 * max_distance + 1]`` by the distance from position ``counts`` to the key, or
+            None.
         more: 1 if ``counts`` is the position of a visible key, 0 if it is the number of keys.
         scale: factor of the scores.
 

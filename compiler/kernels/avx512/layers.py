@@ -46,7 +46,9 @@ def _replace_quantized(name: str, layer: nn.Module) -> nn.Module | None:
 
 def _replace_all(name: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, LanguageHead) and _has_whole_groups(layer.table.weight):
-        out = PanelLinear(layer.table.weight, layer.bias, dtype=torch.float32)  # logits are not rounded to bf16
+        out = PanelLinear(
+            layer.table.weight, layer.bias, dtype=torch.float32
+        )  # logits are not rounded to bf16
         return ScaledHead(layer, out)
     if isinstance(layer, nn.Linear) and _has_whole_groups(layer.weight):
         activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
@@ -55,5 +57,5 @@ def _replace_all(name: str, layer: nn.Module) -> nn.Module | None:
 
 
 def _has_whole_groups(weight: Tensor) -> bool:
-    """Whether an input row is a multiple of a group; otherwise its last group would extend into the next row."""
+    """Whether input rows consist of whole groups; else the last one would extend into the next row."""
     return weight.shape[1] % GROUPS[weight.dtype] == 0

@@ -1,4 +1,4 @@
-"""Packed operations in plain torch: tokens are gathered to padded ``[B, S]`` tensors for these operations only."""
+"""Packed operations in plain torch, which gather tokens to padded ``[B, S]`` tensors for these alone."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from precast.compiler.models.spec import Window
 
 LONGEST_SCORES = 1024
 """Up to this input length scores are materialized: two batched matrix products with a fused softmax between
-them are faster than PyTorch's blocked CPU kernel at small head sizes. For longer inputs the scores of one input
-would exceed the caches, and then the memory."""
+them are faster than PyTorch's blocked CPU kernel at small head sizes. For longer inputs the scores of one
+input would exceed the caches, and then the memory."""
 
 
 class PaddedOps:
@@ -38,10 +38,11 @@ class PaddedOps:
         self._live = keys[None, :] < layout.lengths[:, None]
 
     def visible(self, window: Window, bias: Tensor | None) -> Tensor:
-        """The additive mask, broadcastable to ``[B, heads, S, S]``: zero or the bias for visible keys, else the
-        lowest finite number.
+        """The additive mask, broadcastable to ``[B, heads, S, S]``.
 
-        Finite, because a sequence of length zero has no visible key, and a softmax of only ``-inf`` is NaN.
+        It is zero or the bias for visible keys, else the lowest finite number: a sequence of length zero has
+            no
+        visible key, and a softmax of nothing but ``-inf`` is NaN.
         """
         left, right = window
         seen = self._live[:, None, None, :]
@@ -82,6 +83,6 @@ class PaddedOps:
         return self._live & (self._keys[None, :] >= (begin - self._layout.starts)[:, None])
 
     def _padded_heads(self, packed: Tensor, heads: int) -> Tensor:
-        """Gather ``[T, h, size]`` to ``[B, heads, S, size]``; each of the ``h`` heads is repeated ``heads / h`` times."""
+        """Gather ``[T, h, size]`` to ``[B, heads, S, size]``, repeating each head ``heads / h`` times."""
         head = torch.arange(heads, device=packed.device) // (heads // packed.shape[1])
         return packed[self._padded_from[:, None, :], head[None, :, None]]

@@ -1,11 +1,12 @@
-"""The Triton kernels of a decoder's step: attention of single tokens over kv_cache of keys and values.
+"""Triton kernels for the attention of a decode step over the KV cache.
 
-A request's keys and values lie wherever its blocks do; a table says where each position is. What a step reads
-is mostly those, once each, so the kernels are built around their loads: one program takes one head, and where
-rows are few several programs share a row's length and a second kernel combines their parts.
+A table gives the slot of each position of a sequence. Loading keys and values, once each, takes most of the
+time,
+so the kernels are built around these loads: one program computes one head. If there are few sequences,
+several programs split the keys of a sequence and a second kernel combines their partial results.
 
-The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867); parts of a length combine
-by their maxima and sums (Flash-Decoding, Dao et al. 2023).
+The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867); partial results are
+combined by their maxima and sums (Flash-Decoding, Dao et al. 2023).
 """
 
 # mypy: allow-untyped-defs
@@ -44,7 +45,7 @@ def decode_self_kernel(
     BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """Row ``program 0``, head ``program 1``, part ``program 2``; the first part brings the own token."""
+    """Program 0 selects the sequence, 1 the head, 2 the part; the first part also handles the new token."""
     index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     seq_id = tl.load(seq_ids + index)
     position = tl.load(positions + seq_id)
@@ -53,9 +54,7 @@ def decode_self_kernel(
     FACTOR: tl.constexpr = SCALE * LOG2_E
 
     here = tl.cast(index, tl.int64)
-    q = tl.load(query + here * query_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(
-        tl.float32
-    )
+    q = tl.load(query + here * query_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(tl.float32)
     table = slots + tl.cast(seq_id, tl.int64) * slots_stride
     if bias is not None:
         bias += head * (2 * max_distance + 1) + max_distance
@@ -83,7 +82,7 @@ def decode_self_kernel(
         live = keys < position
         slot = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
         at = slot[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
-        # What a row does not see may hold anything, and zero times NaN is NaN: it is not read.
+        # Slots of other sequences may hold NaN, and zero times NaN is NaN: they are not read.
         mask = live[:, None] & inner[None, :]
         k = tl.load(key_cache + at, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(value_cache + at, mask=mask, other=0.0).to(tl.float32)
@@ -132,10 +131,11 @@ def decode_cross_kernel(
     BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """Head ``program 1``, part ``program 2``, of the rows from ``program 0`` on that read the same source.
+    """Program 1 selects the head, 2 the part, 0 the sequence, together with others of the same source.
 
-    Beams of a request stand side by side and read the same slots: the first of them in each ``BLOCK_M`` rows
-    answers for all, the programs of the others end at once. So a source is read once, not once a beam.
+    Beams of a request are adjacent and read the same slots. The program of the first one within ``BLOCK_M``
+    sequences computes all of them, and those of the others exit early: a source is read once, not once a
+        beam.
     """
     index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     inside = tl.arange(0, BLOCK_M)
@@ -184,7 +184,7 @@ def decode_cross_kernel(
 
         mask = mine[:, None] & inner[None, :]
         if SPLITS == 1:
-            # A row without a source sees nothing: zero.
+            # The output for an empty source is zero.
             out = result / tl.where(total > 0, total, 1.0)[:, None]
             at = output + far[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
             tl.store(at, out.to(output.dtype.element_ty), mask=mask)
@@ -206,9 +206,9 @@ def combine_parts_kernel(
     BLOCK_D: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """The parts of row ``program 0`` and head ``program 1``, each weighted by what it has seen.
+    """Combines the parts of sequence (program 0) and head (program 1), weighted by their sums.
 
-    ``SPLITS`` is a power of two. Where no part has seen anything the out is zero.
+    ``SPLITS`` is a power of two. The output is zero if no part has seen a key.
     """
     index, head = tl.program_id(0), tl.program_id(1)
     spot = (tl.cast(index, tl.int64) * HEADS + head) * SPLITS + tl.arange(0, SPLITS)
@@ -217,7 +217,7 @@ def combine_parts_kernel(
     tops, totals = tl.load(part_tops + spot), tl.load(part_totals + spot)
     weights = tl.exp2(tops - tl.max(tops, 0))
     total = tl.sum(weights * totals, 0)
-    found = tl.load(parts + spot[:, None] * HEAD_DIM + dims[None, :], mask=inner[None, :], other=0.0)
-    out = tl.sum(weights[:, None] * found, 0) / tl.where(total > 0, total, 1.0)
+    values = tl.load(parts + spot[:, None] * HEAD_DIM + dims[None, :], mask=inner[None, :], other=0.0)
+    out = tl.sum(weights[:, None] * values, 0) / tl.where(total > 0, total, 1.0)
     at = output + tl.cast(index, tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims
     tl.store(at, out.to(output.dtype.element_ty), mask=inner)

@@ -1,4 +1,4 @@
-"""Operations within sequences on CUDA: our own kernels on packed rows, nothing is padded."""
+"""Packed operations in Triton, without padding."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ class Visible:
 
 
 class TritonOps:
-    """Implements ``model.ops.PackedOps``."""
+    """Implements ``packed_ops.PackedOps``."""
 
     def __init__(self, layout: PackedLayout) -> None:
         self._layout = layout
         self._ends = layout.ends.to(torch.int32)
 
     def visible(self, window: Window, bias: Tensor | None) -> Visible:
-        """A spare token sees nothing: its range is empty and its row of the result zero."""
+        """The range of visible keys of each token. That of a spare token is empty, so its output is zero."""
         layout = self._layout
         left, right = window
         begin, end = layout.starts[layout.sequence], layout.ends[layout.sequence]
@@ -49,7 +49,7 @@ class TritonOps:
         return packed_attention(query, key, value, visible.begin, visible.end, visible.bias, scale)
 
     def segment_sum(self, x: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
-        return segment_sum(rows, begin.to(torch.int32), self._ends, weight)
+        return segment_sum(x, begin.to(torch.int32), self._ends, weight)
 
     def segment_max(self, x: Tensor, begin: Tensor) -> Tensor:
-        return segment_max(rows, begin.to(torch.int32), self._ends)
+        return segment_max(x, begin.to(torch.int32), self._ends)
