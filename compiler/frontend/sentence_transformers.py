@@ -1,4 +1,4 @@
-"""What a sentence-transformers directory says about pooling, prompts, lengths and scores."""
+"""Reads pooling, prompts, lengths and score activations of sentence-transformers directories."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SentenceModules:
-    """``modules.json`` read: the embedder, and the weights of its dense layers by our names."""
+    """The modules after the transformer, and the weights of dense layers by parameter name."""
 
     embedder: EmbedderSpec
     weights: dict[str, Tensor]
@@ -40,7 +40,7 @@ class SentenceModules:
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How text is prepared and answers are compared."""
+    """How text is prepared and embeddings are compared."""
 
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -50,10 +50,10 @@ class SentenceSettings:
 
 
 def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
-    """The modules behind the transformer, None where there is no ``modules.json``.
+    """Read the modules after the transformer; None if there is no ``modules.json`` or no pooling.
 
     Raises:
-        UnsupportedConfigError: a module, a pooling mode or an activation that no head does.
+        UnsupportedConfigError: an unsupported module, pooling mode or activation.
     """
     listed = checkpoint.read_json("modules.json")
     if listed is None:
@@ -77,7 +77,7 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
         elif kind == "Normalize":
             normalize = True
         else:
-            raise UnsupportedConfigError(f"modules.json asks for {module['type']}, which is not supported")
+            raise UnsupportedConfigError(f"modules.json contains {module['type']}, which is not supported")
     if pooling is None:
         return None
     return SentenceModules(
@@ -89,10 +89,10 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
 
 
 def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
-    """The modes of a ``Pooling`` configuration, in the order in which they are concatenated.
+    """The modes of a ``Pooling`` configuration, in order of concatenation.
 
     Raises:
-        UnsupportedConfigError: no mode, or one that is unknown.
+        UnsupportedConfigError: no mode, or an unknown one.
     """
     named = config.get("pooling_mode")
     if named is None:
@@ -118,7 +118,7 @@ def _dense(config: dict[str, Any]) -> DenseSpec:
 
 
 def read_settings(checkpoint: Checkpoint) -> SentenceSettings:
-    """Prompts, similarity and length; plain defaults for a directory without them."""
+    """Read prompts, similarity and length, with defaults for checkpoints that have none."""
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     transformer = _transformer_settings(checkpoint.path)
     prompts = {name: text for name, text in (general.get("prompts") or {}).items() if text is not None}
@@ -133,9 +133,9 @@ def read_settings(checkpoint: Checkpoint) -> SentenceSettings:
 
 def _transformer_settings(folder: Path) -> dict[str, Any]:
     for name in ("sentence_bert_config.json", "sentence_transformers_config.json"):
-        found = read_json(folder / name)
-        if found:
-            return dict(found)
+        settings = read_json(folder / name)
+        if settings:
+            return dict(settings)
     return {}
 
 
@@ -151,10 +151,10 @@ def is_cross_encoder(checkpoint: Checkpoint) -> bool:
 
 
 def score_activation(checkpoint: Checkpoint, labels: int) -> Literal["sigmoid", "identity"]:
-    """``CrossEncoder``'s rule: the activation that the checkpoint names, else sigmoid for one label.
+    """The activation of ``CrossEncoder`` scores: as the checkpoint names it, else sigmoid for a single label.
 
     Raises:
-        UnsupportedConfigError: it names an activation that the runtime does not know.
+        UnsupportedConfigError: an activation that the runtime does not support.
     """
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     config = checkpoint.config

@@ -187,7 +187,7 @@ def test_a_sentencepiece_file_is_read_like_its_library_reads_it(tmp_path: Path, 
     sentencepiece_model(kind, path)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
     ours = read_sentencepiece_model(path)
-    assert ours.segments_by == kind and ours.adds_prefix and ours.removes_spaces and ours.charsmap
+    assert ours.algorithm == kind and ours.adds_prefix and ours.removes_spaces and ours.charsmap
     assert [piece.text for piece in ours.pieces] == [theirs.id_to_piece(n) for n in range(len(theirs))]
     assert [piece.score for piece in ours.pieces] == [theirs.get_score(n) for n in range(len(theirs))]
     assert [piece.kind == NORMAL for piece in ours.pieces] == [
