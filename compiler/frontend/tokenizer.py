@@ -94,19 +94,19 @@ def read_generation_tokenizer(checkpoint: Checkpoint) -> TokenizerFacts | None:
     tokenizer = _load(checkpoint)
     if tokenizer is None:
         return None
-    if isinstance(tokenizer, ByT5Tokenizer) or is_sentencepiece(tokenizer):
-        sentencepiece = is_sentencepiece(tokenizer)
-        converted = convert(tokenizer, checkpoint) if sentencepiece else convert_byt5(tokenizer)
-        extra = {} if converted.pieces is None else {PIECES_FILE: converted.pieces}
-        added = len(tokenizer.build_inputs_with_special_tokens([]))
-        facts: TokenizerFacts | None = replace(
-            _facts(tokenizer, converted.serialized, added), decoding=converted.decoding, extra_files=extra
-        )
-    else:
+    if not (isinstance(tokenizer, ByT5Tokenizer) or is_sentencepiece(tokenizer)):
         facts = read_tokenizer(checkpoint, lower_case=False)
         assert facts is not None
-        facts = replace(facts, decoding=describe_decoding(tokenizer))
-    return replace(facts, languages=describe_languages(tokenizer))
+        decoding = describe_decoding(tokenizer)
+        return replace(facts, decoding=decoding, languages=describe_languages(tokenizer))
+    converted = convert(tokenizer, checkpoint) if is_sentencepiece(tokenizer) else convert_byt5(tokenizer)
+    added_tokens = len(tokenizer.build_inputs_with_special_tokens([]))
+    return replace(
+        _facts(tokenizer, converted.serialized, added_tokens),
+        decoding=converted.decoding,
+        languages=describe_languages(tokenizer),
+        extra_files={} if converted.pieces is None else {PIECES_FILE: converted.pieces},
+    )
 
 
 def _load(checkpoint: Checkpoint) -> Any:

@@ -80,7 +80,7 @@ def quantized_linear(x: Tensor, weight: Tensor, scale: Tensor, smooth: Tensor, b
 
 
 def _smoothing_factors(weight_amax: Tensor, input_amax: Tensor) -> Tensor:
-    """Factors of the weights' columns, by which the inputs' are divided; columns that were zero get a small amax."""
+    """Factors of the weight's columns, by which those of the input are divided."""
     inputs = input_amax.clamp(min=float(input_amax.max()) * 1e-3).clamp(min=1e-6)
     weights = weight_amax.clamp(min=float(weight_amax.max()) * 1e-3).clamp(min=1e-6)
     factors = (inputs / weights).sqrt()
