@@ -47,8 +47,8 @@ class PackedOps(Protocol):
 
         Args:
             window: keys that a query sees.
-            bias: ``[heads, 2 * reach + 1]``, added to the scores by the distance of key and query,
-                clamped to ``-reach .. reach``; None adds nothing.
+            bias: ``[heads, 2 * max_distance + 1]``, added to the scores by the distance of key and query,
+                clamped to ``-max_distance .. max_distance``; None adds nothing.
         """
         ...
 

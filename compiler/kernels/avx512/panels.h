@@ -53,7 +53,7 @@ inline __m512i groups_of(const BFloat16* at, int64_t count) {
   return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(live), at);
 }
 
-// keys [count][size] -> panels [size / GROUP][width][GROUP], `width` a multiple of 16, zeros behind.
+// keys [count][size] -> panels [size / GROUP][width][GROUP], `width` a multiple of 16, padded with zeros.
 template <class Type>
 inline void lay_keys(const typename Type::A* keys, int64_t stride, int64_t count, int64_t size, int64_t width,
                      typename Type::A* into) {
@@ -78,7 +78,7 @@ inline __m512i side_by_side(__m512i even, __m512i odd) {
   return _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
 }
 
-// values [count][size] -> panels [padded / GROUP][width][GROUP], `width` a multiple of 16, zeros behind.
+// values [count][size] -> panels [padded / GROUP][width][GROUP], `width` a multiple of 16, padded with zeros.
 inline void lay_values(const float* values, int64_t stride, int64_t count, int64_t padded, int64_t size, int64_t width,
                        float* into) {
   for (int64_t row = 0; row < padded; ++row)

@@ -66,7 +66,7 @@ def _attend(query: Tensor, cache: KVCache, slots: Tensor, mask: Tensor, scale: f
     if heads > _MAX_SPREAD_HEADS:
         return _attend_each_head(query, cache, slots, mask, scale)
     key, value = cache.key.flatten(1)[slots], cache.value.flatten(1)[slots]
-    # Each head's query is placed in a row of its own, with zeros for the other heads, so that two batched
+    # Each head's query is placed in a separate row, with zeros for the other heads, so that two batched
     # products cover all heads. They multiply `heads` times as many numbers, most of them zeros, but take two
     # calls of oneDNN.
     apart = torch.eye(heads, dtype=query.dtype, device=query.device)
