@@ -1,1 +1,1 @@
-"""One file a family: ``config.json`` to a ModelSpec, source weight names to parameters."""
+"""Model families, one file each: maps ``config.json`` to a spec and weight names to parameters."""

@@ -1,4 +1,4 @@
-"""ALBERT: BERT whose layers share their parameters, behind small embeddings that are projected."""
+"""ALBERT: BERT with layers that share parameters and small embeddings projected to the hidden size."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from precast.compiler.families.family import Backbone, Family, Head, WeightNames
 
 @dataclass(frozen=True)
 class SharedBackbone(Backbone):
-    """The stack tells which layers share parameters, but not under which names those are stored."""
+    """A backbone that also keeps the group of each layer, which the names of its weights contain."""
 
     blocks: tuple[tuple[int, int], ...]
-    """For each layer its group, and its place inside the group."""
+    """For each layer its group and its index within the group."""
 
 
-def blocks_of(layers: int, groups: int, inner: int) -> tuple[tuple[int, int], ...]:
-    """HF's own division: it decides where ``groups`` does not divide ``layers``."""
+def layer_blocks(layers: int, groups: int, inner: int) -> tuple[tuple[int, int], ...]:
+    """The (group, index) of every layer, with HF's rounding where ``groups`` does not divide ``layers``."""
     return tuple((int(i / (layers / groups)), j) for i in range(layers) for j in range(inner))
 
 
 def backbone(config: ConfigReader) -> SharedBackbone:
     model = bert.backbone(config)
-    blocks = blocks_of(config.num_hidden_layers, config.num_hidden_groups, config.inner_group_num)
+    blocks = layer_blocks(config.num_hidden_layers, config.num_hidden_groups, config.inner_group_num)
     return SharedBackbone(
         hidden_size=model.hidden_size,
         embeddings=replace(model.embeddings, size=config.embedding_size, projected=True),
@@ -55,13 +55,13 @@ def weights(model: Backbone) -> WeightNames:
     names |= linear("embeddings.projection", "encoder.embedding_hidden_mapping_in")
     for owner in set(model.encoder.parameters_of):
         group, inner = model.blocks[owner]
-        stored = f"encoder.albert_layer_groups.{group}.albert_layers.{inner}"
-        names |= layer_names(f"encoder.layers.{owner}", stored)
+        source = f"encoder.albert_layer_groups.{group}.albert_layers.{inner}"
+        names |= layer_names(f"encoder.layers.{owner}", source)
     return names
 
 
 def sequence_head(config: ConfigReader) -> Head:
-    """BERT's, but its pooler is a plain linear layer."""
+    """BERT's head; the pooler is a plain linear layer."""
     names = {**linear("head.dense.linear", "pooler"), **linear("head.out", "classifier")}
     return Head(bert.sequence_head(config).classifier, names)
 

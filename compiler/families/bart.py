@@ -1,4 +1,4 @@
-"""BART: post-norm, learned positions whose first row is the third, normed embeddings."""
+"""BART: post-norm, learned positions that start at the table's third row, normalized embeddings."""
 
 from __future__ import annotations
 

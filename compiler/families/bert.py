@@ -16,18 +16,20 @@ from precast.compiler.families.family import (
 from precast.compiler.models import spec
 
 
-def post_norm_stack(config: ConfigReader, relative_bias: spec.RelativeBias | None = None) -> spec.Stack:
-    """BERT's layers; RoBERTa, ELECTRA and MPNet are made of the same ones."""
+def post_norm_stack(
+    config: ConfigReader, relative_bias: spec.RelativeBiasSpec | None = None
+) -> spec.StackSpec:
+    """BERT's layers, which RoBERTa, ELECTRA and MPNet share."""
     heads = config.num_attention_heads
     head_dim = config.hidden_size // heads
-    layer = spec.Layer(
-        attention=spec.Attention(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5),
-        feed_forward=spec.FeedForward(config.intermediate_size, config.activation("hidden_act")),
-        norm=spec.Norm("layer", config.layer_norm_eps),
+    layer = spec.LayerSpec(
+        attention=spec.AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5),
+        feed_forward=spec.FeedForwardSpec(config.intermediate_size, config.activation("hidden_act")),
+        norm=spec.NormSpec("layer", config.layer_norm_eps),
         placement="post",
     )
     depth = config.num_hidden_layers
-    return spec.Stack((layer,) * depth, tuple(range(depth)), relative_bias=relative_bias)
+    return spec.StackSpec((layer,) * depth, tuple(range(depth)), relative_bias=relative_bias)
 
 
 def backbone(config: ConfigReader) -> Backbone:
@@ -35,12 +37,12 @@ def backbone(config: ConfigReader) -> Backbone:
     config.ignore("pooler_fc_size")
     return Backbone(
         hidden_size=config.hidden_size,
-        embeddings=spec.Embeddings(
+        embeddings=spec.EmbeddingsSpec(
             vocab_size=config.vocab_size,
             size=config.hidden_size,
             token_types=config.type_vocab_size,
-            positions=spec.Positions(config.max_position_embeddings),
-            norm=spec.Norm("layer", config.layer_norm_eps),
+            positions=spec.PositionsSpec(config.max_position_embeddings),
+            norm=spec.NormSpec("layer", config.layer_norm_eps),
         ),
         encoder=post_norm_stack(config),
     )
@@ -77,8 +79,8 @@ def weights(model: Backbone) -> WeightNames:
 def sequence_head(config: ConfigReader) -> Head:
     size = config.hidden_size
     return Head(
-        spec.Classifier(
-            labels=num_labels(config), bias=True, pick="first", dense=spec.Dense(size, size, True, "tanh")
+        spec.ClassifierSpec(
+            labels=num_labels(config), bias=True, pick="first", dense=spec.DenseSpec(size, size, True, "tanh")
         ),
         {**linear("head.dense.linear", "pooler.dense"), **linear("head.out", "classifier")},
     )
@@ -86,7 +88,7 @@ def sequence_head(config: ConfigReader) -> Head:
 
 def token_head(config: ConfigReader) -> Head:
     return Head(
-        spec.Classifier(labels=num_labels(config), bias=True, pick=None), linear("head.out", "classifier")
+        spec.ClassifierSpec(labels=num_labels(config), bias=True, pick=None), linear("head.out", "classifier")
     )
 
 

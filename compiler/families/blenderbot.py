@@ -1,4 +1,4 @@
-"""Blenderbot: pre-norm, learned positions from the first row on."""
+"""Blenderbot: pre-norm, learned positions from the table's first row."""
 
 from __future__ import annotations
 

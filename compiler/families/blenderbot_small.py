@@ -1,4 +1,4 @@
-"""Blenderbot small: post-norm as BART, but its decoder norms the tokens before it adds positions."""
+"""Blenderbot small: post-norm like BART; its decoder normalizes the tokens before positions are added."""
 
 from __future__ import annotations
 

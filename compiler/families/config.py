@@ -1,4 +1,4 @@
-"""Reading a Hugging Face configuration so that nothing in it is overlooked."""
+"""Reads Hugging Face configurations and rejects values that no module implements."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ ACTIVATIONS: dict[str, Activation] = {
     "sigmoid": "sigmoid",
     "linear": "identity",
 }
-"""HF's activation names. Its four spellings of the tanh form of GELU differ in rounding alone."""
+"""HF's activation names. Its four variants of the tanh approximation of GELU differ only in rounding."""
 
-# No influence on what a finished model answers.
+# Values without influence on a trained model's output.
 _TRAINING_ONLY = frozenset(
     {
         "use_cache", "tie_word_embeddings", "pretraining_tp", "initializer_range", "initializer_factor",
@@ -41,10 +41,10 @@ _TRAINING_ONLY = frozenset(
 
 
 class ConfigReader:
-    """A configuration that remembers what was asked of it.
+    """A configuration that records which of its values were read.
 
-    ``finish`` then refuses every value that differs from its class' default and that nobody asked
-    for: such a value would change HF's answer and not ours.
+    ``finish`` rejects values that differ from their class's default and were never read: they would change
+    HF's output, but not that of the compiled model.
     """
 
     def __init__(self, config: PreTrainedConfig) -> None:
@@ -60,29 +60,41 @@ class ConfigReader:
         return getattr(self.source, name, None)
 
     def require(self, **expected: Any) -> None:
-        """Raises UnsupportedConfigError unless each named value is as given, or absent."""
-        for name, value in expected.items():
-            found = getattr(self, name)
-            if found is not None and found != value:
+        """Check values against the only ones that are supported; an absent value passes.
+
+        Raises:
+            UnsupportedConfigError: a value differs.
+        """
+        for name, supported in expected.items():
+            value = getattr(self, name)
+            if value is not None and value != supported:
                 raise UnsupportedConfigError(
-                    f"{self.source.model_type}: {name}={found!r} is not supported, only {value!r}"
+                    f"{self.source.model_type}: {name}={value!r} is not supported, only {supported!r}"
                 )
 
     def ignore(self, *names: str) -> None:
-        """Values that matter only to a part of the model that is not compiled."""
+        """Mark values as read that have no influence on the compiled part of the model."""
         self._read.update(names)
 
     def activation(self, name: str) -> Activation:
-        """The activation named by config value ``name``."""
-        found = self.__getattr__(name)  # DistilBERT's is called ``activation``, as this method is
-        if found not in ACTIVATIONS:
+        """The activation that the configuration's field ``name`` selects.
+
+        Raises:
+            UnsupportedConfigError: an unknown activation.
+        """
+        value = self.__getattr__(name)  # DistilBERT's field has the name of this method
+        if value not in ACTIVATIONS:
             raise UnsupportedConfigError(
-                f"{self.source.model_type}: {name}={found!r} is not supported, only {sorted(ACTIVATIONS)}"
+                f"{self.source.model_type}: {name}={value!r} is not supported, only {sorted(ACTIVATIONS)}"
             )
-        return ACTIVATIONS[found]
+        return ACTIVATIONS[value]
 
     def finish(self) -> None:
-        """Raises UnsupportedConfigError: a value off its default was never looked at."""
+        """Check that every value other than a default has been read.
+
+        Raises:
+            UnsupportedConfigError: some were not; all of them are named.
+        """
         generic = {field.name for field in fields(PreTrainedConfig)}
         default = type(self.source)()
         unread = {
@@ -93,11 +105,11 @@ class ConfigReader:
             and "dropout" not in self.source.attribute_map.get(field.name, "")
             and getattr(self.source, field.name, None) != getattr(default, field.name, None)
         }
-        # A field of no class, yet HF's attention heeds it where a configuration carries it.
+        # Not a field of any class, but HF's attention reads it if a configuration has it.
         if "is_causal" not in self._read and getattr(self.source, "is_causal", None):
             unread["is_causal"] = True
         if unread:
             raise UnsupportedConfigError(
-                f"{self.source.model_type}: the configuration sets {unread}, which no module of this family "
-                f"reads; the answers would differ from Hugging Face's"
+                f"{self.source.model_type}: the configuration sets {unread}, which this family does not "
+                f"implement; outputs would differ from Hugging Face's"
             )

@@ -1,4 +1,4 @@
-"""DistilBERT: BERT without token types and pooler, under names of its own."""
+"""DistilBERT: BERT without token types and pooler, with different weight names."""
 
 from __future__ import annotations
 
@@ -7,30 +7,30 @@ from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, Head, WeightNames, linear, norm, num_labels
 from precast.compiler.models import spec
 
-_NORM = spec.Norm("layer", 1e-12)
-"""HF's constant; the configuration has no value for it."""
+_NORM = spec.NormSpec("layer", 1e-12)
+"""A constant in HF; the configuration has no value for it."""
 
 
 def backbone(config: ConfigReader) -> Backbone:
-    # How the position table was filled; the checkpoint holds it either way.
+    # Initialization of the position table, which the checkpoint holds in either case.
     config.ignore("sinusoidal_pos_embds")
     heads, depth = config.n_heads, config.n_layers
     head_dim = config.dim // heads
-    layer = spec.Layer(
-        attention=spec.Attention(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5),
-        feed_forward=spec.FeedForward(config.hidden_dim, config.activation("activation")),
+    layer = spec.LayerSpec(
+        attention=spec.AttentionSpec(heads=heads, kv_heads=heads, head_dim=head_dim, scale=head_dim**-0.5),
+        feed_forward=spec.FeedForwardSpec(config.hidden_dim, config.activation("activation")),
         norm=_NORM,
         placement="post",
     )
     return Backbone(
         hidden_size=config.dim,
-        embeddings=spec.Embeddings(
+        embeddings=spec.EmbeddingsSpec(
             vocab_size=config.vocab_size,
             size=config.dim,
-            positions=spec.Positions(config.max_position_embeddings),
+            positions=spec.PositionsSpec(config.max_position_embeddings),
             norm=_NORM,
         ),
-        encoder=spec.Stack((layer,) * depth, tuple(range(depth))),
+        encoder=spec.StackSpec((layer,) * depth, tuple(range(depth))),
     )
 
 
@@ -56,8 +56,8 @@ def weights(model: Backbone) -> WeightNames:
 def sequence_head(config: ConfigReader) -> Head:
     size = config.dim
     return Head(
-        spec.Classifier(
-            labels=num_labels(config), bias=True, pick="first", dense=spec.Dense(size, size, True, "relu")
+        spec.ClassifierSpec(
+            labels=num_labels(config), bias=True, pick="first", dense=spec.DenseSpec(size, size, True, "relu")
         ),
         {**linear("head.dense.linear", "pre_classifier"), **linear("head.out", "classifier")},
     )

@@ -1,4 +1,4 @@
-"""ELECTRA, generator and discriminator: BERT with embeddings of another size than its layers."""
+"""ELECTRA, generator and discriminator: BERT with a separate embedding size."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from precast.compiler.families.family import Backbone, Family, Head, WeightNames
 
 
 def backbone(config: ConfigReader) -> Backbone:
-    # Of the head for multiple choice, which no task has.
+    # Used by the multiple-choice head, which no task has.
     config.ignore("summary_type", "summary_use_proj", "summary_activation")
     model = bert.backbone(config)
     size = config.embedding_size
@@ -24,7 +24,7 @@ def weights(model: Backbone) -> WeightNames:
 
 
 def sequence_head(config: ConfigReader) -> Head:
-    """RoBERTa's, with a GELU that does not follow ``hidden_act``."""
+    """RoBERTa's head with GELU, whatever ``hidden_act`` says."""
     return roberta.first_token_head(config, "gelu")
 
 

@@ -1,4 +1,4 @@
-"""What a family file provides, and the helpers with which it names weights."""
+"""The interface of a family file, and helpers that name weights."""
 
 from __future__ import annotations
 
@@ -6,94 +6,111 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from precast.compiler.families.config import ConfigReader
-from precast.compiler.models.spec import Classifier, Decoder, Embeddings, Stack
+from precast.compiler.models.spec import ClassifierSpec, DecoderSpec, EmbeddingsSpec, StackSpec
 
 WeightNames = Mapping[str, tuple[str, ...]]
-"""Parameter of ours: the source weights that make it, joined along their first dimension."""
+"""The source weights of each parameter of a module, concatenated along their first dimension."""
 
 
 @dataclass(frozen=True)
 class Backbone:
-    """A model without the head of a task."""
+    """An encoder without the head of a task."""
 
     hidden_size: int
-    embeddings: Embeddings
-    encoder: Stack
+    embeddings: EmbeddingsSpec
+    encoder: StackSpec
 
 
 @dataclass(frozen=True)
 class Head:
-    """A classification head, and where its weights come from."""
+    """A classification head and the names of its weights."""
 
-    classifier: Classifier
+    classifier: ClassifierSpec
     weights: WeightNames
 
 
 @dataclass(frozen=True)
-class TiedEmbeddings:
-    """What the decoder of a checkpoint has to itself. Copies of a tied table are not its own."""
+class UntiedWeights:
+    """Which of the decoder's weights are its own; a stored copy of a tied table does not count.
+
+    Attributes:
+        tokens: whether the decoder's token table differs from the encoder's.
+        head: whether the head's table differs from the decoder's token table.
+        bias: whether the logits have a bias.
+    """
 
     tokens: bool
-    """A token table other than the encoder's."""
     head: bool
-    """A table of the head other than that of the decoder's tokens."""
     bias: bool
-    """A bias of the logits."""
 
 
 @dataclass(frozen=True)
 class Generation:
-    """How the encoder-decoders of a family become ours."""
+    """How a family maps encoder-decoders that generate text.
+
+    Attributes:
+        architectures: names of Hugging Face's model classes.
+        decoder: describes the decoder.
+        weights: names the decoder's weights; the encoder's are named by ``Family.weights``.
+        head_bias: source name of the bias of the logits, a matrix of one row. HF uses zeros if it is missing.
+        dropped: patterns like ``Family.dropped``.
+    """
 
     architectures: tuple[str, ...]
-    """Hugging Face's classes that generate."""
-    decoder: Callable[[ConfigReader, TiedEmbeddings], Decoder]
-    """From the configuration, and what the checkpoint holds."""
-    weights: Callable[[Decoder], WeightNames]
-    """Of the decoder; those of the encoder are the backbone's."""
+    decoder: Callable[[ConfigReader, UntiedWeights], DecoderSpec]
+    weights: Callable[[DecoderSpec], WeightNames]
     head_bias: str | None = None
-    """The bias of the logits, stored as a matrix of one row; HF takes one that is missing for zeros."""
     dropped: tuple[str, ...] = ()
-    """As ``Family.dropped``."""
 
 
 @dataclass(frozen=True)
 class Family:
-    """One architecture: how its configuration and its weights become ours."""
+    """How the configurations and weights of one architecture map to specs and parameters.
+
+    Attributes:
+        name: recorded in the manifest.
+        model_types: values of ``model_type`` in ``config.json``.
+        prefix: of the backbone's weight names in checkpoints with a head, without the dot.
+        backbone: describes the encoder.
+        weights: names the encoder's weights.
+        sequence_head: describes the head for ``classify`` and ``rerank``.
+        token_head: describes the head for ``token-classify``.
+        dropped: patterns (fnmatch) of source weights that may stay unused; the manifest lists those that did.
+        tied: a source weight's substitute, used if the checkpoint lacks it: which of two tied weights is
+            stored varies.
+        generation: the decoder, for families of encoder-decoders.
+        overflows_fp16: whether hidden states of trained checkpoints exceed the range of fp16, as those of T5
+            and Gemma do, which were trained in bf16. HF clamps T5 and keeps some layers in fp32; precast
+            requires bf16.
+    """
 
     name: str
     model_types: tuple[str, ...]
     prefix: str
-    """What full-model checkpoints put before the backbone's weight names, without the dot."""
     backbone: Callable[[ConfigReader], Backbone]
     weights: Callable[[Backbone], WeightNames]
     sequence_head: Callable[[ConfigReader], Head] | None = None
     token_head: Callable[[ConfigReader], Head] | None = None
     dropped: tuple[str, ...] = ()
-    """Patterns (fnmatch) of source weights that may go unused; the manifest lists those that did."""
     tied: Mapping[str, str] = field(default_factory=dict)
-    """Source weight: the one that is read in its place where a checkpoint lacks it. Which of two tied
-    weights a checkpoint stores differs."""
     generation: Generation | None = None
     overflows_fp16: bool = False
-    """Whether hidden states of trained checkpoints leave the range of fp16, as T5 and Gemma, which were
-    trained in bf16. HF clamps T5 and keeps some layers in fp32; we ask for bf16 instead."""
 
 
 def linear(target: str, *sources: str) -> dict[str, tuple[str, ...]]:
-    """A linear layer's weight and bias; several sources are stacked (query, key, value)."""
+    """Names a linear layer's weight and bias; several sources are stacked (query, key, value)."""
     return {
         f"{target}.{part}": tuple(f"{source}.{part}" for source in sources) for part in ("weight", "bias")
     }
 
 
 def norm(target: str, source: str) -> dict[str, tuple[str, ...]]:
-    """A norm's weight and, where it has one, bias."""
+    """Names a norm's weight and bias."""
     return linear(target, source)
 
 
 def table(target: str, source: str) -> dict[str, tuple[str, ...]]:
-    """An embedding table."""
+    """Names an embedding table."""
     return {f"{target}.weight": (f"{source}.weight",)}
 
 

@@ -1,4 +1,4 @@
-"""The text model of Gemma 3: norms around both halves of a layer, local and global layers."""
+"""The text model of Gemma 3: norms before and after each block, local and global layers."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from precast.compiler.models import spec
 
 
 def windows(config: ConfigReader, types: tuple[str, ...]) -> tuple[spec.Window, ...]:
-    """As Llama's; ``use_bidirectional_attention`` lets a layer see as far ahead as back."""
+    """Llama's windows, extended as far to the right as to the left by ``use_bidirectional_attention``."""
     causal = llama.windows(config, types)
     if not config.use_bidirectional_attention:
         return causal
@@ -20,14 +20,14 @@ def backbone(config: ConfigReader) -> Backbone:
     config.require(attn_logit_softcapping=None)
     config.ignore("final_logit_softcapping", "sliding_window")
     types = rope.layer_types(config)
-    rms = spec.Norm("rms", config.rms_norm_eps, bias=False, weight_offset=1.0)
+    rms = spec.NormSpec("rms", config.rms_norm_eps, bias=False, weight_offset=1.0)
     rotary = {kind: rope.rotary(config, config.head_dim, kind) for kind in types}
-    feed_forward = spec.FeedForward(
+    feed_forward = spec.FeedForwardSpec(
         config.intermediate_size, config.activation("hidden_activation"), gated=True, bias=False
     )
     layers = tuple(
-        spec.Layer(
-            attention=spec.Attention(
+        spec.LayerSpec(
+            attention=spec.AttentionSpec(
                 heads=config.num_attention_heads,
                 kv_heads=config.num_key_value_heads,
                 head_dim=config.head_dim,
@@ -46,10 +46,10 @@ def backbone(config: ConfigReader) -> Backbone:
     )
     return Backbone(
         hidden_size=config.hidden_size,
-        embeddings=spec.Embeddings(
+        embeddings=spec.EmbeddingsSpec(
             vocab_size=config.vocab_size, size=config.hidden_size, scale=config.hidden_size**0.5
         ),
-        encoder=spec.Stack(layers, tuple(range(len(layers))), final_norm=rms),
+        encoder=spec.StackSpec(layers, tuple(range(len(layers))), final_norm=rms),
     )
 
 

@@ -1,4 +1,4 @@
-"""Llama as an encoder, and what the decoder models that resemble it have in common."""
+"""Llama as an encoder, and the parts that similar decoder models share."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ DROPPED = ("lm_head.*", "score.*", "rotary_emb.inv_freq", "layers.*.self_attn.ro
 
 
 def is_causal(config: ConfigReader) -> bool:
-    """``is_causal: false`` in ``config.json`` is how HF makes an encoder of a decoder model."""
-    config.ignore("is_causal")  # read here, where null is not the same as absent
-    found = getattr(config.source, "is_causal", True)
-    if not isinstance(found, bool):
-        # HF's mask and its attention kernel read null differently.
+    """Whether attention is causal: with ``is_causal: false`` HF runs a decoder model as an encoder."""
+    config.ignore("is_causal")  # read below, where null differs from absent
+    value = getattr(config.source, "is_causal", True)
+    if not isinstance(value, bool):
+        # HF's mask and HF's attention kernel interpret null differently.
         raise UnsupportedConfigError(
-            f"{config.source.model_type}: is_causal={found!r} is not supported, only True and False"
+            f"{config.source.model_type}: is_causal={value!r} is not supported, only True and False"
         )
-    return found
+    return value
 
 
 def windows(config: ConfigReader, types: Sequence[str]) -> tuple[spec.Window, ...]:
-    """What each layer sees. HF counts a query's own position into a causal window, but not into a
+    """The window of each layer. HF counts a query's own position in a causal window, but not in a
     bidirectional one."""
     causal = is_causal(config)
     if rope.SLIDING not in types:
@@ -57,15 +57,15 @@ def pre_norm_backbone(
     mlp_bias: bool = False,
     qk_norm: bool = False,
 ) -> Backbone:
-    """Llama's layers; Mistral and Qwen3 are made of the same ones."""
-    rms = spec.Norm("rms", config.rms_norm_eps, bias=False)
+    """Llama's layers, which Mistral and Qwen3 share."""
+    rms = spec.NormSpec("rms", config.rms_norm_eps, bias=False)
     rotary = rope.rotary(config, config.head_dim)
-    feed_forward = spec.FeedForward(
+    feed_forward = spec.FeedForwardSpec(
         config.intermediate_size, config.activation("hidden_act"), gated=True, bias=mlp_bias
     )
     layers = tuple(
-        spec.Layer(
-            attention=spec.Attention(
+        spec.LayerSpec(
+            attention=spec.AttentionSpec(
                 heads=config.num_attention_heads,
                 kv_heads=config.num_key_value_heads,
                 head_dim=config.head_dim,
@@ -84,8 +84,8 @@ def pre_norm_backbone(
     )
     return Backbone(
         hidden_size=config.hidden_size,
-        embeddings=spec.Embeddings(vocab_size=config.vocab_size, size=config.hidden_size),
-        encoder=spec.Stack(layers, tuple(range(len(layers))), final_norm=rms),
+        embeddings=spec.EmbeddingsSpec(vocab_size=config.vocab_size, size=config.hidden_size),
+        encoder=spec.StackSpec(layers, tuple(range(len(layers))), final_norm=rms),
     )
 
 
@@ -121,14 +121,18 @@ def weights(model: Backbone) -> WeightNames:
 
 def sequence_head(config: ConfigReader) -> Head:
     return Head(
-        spec.Classifier(labels=num_labels(config), bias=False, pick="last", padding_idx=config.pad_token_id),
+        spec.ClassifierSpec(
+            labels=num_labels(config), bias=False, pick="last", padding_idx=config.pad_token_id
+        ),
         linear("head.out", "score"),
     )
 
 
 def token_head(config: ConfigReader) -> Head:
     bias = config.token_classification_bias is not False
-    return Head(spec.Classifier(labels=num_labels(config), bias=bias, pick=None), linear("head.out", "score"))
+    return Head(
+        spec.ClassifierSpec(labels=num_labels(config), bias=bias, pick=None), linear("head.out", "score")
+    )
 
 
 FAMILY = Family(

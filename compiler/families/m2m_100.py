@@ -1,4 +1,4 @@
-"""M2M100 and NLLB: pre-norm, computed positions that count tokens but padding, no bias of the logits."""
+"""M2M100 and NLLB: pre-norm, computed positions that skip padding, no bias of the logits."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from precast.compiler.families.config import ConfigReader
 from precast.compiler.models import spec
 
 
-def positions(config: ConfigReader) -> spec.Positions:
+def positions(config: ConfigReader) -> spec.PositionsSpec:
     padding_idx = config.pad_token_id
     if padding_idx is None:
-        raise UnsupportedConfigError("m2m_100: pad_token_id=None is not supported; positions begin behind it")
-    # HF makes its table longer when an input asks for it; this one reaches as far as the model is meant to.
+        raise UnsupportedConfigError("m2m_100: pad_token_id=None is not supported: positions start after it")
+    # HF extends its table for longer inputs; this one has the length that the configuration states.
     rows = config.max_position_embeddings + padding_idx + 1
-    return spec.Positions(rows, padding_idx, sinusoidal="tensor2tensor")
+    return spec.PositionsSpec(rows, padding_idx, sinusoidal="tensor2tensor")
 
 
 FAMILY = bart_like.family(

@@ -1,4 +1,4 @@
-"""Marian (OPUS-MT): post-norm with computed positions; the two halves may have vocabularies of their own."""
+"""Marian (OPUS-MT): post-norm with computed positions; encoder and decoder may have separate vocabularies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""mBART and mBART-50: BART with its norms on the way in, and one more behind the last layer."""
+"""mBART and mBART-50: BART with pre-norm layers and a final norm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Mistral: Llama without biases, every layer with a sliding window."""
+"""Mistral: Llama without biases, with a sliding window in every layer."""
 
 from __future__ import annotations
 

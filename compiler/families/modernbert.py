@@ -20,8 +20,8 @@ from precast.compiler.families.family import (
 from precast.compiler.models import spec
 
 
-def layer_norm(config: ConfigReader) -> spec.Norm:
-    return spec.Norm("layer", config.norm_eps, bias=config.norm_bias)
+def layer_norm(config: ConfigReader) -> spec.NormSpec:
+    return spec.NormSpec("layer", config.norm_eps, bias=config.norm_bias)
 
 
 def backbone(config: ConfigReader) -> Backbone:
@@ -30,33 +30,33 @@ def backbone(config: ConfigReader) -> Backbone:
     types = rope.layer_types(config)
     kinds = {kind: layer(config, kind) for kind in types}
     layers = tuple(kinds[kind] for kind in types)
-    # Its input comes from the norm of the embeddings.
+    # The first layer's input is normalized already, by the embeddings.
     layers = (replace(layers[0], attention_norm=False), *layers[1:])
     return Backbone(
         hidden_size=config.hidden_size,
-        embeddings=spec.Embeddings(
+        embeddings=spec.EmbeddingsSpec(
             vocab_size=config.vocab_size, size=config.hidden_size, norm=layer_norm(config)
         ),
-        encoder=spec.Stack(layers, tuple(range(len(layers))), final_norm=layer_norm(config)),
+        encoder=spec.StackSpec(layers, tuple(range(len(layers))), final_norm=layer_norm(config)),
     )
 
 
-def layer(config: ConfigReader, kind: str) -> spec.Layer:
+def layer(config: ConfigReader, kind: str) -> spec.LayerSpec:
     heads = config.num_attention_heads
     head_dim = config.hidden_size // heads
-    reach = config.local_attention // 2  # HF: distance <= local_attention // 2, either way
-    return spec.Layer(
-        attention=spec.Attention(
+    half_window = config.local_attention // 2  # HF: distance <= local_attention // 2 on either side
+    return spec.LayerSpec(
+        attention=spec.AttentionSpec(
             heads=heads,
             kv_heads=heads,
             head_dim=head_dim,
             scale=head_dim**-0.5,
             qkv_bias=config.attention_bias,
             out_bias=config.attention_bias,
-            window=(reach, reach) if kind == rope.SLIDING else (None, None),
+            window=(half_window, half_window) if kind == rope.SLIDING else (None, None),
             rotary=rope.rotary(config, head_dim, kind),
         ),
-        feed_forward=spec.FeedForward(
+        feed_forward=spec.FeedForwardSpec(
             config.intermediate_size,
             config.activation("hidden_activation"),
             gated=True,
@@ -92,11 +92,13 @@ def weights(model: Backbone) -> WeightNames:
 def prediction_head(config: ConfigReader, pick: Literal["first", "mean"] | None) -> Head:
     size = config.hidden_size
     return Head(
-        spec.Classifier(
+        spec.ClassifierSpec(
             labels=num_labels(config),
             bias=True,
             pick=pick,
-            dense=spec.Dense(size, size, config.classifier_bias, config.activation("classifier_activation")),
+            dense=spec.DenseSpec(
+                size, size, config.classifier_bias, config.activation("classifier_activation")
+            ),
             norm=layer_norm(config),
         ),
         {

@@ -1,4 +1,4 @@
-"""MPNet: BERT's layers under one relative bias, RoBERTa's positions, no token types."""
+"""MPNet: BERT's layers with a shared relative bias, RoBERTa's positions, no token types."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from precast.compiler.families.config import ConfigReader
 from precast.compiler.families.family import Backbone, Family, WeightNames, linear, norm, table
 from precast.compiler.models import spec
 
-# HF's constants. Its configuration has pad_token_id and relative_attention_num_buckets, but the
-# first is not read and the second is the number of the table's rows alone.
+# Constants in HF. The configuration's pad_token_id is not read there, and
+# relative_attention_num_buckets sets only the number of the table's rows.
 _PADDING_IDX = 1
 _BUCKETS = 32
 _MAX_DISTANCE = 128
@@ -20,22 +20,22 @@ def backbone(config: ConfigReader) -> Backbone:
     if rows < _BUCKETS:
         raise UnsupportedConfigError(
             f"mpnet: relative_attention_num_buckets={rows!r} is not supported, only {_BUCKETS} or more: "
-            f"distances are sorted into {_BUCKETS} buckets whatever the configuration says"
+            f"Hugging Face sorts distances into {_BUCKETS} buckets for any configuration"
         )
     return Backbone(
         hidden_size=config.hidden_size,
-        embeddings=spec.Embeddings(
+        embeddings=spec.EmbeddingsSpec(
             vocab_size=config.vocab_size,
             size=config.hidden_size,
-            positions=spec.Positions(config.max_position_embeddings, _PADDING_IDX),
-            norm=spec.Norm("layer", config.layer_norm_eps),
+            positions=spec.PositionsSpec(config.max_position_embeddings, _PADDING_IDX),
+            norm=spec.NormSpec("layer", config.layer_norm_eps),
         ),
-        encoder=bert.post_norm_stack(config, spec.RelativeBias(_BUCKETS, _MAX_DISTANCE, rows)),
+        encoder=bert.post_norm_stack(config, spec.RelativeBiasSpec(_BUCKETS, _MAX_DISTANCE, rows)),
     )
 
 
 def layer_names(target: str, source: str) -> WeightNames:
-    """BERT's, but for those of the attention."""
+    """BERT's names, except those of the attention."""
     attention = [f"{source}.attention.attn.{part}" for part in ("q", "k", "v")]
     return {
         **bert.layer_names(target, source),

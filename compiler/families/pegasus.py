@@ -1,4 +1,4 @@
-"""Pegasus: pre-norm with computed positions. It was trained in bf16."""
+"""Pegasus: pre-norm with computed positions, trained in bf16."""
 
 from __future__ import annotations
 

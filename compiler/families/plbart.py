@@ -1,4 +1,4 @@
-"""PLBart: BART for code. It differs in its defaults alone: embeddings are scaled."""
+"""PLBart: BART for code; only defaults differ (embeddings are scaled)."""
 
 from __future__ import annotations
 

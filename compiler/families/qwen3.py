@@ -1,4 +1,4 @@
-"""Qwen3: Llama with norms on queries and keys, and sliding windows in some layers."""
+"""Qwen3: Llama with norms of queries and keys, and sliding windows in some layers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from precast.compiler.families.family import Backbone, Family
 
 
 def backbone(config: ConfigReader) -> Backbone:
-    # HF has turned these into layer_types and sliding_window already.
+    # HF has converted these to layer_types and sliding_window.
     config.ignore("use_sliding_window", "max_window_layers", "sliding_window")
     return llama.pre_norm_backbone(
         config,

@@ -1,4 +1,4 @@
-"""Every family that precast knows, by HF's ``model_type``."""
+"""The supported families, by HF's ``model_type``."""
 
 from __future__ import annotations
 
@@ -52,12 +52,16 @@ FAMILIES: tuple[Family, ...] = (
 
 
 def family_of(model_type: str) -> Family:
-    """Raises UnsupportedModelError: no family has this ``model_type``."""
+    """The family of a ``model_type``.
+
+    Raises:
+        UnsupportedModelError: no family has it.
+    """
     for family in FAMILIES:
         if model_type in family.model_types:
             return family
     known = sorted(name for family in FAMILIES for name in family.model_types)
     raise UnsupportedModelError(
-        f"no family compiles model_type {model_type!r}; known are {', '.join(known)}. "
-        f"CONTRIBUTING.md says how to add one"
+        f"model_type {model_type!r} is not supported; supported are {', '.join(known)}. "
+        f"CONTRIBUTING.md describes how to add a family"
     )

@@ -1,4 +1,4 @@
-"""RoBERTa, and XLM-RoBERTa and CamemBERT, which differ from it by their tokenizers alone."""
+"""RoBERTa, XLM-RoBERTa and CamemBERT, which differ only in their tokenizers."""
 
 from __future__ import annotations
 
@@ -12,23 +12,26 @@ from precast.compiler.models import spec
 
 
 def backbone(config: ConfigReader) -> Backbone:
-    """BERT, but positions count the tokens that are not padding and start behind its id."""
+    """BERT with positions that skip padding and start after the padding id."""
     padding_idx = config.pad_token_id
     if padding_idx is None:
         raise UnsupportedConfigError(
-            f"{config.source.model_type}: pad_token_id=None is not supported, positions are counted from it"
+            f"{config.source.model_type}: pad_token_id=None is not supported: positions start after this id"
         )
     model = bert.backbone(config)
-    positions = spec.Positions(config.max_position_embeddings, padding_idx)
+    positions = spec.PositionsSpec(config.max_position_embeddings, padding_idx)
     return replace(model, embeddings=replace(model.embeddings, positions=positions))
 
 
 def first_token_head(config: ConfigReader, activation: spec.Activation) -> Head:
-    """HF's ``ClassificationHead``; MPNet and ELECTRA have the same one."""
+    """HF's ``ClassificationHead``, which MPNet and ELECTRA share."""
     size = config.hidden_size
     return Head(
-        spec.Classifier(
-            labels=num_labels(config), bias=True, pick="first", dense=spec.Dense(size, size, True, activation)
+        spec.ClassifierSpec(
+            labels=num_labels(config),
+            bias=True,
+            pick="first",
+            dense=spec.DenseSpec(size, size, True, activation),
         ),
         {**linear("head.dense.linear", "classifier.dense"), **linear("head.out", "classifier.out_proj")},
     )

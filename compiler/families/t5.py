@@ -11,7 +11,7 @@ from precast.compiler.families.family import (
     Family,
     Generation,
     Head,
-    TiedEmbeddings,
+    UntiedWeights,
     WeightNames,
     linear,
     norm,
@@ -23,12 +23,12 @@ from precast.compiler.models import spec
 
 def backbone(config: ConfigReader) -> Backbone:
     config.require(is_decoder=False, is_causal=False)
-    config.ignore("num_decoder_layers", "feed_forward_proj")  # the latter: dense_act_fn and is_gated_act
-    own_bias = config.source.model_type == "umt5"
-    bias, rms = relative_bias(config), spec.Norm("rms", config.layer_norm_epsilon, bias=False)
-    layer = spec.Layer(
-        attention=attention(config, bias if own_bias else None),
-        feed_forward=spec.FeedForward(
+    config.ignore("num_decoder_layers", "feed_forward_proj")  # read as dense_act_fn and is_gated_act
+    per_layer = config.source.model_type == "umt5"
+    bias, rms = relative_bias(config), spec.NormSpec("rms", config.layer_norm_epsilon, bias=False)
+    layer = spec.LayerSpec(
+        attention=attention(config, bias if per_layer else None),
+        feed_forward=spec.FeedForwardSpec(
             config.d_ff, config.activation("dense_act_fn"), gated=config.is_gated_act, bias=False
         ),
         norm=rms,
@@ -37,38 +37,38 @@ def backbone(config: ConfigReader) -> Backbone:
     depth = config.num_layers
     return Backbone(
         hidden_size=config.d_model,
-        embeddings=spec.Embeddings(vocab_size=config.vocab_size, size=config.d_model),
-        encoder=spec.Stack(
+        embeddings=spec.EmbeddingsSpec(vocab_size=config.vocab_size, size=config.d_model),
+        encoder=spec.StackSpec(
             (layer,) * depth,
             tuple(range(depth)),
-            relative_bias=None if own_bias else bias,
+            relative_bias=None if per_layer else bias,
             final_norm=rms,
         ),
     )
 
 
-def attention(config: ConfigReader, own_bias: spec.RelativeBias | None) -> spec.Attention:
-    return spec.Attention(
+def attention(config: ConfigReader, bias: spec.RelativeBiasSpec | None) -> spec.AttentionSpec:
+    return spec.AttentionSpec(
         heads=config.num_heads,
         kv_heads=config.num_heads,
         head_dim=config.d_kv,
         scale=1.0,
         qkv_bias=False,
         out_bias=False,
-        relative_bias=own_bias,
+        relative_bias=bias,
     )
 
 
-def relative_bias(config: ConfigReader) -> spec.RelativeBias:
-    buckets, reach = config.relative_attention_num_buckets, config.relative_attention_max_distance
-    exact = buckets // 4  # half of each direction's buckets hold one distance each
-    if not 0 < exact < reach:
+def relative_bias(config: ConfigReader) -> spec.RelativeBiasSpec:
+    buckets, max_distance = config.relative_attention_num_buckets, config.relative_attention_max_distance
+    exact = buckets // 4  # half of each direction's buckets hold a single distance
+    if not 0 < exact < max_distance:
         raise UnsupportedConfigError(
-            f"{config.source.model_type}: relative_attention_max_distance={reach} with "
+            f"{config.source.model_type}: relative_attention_max_distance={max_distance} with "
             f"relative_attention_num_buckets={buckets} is not supported, only 4 buckets or more and a "
             f"distance above a quarter of them"
         )
-    return spec.RelativeBias(buckets, reach, rows=buckets)
+    return spec.RelativeBiasSpec(buckets, max_distance, rows=buckets)
 
 
 def layer_names(target: str, source: str) -> WeightNames:
@@ -100,34 +100,34 @@ def weights(model: Backbone) -> WeightNames:
     return names
 
 
-def decoder(config: ConfigReader, stored: TiedEmbeddings) -> spec.Decoder:
-    """Layer 0 owns the bias of all layers, but in umT5, where each has its own; none in cross-attention."""
-    kind, hidden = config.source.model_type, config.d_model
-    per_layer = kind == "umt5"
+def decoder(config: ConfigReader, untied: UntiedWeights) -> spec.DecoderSpec:
+    """Describe the decoder; self-attention shares layer 0's relative bias, in umT5 each layer has its own."""
+    model_type, hidden = config.source.model_type, config.d_model
+    per_layer = model_type == "umt5"
     bias = replace(relative_bias(config), bidirectional=False)
-    rms = spec.Norm("rms", config.layer_norm_epsilon, bias=False)
-    layer = spec.DecoderLayer(
+    rms = spec.NormSpec("rms", config.layer_norm_epsilon, bias=False)
+    layer = spec.DecoderLayerSpec(
         attention=attention(config, bias if per_layer else None),
         cross_attention=attention(config, None),
         feed_forward=backbone(config).encoder.layers[0].feed_forward,
         norm=rms,
         placement="pre",
     )
-    # What scales is the saved tie_word_embeddings, which HF keeps under this name. mT5 never does.
-    scaled = {"t5": config.scale_decoder_outputs, "mt5": False, "umt5": True}[kind]
-    return spec.Decoder(
-        embeddings=spec.Embeddings(vocab_size=config.vocab_size, size=hidden),
-        shared_tokens=not stored.tokens,
+    # HF keeps the saved tie_word_embeddings as scale_decoder_outputs; mT5 never scales.
+    scaled = {"t5": config.scale_decoder_outputs, "mt5": False, "umt5": True}[model_type]
+    return spec.DecoderSpec(
+        embeddings=spec.EmbeddingsSpec(vocab_size=config.vocab_size, size=hidden),
+        shared_tokens=not untied.tokens,
         layers=(layer,) * config.num_decoder_layers,
-        head=spec.LanguageHead(
-            config.vocab_size, tied=not stored.head, scale=hidden**-0.5 if scaled else 1.0
+        head=spec.LanguageHeadSpec(
+            config.vocab_size, tied=not untied.head, scale=hidden**-0.5 if scaled else 1.0
         ),
         relative_bias=None if per_layer else bias,
         final_norm=rms,
     )
 
 
-def decoder_weights(decoder: spec.Decoder) -> WeightNames:
+def decoder_weights(decoder: spec.DecoderSpec) -> WeightNames:
     first = "decoder.block.0.layer.0.SelfAttention.relative_attention_bias"
     names = {
         **table("decoder.embeddings.tokens", "decoder.embed_tokens"),
@@ -137,14 +137,14 @@ def decoder_weights(decoder: spec.Decoder) -> WeightNames:
     }
     for index, layer in enumerate(decoder.layers):
         target, source = f"decoder.layers.{index}", f"decoder.block.{index}.layer"
-        own, cross = f"{source}.0.SelfAttention", f"{source}.1.EncDecAttention"
+        attention, cross = f"{source}.0.SelfAttention", f"{source}.1.EncDecAttention"
         feed_forward = f"{source}.2.DenseReluDense"
         parts = ("wi_0", "wi_1") if layer.feed_forward.gated else ("wi",)
         names |= {
             **norm(f"{target}.attention_norm", f"{source}.0.layer_norm"),
-            **linear(f"{target}.attention.qkv", *(f"{own}.{part}" for part in "qkv")),
-            **linear(f"{target}.attention.out", f"{own}.o"),
-            **table(f"{target}.attention.relative_bias", f"{own}.relative_attention_bias"),
+            **linear(f"{target}.attention.qkv", *(f"{attention}.{part}" for part in "qkv")),
+            **linear(f"{target}.attention.out", f"{attention}.o"),
+            **table(f"{target}.attention.relative_bias", f"{attention}.relative_attention_bias"),
             **norm(f"{target}.cross_attention_norm", f"{source}.1.layer_norm"),
             **linear(f"{target}.cross_attention.q", f"{cross}.q"),
             **linear(f"{target}.cross_attention.kv", f"{cross}.k", f"{cross}.v"),
@@ -158,7 +158,7 @@ def decoder_weights(decoder: spec.Decoder) -> WeightNames:
 
 def token_head(config: ConfigReader) -> Head:
     return Head(
-        spec.Classifier(labels=num_labels(config), bias=True, pick=None), linear("head.out", "classifier")
+        spec.ClassifierSpec(labels=num_labels(config), bias=True, pick=None), linear("head.out", "classifier")
     )
 
 
@@ -179,7 +179,7 @@ FAMILY = Family(
         ),
         decoder=decoder,
         weights=decoder_weights,
-        # Copies of the shared table, and a bias of cross-attention that old checkpoints carry unread.
+        # Copies of the shared table, and an unused bias of cross-attention in old checkpoints.
         dropped=(
             "shared.weight",
             "lm_head.weight",

@@ -1,1 +1,1 @@
-"""Reading what a user brings: checkpoint, tokenizer, sentence-transformers and generation settings."""
+"""Readers of a user's model: checkpoint, tokenizer, sentence-transformers and generation settings."""

@@ -1,4 +1,4 @@
-"""Opening a checkpoint: a local directory or a hub id."""
+"""Opens checkpoints, from a local directory or the Hugging Face hub, and reads their files."""
 
 from __future__ import annotations
 
@@ -14,53 +14,65 @@ from transformers import AutoConfig, PreTrainedConfig
 
 from precast.compiler.errors import CheckpointError
 
-_WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "pytorch_model*.bin", "*/config.json",
+_FILES = ("*.json", "*.safetensors", "*.txt", "*.model", "*.spm", "pytorch_model*.bin", "*/config.json",
            "*/*.safetensors", "*/pytorch_model.bin")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """A directory with ``config.json``, weights and usually a tokenizer."""
+    """A directory with ``config.json``, weights and usually a tokenizer.
+
+    Attributes:
+        name: the directory or hub id as the user wrote it.
+        path: folder of the transformer; in a sentence-transformers directory it may be below ``root``.
+        root: the directory, which holds ``modules.json`` in one of sentence-transformers.
+        config: of the transformer.
+    """
 
     name: str
-    """As the user gave it."""
     path: Path
-    """Of the transformer itself; in a sentence-transformers directory a folder of its own, maybe."""
     root: Path
-    """Of ``modules.json`` where there is one."""
     config: PreTrainedConfig
 
     def read_json(self, name: str) -> Any:
-        """A JSON file of the root, None where it does not exist."""
+        """Read a JSON file of the root directory; None if it does not exist.
+
+        Raises:
+            CheckpointError: the file is not valid JSON.
+        """
         return read_json(self.root / name)
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file, None where it does not exist.
+    """Read a JSON file; None if it does not exist.
 
     Raises:
-        CheckpointError: the file is no JSON.
+        CheckpointError: the file is not valid JSON.
     """
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path.name} of the checkpoint is no JSON: {error}") from error
+        raise CheckpointError(f"{path.name} of the checkpoint is not valid JSON: {error}") from error
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
-    """Find ``model`` on disk, else fetch it from the Hugging Face hub.
+    """Open a local directory, or download ``model`` from the Hugging Face hub.
+
+    Args:
+        model: a directory or a hub id.
+        revision: branch, tag or commit on the hub; default the main branch.
 
     Raises:
-        CheckpointError: no such directory or hub id, or one without a usable ``config.json``.
+        CheckpointError: no such directory or hub id, or no usable ``config.json``.
     """
     root = Path(model)
     if not root.is_dir():
         root = _download(model, revision)
     path = _transformer_folder(root)
     if not (path / "config.json").is_file():
-        raise CheckpointError(f"{model} holds no config.json; expected a Hugging Face checkpoint")
+        raise CheckpointError(f"{model} has no config.json; expected a Hugging Face checkpoint")
     try:
         config = AutoConfig.from_pretrained(path, local_files_only=True)
     except (ValueError, KeyError, OSError) as error:
@@ -73,10 +85,10 @@ def _download(model: str, revision: str | None) -> Path:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        return Path(snapshot_download(model, revision=revision, allow_patterns=list(_WANTED)))
+        return Path(snapshot_download(model, revision=revision, allow_patterns=list(_FILES)))
     except (HFValidationError, OSError, ValueError) as error:
         raise CheckpointError(
-            f"{model!r} is no directory here and could not be fetched from the hub: {error}"
+            f"{model!r} is not a local directory and could not be downloaded from the hub: {error}"
         ) from error
 
 
@@ -88,10 +100,10 @@ def _transformer_folder(root: Path) -> Path:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Every tensor of a checkpoint folder, sharded or not, safetensors before pickles.
+    """Read every tensor of a folder, sharded or not; safetensors are preferred to pickles.
 
     Raises:
-        CheckpointError: no weights, or a shard is missing or broken.
+        CheckpointError: there are no weights, or a shard is missing or damaged.
     """
     for stem, read in (("model.safetensors", load_file), ("pytorch_model.bin", _read_pickle)):
         index = read_json(folder / f"{stem}.index.json")
@@ -102,7 +114,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         for shard in shards:
             try:
                 tensors |= read(folder / shard)
-            except Exception as error:  # each reader has errors of its own; all mean the same
+            except Exception as error:  # the readers raise many kinds of errors
                 raise CheckpointError(f"the weights file {shard} cannot be read: {error}") from error
         return tensors
     raise CheckpointError(f"no model.safetensors or pytorch_model.bin (or their index) in {folder}")

@@ -1,4 +1,4 @@
-"""What a sentence-transformers directory says about pooling, prompts, lengths and scores."""
+"""Reads pooling, prompts, lengths and score activations of sentence-transformers directories."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.frontend.checkpoint import Checkpoint, read_json, read_weights
-from precast.compiler.models.spec import POOLING_MODES, Activation, Dense, Embedder
+from precast.compiler.models.spec import POOLING_MODES, Activation, DenseSpec, EmbedderSpec
 
 _LEGACY_FLAGS = {
     "pooling_mode_cls_token": "cls",
@@ -30,17 +30,17 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SentenceModules:
-    """``modules.json`` read: the embedder, and the weights of its dense layers by our names."""
+    """The modules after the transformer, and the weights of dense layers by parameter name."""
 
-    embedder: Embedder
+    embedder: EmbedderSpec
     weights: dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How text is prepared and answers are compared."""
+    """How text is prepared and embeddings are compared."""
 
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -50,16 +50,16 @@ class SentenceSettings:
 
 
 def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
-    """The modules behind the transformer, None where there is no ``modules.json``.
+    """Read the modules after the transformer; None if there is no ``modules.json`` or no pooling.
 
     Raises:
-        UnsupportedConfigError: a module, a pooling mode or an activation that no head does.
+        UnsupportedConfigError: an unsupported module, pooling mode or activation.
     """
     listed = checkpoint.read_json("modules.json")
     if listed is None:
         return None
     pooling: dict[str, Any] | None = None
-    dense: list[Dense] = []
+    dense: list[DenseSpec] = []
     weights: dict[str, Tensor] = {}
     normalize = False
     for module in listed[1:]:
@@ -77,20 +77,22 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
         elif kind == "Normalize":
             normalize = True
         else:
-            raise UnsupportedConfigError(f"modules.json asks for {module['type']}, which is not supported")
+            raise UnsupportedConfigError(f"modules.json contains {module['type']}, which is not supported")
     if pooling is None:
         return None
     return SentenceModules(
-        Embedder(pooling_modes(pooling), bool(pooling.get("include_prompt", True)), tuple(dense), normalize),
+        EmbedderSpec(
+            pooling_modes(pooling), bool(pooling.get("include_prompt", True)), tuple(dense), normalize
+        ),
         weights,
     )
 
 
 def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
-    """The modes of a ``Pooling`` configuration, in the order in which they are concatenated.
+    """The modes of a ``Pooling`` configuration, in order of concatenation.
 
     Raises:
-        UnsupportedConfigError: no mode, or one that is unknown.
+        UnsupportedConfigError: no mode, or an unknown one.
     """
     named = config.get("pooling_mode")
     if named is None:
@@ -103,20 +105,20 @@ def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
     return modes
 
 
-def _dense(config: dict[str, Any]) -> Dense:
+def _dense(config: dict[str, Any]) -> DenseSpec:
     name = str(config.get("activation_function", "torch.nn.modules.activation.Tanh")).rsplit(".", 1)[-1]
     if name not in _ACTIVATIONS:
         raise UnsupportedConfigError(f"Dense activation {name!r}: expected one of {sorted(_ACTIVATIONS)}")
     for key in ("module_input_name", "module_output_name"):
         if config.get(key) not in (None, "sentence_embedding"):
             raise UnsupportedConfigError(f"Dense with {key}={config[key]!r} is not supported")
-    return Dense(
+    return DenseSpec(
         config["in_features"], config["out_features"], bool(config.get("bias", True)), _ACTIVATIONS[name]
     )
 
 
 def read_settings(checkpoint: Checkpoint) -> SentenceSettings:
-    """Prompts, similarity and length; plain defaults for a directory without them."""
+    """Read prompts, similarity and length, with defaults for checkpoints that have none."""
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     transformer = _transformer_settings(checkpoint.path)
     prompts = {name: text for name, text in (general.get("prompts") or {}).items() if text is not None}
@@ -131,9 +133,9 @@ def read_settings(checkpoint: Checkpoint) -> SentenceSettings:
 
 def _transformer_settings(folder: Path) -> dict[str, Any]:
     for name in ("sentence_bert_config.json", "sentence_transformers_config.json"):
-        found = read_json(folder / name)
-        if found:
-            return dict(found)
+        settings = read_json(folder / name)
+        if settings:
+            return dict(settings)
     return {}
 
 
@@ -149,10 +151,10 @@ def is_cross_encoder(checkpoint: Checkpoint) -> bool:
 
 
 def score_activation(checkpoint: Checkpoint, labels: int) -> Literal["sigmoid", "identity"]:
-    """``CrossEncoder``'s rule: the activation that the checkpoint names, else sigmoid for one label.
+    """The activation of ``CrossEncoder`` scores: as the checkpoint names it, else sigmoid for a single label.
 
     Raises:
-        UnsupportedConfigError: it names an activation that the runtime does not know.
+        UnsupportedConfigError: an activation that the runtime does not support.
     """
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     config = checkpoint.config

@@ -1,4 +1,4 @@
-"""The checkpoint's tokenizer as one ``tokenizer.json`` that needs no transformers to run."""
+"""Converts a checkpoint's tokenizer to a ``tokenizer.json`` that the runtime uses without transformers."""
 
 from __future__ import annotations
 
@@ -20,12 +20,25 @@ from precast.compiler.frontend.tokenizers.slow import PIECES_FILE, convert, is_s
 _FILES = ("tokenizer.json", "tokenizer_config.json", "vocab.txt", "vocab.json", "spiece.model",
           "sentencepiece.bpe.model", "tokenizer.model", "source.spm")  # fmt: skip
 _UNLIMITED = 1 << 30
-"""transformers writes 10**30 for a tokenizer that knows no limit."""
+"""transformers represents no limit as 10**30."""
 
 
 @dataclass(frozen=True)
 class TokenizerFacts:
-    """A serialized tokenizer without truncation and padding, and what the runtime must know of it."""
+    """A serialized tokenizer without truncation and padding, and its properties.
+
+    Attributes:
+        serialized: the content of ``tokenizer.json``.
+        gives_token_types: whether the model takes token types from it.
+        truncation_side: side on which long texts are cut.
+        max_length: of the tokenizer, or None.
+        special_ids: ids of all special tokens.
+        added_tokens: the number of special tokens that it adds to every text.
+        empty_id: the token that represents an empty text.
+        decoding: how ids become text; None for an encoder's tokenizer.
+        languages: of translation models.
+        extra_files: other files by name, with their content.
+    """
 
     serialized: str
     gives_token_types: bool
@@ -33,27 +46,24 @@ class TokenizerFacts:
     max_length: int | None
     special_ids: tuple[int, ...]
     added_tokens: int
-    """Special tokens that it puts around every text."""
     empty_id: int
     decoding: DecodingInfo | None = None
-    """How ids become text; None where nothing but encoding was asked for."""
     languages: LanguageInfo | None = None
     extra_files: Mapping[str, str] = field(default_factory=dict)
-    """Files beside ``tokenizer.json``: name to content."""
 
 
 def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool) -> TokenizerFacts | None:
-    """The tokenizer as ``transformers`` would use it; None where the checkpoint has none.
+    """Read the tokenizer as ``transformers`` uses it; None if the checkpoint has none.
 
-    transformers changes what is in ``tokenizer.json`` when it loads it (added tokens, a BOS that the
-    configuration asks for), so its result is stored and not the file.
+    transformers modifies a ``tokenizer.json`` when it loads it (added tokens, a BOS by configuration), so the
+    loaded tokenizer is serialized, not the file copied.
 
     Args:
-        checkpoint: opened.
-        lower_case: sentence-transformers' ``do_lower_case``: lower-case before anything else.
+        checkpoint: to read from.
+        lower_case: sentence-transformers' ``do_lower_case``: convert text to lower case first.
 
     Raises:
-        CheckpointError: the tokenizer has no fast form.
+        CheckpointError: the tokenizer cannot be loaded, or is not one of the tokenizers library.
     """
     tokenizer = _load(checkpoint)
     if tokenizer is None:
@@ -61,8 +71,8 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool) -> TokenizerFact
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise CheckpointError(
-            f"{type(tokenizer).__name__} has no fast form; precast serves tokenizers that the "
-            f"tokenizers library runs"
+            f"{type(tokenizer).__name__} has no fast form; precast supports tokenizers that run in the "
+            f"tokenizers library"
         )
     backend.no_truncation()
     backend.no_padding()
@@ -73,39 +83,39 @@ def read_tokenizer(checkpoint: Checkpoint, *, lower_case: bool) -> TokenizerFact
 
 
 def read_generation_tokenizer(checkpoint: Checkpoint) -> TokenizerFacts | None:
-    """The tokenizer of an encoder-decoder: sources to ids, ids to text. None where the checkpoint has none.
+    """Read the tokenizer of an encoder-decoder, with its decoding and languages; None if there is none.
 
     Args:
-        checkpoint: opened.
+        checkpoint: to read from.
 
     Raises:
-        CheckpointError: the tokenizer can be run neither by the tokenizers library nor by a conversion.
+        CheckpointError: the tokenizer neither runs in the tokenizers library nor can be converted to it.
     """
     tokenizer = _load(checkpoint)
     if tokenizer is None:
         return None
-    if isinstance(tokenizer, ByT5Tokenizer) or is_sentencepiece(tokenizer):
-        sentencepiece = is_sentencepiece(tokenizer)
-        converted = convert(tokenizer, checkpoint) if sentencepiece else convert_byt5(tokenizer)
-        extra = {} if converted.pieces is None else {PIECES_FILE: converted.pieces}
-        around = len(tokenizer.build_inputs_with_special_tokens([]))
-        found = replace(
-            _facts(tokenizer, converted.serialized, around), decoding=converted.decoding, extra_files=extra
-        )
-    else:
+    if not (isinstance(tokenizer, ByT5Tokenizer) or is_sentencepiece(tokenizer)):
         facts = read_tokenizer(checkpoint, lower_case=False)
         assert facts is not None
-        found = replace(facts, decoding=describe_decoding(tokenizer))
-    return replace(found, languages=describe_languages(tokenizer))
+        decoding = describe_decoding(tokenizer)
+        return replace(facts, decoding=decoding, languages=describe_languages(tokenizer))
+    converted = convert(tokenizer, checkpoint) if is_sentencepiece(tokenizer) else convert_byt5(tokenizer)
+    added_tokens = len(tokenizer.build_inputs_with_special_tokens([]))
+    return replace(
+        _facts(tokenizer, converted.serialized, added_tokens),
+        decoding=converted.decoding,
+        languages=describe_languages(tokenizer),
+        extra_files={} if converted.pieces is None else {PIECES_FILE: converted.pieces},
+    )
 
 
 def _load(checkpoint: Checkpoint) -> Any:
-    """The tokenizer of transformers, None where the checkpoint has none."""
+    """Load the tokenizer with transformers; None if the checkpoint has none."""
     if not any((checkpoint.path / name).is_file() for name in _FILES):
         return None
     try:
         return AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
-    except Exception as error:  # converters raise what they like
+    except Exception as error:  # converters raise many kinds of errors
         raise CheckpointError(f"transformers cannot load the tokenizer: {error}") from error
 
 
@@ -123,9 +133,9 @@ def _facts(tokenizer: Any, serialized: str, added_tokens: int) -> TokenizerFacts
 
 
 def _empty_id(tokenizer: Any) -> int:
-    """A token that says "nothing": the beginning, else the end, else padding."""
+    """The token for an empty text: that of the beginning, else of the end, else of padding."""
     for name in ("bos_token_id", "cls_token_id", "eos_token_id", "sep_token_id", "pad_token_id"):
-        found = getattr(tokenizer, name, None)
-        if found is not None:
-            return int(found)
+        token_id = getattr(tokenizer, name, None)
+        if token_id is not None:
+            return int(token_id)
     return 0

@@ -1,1 +1,1 @@
-"""What each device computes in its own way on a packed batch: one folder a device, one file an operation."""
+"""Operators that targets implement differently, one folder each: packed sequences, decode steps, layers."""

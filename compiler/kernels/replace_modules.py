@@ -1,4 +1,4 @@
-"""The same module with other layers in the place of some, over the same tensors."""
+"""Replaces layers of a module with other implementations that share its tensors."""
 
 from __future__ import annotations
 
@@ -10,26 +10,30 @@ from typing import TypeVar
 from torch import nn
 
 Module = TypeVar("Module", bound=nn.Module)
+Replacement = Callable[[str, nn.Module], nn.Module | None]
+"""Maps the qualified name of a submodule, and the submodule, to its replacement; None keeps it."""
 
 
-def replace_modules(module: Module, other: Callable[[str, nn.Module], nn.Module | None]) -> Module:
-    """A copy of ``module`` that shares its tensors.
+def replace_modules(module: Module, replacement: Replacement) -> Module:
+    """Copy ``module`` with some of its submodules replaced; the copy shares its tensors.
 
     Args:
-        module: to copy.
-        other: from the name of a module inside it and that module, what shall stand in its place; None keeps
-            it and goes on with what is inside.
+        module: to copy; never replaced itself.
+        replacement: called for each submodule, from the outside in. Submodules of a replaced one are not
+            visited.
     """
-    shared: dict[int, object] = {id(one): one for one in chain(module.parameters(), module.buffers())}
+    shared: dict[int, object] = {
+        id(tensor): tensor for tensor in chain(module.parameters(), module.buffers())
+    }
     copied = copy.deepcopy(module, shared)
-    _replace(copied, "", other)
+    _replace_children(copied, "", replacement)
     return copied
 
 
-def _replace(parent: nn.Module, prefix: str, other: Callable[[str, nn.Module], nn.Module | None]) -> None:
+def _replace_children(parent: nn.Module, prefix: str, replacement: Replacement) -> None:
     for name, child in parent.named_children():
-        instead = other(prefix + name, child)
-        if instead is None:
-            _replace(child, f"{prefix}{name}.", other)
+        new = replacement(prefix + name, child)
+        if new is None:
+            _replace_children(child, f"{prefix}{name}.", replacement)
         else:
-            setattr(parent, name, instead)
+            parent.set_submodule(name, new)

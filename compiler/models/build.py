@@ -18,9 +18,9 @@ from precast.compiler.frontend.sentence_transformers import read_modules
 from precast.compiler.models.encode import Encode
 from precast.compiler.models.packed_ops import OpsFactory
 from precast.compiler.models.seq2seq import Seq2Seq
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec, Seq2SeqSpec
+from precast.compiler.models.spec import ClassifierSpec, EmbedderSpec, ModelSpec, Seq2SeqSpec
 from precast.compiler.models.tied_tables import unread_weights, with_tables
-from precast.compiler.models.weights import map_weights, strip_prefix, with_tied
+from precast.compiler.models.weights import canonical_names, map_weights, with_tied
 from precast.graphs.encode import Task
 
 Module = TypeVar("Module", bound=nn.Module)
@@ -66,10 +66,10 @@ def describe_model(checkpoint: Checkpoint, task: Task, pooling: tuple[str, ...] 
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)
     names: dict[str, tuple[str, ...]] = dict(family.weights(backbone))
-    head: Embedder | Classifier | None = None
+    head: EmbedderSpec | ClassifierSpec | None = None
     if task == "embed":
         modules = read_modules(checkpoint)
-        head = modules.embedder if modules else Embedder(("mean",))
+        head = modules.embedder if modules else EmbedderSpec(("mean",))
         head = replace(head, pooling=pooling) if pooling else head
         names |= {name: (name,) for name in modules.weights} if modules else {}
     elif task != "hidden":
@@ -97,7 +97,7 @@ def build_encoder(
         UnsetParameterError, UnusedWeightError, WeightValueError: they are not the model's.
     """
     family, spec = described.family, described.spec
-    source = with_tied(strip_prefix(read_weights(checkpoint.path), family.prefix), family.tied)
+    source = with_tied(canonical_names(read_weights(checkpoint.path), family.prefix), family.tied)
     modules = read_modules(checkpoint) if spec.task == "embed" else None
     source |= modules.weights if modules else {}
     make = lambda: Encode(spec, packed_ops)  # noqa: E731
@@ -116,7 +116,7 @@ def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> Built[Seq2SeqSp
     generation = family.generation
     if generation is None:
         raise UnsupportedModelError(f"family {family.name} has no decoder")
-    weights = strip_prefix(read_weights(checkpoint.path), family.prefix)
+    weights = canonical_names(read_weights(checkpoint.path), family.prefix)
     source, stored = with_tables(weights, generation.head_bias)
     reader = ConfigReader(checkpoint.config)
     backbone = family.backbone(reader)

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from precast.compiler.models import spec
 from precast.compiler.models.decode_ops import DecodeOps, KVCache, SourceWriter
+from precast.compiler.models.embeddings import Embeddings
 from precast.compiler.models.layers import FeedForward, Norm, RelativeBias, ResidualLinear
-from precast.compiler.models.stack import Embeddings
 
 
 class SelfAttention(nn.Module):
-    def __init__(self, hidden: int, attention: spec.Attention) -> None:
+    def __init__(self, hidden: int, attention: spec.AttentionSpec) -> None:
         super().__init__()
         self.spec = attention
         inner = attention.heads * attention.head_dim
@@ -34,7 +34,7 @@ class SelfAttention(nn.Module):
 class CrossAttention(nn.Module):
     """Keys and values of the source are made once, when a request is admitted."""
 
-    def __init__(self, hidden: int, source_hidden: int, attention: spec.Attention) -> None:
+    def __init__(self, hidden: int, source_hidden: int, attention: spec.AttentionSpec) -> None:
         super().__init__()
         self.spec = attention
         inner = attention.heads * attention.head_dim
@@ -48,7 +48,7 @@ class CrossAttention(nn.Module):
 
 
 class DecoderLayer(nn.Module):
-    def __init__(self, hidden: int, source_hidden: int, layer: spec.DecoderLayer) -> None:
+    def __init__(self, hidden: int, source_hidden: int, layer: spec.DecoderLayerSpec) -> None:
         super().__init__()
         self.placement = layer.placement
         self.attention = SelfAttention(hidden, layer.attention)
@@ -77,7 +77,7 @@ class LanguageHead(nn.Module):
         tokens: the decoder's token table, which is the head's where it is tied.
     """
 
-    def __init__(self, hidden: int, head: spec.LanguageHead, tokens: nn.Embedding) -> None:
+    def __init__(self, hidden: int, head: spec.LanguageHeadSpec, tokens: nn.Embedding) -> None:
         super().__init__()
         self.scale = head.scale
         self.table = tokens if head.tied else nn.Embedding(head.vocab_size, hidden)
@@ -106,7 +106,7 @@ class ScaledHead(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, source_hidden: int, decoder: spec.Decoder, source_tokens: nn.Embedding) -> None:
+    def __init__(self, source_hidden: int, decoder: spec.DecoderSpec, source_tokens: nn.Embedding) -> None:
         super().__init__()
         hidden = decoder.embeddings.size
         shared = source_tokens if decoder.shared_tokens else None

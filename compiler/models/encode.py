@@ -1,22 +1,22 @@
-"""The ``encode`` graph as a module: packed tokens in, the answer of its task out."""
+"""The ``encode`` graph as a module: packed tokens to the output of its task."""
 
 from __future__ import annotations
 
 from torch import Tensor, nn
 
 from precast.compiler.models import spec
+from precast.compiler.models.embeddings import Embeddings
 from precast.compiler.models.heads import Classifier, Embedder
-from precast.compiler.models.layout import PackedLayout
-from precast.compiler.models.packed_ops import OpsFactory
-from precast.compiler.models.stack import Embeddings, Stack
+from precast.compiler.models.packed_ops import OpsFactory, PackedLayout
+from precast.compiler.models.stack import Stack
 
 
 class Encode(nn.Module):
-    """Takes the named buffers of ``graphs.encode.encode_signature`` and gives its one output.
+    """An encoder with the head of its task, called with the inputs of ``graphs.encode.encode_signature``.
 
     Args:
-        model: what it is.
-        make_ops: the operations of the device that it will be lowered for.
+        model: the description.
+        make_ops: creates the packed operations of the target.
     """
 
     def __init__(self, model: spec.ModelSpec, make_ops: OpsFactory) -> None:
@@ -25,9 +25,9 @@ class Encode(nn.Module):
         self.embeddings = Embeddings(model.hidden_size, model.embeddings)
         self.encoder = Stack(model.hidden_size, model.encoder)
         self.head: nn.Module | None = None
-        if isinstance(model.head, spec.Classifier):
+        if isinstance(model.head, spec.ClassifierSpec):
             self.head = Classifier(model.hidden_size, model.head)
-        elif isinstance(model.head, spec.Embedder):
+        elif isinstance(model.head, spec.EmbedderSpec):
             self.head = Embedder(model.head)
 
     def forward(

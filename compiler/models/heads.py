@@ -1,4 +1,4 @@
-"""What follows the hidden states: classification heads and sentence embeddings, on packed rows."""
+"""Heads on packed hidden states: classification and sentence embeddings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torch import Tensor, nn
 
 from precast.compiler.models import spec
 from precast.compiler.models.layers import ActivatedLinear, Norm
-from precast.compiler.models.layout import PackedLayout
-from precast.compiler.models.packed_ops import PackedOps
+from precast.compiler.models.packed_ops import PackedLayout, PackedOps
 
 
 class Dense(nn.Module):
-    def __init__(self, dense: spec.Dense) -> None:
+    """A linear layer with an activation."""
+
+    def __init__(self, dense: spec.DenseSpec) -> None:
         super().__init__()
         self.linear = ActivatedLinear(dense.in_size, dense.out_size, dense.bias, dense.activation)
 
@@ -22,9 +23,9 @@ class Dense(nn.Module):
 
 
 class Classifier(nn.Module):
-    """Logits, fp32: ``[B, labels]``, or ``[T, labels]`` where every token is judged."""
+    """Computes logits, fp32: ``[B, labels]``, or ``[T, labels]`` if every token is classified."""
 
-    def __init__(self, hidden: int, classifier: spec.Classifier) -> None:
+    def __init__(self, hidden: int, classifier: spec.ClassifierSpec) -> None:
         super().__init__()
         self.spec = classifier
         self.dense = Dense(classifier.dense) if classifier.dense else None
@@ -51,16 +52,17 @@ class Classifier(nn.Module):
             return pool("mean", x, layout, ops, None).to(x.dtype)
         if self.spec.padding_idx is None:
             return x[layout.last]
-        # HF: the rightmost token that is not padding; the first one where all are. fp32 holds a position.
-        told = torch.where(input_ids != self.spec.padding_idx, layout.position, 0).float()[:, None]
-        chosen = ops.largest(told, layout.starts)[:, 0].clamp(min=0).to(torch.int64)
-        return x[(layout.starts + chosen).clamp(max=x.shape[0] - 1)]
+        # As in HF: the rightmost token that is not padding, or the first if all are. fp32 is exact for
+        # positions.
+        candidates = torch.where(input_ids != self.spec.padding_idx, layout.position, 0).float()[:, None]
+        last = ops.segment_max(candidates, layout.starts)[:, 0].clamp(min=0).to(torch.int64)
+        return x[(layout.starts + last).clamp(max=x.shape[0] - 1)]
 
 
 class Embedder(nn.Module):
-    """Sentence embeddings, fp32 ``[B, size]``: the modules of a sentence-transformers directory."""
+    """Computes sentence embeddings, fp32 ``[B, size]``, like sentence-transformers' modules."""
 
-    def __init__(self, embedder: spec.Embedder) -> None:
+    def __init__(self, embedder: spec.EmbedderSpec) -> None:
         super().__init__()
         self.spec = embedder
         self.dense = nn.ModuleList(Dense(dense) for dense in embedder.dense)
@@ -75,32 +77,34 @@ class Embedder(nn.Module):
 
 
 def pool(mode: str, x: Tensor, layout: PackedLayout, ops: PackedOps, skip: Tensor | None) -> Tensor:
-    """One vector a sequence, as sentence-transformers' ``Pooling`` defines the modes.
+    """Pool each sequence to one vector, with the modes of sentence-transformers' ``Pooling``.
 
     Args:
         mode: one of ``spec.POOLING_MODES``.
         x: ``[T, hidden]``.
         layout: of the batch.
         ops: of the batch.
-        skip: ``[B]`` leading tokens (a prompt's) that are left out, or None.
+        skip: ``[B]``, the number of leading tokens (of a prompt) to exclude, or None.
 
     Returns:
-        fp32 ``[B, hidden]``; a sequence of length zero gives finite numbers that nobody reads.
+        fp32 ``[B, hidden]``; finite and without meaning for a sequence of length zero.
     """
     if mode == "lasttoken":
         return x[layout.last].float()
     lengths, skipped = layout.lengths, torch.zeros_like(layout.lengths) if skip is None else skip.long()
     begin = layout.starts + skipped
     if mode == "cls":
-        # A prompt that fills its input leaves the first token.
+        # If the prompt is the whole input, the first token is used.
         return x[torch.where(skipped < lengths, begin, layout.starts).clamp(max=x.shape[0] - 1)].float()
     if mode == "max":
-        return ops.largest(x, begin)
+        return ops.segment_max(x, begin)
     count = (lengths - skipped).clamp(min=0)
     if mode == "weightedmean":
         weight = (layout.position + 1).float()
-        # The weights of positions skipped .. length - 1 are consecutive numbers.
-        share = (count * (lengths + skipped + 1)).float() / 2
-        return ops.total(x, begin, weight) / share.clamp(min=1e-9)[:, None]
-    share = count.float().clamp(min=1e-9)
-    return ops.total(x, begin) / (share.sqrt() if mode == "mean_sqrt_len_tokens" else share)[:, None]
+        # The weights of positions skipped .. length - 1 are consecutive integers.
+        total_weight = (count * (lengths + skipped + 1)).float() / 2
+        return ops.segment_sum(x, begin, weight) / total_weight.clamp(min=1e-9)[:, None]
+    divisor = count.float().clamp(min=1e-9)
+    return (
+        ops.segment_sum(x, begin) / (divisor.sqrt() if mode == "mean_sqrt_len_tokens" else divisor)[:, None]
+    )

@@ -1,4 +1,4 @@
-"""The parts of a transformer layer, each built from a spec, on packed rows ``[T, ...]``."""
+"""The parts of a transformer layer, each built from its spec, on packed tokens ``[T, ...]``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class ActivatedLinear(nn.Linear):
-    """A linear layer whose result goes through ``ACTIVATIONS[activation]``."""
+    """A linear layer followed by ``ACTIVATIONS[activation]``."""
 
     def __init__(self, inner: int, columns: int, bias: bool, activation: spec.Activation) -> None:
         super().__init__(inner, columns, bias=bias)
@@ -38,17 +38,17 @@ class ActivatedLinear(nn.Linear):
 
 
 class ResidualLinear(nn.Linear):
-    """A linear layer whose result is added to ``residual``: a kernel may do so before it writes it."""
+    """A linear layer that adds its output to ``residual``; a kernel may fuse the addition."""
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        found = super().forward(x)
-        return found if residual is None else residual + found
+        out = super().forward(x)
+        return out if residual is None else residual + out
 
 
 class Norm(nn.Module):
     """LayerNorm or RMSNorm over the last dimension, statistics in fp32."""
 
-    def __init__(self, size: int, norm: spec.Norm) -> None:
+    def __init__(self, size: int, norm: spec.NormSpec) -> None:
         super().__init__()
         self.norm = norm
         self.weight = nn.Parameter(torch.ones(size))
@@ -63,18 +63,18 @@ class Norm(nn.Module):
 
 
 class RotaryTable(nn.Module):
-    """cos and sin of every token's position, computed in fp32 (HF's half-split form)."""
+    """Computes cos and sin of every token's position in fp32 (HF's half-split form)."""
 
-    def __init__(self, rotary: spec.Rotary) -> None:
+    def __init__(self, rotary: spec.RotarySpec) -> None:
         super().__init__()
         self.scaling = rotary.scaling
         self.inv_freq: Tensor
         self.register_buffer("inv_freq", torch.tensor(rotary.inv_freq, device="cpu"))
 
     def forward(self, position: Tensor) -> tuple[Tensor, Tensor]:
-        """``position`` ``[T]`` to fp32 ``[T, 1, 1, head_dim / 2]`` and ``[T, 1, 2, head_dim / 2]``.
+        """Compute fp32 ``[T, 1, 1, head_dim / 2]`` and ``[T, 1, 2, head_dim / 2]`` from ``position`` ``[T]``.
 
-        The second holds a sine for each half of a head, that of the first half negative.
+        The first holds cosines, the second the sines for both halves of a head, negated for the first half.
         """
         angle = position.to(torch.float32)[:, None, None, None] * self.inv_freq
         sin = angle.sin() * self.scaling
@@ -82,9 +82,9 @@ class RotaryTable(nn.Module):
 
 
 def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    """Turn ``[T, heads, head_dim]`` by its positions; the two halves of a head form the pairs.
+    """Rotate ``[T, heads, head_dim]`` by its positions; the two halves of a head form the pairs.
 
-    Written with the halves swapped, and not cut and joined again, which would be a kernel for each half.
+    The halves are swapped by ``flip``: splitting and concatenating them would take a kernel for each half.
     """
     cos, sin = table
     halves = x.float().unflatten(-1, (2, -1))
@@ -94,24 +94,24 @@ def rotate(x: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
 class RelativeBias(nn.Module):
     """T5's relative position bias.
 
-    The bucket of each distance is tabulated once, with the very expression of HF's
+    The bucket of each distance is tabulated at build time with the expression of HF's
     ``_relative_position_bucket``: a fused logarithm may differ in its last bit and move a distance
-    that lies on the edge of a bucket. Beyond ``max_distance`` the bucket no longer changes.
+    at the edge of a bucket. Beyond ``max_distance`` the bucket is constant.
     """
 
-    def __init__(self, heads: int, bias: spec.RelativeBias) -> None:
+    def __init__(self, heads: int, bias: spec.RelativeBiasSpec) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.zeros(bias.rows, heads))
         self.bucket_of: Tensor
         self.register_buffer("bucket_of", relative_buckets(bias))
 
     def forward(self) -> Tensor:
-        """``[heads, 2 * max_distance + 1]``: the bias of every distance, key minus query."""
+        """Look up the bias of every distance (key minus query), ``[heads, 2 * max_distance + 1]``."""
         return F.embedding(self.bucket_of, self.weight).T
 
 
-def relative_buckets(bias: spec.RelativeBias) -> Tensor:
-    """Bucket of every distance ``-max_distance .. max_distance`` (key minus query), int64."""
+def relative_buckets(bias: spec.RelativeBiasSpec) -> Tensor:
+    """The bucket of every distance ``-max_distance .. max_distance`` (key minus query), int64."""
     distance = torch.arange(-bias.max_distance, bias.max_distance + 1, device="cpu")
     buckets = bias.buckets
     first = torch.zeros_like(distance)
@@ -128,7 +128,9 @@ def relative_buckets(bias: spec.RelativeBias) -> Tensor:
 
 
 class Attention(nn.Module):
-    def __init__(self, hidden: int, attention: spec.Attention) -> None:
+    """Self-attention of an encoder, with its projections."""
+
+    def __init__(self, hidden: int, attention: spec.AttentionSpec) -> None:
         super().__init__()
         self.spec = attention
         heads = attention.heads + 2 * attention.kv_heads
@@ -138,8 +140,8 @@ class Attention(nn.Module):
         qk_norm = attention.qk_norm
         self.q_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
         self.k_norm = Norm(attention.head_dim, qk_norm) if qk_norm else None
-        own_bias = attention.relative_bias
-        self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
+        bias = attention.relative_bias
+        self.relative_bias = RelativeBias(attention.heads, bias) if bias else None
 
     def forward(
         self,
@@ -150,21 +152,23 @@ class Attention(nn.Module):
         residual: Tensor | None = None,
     ) -> Tensor:
         s = self.spec
-        rows = self.qkv(x).view(x.shape[0], -1, s.head_dim)
-        q, k, v = rows.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
+        qkv = self.qkv(x).view(x.shape[0], -1, s.head_dim)
+        q, k, v = qkv.split([s.heads, s.kv_heads, s.kv_heads], dim=1)
         if self.q_norm is not None and self.k_norm is not None:
             q, k = self.q_norm(q), self.k_norm(k)
             if table is not None:
                 q, k = rotate(q, table), rotate(k, table)
         elif table is not None:
-            # They lie side by side: one kernel turns both.
-            turned = rotate(rows[:, : s.heads + s.kv_heads], table)
-            q, k = turned.split([s.heads, s.kv_heads], dim=1)
+            # Queries and keys are adjacent, so one kernel rotates both.
+            rotated = rotate(qkv[:, : s.heads + s.kv_heads], table)
+            q, k = rotated.split([s.heads, s.kv_heads], dim=1)
         return self.out(ops.attention(q, k, v, visible, s.scale), residual)
 
 
 class FeedForward(nn.Module):
-    def __init__(self, hidden: int, feed_forward: spec.FeedForward) -> None:
+    """The feed-forward block, plain or gated."""
+
+    def __init__(self, hidden: int, feed_forward: spec.FeedForwardSpec) -> None:
         super().__init__()
         self.gated = feed_forward.gated
         self.activation = ACTIVATIONS[feed_forward.activation]
@@ -184,9 +188,9 @@ class FeedForward(nn.Module):
 
 
 class Layer(nn.Module):
-    """One layer; where its norms stand is data (``spec.Layer.placement``)."""
+    """An encoder layer; ``LayerSpec.placement`` says where its norms are applied."""
 
-    def __init__(self, hidden: int, layer: spec.Layer) -> None:
+    def __init__(self, hidden: int, layer: spec.LayerSpec) -> None:
         super().__init__()
         self.placement = layer.placement
         self.attention = Attention(hidden, layer.attention)

@@ -15,9 +15,9 @@ from precast.compiler.models.decode_ops import (
     write_source,
 )
 from precast.compiler.models.decoder import Decoder
-from precast.compiler.models.layout import PackedLayout
-from precast.compiler.models.packed_ops import OpsFactory
-from precast.compiler.models.stack import Embeddings, Stack
+from precast.compiler.models.embeddings import Embeddings
+from precast.compiler.models.packed_ops import OpsFactory, PackedLayout
+from precast.compiler.models.stack import Stack
 
 
 class Seq2Seq(nn.Module):

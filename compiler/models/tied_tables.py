@@ -7,14 +7,14 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from precast.compiler.families.family import TiedEmbeddings
+from precast.compiler.families.family import UntiedWeights
 
 # In HF's names.
 _ENCODER, _DECODER = "encoder.embed_tokens.weight", "decoder.embed_tokens.weight"
 _HEAD, _SHARED = "lm_head.weight", "shared.weight"
 
 
-def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[str, Tensor], TiedEmbeddings]:
+def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[str, Tensor], UntiedWeights]:
     """Return ``source`` with each token table under the name that it is read by, and what the decoder has
     to itself.
 
@@ -29,7 +29,7 @@ def with_tables(source: Mapping[str, Tensor], bias: str | None) -> tuple[dict[st
     tokens = _first(source, _DECODER, _SHARED, _ENCODER, _HEAD)
     head = _first(source, _HEAD, _SHARED, _DECODER, _ENCODER)
     has_bias = bias is not None and bias in source
-    stored = TiedEmbeddings(tokens=not _same(tokens, encoder), head=not _same(head, tokens), bias=has_bias)
+    stored = UntiedWeights(tokens=not _same(tokens, encoder), head=not _same(head, tokens), bias=has_bias)
     read = {
         _ENCODER: encoder,
         _DECODER: tokens if stored.tokens else None,

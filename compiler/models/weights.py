@@ -1,4 +1,4 @@
-"""Source weights to the parameters of a module: every one used, every one filled."""
+"""Maps the weights of a checkpoint to the parameters of a module; none may be missing or unused."""
 
 from __future__ import annotations
 
@@ -12,19 +12,28 @@ from torch import Tensor, nn
 from precast.compiler.errors import UnsetParameterError, UnusedWeightError, WeightValueError
 from precast.compiler.families.family import WeightNames
 
-_SHOWN = 8
+_MAX_NAMES = 8
+"""Names that an error message lists."""
 
 
-@dataclass(frozen=True)
-class Mapped:
-    """Parameters by our names, and the source weights that were left out on purpose."""
+@dataclass(frozen=True, eq=False)
+class MappedWeights:
+    """The parameters of a module, and the source weights that were dropped on purpose."""
 
     parameters: dict[str, Tensor]
     dropped: tuple[str, ...]
 
 
-def strip_prefix(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """Source weights without the prefix of full-model checkpoints, and with today's norm names."""
+def canonical_names(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Rename source weights: without the prefix, and norms with ``weight`` and ``bias`` (not gamma and beta).
+
+    Args:
+        source: weights of a checkpoint.
+        prefix: of checkpoints with a head, without the dot.
+
+    Raises:
+        UnusedWeightError: two weights get the same name.
+    """
     renamed = {}
     for name, tensor in source.items():
         name = name.removeprefix(f"{prefix}.") if prefix else name
@@ -40,19 +49,25 @@ def strip_prefix(source: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]
 
 
 def with_tied(source: Mapping[str, Tensor], tied: Mapping[str, str]) -> dict[str, Tensor]:
-    """``source`` with the weights of ``Family.tied`` under the names that the family reads."""
+    """``source`` with the stored weight of each tied pair under the name that the family reads."""
     names = {stored: name for name, stored in tied.items() if name not in source and stored in source}
     return {names.get(name, name): tensor for name, tensor in source.items()}
 
 
 def map_weights(
     module: nn.Module, names: WeightNames, source: Mapping[str, Tensor], droppable: Iterable[str]
-) -> Mapped:
-    """Fill every parameter of ``module`` from ``source``.
+) -> MappedWeights:
+    """Map ``source`` to the parameters of ``module``.
+
+    Args:
+        module: whose parameters are wanted, on any device.
+        names: the source weights of each parameter.
+        source: weights under canonical names.
+        droppable: patterns (fnmatch) of weights that may stay unused.
 
     Raises:
         UnsetParameterError: parameters without a source; all of them are named.
-        UnusedWeightError: source weights that no parameter took and no pattern drops.
+        UnusedWeightError: source weights that no parameter uses and no pattern matches.
         WeightValueError: a wrong shape, or a value that is not finite.
     """
     wanted = dict(module.named_parameters())
@@ -60,20 +75,20 @@ def map_weights(
     if unset:
         missing = sorted({weight for name in unset for weight in names.get(name, ())} - source.keys())
         raise UnsetParameterError(
-            f"{len(unset)} parameters have no weights in the checkpoint: {_some(unset)} "
-            f"(looked for {_some(missing)})"
+            f"{len(unset)} parameters have no weights in the checkpoint: {_listed(unset)} "
+            f"(missing are {_listed(missing)})"
         )
-    taken = {weight for name in wanted for weight in names[name]}
-    unused = sorted(source.keys() - taken)
+    used = {weight for name in wanted for weight in names[name]}
+    unused = sorted(source.keys() - used)
     patterns = tuple(droppable)
-    leftover = [name for name in unused if not any(fnmatchcase(name, pattern) for pattern in patterns)]
-    if leftover:
+    unexpected = [name for name in unused if not any(fnmatchcase(name, pattern) for pattern in patterns)]
+    if unexpected:
         raise UnusedWeightError(
-            f"{len(leftover)} weights of the checkpoint would go unused: {_some(leftover)}; "
-            f"the model is not what its configuration says, or its family file lacks them"
+            f"{len(unexpected)} weights of the checkpoint would be unused: {_listed(unexpected)}; "
+            f"the model does not match its configuration, or its family file lacks them"
         )
     parameters = {name: _joined(name, wanted[name], [source[w] for w in names[name]]) for name in wanted}
-    return Mapped(parameters, tuple(unused))
+    return MappedWeights(parameters, tuple(unused))
 
 
 def _joined(name: str, parameter: Tensor, parts: list[Tensor]) -> Tensor:
@@ -83,16 +98,17 @@ def _joined(name: str, parameter: Tensor, parts: list[Tensor]) -> Tensor:
     try:
         joined = torch.cat(parts) if len(parts) > 1 else parts[0]
     except RuntimeError as error:
-        raise WeightValueError(f"{name}: its parts {[tuple(p.shape) for p in parts]} do not join") from error
+        shapes = [tuple(part.shape) for part in parts]
+        raise WeightValueError(f"{name}: parts of shapes {shapes} cannot be concatenated") from error
     if joined.shape != parameter.shape:
         raise WeightValueError(
-            f"{name}: the configuration asks for shape {tuple(parameter.shape)}, found {tuple(joined.shape)}"
+            f"{name}: expected shape {tuple(parameter.shape)}, found {tuple(joined.shape)}"
         )
     if not torch.isfinite(joined).all():
-        raise WeightValueError(f"{name}: the checkpoint's weights hold NaN or infinity")
+        raise WeightValueError(f"{name}: the checkpoint's weights contain NaN or infinity")
     return joined
 
 
-def _some(names: list[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more
+def _listed(names: list[str]) -> str:
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

@@ -1,1 +1,1 @@
-"""Linear layers in eight bits: calibration, weights, and the layer that defines the result."""
+"""Dynamic int8 quantization of linear layers: calibration, weights, and a reference layer in plain torch."""

@@ -1,4 +1,4 @@
-"""Weights of eight bits: which layers get them, and how far their inputs amax."""
+"""Replaces linear layers with int8 ones, after calibration of the magnitudes of their inputs."""
 
 from __future__ import annotations
 
@@ -18,18 +18,20 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def quantize(module: Module, run: Callable[[], None]) -> Module:
-    """A copy of ``module`` whose layers of encoder and decoder have weights of eight bits.
+    """Copy ``module`` with int8 weights in the layers of encoder and decoder and in the language head.
 
-    Embeddings, norms and what follows the encoder (pooling, classifiers) stay as they are: they are a small
-    part of the work, and the last layers show every error.
+    Embeddings, norms and what follows the encoder (pooling, classifiers) are not quantized: they are a small
+    part of the work, and errors in the last layers are fully visible in the output.
 
     Args:
         module: the model.
-        run: runs it on typical inputs, to see how far the inputs of its layers amax.
+        run: runs it on typical inputs, for calibration.
     """
     layers = {name: layer for name, layer in module.named_modules() if _is_quantized(name, layer)}
     amax: dict[str, Tensor] = {}
-    hooks = [layer.register_forward_pre_hook(partial(_look, amax, name)) for name, layer in layers.items()]
+    hooks = [
+        layer.register_forward_pre_hook(partial(_record_amax, amax, name)) for name, layer in layers.items()
+    ]
     try:
         with torch.no_grad():
             run()
@@ -43,9 +45,9 @@ def _is_quantized(name: str, layer: nn.Module) -> bool:
     return isinstance(layer, LanguageHead) or (isinstance(layer, nn.Linear) and ".layers." in f".{name}")
 
 
-def _look(amax: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-    found = inputs[0].abs().float().amax(0)
-    amax[name] = torch.maximum(amax[name], found) if name in amax else found
+def _record_amax(amax: dict[str, Tensor], name: str, layer: nn.Module, inputs: tuple[Any, ...]) -> None:
+    largest = inputs[0].abs().float().amax(0)
+    amax[name] = torch.maximum(amax[name], largest) if name in amax else largest
 
 
 def _quantized(amax: dict[str, Tensor], name: str, layer: nn.Module) -> nn.Module | None:

@@ -14,8 +14,7 @@ from precast.compiler.kernels.avx512.packed import SequenceOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.lowering.inductor_cpu import inductor_cpu, searches_by_default
 from precast.compiler.models.decode_ops import DecodeOpsFactory
-from precast.compiler.models.layout import PackedLayout
-from precast.compiler.models.packed_ops import OpsFactory, PackedOps
+from precast.compiler.models.packed_ops import OpsFactory, PackedLayout, PackedOps
 from precast.compiler.targets.target import LoweringOptions, Target
 
 KERNELS = (

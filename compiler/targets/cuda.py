@@ -17,12 +17,11 @@ if find_spec("triton") is None:
 
 from precast.compiler.kernels.triton import cross_kv
 from precast.compiler.kernels.triton.decode import TritonDecodeOps
-from precast.compiler.kernels.triton.layers import with_few_rows
+from precast.compiler.kernels.triton.layers import with_small_batch_linear
 from precast.compiler.kernels.triton.packed import TritonOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.models.decode_ops import DecodeOpsFactory
-from precast.compiler.models.layout import PackedLayout
-from precast.compiler.models.packed_ops import OpsFactory, PackedOps
+from precast.compiler.models.packed_ops import OpsFactory, PackedLayout, PackedOps
 from precast.compiler.models.seq2seq import Seq2Seq
 from precast.compiler.targets.target import LoweringOptions, Target
 
@@ -39,11 +38,11 @@ def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
 
 
 def _decode_ops(sequences: int) -> DecodeOpsFactory:
-    return partial(TritonDecodeOps, typical_rows=sequences)
+    return partial(TritonDecodeOps, typical_num_seqs=sequences)
 
 
 def _decoder(model: Seq2Seq, sequences: int) -> Seq2Seq:
-    return with_few_rows(model) if sequences <= SMALL_BATCH else model
+    return with_small_batch_linear(model) if sequences <= SMALL_BATCH else model
 
 
 def _capability(options: LoweringOptions) -> tuple[int, int]:

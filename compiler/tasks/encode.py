@@ -17,7 +17,7 @@ from precast.compiler.frontend.sentence_transformers import SentenceSettings, sc
 from precast.compiler.frontend.tokenizer import TokenizerFacts, read_tokenizer
 from precast.compiler.graph import GraphSpec
 from precast.compiler.models.build import build_encoder, describe_model
-from precast.compiler.models.spec import Classifier, Embedder, ModelSpec
+from precast.compiler.models.spec import ClassifierSpec, EmbedderSpec, ModelSpec
 from precast.compiler.options import CompileOptions
 from precast.compiler.quantization.calibration import random_inputs, run_encoder
 from precast.compiler.quantization.quantize import quantize
@@ -98,7 +98,7 @@ def describe_output(
     spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
 ) -> EmbedInfo | ClassifyInfo | HiddenInfo:
     """Return what the runtime must know to turn the graph's output into an embedding, labels or states."""
-    if isinstance(spec.head, Embedder):
+    if isinstance(spec.head, EmbedderSpec):
         return EmbedInfo(
             size=spec.output_size,
             pooling=spec.head.pooling,
@@ -108,7 +108,7 @@ def describe_output(
             default_prompt_name=settings.default_prompt_name,
             similarity=settings.similarity,
         )
-    if isinstance(spec.head, Classifier):
+    if isinstance(spec.head, ClassifierSpec):
         names: dict[Any, str] = dict(checkpoint.config.id2label or {})
         labels = spec.head.labels
         return ClassifyInfo(

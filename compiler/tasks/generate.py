@@ -42,10 +42,10 @@ from precast.graphs.seq2seq import SOURCE_BATCH_TOKENS, GenerateLimits, KVCacheS
 _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "float16"}
 
 
-def kv_cache_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
+def kv_cache_shapes(decoder: spec.DecoderSpec, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
     """Return what a slot of the self-attention and one of the cross-attention KV cache hold."""
 
-    def shape(attention: spec.Attention) -> KVCacheShape:
+    def shape(attention: spec.AttentionSpec) -> KVCacheShape:
         return KVCacheShape(len(decoder.layers), attention.heads, attention.head_dim, _NAMES[dtype])
 
     first = decoder.layers[0]

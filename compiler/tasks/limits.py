@@ -7,7 +7,7 @@ from precast.compiler.errors import CompileError
 from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import SentenceSettings
 from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.models.spec import ModelSpec, Positions, Seq2SeqSpec
+from precast.compiler.models.spec import ModelSpec, PositionsSpec, Seq2SeqSpec
 from precast.compiler.options import CompileOptions
 from precast.graphs.encode import EncodeLimits
 from precast.graphs.seq2seq import GenerateLimits
@@ -77,7 +77,7 @@ def generate_limits(
 
 
 def _target_length(options: CompileOptions, max_positions: int | None, defaults: GenerationDefaults) -> int:
-    """Positions of a sequence: what the checkpoint asks for by default, as far as it has positions."""
+    """PositionsSpec of a sequence: what the checkpoint asks for by default, as far as it has positions."""
     asked = options.max_target_length
     if asked is not None:
         if max_positions is not None and asked > max_positions:
@@ -106,7 +106,7 @@ def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
     return tokens
 
 
-def _max_positions(positions: Positions | None) -> int | None:
+def _max_positions(positions: PositionsSpec | None) -> int | None:
     """Return how many learned or tabulated positions there are."""
     return positions.max_length if positions else None
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from precast.compiler.families.registry import family_of
 from precast.compiler.frontend.checkpoint import Checkpoint, read_weights
 from precast.compiler.frontend.sentence_transformers import is_cross_encoder, read_modules
-from precast.compiler.models.weights import strip_prefix
+from precast.compiler.models.weights import canonical_names
 from precast.compiler.tasks.encode import ENCODE
 from precast.compiler.tasks.generate import GENERATE
 from precast.compiler.tasks.task import Task
@@ -46,5 +46,5 @@ def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
     bare = not architecture or (architecture.endswith("Model") and not architecture.endswith("EncoderModel"))
     if not bare:
         return False
-    weights = strip_prefix(read_weights(checkpoint.path), family.prefix)
+    weights = canonical_names(read_weights(checkpoint.path), family.prefix)
     return any(name.startswith("decoder.") for name in weights)

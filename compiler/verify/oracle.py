@@ -19,7 +19,7 @@ from transformers import (
 
 from precast.compiler.frontend.checkpoint import Checkpoint
 from precast.compiler.frontend.sentence_transformers import read_modules
-from precast.compiler.models.spec import Embedder, ModelSpec
+from precast.compiler.models.spec import EmbedderSpec, ModelSpec
 from precast.graphs.encode import Task
 
 TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -66,7 +66,7 @@ class Oracle:
             logits: Tensor = self._model(ids).logits[0]
             return logits
         hidden: Tensor = self._model(ids).last_hidden_state[0]
-        if not isinstance(self._head, Embedder):
+        if not isinstance(self._head, EmbedderSpec):
             return hidden
         pooled = torch.cat([_pool(mode, hidden) for mode in self._head.pooling])
         for index, dense in enumerate(self._head.dense):

@@ -1,4 +1,4 @@
-"""The relatives of BERT through the reference backend answer as Hugging Face does."""
+"""Relatives of BERT through the reference backend against Hugging Face."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from transformers import (
 from precast.compiler.errors import UnsupportedConfigError
 from precast.compiler.frontend.checkpoint import read_weights
 from precast.graphs.encode import Task
-from tests.support.models import assert_as_hf, build, hf_answers, reference_answers, save
+from tests.support.models import assert_as_hf, build, hf_outputs, reference_outputs, save
 from tests.support.strategies import batches
 
 VOCAB = 61
@@ -46,10 +46,10 @@ DISTILBERT_NAMES = {
 
 
 def tiny(model_type: str, **values: Any) -> PreTrainedConfig:
-    """A configuration by BERT's names.
+    """A configuration, by BERT's names of values.
 
-    Weights are larger than HF's usual 0.02: with that a wrong bias or scale in the attention would
-    change the answer by less than the tolerance.
+    Weights are larger than HF's default of 0.02, with which a wrong bias or scale in the attention would
+    change the output by less than the tolerance.
     """
     wanted: dict[str, Any] = {
         "vocab_size": VOCAB,
@@ -71,7 +71,7 @@ def configs(draw: st.DrawFn, family: str) -> PreTrainedConfig:
     hidden = heads * draw(st.sampled_from([4, 7, 16]))
     depth = draw(st.integers(1, 3))
     padding_idx = draw(st.sampled_from(PADDING_IDS))
-    # Ids of positions that are used up before the first token's.
+    # Rows of the position table before that of the first token.
     offset = {"roberta": padding_idx + 1, "mpnet": 2}.get(family, 0)
     values: dict[str, Any] = {
         "hidden_size": hidden,
@@ -110,7 +110,7 @@ def test_hidden_states(family: str, data: st.DataObject, seed: int) -> None:
     torch.manual_seed(seed)
     model = AutoModel.from_config(config)
     path = save(model)
-    assert_as_hf(reference_answers(path, "hidden", batch), model, batch, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", batch), model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize(
@@ -126,17 +126,17 @@ def test_logits(family: str, task: Task, auto: Any, data: st.DataObject, seed: i
     torch.manual_seed(seed)
     model = auto.from_config(config)
     path = save(model)
-    assert_as_hf(reference_answers(path, task, batch), model, batch, "logits")
+    assert_as_hf(reference_outputs(path, task, batch), model, batch, "logits")
 
 
 @pytest.mark.parametrize("model_type", ALL_TYPES)
-def test_a_masked_language_model_gives_its_hidden_states(model_type: str, tmp_path: Path) -> None:
+def test_hidden_states_of_masked_language_models(model_type: str, tmp_path: Path) -> None:
     torch.manual_seed(3)
     model = AutoModelForMaskedLM.from_config(tiny(model_type))
     path = save(model, tmp_path)
     batch = [[7], [3, 1, 4, 1, 5, 9, 2, 6], [0, 60]]
     backbone = getattr(model, model.base_model_prefix)
-    assert_as_hf(reference_answers(path, "hidden", batch), backbone, batch, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", batch), backbone, batch, "last_hidden_state")
     head = {name for name in read_weights(path) if not name.startswith(f"{model.base_model_prefix}.")}
     assert head and set(build(path, "hidden").dropped) == head
 
@@ -146,14 +146,14 @@ def test_mpnet_distances_beyond_the_last_bucket(tmp_path: Path) -> None:
     model = AutoModel.from_config(tiny("mpnet", max_position_embeddings=190))
     path = save(model, tmp_path)
     batch = [torch.randint(2, VOCAB, (length,)).tolist() for length in (1, 129, 180)]
-    assert_as_hf(reference_answers(path, "hidden", batch), model, batch, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", batch), model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize("layers, groups, inner", [(5, 3, 1), (4, 2, 2), (1, 1, 3), (18, 14, 1)])
 def test_albert_layers_share_parameters_as_in_hf(
     layers: int, groups: int, inner: int, tmp_path: Path
 ) -> None:
-    """Of 18 layers in 14 groups HF's division, rounded, puts one into another group than whole numbers do."""
+    """For 18 layers in 14 groups, HF's rounded division differs from integer division for one layer."""
     torch.manual_seed(5)
     config = tiny("albert", num_hidden_layers=layers, num_hidden_groups=groups, inner_group_num=inner)
     model = AutoModel.from_config(config)
@@ -161,7 +161,7 @@ def test_albert_layers_share_parameters_as_in_hf(
     for name, module in model.named_modules():
         if type(module).__name__ == "AlbertLayer":
             module.register_forward_hook(lambda *_, name=name: used.append(name))
-    hf_answers(model, [[1, 2]], "last_hidden_state")
+    hf_outputs(model, [[1, 2]], "last_hidden_state")
     stack = build(save(model, tmp_path), "hidden").spec.encoder
     assert [used.index(name) for name in used] == list(stack.parameters_of)
     assert len(set(stack.parameters_of)) == groups * inner
@@ -180,7 +180,7 @@ def test_albert_layers_share_parameters_as_in_hf(
         ("albert", "hidden_act", "mish"),
     ],
 )
-def test_an_unsupported_value_is_refused_by_name(
+def test_an_unsupported_value_is_named_in_the_error(
     model_type: str, name: str, value: object, tmp_path: Path
 ) -> None:
     tiny(model_type, **{name: value}).save_pretrained(tmp_path)

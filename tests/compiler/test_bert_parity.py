@@ -1,4 +1,4 @@
-"""BERT through the reference backend answers as Hugging Face does."""
+"""BERT through the reference backend against Hugging Face."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from transformers import BertConfig, BertForSequenceClassification, BertForTokenClassification, BertModel
 
-from tests.support.models import assert_as_hf, reference_answers, save
+from tests.support.models import assert_as_hf, reference_outputs, save
 from tests.support.strategies import Batch, batches
 
 VOCAB = 61
@@ -38,7 +38,7 @@ def test_hidden_states(config: BertConfig, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = BertModel(config)
     path = save(model)
-    assert_as_hf(reference_answers(path, "hidden", batch), model, batch, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", batch), model, batch, "last_hidden_state")
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -47,7 +47,7 @@ def test_sequence_logits(config: BertConfig, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = BertForSequenceClassification(config)
     path = save(model)
-    assert_as_hf(reference_answers(path, "classify", batch), model, batch, "logits")
+    assert_as_hf(reference_outputs(path, "classify", batch), model, batch, "logits")
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -56,14 +56,14 @@ def test_token_logits(config: BertConfig, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = BertForTokenClassification(config)
     path = save(model)
-    assert_as_hf(reference_answers(path, "token-classify", batch), model, batch, "logits")
+    assert_as_hf(reference_outputs(path, "token-classify", batch), model, batch, "logits")
 
 
-def test_a_mistake_in_one_token_is_seen() -> None:
+def test_an_error_in_one_token_is_detected() -> None:
     torch.manual_seed(0)
     model = BertModel(BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=VOCAB))
     batch = [[5, 6, 7], [8, 9]]
-    found = reference_answers(save(model), "hidden", batch)
+    found = reference_outputs(save(model), "hidden", batch)
     found[1][0, 3] += 1e-3
     with pytest.raises(AssertionError, match="item 1"):
         assert_as_hf(found, model, batch, "last_hidden_state")

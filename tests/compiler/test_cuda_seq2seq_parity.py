@@ -1,4 +1,4 @@
-"""``encode_source`` and ``decode`` as they are lowered for CUDA, run eagerly: our kernels in Triton's interpreter."""
+"""``encode_source`` and ``decode`` with CUDA's operations against HF, eagerly in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ VOCAB = 47
     suppress_health_check=[HealthCheck.too_slow],
 )
 @given(data=st.data(), sources=batches(VOCAB), seed=st.integers(0, 99))
-def test_every_family_at_every_step(
+def test_every_step_of_every_family(
     family: str, data: st.DataObject, sources: list[list[int]], seed: int
 ) -> None:
     model = data.draw(seq2seq_models(family, VOCAB))

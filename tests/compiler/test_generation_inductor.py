@@ -1,4 +1,4 @@
-"""Every graph of generation through AOTInductor: the answers are those of the portable programs."""
+"""Every graph of generation through AOTInductor, against the portable programs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from precast.graphs.graph_names import GraphName
 from tests.support.random_requests import write_t5
 
 SOURCES = [[5, 9, 4, 30, 2], [7, 7, 3], list(range(2, 20)), [36], [11, 12, 13, 14]]
-ASKED: list[dict[str, Any]] = [
+PARAMETERS: list[dict[str, Any]] = [
     {"max_new_tokens": 18},
     {"max_new_tokens": 12, "num_beams": 3, "num_return_sequences": 3, "length_penalty": 0.5},
     {"max_new_tokens": 15, "do_sample": True, "seed": 5, "top_p": 0.9, "typical_p": 0.95, "min_p": 0.01},
@@ -26,25 +26,27 @@ ASKED: list[dict[str, Any]] = [
         "encoder_no_repeat_ngram_size": 2, "forced_eos_token_id": 1, "renormalize_logits": True,
     },
 ]  # fmt: skip
-"""Among them every graph and every rule."""
+"""Parameters that cover every graph and every logits processor."""
 
 
 @pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
 def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
     checkpoint = write_t5(tmp_path / "checkpoint")
     found, expected = [
-        _answers(checkpoint, tmp_path / backend, backend=backend, prepack=prepack)
+        _generate(checkpoint, tmp_path / backend, backend=backend, prepack=prepack)
         for backend in ("inductor", "reference")
     ]
     for ours, theirs in zip(found, expected, strict=True):
-        assert [one.token_ids.tolist() for one in ours] == [one.token_ids.tolist() for one in theirs]
-        for one, other in zip(ours, theirs, strict=True):
-            assert one.score == pytest.approx(other.score, rel=1e-4)
-            np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
+        assert [found.token_ids.tolist() for found in ours] == [
+            wanted.token_ids.tolist() for wanted in theirs
+        ]
+        for sequence, reference in zip(ours, theirs, strict=True):
+            assert sequence.score == pytest.approx(reference.score, rel=1e-4)
+            np.testing.assert_allclose(sequence.logprobs, reference.logprobs, atol=1e-3)
 
 
-def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
-    """All requests decode together, so that every graph runs in the same steps."""
+def _generate(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
+    """Generate for all requests in one batch, so that all graphs run in the same steps."""
     limits: dict[str, Any] = {
         "max_length": 32,
         "max_target_length": 32,
@@ -58,4 +60,4 @@ def _answers(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
         measured = 0 if encode_source.costs is None else len(encode_source.costs)
         assert measured == (len(encode_source.buckets.sizes) if options["backend"] == "inductor" else 0)
         assert engine.manifest.graphs[GraphName.DECODE].costs is None
-        return [output.sequences for output in engine.generate(SOURCES, parameters=ASKED)]
+        return [output.sequences for output in engine.generate(SOURCES, parameters=PARAMETERS)]

@@ -1,4 +1,4 @@
-"""Encoder-decoders' tokenizers against those of Hugging Face: ids of sources, with and without languages."""
+"""Tokenizers of encoder-decoders against Hugging Face: ids of sources, with and without languages."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TEXTS = st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=3), max_size=9).ma
 
 
 class Both:
-    """A tokenizer of Hugging Face and ours, made from the same folder."""
+    """Hugging Face's tokenizer and precast's, from the same folder."""
 
     def __init__(self, folder: Path) -> None:
         self.theirs: Any = AutoTokenizer.from_pretrained(folder)
@@ -40,7 +40,7 @@ class Both:
         self.ours = self.tokenizer(MAX_LENGTH)
 
     def reset(self) -> None:
-        """Undo what another test has asked Hugging Face's tokenizer for."""
+        """Reset the language that another test set in Hugging Face's tokenizer."""
         if self.facts.languages:
             self.theirs.src_lang = self.facts.languages.default
 
@@ -80,17 +80,17 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(text=TEXTS)
-def test_a_source_has_the_ids_that_hugging_face_gives(made: dict[str, Both], name: str, text: str) -> None:
+def test_sources_have_the_ids_of_hugging_face(made: dict[str, Both], name: str, text: str) -> None:
     both = made[name]
     both.reset()
-    # A text that ends with </s> itself gets no second one from HF's ByT5, which no template can express.
+    # HF's ByT5 adds no second </s> to a text that ends with one, which a template cannot express.
     assume(name != "byt5" or "</s>" not in text)
     both.check(text)
 
 
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
 @given(text=TEXTS, data=st.data())
-def test_a_language_stands_where_hugging_face_puts_it(
+def test_language_tokens_have_the_position_of_hugging_face(
     made: dict[str, Both], name: str, text: str, data: st.DataObject
 ) -> None:
     both = made[name]
@@ -110,7 +110,7 @@ def _other(both: Both, code: str) -> str:
 
 
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
-def test_a_target_language_is_the_token_of_its_name(made: dict[str, Both], name: str) -> None:
+def test_target_languages_map_to_their_tokens(made: dict[str, Both], name: str) -> None:
     both = made[name]
     assert both.facts.languages is not None
     languages = Languages(both.facts.languages)
@@ -121,16 +121,14 @@ def test_a_target_language_is_the_token_of_its_name(made: dict[str, Both], name:
 
 
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
-def test_the_default_language_is_that_of_the_checkpoint(
-    made: dict[str, Both], name: str, tmp_path: Path
-) -> None:
+def test_the_default_language_is_the_checkpoints(made: dict[str, Both], name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     untouched = AutoTokenizer.from_pretrained(tmp_path)
     (found,) = made[name].ours.encode(["the cat"], True)
     assert found.ids.tolist() == untouched("the cat").input_ids  # type: ignore[union-attr]
 
 
-def test_an_unknown_language_names_the_nearest(made: dict[str, Both]) -> None:
+def test_an_unknown_language_suggests_the_nearest(made: dict[str, Both]) -> None:
     for option, call in (
         ("src_lang", lambda: made["nllb"].ours.encode(["a"], True, src_lang="eng_Lat")),
         ("tgt_lang", lambda: Languages(made["nllb"].facts.languages).id_of("eng_Lat")),  # type: ignore[arg-type]
@@ -141,14 +139,14 @@ def test_an_unknown_language_names_the_nearest(made: dict[str, Both]) -> None:
             call()
 
 
-def test_a_tokenizer_without_languages_refuses_one(made: dict[str, Both]) -> None:
+def test_a_tokenizer_without_languages_rejects_one(made: dict[str, Both]) -> None:
     assert made["t5"].facts.languages is None
     with pytest.raises(OptionError, match="knows no languages; leave src_lang out"):
         made["t5"].ours.encode(["a"], True, src_lang="en")
 
 
 @pytest.mark.parametrize("name", ["marian", "m2m100", "plbart", "mbart", "nllb"])
-def test_pairs_and_prompts_are_read_like_hugging_face_does(made: dict[str, Both], name: str) -> None:
+def test_pairs_and_prompts_have_the_ids_of_hugging_face(made: dict[str, Both], name: str) -> None:
     both = made[name]
     both.reset()
     both.check(("the cat", "sat"))
@@ -156,7 +154,7 @@ def test_pairs_and_prompts_are_read_like_hugging_face_does(made: dict[str, Both]
     assert prompted.ids.tolist() == both.theirs("the cat").input_ids  # type: ignore[union-attr]
 
 
-def test_a_language_code_is_one_token_at_the_beginning_alone(made: dict[str, Both]) -> None:
+def test_a_language_code_is_one_token_only_at_the_beginning(made: dict[str, Both]) -> None:
     both = made["marian-many"]
     french = both.theirs.convert_tokens_to_ids(">>fra<<")
     (first, later) = both.ours.encode([">>fra<< the cat", "the >>fra<< cat"], True)
@@ -164,8 +162,8 @@ def test_a_language_code_is_one_token_at_the_beginning_alone(made: dict[str, Bot
     assert french not in later.ids  # type: ignore[union-attr]
 
 
-def test_pieces_that_one_side_lacks_are_found_in_the_drawn_texts(made: dict[str, Both]) -> None:
-    """The vocabularies differ in both directions, or the tests above would prove nothing of it."""
+def test_the_random_texts_contain_pieces_that_one_side_lacks(made: dict[str, Both]) -> None:
+    """The vocabularies differ in both directions; otherwise the tests above would not cover that."""
     theirs = made["marian"].theirs
     segmented = {piece for snippet in SNIPPETS for piece in theirs.tokenize(snippet)}
     assert any(piece not in theirs.encoder for piece in segmented)
@@ -177,17 +175,17 @@ def test_pieces_that_one_side_lacks_are_found_in_the_drawn_texts(made: dict[str,
 def test_added_tokens_are_counted(made: dict[str, Both], name: str) -> None:
     both = made[name]
     both.reset()
-    around = len(both.theirs("").input_ids)
-    assert both.facts.added_tokens == around
+    special = len(both.theirs("").input_ids)
+    assert both.facts.added_tokens == special
 
 
 @pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_a_sentencepiece_file_is_read_like_its_library_reads_it(tmp_path: Path, kind: str) -> None:
+def test_a_sentencepiece_file_is_read_like_its_library_does(tmp_path: Path, kind: str) -> None:
     path = tmp_path / "a.model"
     sentencepiece_model(kind, path)
     theirs = sentencepiece.SentencePieceProcessor(model_file=str(path))
     ours = read_sentencepiece_model(path)
-    assert ours.segments_by == kind and ours.adds_prefix and ours.removes_spaces and ours.charsmap
+    assert ours.algorithm == kind and ours.adds_prefix and ours.removes_spaces and ours.charsmap
     assert [piece.text for piece in ours.pieces] == [theirs.id_to_piece(n) for n in range(len(theirs))]
     assert [piece.score for piece in ours.pieces] == [theirs.get_score(n) for n in range(len(theirs))]
     assert [piece.kind == NORMAL for piece in ours.pieces] == [
@@ -199,19 +197,19 @@ def test_a_sentencepiece_file_is_read_like_its_library_reads_it(tmp_path: Path, 
 def test_a_broken_sentencepiece_file_is_an_error_or_a_model(
     made: dict[str, Both], tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
-    chosen = random.Random(seed)
+    generator = random.Random(seed)
     data = bytearray(Path(made["marian"].theirs.spm_files[0]).read_bytes())
     for _ in range(3):
-        data[chosen.randrange(len(data))] = chosen.randrange(256)
+        data[generator.randrange(len(data))] = generator.randrange(256)
     path = tmp_path_factory.mktemp("broken") / "source.spm"
-    path.write_bytes(data[: chosen.randrange(len(data))])
+    path.write_bytes(data[: generator.randrange(len(data))])
     try:
         assert read_sentencepiece_model(path).pieces
     except CheckpointError as error:
         assert "source.spm" in str(error)
 
 
-def test_what_cannot_be_converted_is_refused(tmp_path: Path) -> None:
+def test_unsupported_tokenizers_are_rejected(tmp_path: Path) -> None:
     marian(tmp_path)
     with pytest.raises(CheckpointError, match="MarianTokenizer has no fast form"):
         read_tokenizer(checkpoint(tmp_path), lower_case=False)

@@ -1,6 +1,6 @@
-"""One drawn model for each kind of graph through AOTInductor, and the ways to store weights.
+"""One random model for each kind of encoder through AOTInductor, and the ways to store weights.
 
-Drawn once and for good (``derandomize``): each compiles for some ten seconds.
+The models are always the same (``derandomize``), as each compiles for about ten seconds.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from precast.runtime import Encoder
 from precast.runtime.backends.graph_loader import open_graph
 from precast.runtime.backends.inductor import InductorGraph
 from tests.support.artifacts import MAX_BATCH, MAX_LENGTH, MAX_TOKENS, tiny_checkpoint, tiny_config
-from tests.support.models import hf_answers, save
+from tests.support.models import hf_outputs, save
 from tests.support.strategies import batches
 
 VOCAB = 61
@@ -48,7 +48,7 @@ ONCE = settings(
 
 
 def through_the_pipeline(model: PreTrainedModel, task: Task, **options: object) -> Encoder:
-    """``model`` through the whole pipeline, parity check included, loaded."""
+    """Compile ``model`` with the whole pipeline, including the parity check, and load it."""
     folder = Path(tempfile.mkdtemp(prefix="precast-test-"))
     precast.compile(save(model, folder / "model"), folder / "a.precast", task=task, **options)  # type: ignore[arg-type]
     return precast.load(folder / "a.precast")
@@ -57,7 +57,7 @@ def through_the_pipeline(model: PreTrainedModel, task: Task, **options: object) 
 def assert_agree(
     engine: Encoder, model: PreTrainedModel, batch: list[list[int]], field: str, output: str
 ) -> None:
-    expected = hf_answers(model, batch, output)
+    expected = hf_outputs(model, batch, output)
     for found, theirs in zip(engine.encode(batch), expected, strict=True):
         np.testing.assert_allclose(getattr(found, field), theirs.numpy(), atol=1e-4, rtol=1e-4)
 
@@ -102,7 +102,7 @@ def test_embeddings_with_a_relative_bias_and_bound_weights(
     model = T5EncoderModel(config)
     with through_the_pipeline(model, "embed", prepack=False) as engine:
         assert engine.manifest.graphs[GraphName.ENCODE].weights == "bound"
-        expected = [hidden.mean(0).numpy() for hidden in hf_answers(model, batch, "last_hidden_state")]
+        expected = [hidden.mean(0).numpy() for hidden in hf_outputs(model, batch, "last_hidden_state")]
         np.testing.assert_allclose(engine.embed(batch), np.stack(expected), atol=1e-4, rtol=1e-4)
 
 
@@ -119,8 +119,8 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
         assert_agree(engine, model, batch, "logits", "logits")
 
 
-def test_weights_that_are_mapped_from_behind_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What AOTInductor does with weights beyond 2 GB, asked of a small model; loaded in the same process."""
+def test_weights_that_are_mapped_from_the_end_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How AOTInductor stores weights beyond 2 GB, forced for a small model; loaded in the same process."""
     usual = inductor_cpu._Compile._configuration
 
     def mapped(compiling: inductor_cpu._Compile) -> dict[str, object]:
@@ -149,23 +149,23 @@ def test_token_logits_in_both_dtypes(dtype: str) -> None:
         assert engine.manifest.build.dtype == dtype
         batch = [[3, 4, 5], [7], list(range(60))]
         found = [output.logits for output in engine.encode(batch)]
-        for ours, theirs in zip(found, hf_answers(model, batch, "logits"), strict=True):
+        for ours, theirs in zip(found, hf_outputs(model, batch, "logits"), strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 if dtype == "fp32" else 0.1)
 
 
-def test_a_library_from_the_cache_serves_other_weights(compiled: Path, tmp_path: Path) -> None:
-    """A bias of three numbers too is a weight, and no part of the code."""
+def test_a_cached_library_is_used_with_other_weights(compiled: Path, tmp_path: Path) -> None:
+    """Even a bias of three numbers is a weight and not part of the code."""
     other = tiny_checkpoint("classify", tmp_path / "model", seed=5)
     limits = {"max_length": MAX_LENGTH, "max_tokens": MAX_TOKENS, "max_batch": MAX_BATCH}
     options = CompileOptions(str(other), tmp_path / "b", prepack=False, **limits)  # type: ignore[arg-type]
     result = pipeline.run(options)
-    assert result.from_cache, "the same operators were compiled again"
+    assert result.from_cache, "the cached library was not used"
     assert result.manifest.parity is not None
     assert "head.out.bias" in result.manifest.graphs[GraphName.ENCODE].constants
 
 
-def test_a_graph_may_go_while_a_model_is_traced(compiled: Path) -> None:
-    """The garbage collector comes when it likes; what it frees must not become part of the trace."""
+def test_a_graph_may_be_freed_while_a_model_is_traced(compiled: Path) -> None:
+    """Garbage collection can happen at any time; freeing a graph must not become part of the trace."""
     held = [open_graph(compiled, read_manifest(compiled), GraphName.ENCODE)]
     assert isinstance(held[0], InductorGraph)
     weights = held[0]._bound

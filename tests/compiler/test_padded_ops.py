@@ -1,4 +1,4 @@
-"""What a CPU does within sequences, against the same written out for each sequence alone."""
+"""Packed operations in plain torch, against the same operations on each sequence."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from precast.compiler.kernels.torch.packed import LONGEST_SCORES, PaddedOps
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 SIDES = st.one_of(st.none(), st.integers(0, 5))
@@ -17,7 +17,7 @@ SIDES = st.one_of(st.none(), st.integers(0, 5))
 def plain(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """One sequence: ``q`` ``[n, heads, size]``, ``k``, ``v`` with fewer heads, ``bias`` ``[heads, n, n]``."""
+    """Attention of one sequence of length ``n``; ``k`` and ``v`` may have fewer heads than ``q``."""
     count, heads, _ = q.shape
     k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
     distance = torch.arange(count)[None, :] - torch.arange(count)[:, None]
@@ -41,10 +41,10 @@ def plain(
     size=st.sampled_from([1, 5, 16]),
     window=st.tuples(SIDES, SIDES),
     biased=st.booleans(),
-    reach=st.integers(0, 12),
+    max_distance=st.integers(0, 12),
     seed=st.integers(0, 999),
 )
-def test_against_each_sequence_alone(
+def test_attention_equals_that_of_each_sequence(
     max_length: int,
     lengths: list[int],
     spare: tuple[int, int, int],
@@ -52,7 +52,7 @@ def test_against_each_sequence_alone(
     size: int,
     window: Window,
     biased: bool,
-    reach: int,
+    max_distance: int,
     seed: int,
 ) -> None:
     torch.manual_seed(seed)
@@ -62,18 +62,18 @@ def test_against_each_sequence_alone(
     ends = torch.tensor([0, *lengths, *[0] * spare_sequences]).cumsum(0).int()
     layout = PackedLayout(tokens, ends)
     ops = PaddedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
-    table = torch.randn(heads[0], 2 * reach + 1)
+    table = torch.randn(heads[0], 2 * max_distance + 1)
     visible = ops.visible(window, table if biased else None)
     found = ops.attention(q, k, v, visible, size**-0.5)
     assert torch.isfinite(found).all()
-    at = 0
+    start = 0
     for n in lengths:
-        part = slice(at, at + n)
+        part = slice(start, start + n)
         distance = torch.arange(n)[None, :] - torch.arange(n)[:, None]
-        own = table[:, distance.clamp(-reach, reach) + reach] * biased
-        expected = plain(q[part], k[part], v[part], window, own, size**-0.5)
+        bias = table[:, distance.clamp(-max_distance, max_distance) + max_distance] * biased
+        expected = plain(q[part], k[part], v[part], window, bias, size**-0.5)
         torch.testing.assert_close(found[part], expected, atol=1e-5, rtol=1e-5)
-        at += n
+        start += n
 
 
 @settings(max_examples=60, deadline=None)
@@ -92,8 +92,8 @@ def test_sums_and_maxima(lengths: list[int], spare: int, skip: int, weighted: bo
     layout = PackedLayout(tokens, ends)
     ops = PaddedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
     begin = layout.starts + skip
-    total = ops.total(rows, begin, weight if weighted else None)
-    largest = ops.largest(rows, begin)
+    total = ops.segment_sum(rows, begin, weight if weighted else None)
+    largest = ops.segment_max(rows, begin)
     assert torch.isfinite(total).all() and torch.isfinite(largest).all()
     for index, (start, n) in enumerate(zip(layout.starts.tolist(), lengths, strict=True)):
         part = slice(min(start + skip, start + n), start + n)

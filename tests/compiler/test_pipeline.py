@@ -241,7 +241,7 @@ def test_a_hub_id_is_fetched(tiny: TinyModels, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr("huggingface_hub.snapshot_download", download)
     manifest = precast.compile("somebody/tiny", tmp_path / "a", backend="reference", revision="v2")
     assert asked == [("somebody/tiny", "v2")] and manifest.model.name == "somebody/tiny"
-    with pytest.raises(CheckpointError, match="no directory here and could not be fetched"):
+    with pytest.raises(CheckpointError, match="not a local directory and could not be downloaded"):
         precast.compile("somebody/else", tmp_path / "b", backend="reference")
 
 

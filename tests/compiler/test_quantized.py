@@ -1,4 +1,4 @@
-"""Weights of eight bits: the rounding itself, and whole models of both kinds, in both backends."""
+"""Int8 quantization: the rounding, and whole encoders and encoder-decoders in both backends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.support.models import save
 Backend = Literal["reference", "inductor"]
 BATCH = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
 on_avx512 = pytest.mark.skipif(
-    not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="its kernels are for AVX-512"
+    not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="the kernels require AVX-512"
 )
 
 
@@ -41,7 +41,7 @@ on_avx512 = pytest.mark.skipif(
     outlier=st.booleans(),
     seed=st.integers(0, 999),
 )
-def test_rounding_costs_at_most_half_a_step_of_each_factor(
+def test_the_rounding_error_is_at_most_half_a_step_of_each_factor(
     rows: int, inner: int, columns: int, shift: float, outlier: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
@@ -51,7 +51,7 @@ def test_rounding_costs_at_most_half_a_step_of_each_factor(
     layer = QuantizedLinear(weight, bias, x.abs().amax(0))
     smoothed, balanced = x * layer.smooth, weight / layer.smooth
     step = (smoothed.amax(1).clamp(min=0) - smoothed.amin(1).clamp(max=0)) / 255
-    # |x w - x' w'| <= |x - x'| |w'| + |x| |w - w'|, summed; a zero point may be off by half a step too.
+    # |x w - x' w'| <= |x - x'| |w'| + |x| |w - w'|, summed; a zero point adds an error of half a step.
     bound = (step[:, None] * layer.weight.float().abs().sum(1) * layer.scale) + (
         smoothed.abs().sum(1)[:, None] * layer.scale / 2
     )
@@ -60,7 +60,7 @@ def test_rounding_costs_at_most_half_a_step_of_each_factor(
     assert torch.allclose(layer.weight * layer.scale[:, None], balanced, atol=float(layer.scale.max()) * 0.51)
 
 
-def test_numbers_that_are_all_zero() -> None:
+def test_all_zero_weights_and_inputs() -> None:
     layer = QuantizedLinear(torch.zeros(3, 5), torch.ones(3), torch.zeros(5))
     assert torch.equal(layer(torch.zeros(2, 5)), torch.ones(2, 3))
 
@@ -79,10 +79,10 @@ def test_only_layers_of_the_stacks_are_quantized() -> None:
     assert isinstance(model["encoder"]["layers"][0], nn.Linear)  # type: ignore[index]
 
 
-def test_drawn_inputs_fit() -> None:
+def test_random_inputs_fit() -> None:
     for longest in (1, 2, 40, 4000):
         inputs = random_inputs(61, longest, None)
-        assert all(0 < len(one) <= min(longest, 128) and max(one) < 61 for one in inputs)
+        assert all(0 < len(ids) <= min(longest, 128) and max(ids) < 61 for ids in inputs)
 
 
 @pytest.mark.parametrize(
@@ -93,12 +93,12 @@ def test_drawn_inputs_fit() -> None:
         ({"prepack": False}, "expected prepack"),
     ],
 )
-def test_refused(given_options: dict[str, object], message: str) -> None:
+def test_unsupported_options_are_rejected(given_options: dict[str, object], message: str) -> None:
     with pytest.raises(CompileError, match=message):
         CompileOptions("m", Path("o"), **{"quantize": "int8", **given_options})  # type: ignore[arg-type]
 
 
-def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_instruction_sets_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: frozenset({"avx2"}))
     with pytest.raises(CompileError, match="avx512_vnni.*has not; leave it out"):
         CompileOptions("m", Path("o"), quantize="int8")
@@ -108,7 +108,7 @@ def test_a_processor_without_the_instructions_is_named(monkeypatch: pytest.Monke
 @on_avx512
 def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("embed", tmp_path, config=tiny_config())
-    answers = {}
+    embeddings = {}
     backends: tuple[Backend, ...] = ("reference", "inductor")
     for backend in backends:
         output = tmp_path / backend
@@ -123,9 +123,9 @@ def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
         assert manifest.build.quantization == "int8" and manifest.build.precision == "int8"
         assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
         with precast.load(output) as engine:
-            answers[backend] = np.stack([one.embedding for one in engine.encode(BATCH)])
-    # Both round; what lies between two steps may fall to either side.
-    np.testing.assert_allclose(answers["inductor"], answers["reference"], atol=2e-2)
+            embeddings[backend] = np.stack([output.embedding for output in engine.encode(BATCH)])
+    # A number halfway between two steps may be rounded to either.
+    np.testing.assert_allclose(embeddings["inductor"], embeddings["reference"], atol=2e-2)
     assert read_manifest(tmp_path / "inductor").model.parameters == parameters_of(checkpoint, tmp_path)
 
 
@@ -163,6 +163,6 @@ def test_an_encoder_decoder(make: Callable[[], PreTrainedModel], backend: Backen
     )  # fmt: skip
     assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
     with precast.load(tmp_path / "out") as engine:
-        alone = [engine.generate([one], max_new_tokens=8)[0].token_ids.tolist() for one in BATCH]
-        together = [one.token_ids.tolist() for one in engine.generate(BATCH, max_new_tokens=8)]
-    assert alone == together
+        alone = [engine.generate([ids], max_new_tokens=8)[0].token_ids.tolist() for ids in BATCH]
+        batched = [output.token_ids.tolist() for output in engine.generate(BATCH, max_new_tokens=8)]
+    assert alone == batched

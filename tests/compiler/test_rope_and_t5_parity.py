@@ -1,4 +1,4 @@
-"""ModernBERT, Llama, Mistral, Qwen3, Gemma 3 and T5's encoders answer as Hugging Face does."""
+"""Encoders of ModernBERT, Llama, Mistral, Qwen3, Gemma 3 and T5 against Hugging Face."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ from transformers import (
 )
 
 from precast.compiler.errors import UnsupportedConfigError, UnsupportedModelError
-from tests.support.models import assert_as_hf, build, reference_answers, save
+from tests.support.models import assert_as_hf, build, reference_outputs, save
 from tests.support.strategies import Batch, batches
 
 VOCAB = 61
 PAD = 5
 SPREAD = 0.3
-"""Standard deviation of fresh weights. HF's 0.02 leaves attention uniform: no mistake would show."""
+"""Standard deviation of initial weights. With HF's 0.02 attention is uniform, which would hide errors."""
 
 LONG = [[(7 * i) % VOCAB for i in range(40)]]
 ENDS_IN_PADDING = [[3, PAD, PAD], [PAD, 8, PAD, 9], [PAD], [PAD, PAD]]
@@ -66,17 +66,19 @@ ENDS_IN_PADDING = [[3, PAD, PAD], [PAD, 8, PAD, 9], [PAD], [PAD, PAD]]
 @st.composite
 def rope_parameters(draw: st.DrawFn) -> dict[str, Any]:
     kind = draw(st.sampled_from(["default", "linear", "llama3", "yarn"]))
-    found: dict[str, Any] = {"rope_type": kind, "rope_theta": draw(st.sampled_from([50.0, 10_000.0]))}
+    theta = draw(st.sampled_from([50.0, 10_000.0]))
+    parameters: dict[str, Any] = {"rope_type": kind, "rope_theta": theta}
     if kind != "default":
-        found["factor"] = draw(st.sampled_from([2.0, 8.0]))
+        parameters["factor"] = draw(st.sampled_from([2.0, 8.0]))
     if kind == "llama3":
-        found |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+        parameters |= {"low_freq_factor": 1.0, "high_freq_factor": 4.0}
+        parameters["original_max_position_embeddings"] = 64
     if kind == "yarn":
-        found |= {"original_max_position_embeddings": 16, "beta_fast": 4.0}
-        found |= draw(
+        parameters |= {"original_max_position_embeddings": 16, "beta_fast": 4.0}
+        parameters |= draw(
             st.sampled_from([{}, {"attention_factor": 1.3}, {"mscale": 2.0, "mscale_all_dim": 0.7}])
         )
-    return found
+    return parameters
 
 
 def per_layer_type() -> st.SearchStrategy[dict[str, Any]]:
@@ -133,12 +135,12 @@ def mistral_configs(draw: st.DrawFn) -> MistralConfig:
 @st.composite
 def qwen3_configs(draw: st.DrawFn) -> Qwen3Config:
     sizes = draw(decoder_sizes())
-    chosen = st.one_of(
+    window_layers = st.one_of(
         st.just({"use_sliding_window": False}),
         st.fixed_dictionaries({"max_window_layers": st.integers(0, 2)}),
         st.fixed_dictionaries({"layer_types": layer_types(sizes["num_hidden_layers"])}),
     )
-    windows = {"use_sliding_window": True, "sliding_window": draw(st.integers(1, 9))} | draw(chosen)
+    windows = {"use_sliding_window": True, "sliding_window": draw(st.integers(1, 9))} | draw(window_layers)
     return Qwen3Config(
         **sizes, **windows, attention_bias=draw(st.booleans()), rope_parameters=draw(rope_parameters())
     )
@@ -268,9 +270,9 @@ QUIET = [HealthCheck.too_slow]
 def test_hidden_states(family: str, data: st.DataObject, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = BACKBONES[family](data.draw(CONFIGS[family]))
-    asked = batch + LONG
-    found = reference_answers(save(model), "hidden", asked)
-    assert_as_hf(found, model, asked, "last_hidden_state")
+    sequences = batch + LONG
+    found = reference_outputs(save(model), "hidden", sequences)
+    assert_as_hf(found, model, sequences, "last_hidden_state")
 
 
 @pytest.mark.parametrize("family", SEQUENCE_MODELS)
@@ -279,9 +281,9 @@ def test_hidden_states(family: str, data: st.DataObject, batch: Batch, seed: int
 def test_sequence_logits(family: str, data: st.DataObject, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = SEQUENCE_MODELS[family](data.draw(CONFIGS[family]))
-    asked = batch + ENDS_IN_PADDING
-    found = reference_answers(save(model), "classify", asked)
-    assert_as_hf(found, model, asked, "logits")
+    sequences = batch + ENDS_IN_PADDING
+    found = reference_outputs(save(model), "classify", sequences)
+    assert_as_hf(found, model, sequences, "logits")
 
 
 @pytest.mark.parametrize("family", TOKEN_MODELS)
@@ -290,16 +292,16 @@ def test_sequence_logits(family: str, data: st.DataObject, batch: Batch, seed: i
 def test_token_logits(family: str, data: st.DataObject, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = TOKEN_MODELS[family](data.draw(CONFIGS[family]))
-    found = reference_answers(save(model), "token-classify", batch)
+    found = reference_outputs(save(model), "token-classify", batch)
     assert_as_hf(found, model, batch, "logits")
 
 
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
 @settings(max_examples=2, deadline=None, suppress_health_check=QUIET)
 @given(data=st.data(), batch=RAGGED)
-def test_a_language_model_serves_as_an_encoder(family: str, data: st.DataObject, batch: Batch) -> None:
+def test_a_language_model_as_an_encoder(family: str, data: st.DataObject, batch: Batch) -> None:
     model = LANGUAGE_MODELS[family](data.draw(CONFIGS[family]))
-    found = reference_answers(save(model), "hidden", batch)
+    found = reference_outputs(save(model), "hidden", batch)
     assert_as_hf(found, model.model, batch, "last_hidden_state")
 
 
@@ -311,7 +313,7 @@ def test_the_encoder_of_a_full_t5(kind: str, data: st.DataObject, batch: Batch) 
     path = save(model)
     dropped = build(path, "hidden").dropped
     assert dropped and all(name.startswith(("decoder.", "lm_head.", "shared.")) for name in dropped)
-    assert_as_hf(reference_answers(path, "hidden", batch), model.encoder, batch, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", batch), model.encoder, batch, "last_hidden_state")
 
 
 SMALL_T5: dict[str, Any] = {
@@ -340,7 +342,7 @@ def test_t5_embeddings_under_either_name(tmp_path: Path, stored: str) -> None:
         tensors[f"{stored}.weight"] = table
     save_file(tensors, path / "model.safetensors", metadata={"format": "pt"})
     model = T5EncoderModel.from_pretrained(path).eval()
-    assert_as_hf(reference_answers(path, "hidden", LONG), model, LONG, "last_hidden_state")
+    assert_as_hf(reference_outputs(path, "hidden", LONG), model, LONG, "last_hidden_state")
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral", "qwen3"])
@@ -386,7 +388,9 @@ REFUSED: list[tuple[str, PreTrainedConfig]] = [
 
 
 @pytest.mark.parametrize(("named", "config"), REFUSED, ids=[named for named, _ in REFUSED])
-def test_what_no_module_does_is_refused_by_name(tmp_path: Path, named: str, config: PreTrainedConfig) -> None:
+def test_an_unsupported_value_is_named_in_the_error(
+    tmp_path: Path, named: str, config: PreTrainedConfig
+) -> None:
     config.save_pretrained(tmp_path)
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(UnsupportedConfigError) as raised:
@@ -397,7 +401,7 @@ def test_what_no_module_does_is_refused_by_name(tmp_path: Path, named: str, conf
 @pytest.mark.parametrize(
     ("config", "task"), [(T5Config(**SMALL_T5), "classify"), (Gemma3TextConfig(**SMALL), "token-classify")]
 )
-def test_a_task_without_a_head_is_refused(tmp_path: Path, config: PreTrainedConfig, task: Any) -> None:
+def test_a_task_without_a_head_is_rejected(tmp_path: Path, config: PreTrainedConfig, task: Any) -> None:
     config.save_pretrained(tmp_path)
     save_file({}, tmp_path / "model.safetensors")
     with pytest.raises(UnsupportedModelError, match=task):

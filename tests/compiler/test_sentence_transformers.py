@@ -1,4 +1,4 @@
-"""sentence-transformers directories answer as sentence-transformers does."""
+"""Compiled sentence-transformers directories against sentence-transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bert(**options: int) -> BertConfig:
 
 
 def sentence_transformer(folder: Path, pooling: Pooling, *rest: torch.nn.Module) -> SentenceTransformer:
-    """A saved and loaded model: Transformer, ``pooling``, ``rest``."""
+    """Save and load a model of Transformer, ``pooling`` and ``rest``."""
     save(BertModel(bert()), folder / "bert")
     tiny_tokenizer(64).save_pretrained(folder / "bert")
     made = SentenceTransformer(modules=[Transformer(str(folder / "bert")), pooling, *rest], prompts=PROMPTS)
@@ -82,7 +82,7 @@ def test_pooling_without_the_prompt(tmp_path: Path, mode: str) -> None:
         np.testing.assert_allclose(ours.embed(TEXTS), theirs.encode(TEXTS), atol=1e-5)
 
 
-def test_a_length_of_its_own_and_lower_case(tmp_path: Path) -> None:
+def test_max_seq_length_and_lower_case(tmp_path: Path) -> None:
     sentence_transformer(tmp_path, Pooling(24, "mean"))
     (tmp_path / "st" / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": true}')
     theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu")
@@ -118,7 +118,7 @@ def test_cross_encoders_predict_and_rank(tmp_path: Path, labels: int) -> None:
         assert [entry["text"] for entry in found] == [entry["text"] for entry in expected]
 
 
-def test_unknown_modules_and_modes_are_refused_by_name(tmp_path: Path) -> None:
+def test_unknown_modules_and_modes_are_named_in_the_error(tmp_path: Path) -> None:
     with pytest.raises(UnsupportedConfigError, match="median"):
         pooling_modes({"pooling_mode": "median"})
     with pytest.raises(UnsupportedConfigError, match="none"):

@@ -1,4 +1,4 @@
-"""``encode_source`` and ``decode`` through AOTInductor: kv_cache are written in place, logits are HF's."""
+"""``encode_source`` and ``decode`` through AOTInductor: in-place KV cache updates, and logits against HF."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from precast.compiler.verify.generation_parity import logits_of
 from precast.graphs.signature import Signature
 from precast.runtime.backends.inductor import InductorGraph
 from tests.support.models import assert_close, save
-from tests.support.seq2seq import ByHand
+from tests.support.seq2seq import ManualSeq2Seq
 
 VOCAB = 47
 
@@ -25,11 +25,11 @@ VOCAB = 47
 def compiled_graph(
     folder: Path, target: str, prepack: bool, module: nn.Module, signature: Signature
 ) -> InductorGraph:
-    """``module`` as a shared library, its weights bound or inside."""
-    place = folder / signature.graph
-    place.mkdir()
+    """Compile ``module`` to a shared library, with weights bound or inside."""
+    library_folder = folder / signature.graph
+    library_folder.mkdir()
     backend = get_target(target).backend(LoweringOptions("fp32", prepack, False, None))
-    lowered = backend.compile(module.eval(), signature, 12, place)
+    lowered = backend.compile(module.eval(), signature, 12, library_folder)
     state = module.state_dict()
     weights = None if prepack else {name: state[name].contiguous() for name in lowered.constants}
     return InductorGraph(lowered.path, signature, weights, file_info(lowered.path).sha256)
@@ -45,18 +45,18 @@ def test_steps_through_inductor(target: str, prepack: bool, tmp_path: Path) -> N
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
     checkpoint = save(model, tmp_path / "model")
-    engine = ByHand(checkpoint, 0, partial(compiled_graph, tmp_path, target, prepack), target)
+    engine = ManualSeq2Seq(checkpoint, 0, partial(compiled_graph, tmp_path, target, prepack), target)
     sources = {0: [5, 6, 7], 1: [8], 2: list(range(10, 27))}
-    engine.encode_sources({row: sources[row] for row in (0, 2)})
+    engine.encode_sources({seq_id: sources[seq_id] for seq_id in (0, 2)})
     engine.encode_sources({1: sources[1]})
-    written = [0, 9, 11, 9, 30]
-    found: dict[int, list[torch.Tensor]] = {row: [] for row in sources}
-    for token in written:
-        for row, logits in engine.step(dict.fromkeys(sources, token)).items():
-            found[row].append(logits)
-    engine.follow(7, 2)
+    target_ids = [0, 9, 11, 9, 30]
+    found: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in sources}
+    for token in target_ids:
+        for seq_id, logits in engine.step(dict.fromkeys(sources, token)).items():
+            found[seq_id].append(logits)
+    engine.fork(2, 7)
     continued = engine.step({7: 3, 2: 4})
-    for row, source in sources.items():
-        assert_close(found[row], list(logits_of(model, source, written)))
-    for row, token in ((7, 3), (2, 4)):
-        assert_close([continued[row]], [logits_of(model, sources[2], [*written, token])[-1]])
+    for seq_id, source in sources.items():
+        assert_close(found[seq_id], list(logits_of(model, source, target_ids)))
+    for seq_id, token in ((7, 3), (2, 4)):
+        assert_close([continued[seq_id]], [logits_of(model, sources[2], [*target_ids, token])[-1]])

@@ -26,8 +26,8 @@ from precast.compiler.families.registry import FAMILIES
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.models.build import build_seq2seq, describe_model
 from precast.compiler.verify.generation_parity import logits_of
-from tests.support.models import assert_as_hf, assert_close, reference_answers, save
-from tests.support.seq2seq import ByHand, check_every_step
+from tests.support.models import assert_as_hf, assert_close, reference_outputs, save
+from tests.support.seq2seq import ManualSeq2Seq, check_every_step
 from tests.support.strategies import batches
 
 VOCAB = 47
@@ -80,7 +80,7 @@ def test_t5(model: PreTrainedModel, sources: list[list[int]], untied: bool, seed
 
 @st.composite
 def bart_like_models(draw: st.DrawFn, family: str) -> PreTrainedModel:
-    """The two halves differ where they may; three divides every size, so that heads are of odd sizes too."""
+    """Random models; encoder and decoder differ where possible, and some head sizes are odd."""
     torch.manual_seed(draw(st.integers(0, 99)))
     half = {"layers": st.integers(1, 2), "attention_heads": st.sampled_from([1, 3])}
     sides = {
@@ -122,9 +122,9 @@ def test_bart_like(family: str, data: st.DataObject, sources: list[list[int]], s
 @pytest.mark.parametrize("family", BART_LIKE)
 @settings(FEW, max_examples=2)
 @given(data=st.data(), sources=batches(VOCAB, frequent=(0, 1, 4)))
-def test_the_encoder_of_bart_like_alone(family: str, data: st.DataObject, sources: list[list[int]]) -> None:
+def test_the_encoder_of_bart_like(family: str, data: st.DataObject, sources: list[list[int]]) -> None:
     model = data.draw(bart_like_models(family))
-    found = reference_answers(save(model), "hidden", sources)
+    found = reference_outputs(save(model), "hidden", sources)
     assert_as_hf(found, model.get_encoder(), sources, "last_hidden_state")
 
 
@@ -136,16 +136,16 @@ def tiny_bart(**values: Any) -> PreTrainedModel:
     return BartForConditionalGeneration(BartConfig(**sides, **sizes, **values))
 
 
-def test_copies_of_tied_tables_are_no_tables_of_their_own(tmp_path: Path) -> None:
-    """As old checkpoints have them; the bias of the logits may be missing, and a mark of fairseq be there."""
+def test_copies_of_tied_tables_count_as_tied(tmp_path: Path) -> None:
+    """Old checkpoints have such copies and a marker of fairseq, and may lack the bias of the logits."""
     model = tiny_bart()
     weights = load_file(save(model, tmp_path) / "model.safetensors")
     tables = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")
     copies = {name: weights["model.shared.weight"].clone() for name in tables}
     del weights["final_logits_bias"]
-    mark = {"model.encoder.version": torch.tensor([3.0])}
-    save_file(weights | copies | mark, tmp_path / "model.safetensors", metadata={"format": "pt"})
-    engine = ByHand(tmp_path, seed=0)
+    marker = {"model.encoder.version": torch.tensor([3.0])}
+    save_file(weights | copies | marker, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    engine = ManualSeq2Seq(tmp_path, seed=0)
     decoder = engine.built.spec.decoder
     assert decoder.shared_tokens and decoder.head.tied and not decoder.head.bias
     assert engine.built.dropped == ("encoder.version",)
@@ -153,7 +153,7 @@ def test_copies_of_tied_tables_are_no_tables_of_their_own(tmp_path: Path) -> Non
     assert_close([engine.step({0: 2})[0]], list(logits_of(model, [5, 6, 7], [2])))
 
 
-def test_what_is_no_encoder_of_bart_is_refused(tmp_path: Path) -> None:
+def test_unsupported_bart_tasks_and_configurations_are_rejected(tmp_path: Path) -> None:
     checkpoint = open_checkpoint(str(save(tiny_bart(), tmp_path)))
     for task in ("classify", "rerank", "token-classify"):
         with pytest.raises(UnsupportedModelError, match=f"family bart has no head for task '{task}'"):
@@ -163,8 +163,8 @@ def test_what_is_no_encoder_of_bart_is_refused(tmp_path: Path) -> None:
         build_seq2seq(checkpoint, torch.float32)
 
 
-def test_every_class_that_generates_is_drawn() -> None:
-    known = {name for one in FAMILIES if one.generation for name in one.generation.architectures}
-    t5 = {f"{form}ForConditionalGeneration" for form in ("T5", "MT5", "UMT5")}
+def test_every_generating_class_is_tested() -> None:
+    known = {name for family in FAMILIES if family.generation for name in family.generation.architectures}
+    t5 = {f"{name}ForConditionalGeneration" for name in ("T5", "MT5", "UMT5")}
     assert known == {*BART_LIKE.values(), *t5}
     assert all(getattr(transformers, name).can_generate() for name in known)

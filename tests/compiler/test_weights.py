@@ -1,4 +1,4 @@
-"""Every weight of a checkpoint is read or left out on purpose; every parameter is filled."""
+"""Every weight of a checkpoint is used or dropped on purpose, and every parameter is set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def built(checkpoint: Path, change: Callable[[Weights], Weights]) -> Built[ModelSpec, Encode]:
-    """The model of ``checkpoint`` after its weights went through ``change``."""
+    """Build the model of ``checkpoint`` after ``change`` is applied to its weights."""
     file = checkpoint / "model.safetensors"
     save_file({name: tensor.clone() for name, tensor in change(load_file(file)).items()}, file)
     return build(checkpoint, "hidden")
@@ -94,7 +94,7 @@ def same_parameters(left: Built[ModelSpec, Encode], right: Built[ModelSpec, Enco
         pytest.param(with_value(f"bert.{QUERY}", torch.ones(6, 6)), UnusedWeightError, "'bert'", id="twice"),
     ],
 )
-def test_a_wrong_weight_is_refused_by_name(
+def test_a_wrong_weight_is_named_in_the_error(
     checkpoint: Path, change: Callable[[Weights], Weights], error: type[CompileError], named: str
 ) -> None:
     with pytest.raises(error) as caught:
@@ -102,7 +102,7 @@ def test_a_wrong_weight_is_refused_by_name(
     assert named in str(caught.value)
 
 
-def test_weights_that_are_left_out_on_purpose_are_listed(checkpoint: Path) -> None:
+def test_dropped_weights_are_listed(checkpoint: Path) -> None:
     found = built(checkpoint, with_value("embeddings.position_ids", torch.arange(9)[None]))
     assert found.dropped == ("embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight")
 
@@ -113,18 +113,20 @@ def test_the_prefix_of_full_models_makes_no_difference(checkpoint: Path) -> None
     assert same_parameters(plain, prefixed)
 
 
-def test_norms_may_have_their_first_names(checkpoint: Path) -> None:
-    def aged(name: str) -> str:
+def test_norms_may_have_gamma_and_beta(checkpoint: Path) -> None:
+    def old_name(name: str) -> str:
         return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
     plain = built(checkpoint, lambda weights: weights)
-    old = built(checkpoint, lambda weights: {aged(name): tensor for name, tensor in weights.items()})
+    old = built(checkpoint, lambda weights: {old_name(name): tensor for name, tensor in weights.items()})
     assert same_parameters(plain, old)
 
 
 @pytest.mark.parametrize("stray", [{"is_causal": True}, {"per_layer_config": {"0": {"hidden_act": "relu"}}}])
-def test_values_outside_any_class_are_refused_by_name(tmp_path: Path, stray: dict[str, object]) -> None:
-    """HF heeds them wherever a configuration carries them."""
+def test_values_that_are_no_fields_of_the_class_are_named_in_the_error(
+    tmp_path: Path, stray: dict[str, object]
+) -> None:
+    """HF reads them from any configuration that has them."""
     folder = save(BertModel(tiny_config()), tmp_path)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | stray), "utf-8")

@@ -1,4 +1,4 @@
-"""Ragged batches as the kernels see them, drawn by hypothesis."""
+"""Hypothesis strategies for ragged batches and calls of packed attention."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """Lengths of the sequences, spare tokens behind them, and how far a token sees to either side."""
+    """Lengths of the sequences, spare tokens after them, and the window of a token."""
 
     lengths: tuple[int, ...]
     spare: int
@@ -27,12 +27,12 @@ class Batch:
         return self.live + self.spare
 
     def segments(self) -> tuple[Tensor, Tensor]:
-        """int32 ``[B]`` each: where every sequence begins and ends."""
+        """The begin and end of every sequence, int32 ``[B]`` each."""
         ends = torch.tensor(self.lengths).cumsum(0)
         return (ends - torch.tensor(self.lengths)).int(), ends.int()
 
     def visible(self) -> tuple[Tensor, Tensor]:
-        """int32 ``[T]`` each: the keys every token sees; none for spare tokens."""
+        """The range of visible keys of every token, int32 ``[T]`` each; empty for spare tokens."""
         begin, end = [], []
         first = 0
         for length in self.lengths:
@@ -48,19 +48,19 @@ class Batch:
 
 @dataclass(frozen=True)
 class Attention:
-    """One call of packed attention."""
+    """The arguments of one call of packed attention."""
 
     batch: Batch
     head_dim: int
     kv_heads: int
     group: int
-    reach: int | None
+    max_distance: int | None
     scale: float
     dtype: torch.dtype
     seed: int
 
     def arguments(self) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor | None, float]:
-        """Views of one projection; rows of spare tokens are NaN, and so is what lies between the views."""
+        """Views of one projection; rows of spare tokens and the memory between the views are NaN."""
         generator = torch.Generator().manual_seed(self.seed)
         heads, tokens = self.kv_heads * self.group, self.batch.tokens
         sizes = [heads, self.kv_heads, self.kv_heads]
@@ -69,21 +69,22 @@ class Attention:
         fused[:, -1] = torch.nan
         query, key, value, _ = fused.to(self.dtype).split([*sizes, 1], dim=1)
         bias = None
-        if self.reach is not None:
-            bias = torch.randn(heads, 2 * self.reach + 1, generator=generator) * 2
+        if self.max_distance is not None:
+            bias = torch.randn(heads, 2 * self.max_distance + 1, generator=generator) * 2
         return query, key, value, *self.batch.visible(), bias, self.scale
 
 
 def windows() -> st.SearchStrategy[tuple[int | None, int | None]]:
-    """Bidirectional, causal, and sliding to one side or both."""
+    """Bidirectional, causal, and sliding windows to one side or both."""
     sliding = st.tuples(st.integers(0, 40), st.integers(0, 40))
     return st.sampled_from([(None, None), (None, 0)]) | sliding | sliding.map(lambda sides: (sides[0], 0))
 
 
 def lengths(longest: int, most: int) -> st.SearchStrategy[tuple[int, ...]]:
-    """Lengths of 1 to ``longest`` in all; empty sequences among them, and sizes on the edge of a tile."""
-    one = st.sampled_from([0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128]) | st.integers(0, longest)
-    return st.lists(one, min_size=1, max_size=most).map(tuple).filter(lambda drawn: 0 < sum(drawn) <= longest)
+    """Lengths with a sum of 1 to ``longest``, including empty sequences and sizes at the edges of tiles."""
+    length = st.sampled_from([0, 1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 128]) | st.integers(0, longest)
+    ragged = st.lists(length, min_size=1, max_size=most).map(tuple)
+    return ragged.filter(lambda sizes: 0 < sum(sizes) <= longest)
 
 
 @st.composite
@@ -99,7 +100,7 @@ def attentions(draw: st.DrawFn) -> Attention:
         head_dim=draw(st.sampled_from([1, 5, 16, 20, 32, 48, 64, 80])),
         kv_heads=draw(st.integers(1, 2)),
         group=draw(st.integers(1, 2)),
-        reach=draw(st.none() | st.sampled_from([0, 1, 7, 31, 200])),
+        max_distance=draw(st.none() | st.sampled_from([0, 1, 7, 31, 200])),
         scale=draw(st.sampled_from([1.0, 0.3, 0.05])),
         dtype=draw(st.sampled_from([torch.float32, torch.float16])),
         seed=draw(st.integers(0, 2**16)),

@@ -1,7 +1,7 @@
-"""Compiles kernels for GPUs that are not here, as a launch would, and reads their machine code.
+"""Compiles kernels for GPUs that need not be present, as a launch would, and inspects their machine code.
 
-Reads a JSON list of kernels from standard input, writes a JSON list of findings to standard output. Runs in a
-process of its own: kernels that the interpreter runs cannot be compiled.
+Reads a JSON list of kernels from standard input and writes a JSON list of findings to standard output. It
+runs in a separate process, because kernels in interpreter mode cannot be compiled.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from precast.compiler.kernels.triton import cross_kv, decode_attention, layers, 
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 POINTERS = {torch.int32: "*i32"} | {dtype: f"*{name}" for name, dtype in DTYPES.items()}
-TOKENS, SEQUENCES, HEADS, KV_HEADS, REACH = 8197, 33, 12, 4, 128
-NUM_SEQS, STATE, PLACES = 33, 64, 8192
+TOKENS, SEQUENCES, HEADS, KV_HEADS, MAX_DISTANCE = 8197, 33, 12, 4, 128
+NUM_SEQS, STATE_SEQS, SLOTS = 33, 64, 8192
 
 
 def meta(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
@@ -38,7 +38,7 @@ def meta(*shape: int, dtype: torch.dtype = torch.int32) -> Tensor:
 def launch_attention(dtype: str, head_dim: int, biased: bool) -> None:
     fused = meta(TOKENS, HEADS + 2 * KV_HEADS, head_dim, dtype=DTYPES[dtype])
     query, key, value = fused.split([HEADS, KV_HEADS, KV_HEADS], dim=1)
-    bias = meta(HEADS, 2 * REACH + 1, dtype=torch.float32) if biased else None
+    bias = meta(HEADS, 2 * MAX_DISTANCE + 1, dtype=torch.float32) if biased else None
     packed_attention.launch_packed_attention(query, key, value, meta(TOKENS), meta(TOKENS), bias, 0.125)
 
 
@@ -50,29 +50,39 @@ def launch_pool(dtype: str, maximum: bool, weighted: bool) -> None:
 
 def launch_decode_self(dtype: str, head_dim: int, biased: bool, splits: int) -> None:
     query, key, value = meta(NUM_SEQS, 3, HEADS, head_dim, dtype=DTYPES[dtype]).unbind(1)
-    keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
-    bias = meta(HEADS, 2 * REACH + 1, dtype=torch.float32) if biased else None
+    keys, values = (meta(SLOTS, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
+    bias = meta(HEADS, 2 * MAX_DISTANCE + 1, dtype=torch.float32) if biased else None
     decode_attention.launch_self_attention(
-        query, key, value, keys, values, meta(STATE, 512), meta(NUM_SEQS), meta(STATE), bias, 0.125, splits
+        query,
+        key,
+        value,
+        keys,
+        values,
+        meta(STATE_SEQS, 512),
+        meta(NUM_SEQS),
+        meta(STATE_SEQS),
+        bias,
+        0.125,
+        splits,
     )
 
 
 def launch_decode_cross(dtype: str, head_dim: int, splits: int) -> None:
     query = meta(NUM_SEQS, HEADS, head_dim, dtype=DTYPES[dtype])
-    keys, values = (meta(PLACES, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
+    keys, values = (meta(SLOTS, HEADS, head_dim, dtype=DTYPES[dtype]) for _ in range(2))
     decode_attention.launch_cross_attention(
-        query, keys, values, meta(STATE, 512), meta(NUM_SEQS), meta(STATE), 0.125, splits
+        query, keys, values, meta(STATE_SEQS, 512), meta(NUM_SEQS), meta(STATE_SEQS), 0.125, splits
     )
 
 
-def launch_few_rows(dtype: str, columns: int, biased: bool) -> None:
+def launch_small_batch_linear(dtype: str, columns: int, biased: bool) -> None:
     x, weight = meta(3, 1024, dtype=DTYPES[dtype]), meta(columns, 1024, dtype=DTYPES[dtype])
-    layers.launch_few_rows(x, weight, meta(columns, dtype=DTYPES[dtype]) if biased else None)
+    layers.launch_small_batch_linear(x, weight, meta(columns, dtype=DTYPES[dtype]) if biased else None)
 
 
 def launch_project(dtype: str, biased: bool) -> None:
     hidden, weight = meta(TOKENS, 1024, dtype=DTYPES[dtype]), meta(2 * 768, 1024, dtype=DTYPES[dtype])
-    keys, values = (meta(PLACES, HEADS, 64, dtype=DTYPES[dtype]) for _ in range(2))
+    keys, values = (meta(SLOTS, HEADS, 64, dtype=DTYPES[dtype]) for _ in range(2))
     bias = meta(2 * 768, dtype=DTYPES[dtype]) if biased else None
     cross_kv.launch_project(hidden, weight, bias, keys, values, meta(TOKENS))
 
@@ -82,15 +92,15 @@ LAUNCHES: dict[str, Callable[..., None]] = {
     "pool": launch_pool,
     "decode_self": launch_decode_self,
     "decode_cross": launch_decode_cross,
-    "few_rows": launch_few_rows,
+    "small_batch_linear": launch_small_batch_linear,
     "project": launch_project,
 }
 
 
 def recorded(kernel: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, Any]]:
-    """The launch that ``kernel`` leads to: the Triton function, its arguments, its constants.
+    """The launch of ``kernel``: the Triton function, its arguments and its constants.
 
-    Of several it is the one that ``kernel["launch"]`` counts to.
+    If there are several, ``kernel["launch"]`` is the index.
     """
     launches: list[Any] = []
 
@@ -105,7 +115,7 @@ def recorded(kernel: dict[str, Any]) -> tuple[Any, tuple[Any, ...], dict[str, An
 
 
 def compiled(kernel: dict[str, Any], arch: int) -> Any:
-    """Specialised as Triton does it: what is divisible by 16 is said to be, and None is a constant."""
+    """Compile ``kernel`` with Triton's specializations for multiples of 16 and for None."""
     function, arguments, constants = recorded(kernel)
     options = {name: constants.pop(name) for name in ("num_warps", "num_stages") if name in constants}
     signature = dict.fromkeys(constants, "constexpr")
@@ -133,7 +143,7 @@ def tool(name: str, *arguments: str) -> str:
 
 
 def findings(kernel: dict[str, Any], arch: int) -> dict[str, Any]:
-    """Registers, stack and local memory in bytes a thread, shared memory in bytes, instructions by name."""
+    """Registers, stack and local memory in bytes per thread, shared memory in bytes, instruction counts."""
     binary = compiled(kernel, arch)
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(binary.asm["cubin"])

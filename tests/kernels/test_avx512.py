@@ -1,4 +1,4 @@
-"""Our C++ kernels for AVX-512 against the same operators in torch, at drawn sizes."""
+"""C++ kernels for AVX-512 against the same operators in torch, at random sizes."""
 
 from __future__ import annotations
 
@@ -22,13 +22,13 @@ from tests.support.cpp import Form, Library
 pytestmark = pytest.mark.skipif(
     not {"avx512_bf16", "avx512_vnni"} <= host.instruction_sets(), reason="these kernels are for AVX-512"
 )
-DRAWN = settings(max_examples=60, deadline=None)
+RANDOM = settings(max_examples=60, deadline=None)
 DTYPES = (torch.float32, torch.bfloat16)
 TOLERANCE = {torch.float32: 2e-5, torch.bfloat16: 2e-2}
 FUNCTION_ERROR = {torch.float32: 3e-6, torch.bfloat16: 2e-4}
-"""By how much GELU is off at most, as ``vector.h`` says; it shows where the only sum is next to nothing."""
+"""The largest error of GELU, see ``vector.h``; it is visible if all outputs are close to zero."""
 SUM_ERROR = 5e-7
-"""By how much a sum in fp32 is off, of the sizes of all that was summed; it shows where they cancel."""
+"""The error of a sum in fp32, relative to the sum of magnitudes; it is visible if summands cancel."""
 EPS = 1e-5
 ACTIVATIONS = tuple(linear.ACTIVATION_TYPES)
 LENGTHS = st.one_of(st.integers(0, 40), st.sampled_from([63, 64, 65, 130]))
@@ -36,12 +36,12 @@ HEAD_SIZES = st.sampled_from([1, 2, 7, 8, 16, 20, 32, 33, 64, 80, 128])
 
 
 def assert_near(found: Tensor, expected: Tensor, off: float = 0.0) -> None:
-    """As near as the dtype allows, by the size of the largest number.
+    """Assert agreement within the tolerance of the dtype, relative to the largest magnitude.
 
     Args:
-        found: by our kernel.
-        expected: by torch.
-        off: what may be off in any case.
+        found: output of the kernel.
+        expected: output of torch.
+        off: absolute error that is always allowed.
     """
     largest = float(expected.float().abs().max()) if expected.numel() else 0.0
     error = float((found.float() - expected.float()).abs().max()) if expected.numel() else 0.0
@@ -64,7 +64,7 @@ def linear_library(blocks: bool) -> tuple[list[tuple[torch.dtype, str, bool]], L
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["tiles", "blocks"])
-@DRAWN
+@RANDOM
 @given(
     rows=st.one_of(st.integers(1, 18), st.sampled_from([48, 63, 95, 96, 97, 200])),
     inner=st.integers(1, 80),
@@ -124,7 +124,7 @@ def int8_library(blocks: bool) -> tuple[list[tuple[torch.dtype, torch.dtype]], L
 
 
 @pytest.mark.parametrize("blocks", [False, True], ids=["tiles", "blocks"])
-@DRAWN
+@RANDOM
 @given(
     rows=st.one_of(st.integers(1, 18), st.sampled_from([63, 96, 97, 144, 150, 300])),
     inner=st.one_of(st.integers(1, 40), st.sampled_from([64, 255])),
@@ -158,7 +158,7 @@ def test_linear_int8(
     tensors = {name: getattr(layer, name) for name in ("panels", "scale", "sums", "smooth", "bias")}
     residual = torch.randn(rows, columns).to(wanted) if added else None
     library.run(form, {"x": x, **tensors, "residual": residual, "out": out}, threads, columns=columns)
-    # A number that lies between two steps may be rounded to either: one step of one factor.
+    # A number halfway between two quantization steps may be rounded to either: one step of one factor.
     expected = layer(x, residual).float()
     step = (x.float() * layer.smooth).abs().amax() * 2 / 255 * layer.scale.max() * 127
     off = float(step) + FUNCTION_ERROR[wanted] + 1e-2 * float(expected.abs().max())
@@ -178,30 +178,30 @@ def norm_library() -> tuple[list[tuple[torch.dtype, bool, bool]], Library]:
     )  # fmt: skip
 
 
-@DRAWN
+@RANDOM
 @given(
     rows=st.one_of(st.integers(1, 9), st.sampled_from([300])),
     groups=st.integers(1, 3),
     size=st.one_of(st.integers(1, 40), st.sampled_from([63, 64, 65, 200])),
     shift=st.sampled_from([-30.0, 0.0, 2.0]),
-    reach=st.sampled_from([0.0, 1e-3, 1.0, 50.0]),
+    spread=st.sampled_from([0.0, 1e-3, 1.0, 50.0]),
     spare=st.integers(0, 2),
     form=st.integers(0, 7),
     threads=st.sampled_from([1, 2, 3]),
 )
 def test_norm(
-    rows: int, groups: int, size: int, shift: float, reach: float, spare: int, form: int, threads: int
+    rows: int, groups: int, size: int, shift: float, spread: float, spare: int, form: int, threads: int
 ) -> None:
     torch.manual_seed(size)
     forms, library = norm_library()
     dtype, centered, has_bias = forms[form]
-    numbers = (torch.randn(rows, groups + spare, size) * reach + shift).to(dtype)[:, :groups]
+    numbers = (torch.randn(rows, groups + spare, size) * spread + shift).to(dtype)[:, :groups]
     weight, bias = torch.randn(size), torch.randn(size) if has_bias else None
     out = torch.full((rows, groups, size), float("nan"), dtype=dtype)
     library.run(form, {"numbers": numbers, "weight": weight, "bias": bias, "out": out}, threads)
-    # Either mean may be off by what its sum is off, and so are all numbers, which their spread then divides.
-    spread = numbers.double().var(-1, correction=0).add(EPS).sqrt()
-    off = 2 * SUM_ERROR * float((numbers.abs().amax(-1) / spread).max()) * float(weight.abs().max())
+    # The error of either mean shifts all numbers, which are then divided by their standard deviation.
+    deviation = numbers.double().var(-1, correction=0).add(EPS).sqrt()
+    off = 2 * SUM_ERROR * float((numbers.abs().amax(-1) / deviation).max()) * float(weight.abs().max())
     assert_near(out, norm.norm(numbers, weight, bias, EPS, centered), off)
 
 
@@ -219,7 +219,7 @@ def attention_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     )  # fmt: skip
 
 
-@DRAWN
+@RANDOM
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=4),
     kv_heads=st.integers(1, 3),
@@ -268,7 +268,7 @@ def pool_library() -> tuple[list[tuple[torch.dtype, bool, bool]], Library]:
     )  # fmt: skip
 
 
-@DRAWN
+@RANDOM
 @given(
     lengths=st.lists(LENGTHS, min_size=1, max_size=5),
     size=st.integers(1, 70),
@@ -289,13 +289,13 @@ def test_pool(lengths: list[int], size: int, form: int, threads: int) -> None:
 
 
 @cache
-def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
+def decode_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     forms = list(product(DTYPES, (False, True)))
-    whole = dict.fromkeys(("slots", "rows", "counts"), torch.int32)
+    integers = dict.fromkeys(("slots", "seq_ids", "counts"), torch.int32)
     return forms, Library(
         decode.DECODE_ATTENTION,
         [
-            Form({"query": dtype, "keys": dtype, "values": dtype, **whole,
+            Form({"query": dtype, "keys": dtype, "values": dtype, **integers,
                   "bias": torch.float32 if bias else None, "out": dtype}, {"scale": 0.25})
             for dtype, bias in forms
         ],
@@ -303,7 +303,7 @@ def step_library() -> tuple[list[tuple[torch.dtype, bool]], Library]:
     )  # fmt: skip
 
 
-@DRAWN
+@RANDOM
 @given(
     counts=st.lists(st.integers(0, 40), min_size=1, max_size=9),
     heads=st.integers(1, 9),
@@ -317,28 +317,28 @@ def test_decode_attention(
     counts: list[int], heads: int, head_dim: int, more: int, repeated: int, form: int, threads: int
 ) -> None:
     torch.manual_seed(heads)
-    forms, library = step_library()
+    forms, library = decode_library()
     dtype, has_bias = forms[form]
-    known, longest = len(counts) + 2, 41
+    num_seqs, longest = len(counts) + 2, 41
     query = torch.randn(len(counts) + repeated, 3, heads, head_dim).to(dtype)[:, 1]
     query[len(counts) :] = query[len(counts) - 1]
-    pool = torch.randn(2, known * longest, heads, head_dim).to(dtype)
-    slots = torch.randperm(known * longest).to(torch.int32).view(known, longest)
-    rows = torch.randperm(known)[: len(counts)].to(torch.int32)
-    seen = torch.zeros(known, dtype=torch.int32)
-    seen[rows.long()] = torch.tensor(counts, dtype=torch.int32)
-    rows = torch.cat([rows, rows[-1:].expand(repeated)])  # as a step is filled up
+    keys, values = torch.randn(2, num_seqs * longest, heads, head_dim).to(dtype)
+    slots = torch.randperm(num_seqs * longest).to(torch.int32).view(num_seqs, longest)
+    seq_ids = torch.randperm(num_seqs)[: len(counts)].to(torch.int32)
+    visible = torch.zeros(num_seqs, dtype=torch.int32)
+    visible[seq_ids.long()] = torch.tensor(counts, dtype=torch.int32)
+    seq_ids = torch.cat([seq_ids, seq_ids[-1:].expand(repeated)])  # the padding of a step
     bias = torch.randn(heads, 7) if has_bias else None
-    out = torch.full((len(rows), heads * head_dim), float("nan"), dtype=dtype)
-    tensors = {"query": query, "keys": pool[0], "values": pool[1], "slots": slots, "rows": rows,
-               "counts": seen, "bias": bias, "out": out}  # fmt: skip
+    out = torch.full((len(seq_ids), heads * head_dim), float("nan"), dtype=dtype)
+    tensors = {"query": query, "keys": keys, "values": values, "slots": slots, "seq_ids": seq_ids,
+               "counts": visible, "bias": bias, "out": out}  # fmt: skip
     library.run(form, tensors, threads, more=more)
-    expected = decode.decode_attention(query, pool[0], pool[1], slots, rows, seen, bias, more, 0.25)
+    expected = decode.decode_attention(query, keys, values, slots, seq_ids, visible, bias, more, 0.25)
     assert_near(out, expected)
 
 
 @cache
-def normalizer_library() -> Library:
+def log_softmax_library() -> Library:
     dtypes = {"scores": torch.float32, "rows": torch.int64, "wanted": torch.bool, "out": torch.float32}
     return Library(log_softmax.LOG_SOFTMAX_TERMS, [Form(dtypes)])
 
@@ -346,25 +346,25 @@ def normalizer_library() -> Library:
 SPECIAL = st.sampled_from([0.0, 1.0, -math.inf, math.inf, math.nan])
 
 
-@DRAWN
+@RANDOM
 @given(
     vocab=st.one_of(st.integers(1, 70), st.sampled_from([127, 128, 129, 1000])),
     wanted=st.lists(st.booleans(), min_size=1, max_size=7),
-    reach=st.sampled_from([0.1, 1.0, 30.0, 1e4]),
+    spread=st.sampled_from([0.1, 1.0, 30.0, 1e4]),
     special=st.lists(SPECIAL, max_size=3),
     threads=st.sampled_from([1, 2]),
 )
-def test_normalizers(
-    vocab: int, wanted: list[bool], reach: float, special: list[float], threads: int
+def test_log_softmax_terms(
+    vocab: int, wanted: list[bool], spread: float, special: list[float], threads: int
 ) -> None:
     torch.manual_seed(vocab)
-    scores = torch.randn(5, vocab) * reach
-    for place, number in enumerate(special):
-        scores[place, -1 - place % vocab] = number
-    rows, asked = torch.randint(5, (len(wanted),)), torch.tensor(wanted)
+    scores = torch.randn(5, vocab) * spread
+    for row, number in enumerate(special):
+        scores[row, -1 - row % vocab] = number
+    rows, mask = torch.randint(5, (len(wanted),)), torch.tensor(wanted)
     out = torch.full((2, len(wanted)), float("nan"))
-    normalizer_library().run(0, {"scores": scores, "rows": rows, "wanted": asked, "out": out}, threads)
-    expected = log_softmax.log_softmax_terms(scores, rows, asked)
+    log_softmax_library().run(0, {"scores": scores, "rows": rows, "wanted": mask, "out": out}, threads)
+    expected = log_softmax.log_softmax_terms(scores, rows, mask)
     torch.testing.assert_close(out[1], expected[1], rtol=1e-5, atol=5e-6, equal_nan=True)
-    finite = ~expected[1].isnan()  # otherwise nothing is asked of the largest
+    finite = ~expected[1].isnan()  # otherwise the maximum is unspecified
     assert torch.equal(out[0, finite], expected[0, finite])

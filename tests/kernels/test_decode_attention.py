@@ -1,4 +1,4 @@
-"""The kernels of a decoder's step against plain torch, in Triton's interpreter: fp32 and fp16."""
+"""Triton kernels of a decode step against plain torch, in Triton's interpreter: fp32 and fp16."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from precast.compiler.kernels.triton.decode_attention import (
-    MOST_SPLITS,
+    MAX_SPLITS,
     decode_attention_reference,
     decode_cross_attention,
     decode_self_attention,
@@ -24,10 +24,10 @@ SPLITS = st.sampled_from([1, 2, 8])
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Rows of state, those of them that step, and kv_cache in which all that no row sees is NaN."""
+class Step:
+    """State of all sequences, the active ones, and a KV cache that is NaN in slots that no sequence sees."""
 
-    rows: Tensor
+    seq_ids: Tensor
     lengths: Tensor
     slots: Tensor
     query: Tensor
@@ -36,33 +36,32 @@ class Drawn:
 
 
 @st.composite
-def steps(draw: st.DrawFn, least: int) -> Drawn:
-    """Keys of each row: ``least`` to ``LONGEST``; some rows share the slots of their first keys."""
+def steps(draw: st.DrawFn, least: int) -> Step:
+    """Steps with ``least`` to ``LONGEST`` keys a sequence; some sequences share slots of their first keys."""
     count = draw(st.integers(1, 20))
     lengths = draw(
         st.lists(
             st.integers(least, 40) | st.sampled_from((64, 65, 149, LONGEST)), min_size=count, max_size=count
         )
     )
-    parents = [draw(st.integers(0, row)) for row in range(count)]
-    rows = draw(st.permutations(range(count)))[: draw(st.integers(1, count))]
+    parents = [draw(st.integers(0, seq_id)) for seq_id in range(count)]
+    seq_ids = draw(st.permutations(range(count)))[: draw(st.integers(1, count))]
     heads, head_dim = draw(st.integers(1, 3)), draw(st.sampled_from([1, 16, 20, 64]))
     dtype = draw(st.sampled_from([torch.float32, torch.float16]))
     generator = torch.Generator().manual_seed(draw(st.integers(0, 2**16)))
-    dealt = (torch.randperm(count * LONGEST, generator=generator) + 1).view(count, LONGEST)
-    slots = dealt.clone()
-    for row, parent in enumerate(parents):
-        shared = min(lengths[row], lengths[parent]) - 1
+    slots = (torch.randperm(count * LONGEST, generator=generator) + 1).view(count, LONGEST)
+    for seq_id, parent in enumerate(parents):
+        shared = min(lengths[seq_id], lengths[parent]) - 1
         if shared > 0:
-            slots[row, :shared] = slots[parent, :shared]
+            slots[seq_id, :shared] = slots[parent, :shared]
     kv_cache = torch.full((2, count * LONGEST + 1, heads, head_dim), torch.nan)
-    for row, length in enumerate(lengths):
+    for seq_id, length in enumerate(lengths):
         size = (2, length, heads, head_dim)
-        kv_cache[:, slots[row, :length]] = torch.randn(size, generator=generator)
-    query = torch.randn(len(rows), heads, head_dim, generator=generator)
+        kv_cache[:, slots[seq_id, :length]] = torch.randn(size, generator=generator)
+    query = torch.randn(len(seq_ids), heads, head_dim, generator=generator)
     key_cache, value_cache = kv_cache.to(dtype)
-    return Drawn(
-        torch.tensor(rows, dtype=torch.int32),
+    return Step(
+        torch.tensor(seq_ids, dtype=torch.int32),
         torch.tensor(lengths, dtype=torch.int32),
         slots.int(),
         query.to(dtype),
@@ -79,25 +78,25 @@ def assert_close(found: Tensor, expected: Tensor) -> None:
 
 @settings(max_examples=60, deadline=None)
 @given(
-    drawn=steps(least=1),
-    reach=st.sampled_from([None, 0, 3, 64]),
+    case=steps(least=1),
+    max_distance=st.sampled_from([None, 0, 3, 64]),
     splits=SPLITS,
     scale=st.sampled_from([1.0, 0.125]),
 )
 def test_self_attention_writes_its_token_and_sees_its_past(
-    drawn: Drawn, reach: int | None, splits: int, scale: float
+    case: Step, max_distance: int | None, splits: int, scale: float
 ) -> None:
-    heads = drawn.query.shape[1]
+    heads = case.query.shape[1]
     bias = (
         None
-        if reach is None
-        else torch.randn(heads, 2 * reach + 1, generator=torch.Generator().manual_seed(0))
+        if max_distance is None
+        else torch.randn(heads, 2 * max_distance + 1, generator=torch.Generator().manual_seed(0))
     )
-    own = drawn.slots.gather(1, drawn.lengths[:, None].long() - 1)[:, 0][drawn.rows.long()].long()
-    # A view of one projection, as the model gives it; the kv_cache have never seen the rows' own tokens.
-    fused = torch.stack((drawn.query, drawn.key_cache[own], drawn.value_cache[own]), dim=1)
+    own = case.slots.gather(1, case.lengths[:, None].long() - 1)[:, 0][case.seq_ids.long()].long()
+    # Views of one projection, as in the model; the KV cache does not hold the new tokens yet.
+    fused = torch.stack((case.query, case.key_cache[own], case.value_cache[own]), dim=1)
     query, key, value = fused.unbind(1)
-    key_cache, value_cache = drawn.key_cache.clone(), drawn.value_cache.clone()
+    key_cache, value_cache = case.key_cache.clone(), case.value_cache.clone()
     key_cache[own] = value_cache[own] = torch.nan
     found = decode_self_attention(
         query,
@@ -105,32 +104,32 @@ def test_self_attention_writes_its_token_and_sees_its_past(
         value,
         key_cache,
         value_cache,
-        drawn.slots,
-        drawn.rows,
-        drawn.lengths - 1,
+        case.slots,
+        case.seq_ids,
+        case.lengths - 1,
         bias,
         scale,
         splits,
     )
     expected = decode_attention_reference(
-        drawn.query, drawn.key_cache, drawn.value_cache, drawn.slots, drawn.rows, drawn.lengths, bias, scale
+        case.query, case.key_cache, case.value_cache, case.slots, case.seq_ids, case.lengths, bias, scale
     )
     assert_close(found, expected)
-    torch.testing.assert_close(key_cache, drawn.key_cache, rtol=0, atol=0, equal_nan=True)
-    torch.testing.assert_close(value_cache, drawn.value_cache, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(key_cache, case.key_cache, rtol=0, atol=0, equal_nan=True)
+    torch.testing.assert_close(value_cache, case.value_cache, rtol=0, atol=0, equal_nan=True)
 
 
 @settings(max_examples=60, deadline=None)
-@given(drawn=steps(least=0), splits=SPLITS, scale=st.sampled_from([1.0, 0.125]))
-def test_cross_attention(drawn: Drawn, splits: int, scale: float) -> None:
-    # Each row its own source, whose first place is no one else's.
-    slots = drawn.slots.clone()
-    key_cache, value_cache = drawn.key_cache.clone(), drawn.value_cache.clone()
+@given(case=steps(least=0), splits=SPLITS, scale=st.sampled_from([1.0, 0.125]))
+def test_cross_attention(case: Step, splits: int, scale: float) -> None:
+    # Each sequence has its own source, with a first slot that no other sequence shares.
+    slots = case.slots.clone()
+    key_cache, value_cache = case.key_cache.clone(), case.value_cache.clone()
     fresh = torch.arange(len(slots)) + len(key_cache)
     key_cache = torch.cat((key_cache, key_cache[slots[:, 0].long()]))
     value_cache = torch.cat((value_cache, value_cache[slots[:, 0].long()]))
     slots[:, 0] = fresh
-    arguments = (drawn.query, key_cache, value_cache, slots, drawn.rows, drawn.lengths)
+    arguments = (case.query, key_cache, value_cache, slots, case.seq_ids, case.lengths)
     found = decode_cross_attention(*arguments, scale, splits)
     assert_close(found, decode_attention_reference(*arguments, None, scale))
 
@@ -145,46 +144,45 @@ def test_cross_attention(drawn: Drawn, splits: int, scale: float) -> None:
 def test_beams_of_a_request_share_their_source(
     beams: list[int], splits: int, dtype: torch.dtype, seed: int
 ) -> None:
-    """Also over the edge of what one program takes, and where a row stands a second time at the end."""
+    """Also with more beams than one program computes, and with a repeated sequence at the end."""
     generator = torch.Generator().manual_seed(seed)
     lengths = torch.randint(1, 90, (len(beams),), generator=generator)
     slots = torch.arange(len(beams) * 90, dtype=torch.int32).view(len(beams), 90)
     request = torch.repeat_interleave(torch.arange(len(beams)), torch.tensor(beams))
     kv_cache = torch.randn(2, len(beams) * 90, 2, 20, generator=generator).to(dtype)
-    rows = torch.cat((torch.arange(len(request)), torch.tensor([0]))).int()
-    query = torch.randn(len(rows), 2, 20, generator=generator).to(dtype)
-    arguments = (query, kv_cache[0], kv_cache[1], slots[request], rows, lengths[request].int())
+    seq_ids = torch.cat((torch.arange(len(request)), torch.tensor([0]))).int()
+    query = torch.randn(len(seq_ids), 2, 20, generator=generator).to(dtype)
+    arguments = (query, kv_cache[0], kv_cache[1], slots[request], seq_ids, lengths[request].int())
     found = decode_cross_attention(*arguments, 0.3, splits)
     assert_close(found, decode_attention_reference(*arguments, None, 0.3))
 
 
-def test_a_row_that_stands_twice_gets_the_same_answer_twice() -> None:
+def test_a_repeated_sequence_gets_the_same_output() -> None:
     query = torch.randn(1, 2, 16).expand(3, -1, -1).contiguous()
     kv_cache = torch.randn(2, 50, 2, 16)
-    slots, rows = torch.arange(1, 41, dtype=torch.int32)[None], torch.zeros(3, dtype=torch.int32)
+    slots, seq_ids = torch.arange(1, 41, dtype=torch.int32)[None], torch.zeros(3, dtype=torch.int32)
     positions = torch.tensor([20], dtype=torch.int32)
     found = decode_self_attention(
-        query, query, query, *kv_cache.clone(), slots, rows, positions, None, 1.0, 1
+        query, query, query, *kv_cache.clone(), slots, seq_ids, positions, None, 1.0, 1
     )
     assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
 
 
-@given(rows=st.integers(1, 512), heads=st.integers(1, 64), longest=st.integers(1, 4096))
-def test_parts_are_a_power_of_two_and_never_too_many(rows: int, heads: int, longest: int) -> None:
-    splits = splits_for(rows, heads, longest)
-    assert 1 <= splits <= MOST_SPLITS and splits & (splits - 1) == 0
-    assert splits == 1 or ((splits - 1) * rows * heads < 264 and splits <= -(-longest // 64))
+@given(num_seqs=st.integers(1, 512), heads=st.integers(1, 64), longest=st.integers(1, 4096))
+def test_parts_are_a_power_of_two_and_never_too_many(num_seqs: int, heads: int, longest: int) -> None:
+    splits = splits_for(num_seqs, heads, longest)
+    assert 1 <= splits <= MAX_SPLITS and splits & (splits - 1) == 0
+    assert splits == 1 or ((splits - 1) * num_seqs * heads < 264 and splits <= -(-longest // 64))
 
 
 def good() -> dict[str, Any]:
-    rows = torch.zeros(2, dtype=torch.int32)
     query, cache = torch.zeros(2, 2, 16), torch.zeros(9, 2, 16)
     return {
         "query": query,
         "key_cache": cache,
         "value_cache": cache.clone(),
         "slots": torch.ones(1, 8, dtype=torch.int32),
-        "rows": rows,
+        "seq_ids": torch.zeros(2, dtype=torch.int32),
         "lengths": torch.ones(1, dtype=torch.int32),
         "scale": 1.0,
         "splits": 1,
@@ -195,11 +193,11 @@ def good() -> dict[str, Any]:
     ("name", "wrong", "message"),
     [
         ("query", torch.zeros(2, 2, 16, dtype=torch.float64), "share one of"),
-        ("query", torch.zeros(2, 16, 2).transpose(1, 2), "side by side"),
-        ("key_cache", torch.zeros(9, 3, 16), "do not fit"),
+        ("query", torch.zeros(2, 16, 2).transpose(1, 2), "heads of a sequence must be contiguous"),
+        ("key_cache", torch.zeros(9, 3, 16), "do not match"),
         ("key_cache", torch.zeros(9, 16, 2).transpose(1, 2), "contiguous"),
-        ("rows", torch.zeros(2, dtype=torch.int64), "int32"),
-        ("rows", torch.zeros(3, dtype=torch.int32), "a row for each query"),
+        ("seq_ids", torch.zeros(2, dtype=torch.int64), "int32"),
+        ("seq_ids", torch.zeros(3, dtype=torch.int32), "one id for each query"),
     ],
 )
 def test_other_shapes_and_dtypes_are_refused(name: str, wrong: Tensor, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Every kernel, in the tiles that serve, compiles for every architecture without spilling a register."""
+"""Every kernel with its production tiles compiles for every architecture without register spills."""
 
 from __future__ import annotations
 
@@ -20,21 +20,21 @@ ARCHES = (80, 90, 100)
 PROCESSES = 2
 
 MATRIX_UNITS = {80: "HMMA.", 90: "HGMMA.", 100: "UTCHMMA"}
-"""The instructions of the tensor cores for 16-bit numbers."""
+"""The tensor core instructions for 16-bit numbers."""
 
 SHARED_MEMORY = 99 * 1024
-"""Bytes a program may take on sm_86 and sm_89, the least of all from sm_80 on."""
+"""Bytes available to a program on sm_86 and sm_89, the smallest size from sm_80 on."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kernel for one architecture."""
+    """A kernel and an architecture."""
 
     name: str
     arguments: tuple[tuple[str, Any], ...]
     arch: int
     launch: int = 0
-    """Which of the kernels that it launches."""
+    """Index among the kernels that one call launches."""
 
     @property
     def half(self) -> bool:
@@ -68,7 +68,7 @@ def cases() -> Iterator[Case]:
 
 
 def decode_cases(arch: int) -> Iterator[Case]:
-    """A step's attention in one part, and in several with the kernel that combines them."""
+    """Attention of a decode step without splits, and with splits and the kernel that combines them."""
     for dtype, head_dim in (("bf16", 64), ("bf16", 128), ("fp16", 64), ("fp32", 64), ("fp32", 128)):
         of_head: tuple[tuple[str, Any], ...] = (("dtype", dtype), ("head_dim", head_dim))
         for splits in (1, 8):
@@ -79,10 +79,14 @@ def decode_cases(arch: int) -> Iterator[Case]:
 
 
 def linear_cases(arch: int) -> Iterator[Case]:
-    """Layers for few rows, narrow and wide, and the projection of a source."""
+    """Small-batch linear layers, narrow and wide, and the projection of a source."""
     for dtype in ("bf16", "fp16", "fp32"):
         for columns in (768, 8192):
-            yield Case("few_rows", (("dtype", dtype), ("columns", columns), ("biased", columns == 768)), arch)
+            yield Case(
+                "small_batch_linear",
+                (("dtype", dtype), ("columns", columns), ("biased", columns == 768)),
+                arch,
+            )
         yield Case("project", (("dtype", dtype), ("biased", dtype == "bf16")), arch)
 
 
@@ -108,11 +112,11 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[Case, dict[str, A
     cache = tmp_path_factory.mktemp("triton-cache")
     shares = [CASES[start::PROCESSES] for start in range(PROCESSES)]
     with ThreadPoolExecutor(PROCESSES) as pool:
-        answers = list(pool.map(compile_all, shares, [cache] * PROCESSES))
+        results = list(pool.map(compile_all, shares, [cache] * PROCESSES))
     return {
         case: found
-        for share, answer in zip(shares, answers, strict=True)
-        for case, found in zip(share, answer, strict=True)
+        for share, result in zip(shares, results, strict=True)
+        for case, found in zip(share, result, strict=True)
     }
 
 
@@ -121,7 +125,7 @@ def count(found: dict[str, Any], *beginnings: str) -> int:
 
 
 @pytest.mark.parametrize("case", CASES, ids=str)
-def test_nothing_spills(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
+def test_no_register_spills(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
     found = findings[case]
     assert found["registers"] <= 255
     assert found["stack"] == found["local"] == count(found, "LDL", "STL") == 0
@@ -130,7 +134,7 @@ def test_nothing_spills(case: Case, findings: dict[Case, dict[str, Any]]) -> Non
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name == "attention"], ids=str)
 def test_products_run_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
-    """16-bit ones alone: fp32 is asked for to be exact, which tensor cores are not."""
+    """Only for 16-bit dtypes: fp32 products must be exact, which tensor cores are not."""
     assert bool(count(findings[case], MATRIX_UNITS[case.arch])) == case.half
 
 
@@ -139,20 +143,22 @@ CROSS = [case for case in CASES if case.name == "decode_cross" and not case.laun
 
 @pytest.mark.parametrize("case", CROSS, ids=str)
 def test_beams_are_multiplied_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
-    """By the instruction for 16 rows, on every architecture."""
+    """With the instruction for 16 rows on every architecture."""
     assert bool(count(findings[case], "HMMA.16816")) == case.half
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.name in ("few_rows", "project")], ids=str)
+@pytest.mark.parametrize(
+    "case", [case for case in CASES if case.name in ("small_batch_linear", "project")], ids=str
+)
 def test_linear_layers_run_on_the_tensor_cores(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
-    unit = "HMMA.16816" if case.name == "few_rows" else MATRIX_UNITS[case.arch]
+    unit = "HMMA.16816" if case.name == "small_batch_linear" else MATRIX_UNITS[case.arch]
     assert bool(count(findings[case], unit)) == case.half
-    assert count(findings[case], "LDGSTS"), "weights are loaded ahead"
+    assert count(findings[case], "LDGSTS"), "weights are prefetched"
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if case.name == "attention"], ids=str)
-def test_keys_and_values_are_loaded_ahead(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
-    """By asynchronous copies; 16-bit ones, whose tiles are large enough, of 16 bytes each."""
+def test_keys_and_values_are_prefetched(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
+    """With asynchronous copies, of 16 bytes each for 16-bit dtypes, whose tiles are large enough."""
     found = findings[case]
     assert count(found, "LDGSTS")
     if case.half:
@@ -168,8 +174,8 @@ def test_rows_are_loaded_16_bytes_at_a_time(case: Case, findings: dict[Case, dic
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if ("maximum", True) in case.arguments], ids=str)
-def test_a_maximum_does_not_swallow_nan(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
-    """The interpreter, which is NumPy, never does: only the machine code can tell."""
+def test_a_maximum_propagates_nan(case: Case, findings: dict[Case, dict[str, Any]]) -> None:
+    """NumPy in the interpreter always does, so the machine code is checked."""
     assert count(findings[case], "FMNMX") == count(findings[case], "FMNMX.NAN") > 0
 
 

@@ -1,4 +1,4 @@
-"""The packed attention kernel against its plain-torch form, in Triton's interpreter: fp32 and fp16."""
+"""The packed attention kernel against plain torch, in Triton's interpreter: fp32 and fp16."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from precast.compiler.kernels.triton.packed_attention import (
 )
 from tests.kernels.batches import Attention, Batch, attentions
 
-# Queries of spare tokens are NaN on purpose; what is computed for them is thrown away.
+# Queries of spare tokens are NaN on purpose; their results are discarded.
 pytestmark = pytest.mark.filterwarnings("ignore:All-NaN slice")
 
 TOLERANCE = {torch.float32: 2e-5, torch.float16: 4e-3}
 
 TILES = [Tile(16, 16, 1, 1), Tile(16, 32, 1, 1), Tile(32, 16, 1, 1)]
-"""Small enough that short inputs cross many borders of tiles."""
+"""Small tiles, so that short inputs cross many tile borders."""
 
 
 def exact(arguments: tuple[Any, ...]) -> torch.Tensor:
@@ -35,12 +35,12 @@ def exact(arguments: tuple[Any, ...]) -> torch.Tensor:
 
 def assert_agrees(case: Attention, tile: Tile | None) -> None:
     arguments = case.arguments()
-    answer = launch_packed_attention(*arguments, tile=tile)
-    assert answer.dtype == case.dtype and answer.is_contiguous()
-    assert not answer.isnan().any()
-    assert (answer[case.batch.live :] == 0).all()
+    found = launch_packed_attention(*arguments, tile=tile)
+    assert found.dtype == case.dtype and found.is_contiguous()
+    assert not found.isnan().any()
+    assert (found[case.batch.live :] == 0).all()
     tolerance = TOLERANCE[case.dtype]
-    torch.testing.assert_close(answer.double(), exact(arguments), atol=tolerance, rtol=tolerance)
+    torch.testing.assert_close(found.double(), exact(arguments), atol=tolerance, rtol=tolerance)
 
 
 def attention(batch: Batch, **changes: Any) -> Attention:
@@ -48,7 +48,7 @@ def attention(batch: Batch, **changes: Any) -> Attention:
         "head_dim": 16,
         "kv_heads": 1,
         "group": 1,
-        "reach": None,
+        "max_distance": None,
         "scale": 0.25,
         "dtype": torch.float32,
         "seed": 0,
@@ -60,16 +60,16 @@ def attention(batch: Batch, **changes: Any) -> Attention:
 @given(case=attentions(), tile=st.sampled_from(TILES))
 @example(case=attention(Batch((1,), 0, None, None)), tile=TILES[0])
 @example(case=attention(Batch((64, 0, 64), 64, None, None), head_dim=32), tile=TILES[0])
-@example(case=attention(Batch((150,), 3, None, None), reach=7, head_dim=48), tile=TILES[0])
-@example(case=attention(Batch((150,), 3, None, None), reach=31), tile=TILES[1])
-@example(case=attention(Batch((150,), 3, 20, 20), reach=31), tile=TILES[2])
+@example(case=attention(Batch((150,), 3, None, None), max_distance=7, head_dim=48), tile=TILES[0])
+@example(case=attention(Batch((150,), 3, None, None), max_distance=31), tile=TILES[1])
+@example(case=attention(Batch((150,), 3, 20, 20), max_distance=31), tile=TILES[2])
 def test_agrees_with_its_reference(case: Attention, tile: Tile) -> None:
     assert_agrees(case, tile)
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(case=attentions())
-def test_agrees_in_the_tiles_that_serve(case: Attention) -> None:
+def test_agrees_with_production_tiles(case: Attention) -> None:
     assert_agrees(case, None)
 
 
@@ -87,9 +87,9 @@ def test_a_row_without_keys_between_rows_with_keys_is_zero() -> None:
     begin[35], end[35] = 49, 3
     arguments = (query, key, value, begin, end, bias, scale)
     for tile in TILES:
-        answer = launch_packed_attention(*arguments, tile=tile)
-        assert (answer[20:30] == 0).all() and (answer[35] == 0).all()
-        torch.testing.assert_close(answer.double(), exact(arguments), atol=2e-5, rtol=2e-5)
+        found = launch_packed_attention(*arguments, tile=tile)
+        assert (found[20:30] == 0).all() and (found[35] == 0).all()
+        torch.testing.assert_close(found.double(), exact(arguments), atol=2e-5, rtol=2e-5)
 
 
 def test_ranges_need_not_be_monotone() -> None:
@@ -99,23 +99,23 @@ def test_ranges_need_not_be_monotone() -> None:
     end = (begin + torch.randint(0, 30, (70,), generator=generator, dtype=torch.int32)).clamp(max=70)
     arguments = (query, key, value, begin, end, None, 0.5)
     for tile in TILES:
-        answer = launch_packed_attention(*arguments, tile=tile)
-        torch.testing.assert_close(answer.double(), exact(arguments), atol=2e-5, rtol=2e-5)
+        found = launch_packed_attention(*arguments, tile=tile)
+        torch.testing.assert_close(found.double(), exact(arguments), atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("tile", TILES[:2], ids=str)
-def test_the_bias_is_exact_at_every_reach(tile: Tile) -> None:
-    """Blocks out of reach take one value for all; which blocks these are must be right to the token."""
-    for reach in range(17):
-        assert_agrees(attention(Batch((81,), 0, None, None), head_dim=1, reach=reach), tile)
+def test_the_bias_is_exact_at_every_max_distance(tile: Tile) -> None:
+    """Blocks beyond the range of the bias use a single value; their borders must be exact to the token."""
+    for max_distance in range(17):
+        assert_agrees(attention(Batch((81,), 0, None, None), head_dim=1, max_distance=max_distance), tile)
 
 
 def test_scores_far_from_zero_stay_finite() -> None:
     query, key, value, begin, end, _, _ = attention(Batch((40,), 0, None, None)).arguments()
     for factor in (1e4, -1e4):
         arguments = (query * factor, key.abs(), value, begin, end, None, 1.0)
-        answer = launch_packed_attention(*arguments, tile=TILES[0])
-        torch.testing.assert_close(answer.double(), exact(arguments), atol=1e-3, rtol=1e-3)
+        found = launch_packed_attention(*arguments, tile=TILES[0])
+        torch.testing.assert_close(found.double(), exact(arguments), atol=1e-3, rtol=1e-3)
 
 
 def test_exports_and_runs_as_exported() -> None:
@@ -138,7 +138,7 @@ def test_exports_and_runs_as_exported() -> None:
 def _replaced(**changes: Callable[[Any], Any]) -> dict[str, Any]:
     names = ("query", "key", "value", "begin", "end", "bias", "scale")
     arguments = dict(
-        zip(names, attention(Batch((8,), 0, None, None), group=2, reach=3).arguments(), strict=True)
+        zip(names, attention(Batch((8,), 0, None, None), group=2, max_distance=3).arguments(), strict=True)
     )
     return arguments | {name: change(arguments[name]) for name, change in changes.items()}
 
@@ -149,18 +149,18 @@ def _replaced(**changes: Callable[[Any], Any]) -> dict[str, Any]:
         ({"key": lambda key: key.half()}, "share one of"),
         ({name: lambda rows: rows.double() for name in ("query", "key", "value")}, "share one of"),
         ({name: lambda rows: rows.repeat(1, 1, 17) for name in ("query", "key", "value")}, "1 to 256"),
-        ({name: lambda rows: rows.repeat(1, 3, 1) for name in ("key", "value")}, "fit each other"),
-        ({"value": lambda value: value[:-1]}, "fit each other"),
+        ({name: lambda rows: rows.repeat(1, 3, 1) for name in ("key", "value")}, "do not match"),
+        ({"value": lambda value: value[:-1]}, "do not match"),
         ({"key": lambda key: key.repeat(1, 1, 2)[:, :, ::2]}, "last stride"),
         ({"begin": lambda begin: begin.long()}, "int32"),
         ({"end": lambda end: end[:-1]}, "int32"),
-        ({"bias": lambda bias: bias.half()}, "bias is fp32"),
-        ({"bias": lambda bias: bias[:, :-1]}, "bias is fp32"),
-        ({"bias": lambda bias: bias[:1]}, "bias is fp32"),
+        ({"bias": lambda bias: bias.half()}, "bias must be fp32"),
+        ({"bias": lambda bias: bias[:, :-1]}, "bias must be fp32"),
+        ({"bias": lambda bias: bias[:1]}, "bias must be fp32"),
         ({"scale": lambda scale: 0.0}, "positive"),
     ],
 )
-def test_refuses_what_it_cannot_read(changes: dict[str, Any], message: str) -> None:
+def test_rejects_unsupported_arguments(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         packed_attention(**_replaced(**changes))
 

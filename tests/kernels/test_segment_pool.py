@@ -1,4 +1,4 @@
-"""The pooling kernels against their plain-torch forms, in Triton's interpreter: fp32 and fp16."""
+"""The pooling kernels against plain torch, in Triton's interpreter: fp32 and fp16."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DTYPES = [torch.float32, torch.float16]
 
 
 def rows_of(batch: Batch, columns: int, dtype: torch.dtype, seed: int = 0) -> torch.Tensor:
-    """A view of wider rows; spare rows and what lies beside the view are NaN."""
+    """A view of wider rows; spare rows and the columns outside the view are NaN."""
     rows = torch.randn(batch.tokens, columns + 3, generator=torch.Generator().manual_seed(seed))
     rows[batch.live :] = torch.nan
     rows[:, columns:] = torch.nan
@@ -39,10 +39,10 @@ def test_sums_agree_with_their_reference(
 ) -> None:
     rows = rows_of(batch, columns, dtype, seed)
     weight = torch.rand(batch.tokens) if weighted else None
-    answer = segment_sum(rows, *batch.segments(), weight)
-    assert answer.dtype == torch.float32
+    found = segment_sum(rows, *batch.segments(), weight)
+    assert found.dtype == torch.float32
     exact = segment_sum_reference(rows.double(), *batch.segments(), weight)
-    torch.testing.assert_close(answer.double(), exact, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(found.double(), exact, atol=1e-4, rtol=1e-5)
 
 
 @settings(max_examples=20, deadline=None)
@@ -54,27 +54,27 @@ def test_sums_agree_with_their_reference(
 )
 def test_maxima_are_exact(batch: Batch, columns: int, dtype: torch.dtype, seed: int) -> None:
     rows = rows_of(batch, columns, dtype, seed) - 3
-    answer = segment_max(rows, *batch.segments())
-    assert answer.dtype == torch.float32
-    assert torch.equal(answer, segment_max_reference(rows, *batch.segments()))
+    found = segment_max(rows, *batch.segments())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, segment_max_reference(rows, *batch.segments()))
 
 
 def test_empty_segments_give_zero() -> None:
     batch = Batch((0, 3, 0, 40, 0), 2, None, None)
     rows = rows_of(batch, 20, torch.float32) - 10
     empty = torch.tensor(batch.lengths) == 0
-    for answer in (segment_sum(rows, *batch.segments(), None), segment_max(rows, *batch.segments())):
-        assert (answer[empty] == 0).all() and (answer[~empty] < 0).any(1).all()
+    for found in (segment_sum(rows, *batch.segments(), None), segment_max(rows, *batch.segments())):
+        assert (found[empty] == 0).all() and (found[~empty] < 0).any(1).all()
 
 
-def test_a_nan_of_the_segment_is_not_swallowed() -> None:
+def test_a_nan_of_the_segment_propagates() -> None:
     batch = Batch((5, 70), 0, None, None)
     rows = rows_of(batch, 20, torch.float32)
     rows[50, 7] = torch.nan
     expected = torch.zeros(2, 20, dtype=torch.bool)
     expected[1, 7] = True
-    for answer in (segment_sum(rows, *batch.segments(), None), segment_max(rows, *batch.segments())):
-        assert torch.equal(answer.isnan(), expected)
+    for found in (segment_sum(rows, *batch.segments(), None), segment_max(rows, *batch.segments())):
+        assert torch.equal(found.isnan(), expected)
 
 
 def test_segments_may_overlap_and_leave_gaps() -> None:
@@ -87,7 +87,7 @@ def test_segments_may_overlap_and_leave_gaps() -> None:
     assert torch.equal(segment_max(rows, begin, end), segment_max_reference(rows, begin, end))
 
 
-def test_refuses_what_it_cannot_read() -> None:
+def test_rejects_unsupported_arguments() -> None:
     rows, bounds = torch.randn(8, 4), torch.zeros(2, dtype=torch.int32)
     with pytest.raises(ValueError, match="last stride"):
         segment_sum(rows.T, bounds, bounds, None)

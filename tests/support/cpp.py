@@ -1,4 +1,4 @@
-"""C++ kernels outside of any graph: the very call that a graph gets, in a library of its own."""
+"""Compiles C++ kernels outside a graph; each call of a graph becomes a function of a library."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Form:
     """One instance of a kernel.
 
     Attributes:
-        dtypes: of its tensors by argument, with that of the output under ``out``; None where one is left out.
-        fixed: arguments that are written into the code; all others are whole numbers given with each call.
+        dtypes: of its tensors by argument, that of the output under ``out``; None for an omitted argument.
+        fixed: arguments that are compiled in; all others are integers passed with each call.
     """
 
     dtypes: Mapping[str, torch.dtype | None]
@@ -37,13 +37,13 @@ class Form:
 
 
 class Library:
-    """Some forms of a kernel, compiled together.
+    """A library with several forms of a kernel.
 
     Args:
         kernel: to compile.
-        forms: of it.
-        numbers: arguments given with each call.
-        defined: macros.
+        forms: instances of the kernel.
+        numbers: names of the integer arguments passed with each call.
+        defined: macros to define.
     """
 
     def __init__(
@@ -71,15 +71,15 @@ class Library:
         self._library = ctypes.CDLL(str(folder / "kernel.so"))
 
     def run(self, index: int, tensors: Mapping[str, Tensor | None], threads: int, **numbers: int) -> None:
-        """Call form ``index`` with so many threads; the output is one of ``tensors``, under ``out``."""
+        """Call form ``index`` with ``threads`` threads; it writes the tensor under ``out``."""
         form = self._forms[index]
         present = [tensors[name] for name in form.dtypes]
         pointers = (ctypes.c_void_p * len(present))(
-            *[0 if one is None else one.data_ptr() for one in present]
+            *[0 if tensor is None else tensor.data_ptr() for tensor in present]
         )
         sizes, strides = (
-            [(ctypes.c_int64 * 4)(*([] if one is None else facts(one))) for one in present]
-            for facts in (lambda one: tuple(one.shape), lambda one: one.stride())
+            [(ctypes.c_int64 * 4)(*([] if tensor is None else dims(tensor))) for tensor in present]
+            for dims in (lambda tensor: tuple(tensor.shape), lambda tensor: tensor.stride())
         )
         tables = [(ctypes.c_void_p * len(part))(*map(ctypes.addressof, part)) for part in (sizes, strides)]
         given = (ctypes.c_int64 * max(1, len(self._numbers)))(*[numbers[name] for name in self._numbers])

@@ -33,21 +33,21 @@ _WORDS = ["the", "cat", "sat", "on", "a", "mat", ",", "while", "dogs", "weren't"
 _ODD = (" ", "  ", "\t", "\n", "▁", "漢", "字", "字漢", "🙂", "e\u0301", "ﬁ", "Ａ", "\u200b", "\xa0", "x")
 _SPECIAL = ("<s>", "</s>", "<unk>", "<pad>", "<mask>", ">>", "<<", ">>fra<<", ">>deu<<", ">>zz<<", "__en__")
 SNIPPETS = (*_WORDS, *_ODD, *_SPECIAL)
-"""Texts that mean something to some tokenizer, to be joined at random."""
+"""Texts that some tokenizer treats specially, to be joined at random."""
 
 
 def _lines() -> list[str]:
-    chosen = random.Random(0)
-    return [" ".join(chosen.choices(_WORDS, k=9)) + "." for _ in range(400)]
+    generator = random.Random(0)
+    return [" ".join(generator.choices(_WORDS, k=9)) + "." for _ in range(400)]
 
 
 def checkpoint(folder: Path) -> Checkpoint:
-    """``folder`` as the compiler has opened it."""
+    """``folder`` as an opened checkpoint."""
     return Checkpoint(str(folder), folder, folder, BartConfig())
 
 
 def sentencepiece_model(kind: str, path: Path) -> list[str]:
-    """Train and write a model of about 150 pieces; gives those that are not special."""
+    """Train and write a model of about 150 pieces; returns those that are not special."""
     out = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(_lines()), model_writer=out, vocab_size=150, model_type=kind,
@@ -63,7 +63,7 @@ def _write_vocabulary(path: Path, pieces: list[str]) -> None:
 
 
 def marian(folder: Path, *codes: str) -> None:
-    """Some pieces of the source are missing in the vocabulary, some of the vocabulary in the source."""
+    """Write a Marian tokenizer: vocabulary and SentencePiece model each lack some pieces of the other."""
     pieces = sentencepiece_model("unigram", folder / "source.spm")
     (folder / "target.spm").write_bytes((folder / "source.spm").read_bytes())
     random.Random(1).shuffle(pieces)
@@ -74,7 +74,7 @@ def marian(folder: Path, *codes: str) -> None:
 
 
 def marian_of_many(folder: Path) -> None:
-    """A Marian model into several languages."""
+    """Write the tokenizer of a Marian model with several target languages."""
     marian(folder, ">>fra<<", ">>deu<<")
 
 
@@ -174,4 +174,4 @@ WRITERS: dict[str, Callable[[Path], None]] = {
     "plbart": _plbart("base"),
     "plbart-multi": _plbart("multi"),
 }
-"""Each writes the tokenizer of one family to a folder."""
+"""Functions that write the tokenizer of a family to a folder."""

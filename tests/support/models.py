@@ -1,4 +1,4 @@
-"""Tiny Hugging Face models, and what they answer: the oracle of the tests."""
+"""Tiny Hugging Face models and their outputs, the oracle of the tests."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ MAX_LENGTH = 256
 
 
 def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
-    """Write ``model`` as a checkpoint; every parameter gets a value that is worth comparing.
+    """Write ``model`` as a checkpoint after adding noise to its norms and biases.
 
-    Fresh norms are ones and fresh biases zeros, which would hide a norm or bias that is not applied.
+    Initial norms are ones and initial biases zeros, which would hide a norm or bias that is not applied.
     """
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
@@ -43,7 +43,7 @@ def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
 def packed(
     sequences: Sequence[Ids], spare_tokens: int = 1, spare_sequences: int = 1
 ) -> dict[str, torch.Tensor]:
-    """The static buffers of a batch, every input that an encode graph can have."""
+    """The static buffers of a batch: all inputs that an encode graph can have."""
     ids = [token for sequence in sequences for token in sequence] + [0] * spare_tokens
     ends = torch.tensor([0] + [len(s) for s in sequences] + [0] * spare_sequences).cumsum(0)
     longest = max(2, max(len(s) for s in sequences))
@@ -57,31 +57,31 @@ def packed(
 
 
 def build(checkpoint: Path, task: Task, target: str = "cpu") -> Built[ModelSpec, Encode]:
-    """A checkpoint as a traceable module in fp32."""
+    """Build a checkpoint's traceable module in fp32."""
     opened = open_checkpoint(str(checkpoint))
     packed_ops = get_target(target).packed_ops(torch.float32, MAX_LENGTH)
     return build_encoder(opened, describe_model(opened, task), torch.float32, packed_ops)
 
 
-def reference_answers(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
-    """What the ``reference`` backend answers: checkpoint, trace, portable program, its JSON, a replay."""
+def reference_outputs(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
+    """The outputs of the ``reference`` backend: trace, portable program, serialized and replayed."""
     limits = EncodeLimits(max_length=MAX_LENGTH, max_tokens=2048, max_batch=64)
     built = build(checkpoint, task)
     output = encode_output(task, built.spec.output_size)
     token_types = built.spec.embeddings.token_types > 0
     signature = encode_signature(limits, output, device="cpu", token_types=token_types, prompt_lengths=False)
     program = Program.from_json(
-        to_program(trace(built.module, signature), [one.name for one in signature.inputs]).to_json()
+        to_program(trace(built.module, signature), [buffer.name for buffer in signature.inputs]).to_json()
     )
     run = ProgramRunner(program, built.module.state_dict())
-    (answer,) = run(packed(sequences))
+    (out,) = run(packed(sequences))
     if not output.per_token:
-        return list(answer[: len(sequences)])
-    return list(answer[: sum(map(len, sequences))].split([len(s) for s in sequences]))
+        return list(out[: len(sequences)])
+    return list(out[: sum(map(len, sequences))].split([len(s) for s in sequences]))
 
 
-def hf_answers(model: PreTrainedModel, sequences: Sequence[Ids], output: str) -> list[torch.Tensor]:
-    """What Hugging Face answers to each sequence alone; ``output`` is a field of its result."""
+def hf_outputs(model: PreTrainedModel, sequences: Sequence[Ids], output: str) -> list[torch.Tensor]:
+    """Hugging Face's output for each sequence in a batch of its own; ``output`` is a field of the result."""
     with torch.no_grad():
         return [model(torch.tensor([list(s)]))[output][0] for s in sequences]
 
@@ -89,7 +89,7 @@ def hf_answers(model: PreTrainedModel, sequences: Sequence[Ids], output: str) ->
 def assert_close(
     found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float = 1e-4
 ) -> None:
-    """Largest difference within ``tolerance`` of the largest expected magnitude (at least 1)."""
+    """Assert differences of at most ``tolerance`` times the largest expected magnitude (at least 1)."""
     assert len(found) == len(expected)
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} is not {tuple(theirs.shape)}"
@@ -101,33 +101,33 @@ def assert_close(
 def assert_as_hf(
     found: Sequence[torch.Tensor], model: PreTrainedModel, sequences: Sequence[Ids], output: str
 ) -> None:
-    """``found`` is what Hugging Face answers to each sequence alone, as ``assert_close`` measures it.
+    """Assert that ``found`` are Hugging Face's outputs, with the tolerance of ``assert_close``.
 
-    Drawn weights can make a row that fp32 cannot compute to that tolerance: a norm behind a vector
-    near zero lifts every rounding before it. Such a row, and no other, may be as far off as the
-    model's own answer moves when its weights are rounded once.
+    Random weights can produce rows that fp32 cannot compute to that tolerance: a norm of a vector near zero
+    magnifies all previous rounding. The tolerance of such rows, and no others, is the change of the model's
+    own output when its weights are rounded once.
     """
-    expected = hf_answers(model, sequences, output)
+    expected = hf_outputs(model, sequences, output)
     assert len(found) == len(expected)
     for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
         assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} is not {tuple(theirs.shape)}"
         worst = (ours.float() - theirs.float()).abs().amax(-1)
         limit = torch.full_like(worst, 1e-4 * max(1.0, theirs.abs().max().item()))
         if (worst > limit).any():
-            limit = limit.maximum(rounding_moves(model, sequences[index], output))
+            limit = limit.maximum(rounding_error(model, sequences[index], output))
         assert (worst <= limit).all(), f"item {index}: differs by {worst}, allowed {limit}"
 
 
-def rounding_moves(model: PreTrainedModel, sequence: Ids, output: str, draws: int = 8) -> torch.Tensor:
-    """How far each row of the exact answer, in fp64, moves with weights off by a unit in the last place."""
+def rounding_error(model: PreTrainedModel, sequence: Ids, output: str, samples: int = 8) -> torch.Tensor:
+    """The change of each row of the fp64 output when weights change by a unit in the last place of fp32."""
     generator = torch.Generator().manual_seed(11)
-    (exact,) = hf_answers(copy.deepcopy(model).double(), [sequence], output)
-    moves = [torch.zeros(exact.shape[:-1])]
-    for _ in range(draws):
+    (exact,) = hf_outputs(copy.deepcopy(model).double(), [sequence], output)
+    errors = [torch.zeros(exact.shape[:-1])]
+    for _ in range(samples):
         rounded = copy.deepcopy(model).double()
         with torch.no_grad():
             for parameter in rounded.parameters():
                 units = torch.randint(-1, 2, parameter.shape, generator=generator)
                 parameter.mul_(1 + units * torch.finfo(torch.float32).eps)
-        moves.append((hf_answers(rounded, [sequence], output)[0] - exact).abs().amax(-1).float())
-    return torch.stack(moves).amax(0)
+        errors.append((hf_outputs(rounded, [sequence], output)[0] - exact).abs().amax(-1).float())
+    return torch.stack(errors).amax(0)

@@ -1,4 +1,4 @@
-"""``encode_source`` and ``decode`` run by hand: what an engine will do, in the plainest way, for parity tests."""
+"""Runs ``encode_source`` and ``decode`` step by step, as an engine would, for parity tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from precast.compiler.lowering.reference import to_program
 from precast.compiler.lowering.trace import trace
 from precast.compiler.models.build import build_seq2seq
 from precast.compiler.models.seq2seq import Decode, EncodeSource
-from precast.compiler.models.spec import Attention
+from precast.compiler.models.spec import AttentionSpec
 from precast.compiler.targets.registry import get_target
 from precast.compiler.verify.generation_parity import logits_of
 from precast.graphs.program import Program
@@ -24,7 +24,7 @@ from precast.graphs.seq2seq import GenerateLimits, KVCacheShape, decode_signatur
 from precast.graphs.signature import Signature
 from precast.runtime.backends.reference import ProgramRunner
 from precast.runtime.replay import Graph
-from tests.support.models import assert_close, hf_answers, save
+from tests.support.models import assert_close, hf_outputs, save
 
 GraphMaker = Callable[[nn.Module, Signature], Graph]
 
@@ -34,18 +34,18 @@ LIMITS = GenerateLimits(
 SLOTS = 400
 STEPS = 6
 LATE = 2
-"""The step before which the last row is admitted."""
+"""The step before which the last source is encoded."""
 BEAMS = (7, 8)
 
 
-class ByHand:
-    """A checkpoint's two graphs as portable programs, over kv_cache whose slots are dealt out at random.
+class ManualSeq2Seq:
+    """The graphs of an encoder-decoder, with a KV cache whose slots are allocated at random.
 
     Args:
         checkpoint: of an encoder-decoder.
-        seed: of the dealing.
-        make: a graph from a module and its signature; the portable program where left out.
-        target: whose operations the graphs have.
+        seed: of the allocation.
+        make: builds a graph from a module and its signature; default the portable program.
+        target: whose operations the graphs contain.
     """
 
     def __init__(
@@ -53,8 +53,11 @@ class ByHand:
     ) -> None:
         self.built = build_seq2seq(open_checkpoint(str(checkpoint)), torch.float32)
         decoder = self.built.spec.decoder
-        own, cross = decoder.layers[0].attention, decoder.layers[0].cross_attention
-        shapes = (kv_cache_shape(own, len(decoder.layers)), kv_cache_shape(cross, len(decoder.layers)))
+        layer, num_layers = decoder.layers[0], len(decoder.layers)
+        shapes = (
+            kv_cache_shape(layer.attention, num_layers),
+            kv_cache_shape(layer.cross_attention, num_layers),
+        )
         vocab = decoder.head.vocab_size
         chosen = get_target(target)
         packed_ops, device = chosen.packed_ops(torch.float32, LIMITS.max_source_length), chosen.device
@@ -64,34 +67,33 @@ class ByHand:
         self._encode_source = make(
             EncodeSource(self.built.module, packed_ops, chosen.write_source), encode_source
         )
-        # The layers of a small batch, and attention as for a full one.
         stepping = chosen.decoder(self.built.module, 1)
         self._decode = make(Decode(stepping, chosen.decode_ops(LIMITS.max_num_seqs)), decode)
-        draw = random.Random(seed)
-        self._free = {kind: draw.sample(range(1, SLOTS), SLOTS - 1) for kind in ("self", "cross")}
-        # What nobody wrote must not matter: it is as wrong as it can be and still finite.
+        generator = random.Random(seed)
+        self._free = {kind: generator.sample(range(1, SLOTS), SLOTS - 1) for kind in ("self", "cross")}
+        # Unwritten slots must not matter: they hold large finite numbers.
         self._kv_cache = {
             name: torch.full((SLOTS, shape.heads, shape.head_dim), 1e4)
             for kind, shape in zip(("self", "cross"), shapes, strict=True)
             for name in shape.names(kind)
         }
-        rows = LIMITS.max_num_seqs
-        self.kv_slots = torch.zeros(rows, LIMITS.max_target_length, dtype=torch.int32)
-        self._cross_slots = torch.zeros(rows, LIMITS.max_source_length, dtype=torch.int32)
-        self._cross_lengths = torch.zeros(rows, dtype=torch.int32)
-        self._positions = torch.zeros(rows, dtype=torch.int32)
+        num_seqs = LIMITS.max_num_seqs
+        self.kv_slots = torch.zeros(num_seqs, LIMITS.max_target_length, dtype=torch.int32)
+        self._cross_slots = torch.zeros(num_seqs, LIMITS.max_source_length, dtype=torch.int32)
+        self._cross_lengths = torch.zeros(num_seqs, dtype=torch.int32)
+        self._positions = torch.zeros(num_seqs, dtype=torch.int32)
 
     def encode_sources(self, sources: Mapping[int, Sequence[int]]) -> Tensor:
-        """Encode the source of each row together; the hidden states, packed, spare tokens cut off."""
+        """Encode a source for each sequence in one batch; returns packed hidden states."""
         ids: list[int] = []
         slots: list[int] = []
         ends = [0]
-        for row, source in sources.items():
-            dealt = [self._free["cross"].pop() for _ in source]
-            self._cross_slots[row, : len(dealt)] = torch.tensor(dealt)
-            self._cross_lengths[row] = len(dealt)
+        for seq_id, source in sources.items():
+            allocated = [self._free["cross"].pop() for _ in source]
+            self._cross_slots[seq_id, : len(allocated)] = torch.tensor(allocated)
+            self._cross_lengths[seq_id] = len(allocated)
             ids += source
-            slots += dealt
+            slots += allocated
             ends.append(len(ids))
         buffers = {
             "input_ids": torch.tensor([*ids, 0], dtype=torch.int32),
@@ -103,17 +105,17 @@ class ByHand:
         return hidden[: len(ids)]
 
     def step(self, tokens: Mapping[int, int]) -> dict[int, Tensor]:
-        """Each named row consumes a token; its logits of the next."""
-        rows = list(tokens)
-        given = torch.zeros(LIMITS.max_num_seqs, dtype=torch.int32)
-        for row, token in tokens.items():
-            given[row] = token
-            self.kv_slots[row, self._positions[row]] = self._free["self"].pop()
-        past = int(self._positions[rows].max()) + 1
-        source = int(self._cross_lengths[rows].max())
+        """Feed a token to each listed sequence; returns its logits of the next token."""
+        seq_ids = list(tokens)
+        next_tokens = torch.zeros(LIMITS.max_num_seqs, dtype=torch.int32)
+        for seq_id, token in tokens.items():
+            next_tokens[seq_id] = token
+            self.kv_slots[seq_id, self._positions[seq_id]] = self._free["self"].pop()
+        past = int(self._positions[seq_ids].max()) + 1
+        source = int(self._cross_lengths[seq_ids].max())
         buffers = {
-            "seq_ids": torch.tensor(rows if len(rows) > 1 else rows * 2, dtype=torch.int32),
-            "tokens": given,
+            "seq_ids": torch.tensor(seq_ids if len(seq_ids) > 1 else seq_ids * 2, dtype=torch.int32),
+            "tokens": next_tokens,
             "positions": self._positions,
             "kv_slots": self.kv_slots,
             "cross_slots": self._cross_slots,
@@ -122,37 +124,37 @@ class ByHand:
             "cross_span": torch.arange(max(2, source), dtype=torch.int32),
         }
         (logits,) = self._decode(buffers | self._kv_cache)
-        for row in rows:
-            self._positions[row] += 1
-        return dict(zip(rows, logits, strict=False))
+        for seq_id in seq_ids:
+            self._positions[seq_id] += 1
+        return dict(zip(seq_ids, logits, strict=False))
 
-    def follow(self, row: int, other: int) -> None:
-        """From now on ``row`` continues the past of ``other``, whose slots it shares, as a beam does."""
-        self.kv_slots[row] = self.kv_slots[other]
-        self._positions[row] = self._positions[other]
-        self._cross_slots[row] = self._cross_slots[other]
-        self._cross_lengths[row] = self._cross_lengths[other]
+    def fork(self, parent: int, child: int) -> None:
+        """Let ``child`` continue the past of ``parent``, whose slots it shares, as a beam does."""
+        self.kv_slots[child] = self.kv_slots[parent]
+        self._positions[child] = self._positions[parent]
+        self._cross_slots[child] = self._cross_slots[parent]
+        self._cross_lengths[child] = self._cross_lengths[parent]
 
 
 def eager(module: nn.Module, signature: Signature) -> Graph:
-    """``module`` as it stands: kernels of a GPU run in Triton's interpreter."""
+    """Run ``module`` eagerly; Triton kernels run in Triton's interpreter."""
     named = inspect.signature(module.forward).parameters
     names = [buffer.name for buffer in signature.inputs]
 
     def run(buffers: Mapping[str, Tensor]) -> list[Tensor]:
-        own = {name: buffers[name] for name in names if name in named}
+        inputs = {name: buffers[name] for name in names if name in named}
         with torch.no_grad():
-            return [module(**own, kv_cache=[buffers[name] for name in names if name not in named])]
+            return [module(**inputs, kv_cache=[buffers[name] for name in names if name not in named])]
 
     return run
 
 
-def kv_cache_shape(attention: Attention, layers: int) -> KVCacheShape:
+def kv_cache_shape(attention: AttentionSpec, layers: int) -> KVCacheShape:
     return KVCacheShape(layers, attention.heads, attention.head_dim, "float32")
 
 
 def program(module: nn.Module, signature: Signature) -> ProgramRunner:
-    """``module`` as the reference backend stores it, read back from its text."""
+    """Run ``module`` with the reference backend, from its serialized program."""
     names = [buffer.name for buffer in signature.inputs]
     text = to_program(trace(module.eval(), signature), names).to_json()
     return ProgramRunner(Program.from_json(text), dict(module.state_dict()))
@@ -166,35 +168,36 @@ def check_every_step(
     make: GraphMaker | None = None,
     target: str = "cpu",
 ) -> None:
-    """Rows admitted at two moments decode side by side; then two beams go on from the first."""
+    """Decode sequences whose sources are encoded at two different steps, then two beams of the first."""
     sources = sources if len(sources) > 1 else sources * 2
-    engine = ByHand(save(model), seed, make, target)
+    engine = ManualSeq2Seq(save(model), seed, make, target)
     vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
     targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
     last = len(sources) - 1
     hidden = engine.encode_sources(dict(enumerate(sources[:last])))
-    assert_close([hidden], [torch.cat(hf_answers(model.get_encoder(), sources[:last], "last_hidden_state"))])
-    begun = {row: LATE if row == last else 0 for row in range(len(sources))}
-    found: dict[int, list[torch.Tensor]] = {row: [] for row in begun}
-    for at in range(STEPS):
-        if at == LATE:
+    assert_close([hidden], [torch.cat(hf_outputs(model.get_encoder(), sources[:last], "last_hidden_state"))])
+    first_step = {seq_id: LATE if seq_id == last else 0 for seq_id in range(len(sources))}
+    found: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in first_step}
+    for step in range(STEPS):
+        if step == LATE:
             engine.encode_sources({last: sources[last]})
-        live = {row: targets[row][at - begin] for row, begin in begun.items() if begin <= at}
-        for row, logits in engine.step(live).items():
-            found[row].append(logits)
-    for row, rows in found.items():
-        assert len(rows) == STEPS - begun[row]
-        assert_close(rows, list(logits_of(model, sources[row], targets[row][: len(rows)])))
+        active = {seq_id: step - first for seq_id, first in first_step.items() if first <= step}
+        tokens = {seq_id: targets[seq_id][position] for seq_id, position in active.items()}
+        for seq_id, logits in engine.step(tokens).items():
+            found[seq_id].append(logits)
+    for seq_id, ours in found.items():
+        assert len(ours) == STEPS - first_step[seq_id]
+        assert_close(ours, list(logits_of(model, sources[seq_id], targets[seq_id][: len(ours)])))
     _check_beams(engine, model, sources[0], targets[0])
 
 
-def _check_beams(engine: ByHand, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
-    """Two rows share the past of row 0 and go apart; nothing that they share is copied."""
+def _check_beams(engine: ManualSeq2Seq, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
+    """Two beams share the past of sequence 0 and diverge; shared slots are not copied."""
     pasts = {beam: list(target) for beam in BEAMS}
     for beam in BEAMS:
-        engine.follow(beam, 0)
+        engine.fork(0, beam)
     for step in range(2):
-        given = {beam: 3 + 2 * step + at for at, beam in enumerate(BEAMS)}
-        for beam, logits in engine.step(given).items():
-            pasts[beam].append(given[beam])
+        tokens = {beam: 3 + 2 * step + index for index, beam in enumerate(BEAMS)}
+        for beam, logits in engine.step(tokens).items():
+            pasts[beam].append(tokens[beam])
             assert_close([logits], [logits_of(model, source, pasts[beam])[-1]])

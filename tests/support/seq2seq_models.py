@@ -1,4 +1,4 @@
-"""Tiny encoder-decoders of every family, whose scores lie far apart."""
+"""Tiny encoder-decoders of every family with well separated scores."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EVERY_CLASS = T5_LIKE | BART_LIKE
 
 
 def spread_t5(vocab_size: int, seed: int = 0, **values: Any) -> PreTrainedModel:
-    """Weights so large that targets end early, late or never, and that few beams are about equal."""
+    """A T5 with weights so large that targets end early, late or never, and few beams score equally."""
     config = transformers.T5Config(
         vocab_size=vocab_size, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
         decoder_start_token_id=0, eos_token_id=1, pad_token_id=0, **values,
@@ -40,7 +40,7 @@ def spread_t5(vocab_size: int, seed: int = 0, **values: Any) -> PreTrainedModel:
 
 @st.composite
 def seq2seq_models(draw: st.DrawFn, family: str, vocab_size: int) -> PreTrainedModel:
-    """The two halves differ where they may; heads are of odd sizes too."""
+    """Random models; encoder and decoder differ where possible, and some head sizes are odd."""
     values = draw(t5_values() if family in T5_LIKE else bart_values(family))
     values |= {"vocab_size": vocab_size}
     kind = getattr(transformers, EVERY_CLASS[family])
@@ -49,11 +49,11 @@ def seq2seq_models(draw: st.DrawFn, family: str, vocab_size: int) -> PreTrainedM
 
 @st.composite
 def t5_values(draw: st.DrawFn) -> dict[str, Any]:
-    # Hugging Face's cache has as many layers as the encoder: it fails where the decoder has more.
+    # Hugging Face's cache has as many layers as the encoder and fails if the decoder has more.
     layers = draw(st.integers(1, 3))
-    # Hugging Face fails where half of the buckets reach further than the largest distance.
+    # Hugging Face fails if half of the buckets extend beyond the largest distance.
     buckets, distance = draw(st.sampled_from([(8, 12), (8, 128), (32, 128)]))
-    # Version 1.1 is the one with gates and without ties.
+    # T5 1.1 is gated and untied.
     return {
         "d_model": draw(st.sampled_from([16, 24])),
         "d_kv": draw(st.sampled_from([5, 8])),
@@ -96,7 +96,7 @@ def bart_values(draw: st.DrawFn, family: str) -> dict[str, Any]:
 def _spread(model: PreTrainedModel, seed: int) -> PreTrainedModel:
     generator = torch.Generator().manual_seed(seed)
     for module in model.modules():
-        # Those are computed, not learned: a checkpoint does not hold them.
+        # Sinusoidal tables are computed and not part of a checkpoint.
         if "Sinusoidal" not in type(module).__name__:
             for parameter in module.parameters(recurse=False):
                 parameter.data.normal_(0, 0.35, generator=generator)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies that the parity tests share."""
+"""Hypothesis strategies for parity tests."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ _EDGES = (1, 2, 15, 16, 17, 31, 32, 33)
 
 
 def batches(vocab: int, max_length: int = 33, frequent: Sequence[int] = ()) -> st.SearchStrategy[Batch]:
-    """Ragged batches: one token, both sides of the smallest buckets, mixed lengths.
+    """Ragged batches: single tokens, lengths on both sides of the smallest buckets, mixed lengths.
 
     Args:
         vocab: ids are below this.
         max_length: of one sequence.
-        frequent: ids that shall occur often, such as a padding id inside an input.
+        frequent: ids to sample often, such as a padding id within an input.
     """
     edges = [length for length in _EDGES if length <= max_length]
     lengths = st.one_of(st.sampled_from(edges), st.integers(1, max_length))
     ids = st.integers(0, vocab - 1)
     if frequent:
         ids = st.one_of(ids, st.sampled_from(tuple(frequent)))
-    one = lengths.flatmap(lambda n: st.lists(ids, min_size=n, max_size=n))
-    return st.lists(one, min_size=1, max_size=5)
+    sequences = lengths.flatmap(lambda length: st.lists(ids, min_size=length, max_size=length))
+    return st.lists(sequences, min_size=1, max_size=5)

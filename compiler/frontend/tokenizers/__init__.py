@@ -1,1 +1,1 @@
-"""What a checkpoint's tokenizer must be turned into before a runtime without transformers can use it."""
+"""Conversions of transformers' tokenizers to what the runtime can use without transformers."""

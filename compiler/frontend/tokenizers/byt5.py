@@ -1,4 +1,4 @@
-"""ByT5: a byte is a token."""
+"""ByT5's tokenizer, in which each byte is a token."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from precast.compiler.frontend.tokenizers.slow import Converted
 
 
 def convert_byt5(tokenizer: Any) -> Converted:
-    """A tokenizer of the tokenizers library that gives the same ids as ``ByT5Tokenizer``.
+    """Build a tokenizer of the tokenizers library with the same ids as ``ByT5Tokenizer``.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: transformers' ``ByT5Tokenizer``.
     """
     added = tokenizer.added_tokens_decoder
     vocabulary = {character: byte + tokenizer.offset for byte, character in bytes_to_unicode().items()}
-    # Added tokens that a model knows already keep its ids.
+    # Added tokens that are in the vocabulary keep their ids.
     vocabulary |= {token.content: number for number, token in added.items()}
     built = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     built.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)

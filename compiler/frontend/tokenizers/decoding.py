@@ -1,4 +1,4 @@
-"""How a tokenizer of the tokenizers library makes text of its pieces."""
+"""Describes how a fast tokenizer decodes ids to text."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ _FIRST_SPACE = {"type": "Strip", "content": " ", "start": 1, "stop": 0}
 
 
 def describe_decoding(tokenizer: Any) -> DecodingInfo:
-    """What ``decode`` of a fast tokenizer of transformers does.
+    """Describe ``decode`` of one of transformers' fast tokenizers.
 
     Args:
         tokenizer: with a ``backend_tokenizer``.
 
     Raises:
-        CheckpointError: its decoder is none that precast can run token by token.
+        CheckpointError: precast cannot run its decoder token by token.
     """
     backend = tokenizer.backend_tokenizer
     joins, drops_prefix = _joins(json.loads(backend.to_str())["decoder"])
@@ -47,13 +47,13 @@ def _joins(decoder: Any) -> tuple[Literal["metaspace", "byte_level", "byte_fallb
     if kind == "Sequence" and decoder["decoders"] == [*_FALLBACK, _FIRST_SPACE]:
         return "byte_fallback", True
     raise CheckpointError(
-        f"the tokenizer's decoder is {json.dumps(decoder)[:200]}; precast generates text with decoders of "
-        f"types Metaspace, ByteLevel and ByteFallback"
+        f"the tokenizer's decoder is {json.dumps(decoder)[:200]}; supported are Metaspace, ByteLevel "
+        f"and ByteFallback"
     )
 
 
 def _cleans_up(tokenizer: Any) -> bool:
-    """transformers leaves the clean-up of BPE out, unless it is told twice."""
+    """Whether spaces are cleaned up; for BPE, transformers requires a second option."""
     bpe = type(tokenizer.backend_tokenizer.model).__name__ == "BPE"
     forced = tokenizer.clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output
     return bool(tokenizer.clean_up_tokenization_spaces and (forced or not bpe))

@@ -1,4 +1,4 @@
-"""A SentencePiece model as a tokenizer of the tokenizers library that gives the same pieces."""
+"""Builds tokenizers of the tokenizers library that segment text like a SentencePiece model."""
 
 from __future__ import annotations
 
@@ -10,46 +10,46 @@ from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers
 from precast.compiler.frontend.tokenizers.sentencepiece_model import NORMAL, UNKNOWN, SentencePieceModel
 
 MARK = "\uffff"
-"""Begins pieces that no text holds: Unicode keeps this code point from being a character."""
+"""Prefix of pieces that match no text: this code point is a noncharacter in Unicode."""
 
 _OTHER = "\ufffe"
-"""No character either: what a text that does hold the mark has in its place."""
+"""Another noncharacter, which replaces the mark in texts that contain it."""
 _SPACE = "▁"
 _NAME = r"(?:(?!<<)(?m:.))*<<"
-"""The rest of a language code as Marian reads it: up to the first ``<<``, whatever stands between."""
+"""The rest of a language code as Marian reads it: anything up to the first ``<<``."""
 _UNKNOWN_CODE = MARK + "<<"
 
 
 def segmenter(
     model: SentencePieceModel, added: Sequence[AddedToken], codes: Collection[str] | None
 ) -> Tokenizer:
-    """A tokenizer whose pieces are those of ``model``; its ids mean nothing.
+    """Build a tokenizer with the pieces of ``model``; its ids have no meaning.
 
-    An unknown run of characters is one piece, its text as it stands (with ``bpe``: one unnamed piece). A
-    language code ``>>fra<<`` at the beginning is the piece of ``code_piece``.
+    A run of unknown characters is one piece with the text unchanged (with ``bpe``: the unknown piece). A
+    language code ``>>fra<<`` at the beginning is the piece ``code_piece(">>fra<<")``.
 
     Args:
-        model: read from its file.
-        added: tokens that are cut out of the text first.
-        codes: known language codes with their brackets; an unknown one is one piece too. None where such
-            a beginning means nothing.
+        model: the SentencePiece model.
+        added: tokens that are split off first.
+        codes: known language codes with their brackets; an unknown code is one piece too. None if codes have
+            no meaning.
     """
-    tokenizer = Tokenizer(_bpe(model) if model.segments_by == "bpe" else _unigram(model, codes))
+    tokenizer = Tokenizer(_bpe(model) if model.algorithm == "bpe" else _unigram(model, codes))
     tokenizer.normalizer = normalizers.Sequence(_normalizers(model, codes))
     tokenizer.add_tokens(list(added))
     return tokenizer
 
 
 def code_piece(code: str) -> str:
-    """How the tokenizer names the language code ``>>fra<<``."""
+    """The piece of a language code such as ``>>fra<<``."""
     return MARK + code.removeprefix(">>")
 
 
 def _unigram(model: SentencePieceModel, codes: Collection[str] | None) -> models.Unigram:
-    # Scores of pieces that never match must not be the lowest: the unknown token's follows from that.
+    # Pieces that never match must not have the lowest score, from which that of the unknown token is derived.
     table = [(piece.text, piece.score) if piece.kind == NORMAL else (MARK + piece.text, 0.0)
              for piece in model.pieces]  # fmt: skip
-    unknown = next(n for n, piece in enumerate(model.pieces) if piece.kind == UNKNOWN)
+    unknown = next(index for index, piece in enumerate(model.pieces) if piece.kind == UNKNOWN)
     if codes is not None:
         table += [(name, 0.0) for name in (_UNKNOWN_CODE, *map(code_piece, codes))]
     return models.Unigram(table, unk_id=unknown, byte_fallback=False)
@@ -77,7 +77,7 @@ def _normalizers(model: SentencePieceModel, codes: Collection[str] | None) -> li
         steps.append(normalizers.Replace(Regex(r"\A +| +\z"), ""))
         steps.append(normalizers.Replace(Regex(" {2,}"), " "))
     if codes is not None:
-        # SentencePiece sees what follows a code alone.
+        # SentencePiece receives only the text after the code.
         spaces = " *" if model.removes_spaces else ""
         prefix = _SPACE if model.adds_prefix else ""
         steps.append(normalizers.Replace(Regex(rf"\A{MARK}{_NAME}\K{spaces}(?=(?m:.))"), prefix))
@@ -88,7 +88,7 @@ def _normalizers(model: SentencePieceModel, codes: Collection[str] | None) -> li
 
 
 def _marks(codes: Collection[str]) -> list[normalizers.Normalizer]:
-    """A code at the very beginning becomes a piece that matches nowhere else."""
+    """Replace a code at the very beginning by a piece that matches nowhere else."""
     names = "|".join(re.escape(code.removeprefix(">>").removesuffix("<<")) for code in codes)
     known = [normalizers.Replace(Regex(rf"\A>>(?=(?:{names})<<)"), MARK)] if codes else []
     return [*known, normalizers.Replace(Regex(rf"\A>>{_NAME}"), _UNKNOWN_CODE)]

@@ -1,4 +1,4 @@
-"""The languages of translation models, and the special tokens of a source in one of them."""
+"""Describes the languages of translation models and the special tokens of a source language."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from precast.artifacts.tokenization import LanguageInfo
 
 
 def describe_languages(tokenizer: Any) -> LanguageInfo | None:
-    """The languages that a source may have; None for a tokenizer to which all languages are the same.
+    """Describe the source languages of a tokenizer; None if it does not distinguish languages.
 
     Changes the tokenizer's source language.
 
     Args:
-        tokenizer: of transformers.
+        tokenizer: a tokenizer of transformers.
     """
     codes = _codes(tokenizer)
     if not codes:
         return None
     default = tokenizer.src_lang
-    warmup = next(iter(codes))
-    tokenizer.src_lang = warmup
-    prefix = tuple(None if token == codes[warmup] else token for token in tokenizer.prefix_tokens)
-    suffix = tuple(None if token == codes[warmup] else token for token in tokenizer.suffix_tokens)
+    sample = next(iter(codes))  # the positions of the language token are the same for all languages
+    tokenizer.src_lang = sample
+    prefix = tuple(None if token == codes[sample] else token for token in tokenizer.prefix_tokens)
+    suffix = tuple(None if token == codes[sample] else token for token in tokenizer.suffix_tokens)
     return LanguageInfo(codes=codes, default=default, prefix=prefix, suffix=suffix)
 
 
@@ -50,15 +50,15 @@ def _codes(tokenizer: Any) -> dict[str, int]:
 
 
 def _nllb(tokenizer: Any) -> dict[str, int]:
-    """Its own languages and those that somebody has added."""
+    """NLLB's languages, and those that were added as special tokens."""
     added = [str(token) for token in tokenizer.extra_special_tokens]
     return _known(tokenizer, [*NLLB_CODES, *(token for token in added if "_" in token)])
 
 
 def _known(tokenizer: Any, codes: list[str]) -> dict[str, int]:
-    found = {code: tokenizer.convert_tokens_to_ids(code) for code in codes}
+    ids = {code: tokenizer.convert_tokens_to_ids(code) for code in codes}
     return {
-        code: int(number)
-        for code, number in found.items()
-        if number is not None and number != tokenizer.unk_token_id
+        code: int(token_id)
+        for code, token_id in ids.items()
+        if token_id is not None and token_id != tokenizer.unk_token_id
     }

@@ -1,133 +1,86 @@
-"""Reading SentencePiece's model file. Its own library tells pieces, but not how it normalizes."""
+"""Reads SentencePiece's model files, including the normalization, which its API does not expose."""
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
+
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
+from sentencepiece import sentencepiece_model_pb2
 
 from precast.compiler.errors import CheckpointError
 
-NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = range(1, 7)
-"""The kinds of pieces."""
+_PROTO: Any = sentencepiece_model_pb2  # generated code, whose classes type checkers do not see
+_TYPES = _PROTO.ModelProto.SentencePiece
 
-_PIECES, _TRAINER, _NORMALIZER, _DENORMALIZER = 1, 2, 3, 5
-"""Fields of ModelProto."""
+NORMAL: int = _TYPES.NORMAL
+UNKNOWN: int = _TYPES.UNKNOWN
+CONTROL: int = _TYPES.CONTROL
 
 
 @dataclass(frozen=True)
 class Piece:
-    """One entry of the vocabulary; its place is its id."""
+    """An entry of the vocabulary; its index is its id."""
 
     text: str
     score: float
     kind: int
+    """``NORMAL``, ``UNKNOWN``, ``CONTROL``, or another type of SentencePiece."""
 
 
 @dataclass(frozen=True)
 class SentencePieceModel:
-    """A model: its pieces, how it segments, and what it does to a text before."""
+    """A SentencePiece model.
+
+    Attributes:
+        pieces: the vocabulary.
+        algorithm: of the segmentation.
+        charsmap: the compiled table of character replacements, empty for none.
+        adds_prefix: whether a space is prepended to every text.
+        removes_spaces: whether spaces at both ends are removed and repeated ones collapsed.
+    """
 
     pieces: tuple[Piece, ...]
-    segments_by: Literal["unigram", "bpe"]
+    algorithm: Literal["unigram", "bpe"]
     charsmap: bytes
-    """The compiled table of character replacements, empty for none."""
     adds_prefix: bool
-    """Whether a space is put before every text."""
     removes_spaces: bool
-    """Whether spaces at the ends are left out, and several become one."""
 
 
 def read_sentencepiece_model(path: Path) -> SentencePieceModel:
     """Read a ``.spm`` or ``.model`` file.
 
     Raises:
-        CheckpointError: it is no such file, or asks for what the tokenizers library cannot do.
+        CheckpointError: the file is not a SentencePiece model, or uses a feature that the tokenizers library
+            lacks.
     """
     try:
-        fields = list(_fields(path.read_bytes()))
-        pieces = tuple(_piece(_bytes(value)) for number, value in fields if number == _PIECES)
-        trainer = _last(fields, _TRAINER)
-        normalizer = _last(fields, _NORMALIZER)
-        denormalizer = _last(fields, _DENORMALIZER)
-        model = SentencePieceModel(
-            pieces=pieces,
-            segments_by="bpe" if trainer.get(3, 1) == 2 else "unigram",
-            charsmap=_bytes(normalizer.get(2, b"")),
-            adds_prefix=bool(normalizer.get(3, 1)),
-            removes_spaces=bool(normalizer.get(4, 1)),
-        )
-    except (OSError, ValueError, IndexError, struct.error) as error:
-        raise CheckpointError(f"{path.name} is no SentencePiece model: {error}") from error
-    unusual = {
-        "a segmentation other than unigram and bpe": trainer.get(3, 1) not in (1, 2),
-        "white space as a suffix": bool(trainer.get(24, 0)),
-        "unescaped white space": not normalizer.get(5, 1),
-        "a denormalizer": bool(denormalizer.get(2, b"")),
-        "user-defined pieces": any(piece.kind == USER_DEFINED for piece in pieces),
-        "byte pieces": any(piece.kind == BYTE for piece in pieces),
-    }
-    for what, found in unusual.items():
-        if found:
-            raise CheckpointError(
-                f"{path.name} uses {what}, which precast cannot convert; give the checkpoint a tokenizer.json"
-            )
+        proto = _PROTO.ModelProto.FromString(path.read_bytes())
+        pieces = tuple(Piece(entry.piece, entry.score, entry.type) for entry in proto.pieces)
+    except (OSError, ValueError, DecodeError) as error:
+        raise CheckpointError(f"{path.name} is not a SentencePiece model: {error}") from error
     if not pieces:
-        raise CheckpointError(f"{path.name} is no SentencePiece model: it has no pieces")
-    return model
-
-
-def _piece(data: bytes) -> Piece:
-    fields = dict(_fields(data))
-    (score,) = struct.unpack("<f", _bytes(fields.get(2, bytes(4))))
-    kind = fields.get(3, NORMAL)
-    if not isinstance(kind, int):
-        raise ValueError("the kind of a piece is no number")
-    return Piece(_bytes(fields.get(1, b"")).decode(), score, kind)
-
-
-def _last(fields: list[tuple[int, int | bytes]], number: int) -> dict[int, int | bytes]:
-    """The fields of an embedded message; a repeated one overrides."""
-    found = [_bytes(value) for wanted, value in fields if wanted == number]
-    return dict(_fields(found[-1])) if found else {}
-
-
-def _bytes(value: int | bytes) -> bytes:
-    if isinstance(value, int):
-        raise ValueError("expected bytes, found a number")
-    return value
-
-
-def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protocol buffer message: number and content, in order."""
-    place = 0
-    while place < len(data):
-        key, place = _varint(data, place)
-        number, wire = key >> 3, key & 7
-        if wire == 0:
-            value, place = _varint(data, place)
-            yield number, value
-            continue
-        if wire == 2:
-            length, place = _varint(data, place)
-        elif wire in (1, 5):
-            length = 8 if wire == 1 else 4
-        else:
-            raise ValueError(f"wire type {wire}")
-        if place + length > len(data):
-            raise ValueError("it ends too early")
-        yield number, data[place : place + length]
-        place += length
-
-
-def _varint(data: bytes, place: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
-        byte = data[place]
-        place += 1
-        value |= (byte & 0x7F) << shift
-        shift += 7
-        if not byte & 0x80:
-            return value, place
+        raise CheckpointError(f"{path.name} is not a SentencePiece model: it has no pieces")
+    trainer, normalizer, kinds = proto.trainer_spec, proto.normalizer_spec, {piece.kind for piece in pieces}
+    unsupported = {
+        "a segmentation other than unigram and bpe": trainer.model_type not in (trainer.UNIGRAM, trainer.BPE),
+        "white space as a suffix": trainer.treat_whitespace_as_suffix,
+        "unescaped white space": not normalizer.escape_whitespaces,
+        "a denormalizer": bool(proto.denormalizer_spec.precompiled_charsmap),
+        "user-defined pieces": _TYPES.USER_DEFINED in kinds,
+        "byte pieces": _TYPES.BYTE in kinds,
+    }
+    for feature, used in unsupported.items():
+        if used:
+            raise CheckpointError(
+                f"{path.name} uses {feature}, which precast cannot convert; "
+                f"add a tokenizer.json to the checkpoint"
+            )
+    return SentencePieceModel(
+        pieces=pieces,
+        algorithm="bpe" if trainer.model_type == trainer.BPE else "unigram",
+        charsmap=normalizer.precompiled_charsmap,
+        adds_prefix=normalizer.add_dummy_prefix,
+        removes_spaces=normalizer.remove_extra_whitespaces,
+    )

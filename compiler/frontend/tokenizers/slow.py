@@ -1,4 +1,4 @@
-"""Tokenizers that transformers runs through SentencePiece: Marian, M2M100 and PLBart."""
+"""Converts the tokenizers that transformers runs with SentencePiece: Marian, M2M100 and PLBart."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SPACE = "▁"
 
 @dataclass(frozen=True)
 class Converted:
-    """A tokenizer without transformers: its ``tokenizer.json``, a second file or none, and how it decodes."""
+    """A converted tokenizer: ``tokenizer.json``, the content of ``pieces.json`` or None, and its decoding."""
 
     serialized: str
     pieces: str | None
@@ -36,37 +36,37 @@ class Converted:
 
 
 def is_sentencepiece(tokenizer: Any) -> bool:
-    """Whether ``convert`` knows the class of this tokenizer of transformers."""
+    """Whether ``convert`` supports the class of this tokenizer of transformers."""
     return isinstance(tokenizer, MarianTokenizer | M2M100Tokenizer | PLBartTokenizer)
 
 
 def convert(tokenizer: Any, checkpoint: Checkpoint) -> Converted:
-    """A tokenizer of the tokenizers library that cuts as SentencePiece does, and the ids of its pieces.
+    """Convert a tokenizer to one of the tokenizers library for segmentation, and a table of the pieces' ids.
 
-    The model's ids are not SentencePiece's: transformers looks every piece up by its text, unknown runs of
-    characters included. No ``tokenizer.json`` can do that, hence the second file.
+    The model's ids are not SentencePiece's: transformers looks up every piece by its text, including unknown
+    runs of characters. A ``tokenizer.json`` cannot express that, hence the second file.
 
     Args:
-        tokenizer: of transformers, of a class that ``is_sentencepiece`` knows.
-        checkpoint: that it was loaded from.
+        tokenizer: of transformers, for which ``is_sentencepiece`` is true.
+        checkpoint: from which it was loaded.
 
     Raises:
-        CheckpointError: its SentencePiece model, or its vocabularies, cannot be converted.
+        CheckpointError: its SentencePiece model or its vocabularies cannot be converted.
     """
     if getattr(tokenizer, "separate_vocabs", False):
         raise CheckpointError(
-            "the tokenizer has separate_vocabs; precast serves Marian models that share one vocabulary"
+            "the tokenizer has separate_vocabs; precast supports Marian models with a shared vocabulary"
         )
     marian = isinstance(tokenizer, MarianTokenizer)
     name = tokenizer.spm_files[0] if marian else tokenizer.vocab_files_names.get("spm_file")
     model = read_sentencepiece_model(checkpoint.path / (name or tokenizer.vocab_files_names["vocab_file"]))
     codes = tuple(tokenizer.supported_language_codes) if marian else None
-    if marian and model.segments_by == "bpe":
-        raise CheckpointError("precast converts Marian tokenizers of unigram, and this one is of bpe")
+    if marian and model.algorithm == "bpe":
+        raise CheckpointError("the Marian tokenizer's SentencePiece model is bpe; only unigram is supported")
     built = segmenter(model, _added(tokenizer), codes)
     suffix = tokenizer.convert_ids_to_tokens(tokenizer.build_inputs_with_special_tokens([]))
     built.post_processor = TemplateProcessing(
-        # Ids are looked up by the text of the token.
+        # Ids here are not used: the runtime looks up tokens by their text.
         single=["$A", *suffix], pair=["$A", "$B", *suffix], special_tokens=[(token, 0) for token in {*suffix}]
     )  # fmt: skip
     pieces = {"ids": _ids(tokenizer, model, codes), "texts": _texts(tokenizer, model)}
@@ -74,7 +74,7 @@ def convert(tokenizer: Any, checkpoint: Checkpoint) -> Converted:
 
 
 def _added(tokenizer: Any) -> list[AddedToken]:
-    """What transformers cuts out of a text before SentencePiece sees it."""
+    """The tokens that transformers splits off before it calls SentencePiece."""
     known = {token.content: token for token in tokenizer.added_tokens_decoder.values()}
     return [
         AddedToken(
@@ -99,7 +99,7 @@ def _ids(tokenizer: Any, model: SentencePieceModel, codes: tuple[str, ...] | Non
 
 def _texts(tokenizer: Any, model: SentencePieceModel) -> list[str | None]:
     kinds = {piece.text: piece.kind for piece in model.pieces}
-    # M2M100 keeps its languages apart from its vocabulary.
+    # M2M100's languages are not in its vocabulary.
     languages = getattr(tokenizer, "lang_token_to_id", {})
     size = 1 + max([*tokenizer.get_vocab().values(), *languages.values()])
     return [_text(tokenizer, _name(tokenizer, number), kinds) for number in range(size)]
@@ -113,14 +113,14 @@ def _name(tokenizer: Any, number: int) -> str | None:
 
 
 def _text(tokenizer: Any, name: str | None, kinds: dict[str, int]) -> str | None:
-    """What the tokenizer's class makes of one piece in the middle of a text."""
+    """The text of a piece within a longer text."""
     if name is None:
         return None
     if isinstance(tokenizer, PLBartTokenizer):
         return name.replace(_SPACE, " ")
     if kinds.get(name) == CONTROL:
         return ""
-    # M2M100 gives a piece that SentencePiece does not know as it stands.
+    # M2M100 leaves a piece unchanged that SentencePiece does not know.
     known = isinstance(tokenizer, MarianTokenizer) or name in kinds
     return name.replace(_SPACE, " ") if known else name
 

@@ -1,1 +1,1 @@
-"""Our own C++ kernels for processors with AVX-512, built into the graphs that Inductor compiles."""
+"""C++ kernels for processors with AVX-512, compiled into the graphs that Inductor generates."""

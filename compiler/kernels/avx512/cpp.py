@@ -1,4 +1,4 @@
-"""How an operator is called in C++: what a kernel's header and its call look like, for the lowering."""
+"""Descriptions of C++ kernels for the lowering: the header of an operator, and the call that replaces it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 
 import torch
 
-_LOCAL = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
+_LOCAL_INCLUDE = re.compile(r'^#include "(\w+\.h)"$', re.MULTILINE)
 TYPES = {torch.float32: "precast::Fp32", torch.bfloat16: "precast::Bf16"}
-"""The product of two such numbers, see ``tile.h``."""
+"""The types in ``tile.h`` that multiply two such numbers."""
 NUMBERS = {torch.float32: "float", torch.bfloat16: "c10::BFloat16"}
+"""The C++ types of numbers in memory."""
 
 
 @dataclass(frozen=True)
 class Operand:
-    """A tensor as C++ sees it; sizes and strides are expressions."""
+    """A tensor in C++ code; the pointer to its first number, sizes and strides are C++ expressions."""
 
     at: str
-    """A pointer to its first number."""
     dtype: torch.dtype
     sizes: tuple[str, ...]
     strides: tuple[str, ...]
@@ -29,15 +29,15 @@ class Operand:
 
 @dataclass(frozen=True)
 class Kernel:
-    """An operator in C++.
+    """A custom operator's implementation in C++.
 
     Attributes:
-        operator: that is replaced.
-        header: beside this file.
-        strided: tensor arguments of which only the last dimensions, so many, must be contiguous; all others
-            are wholly so.
-        call: the statement, from tensors by argument (None where left out), the output under ``out``, and
-            the other arguments.
+        operator: the custom operator.
+        header: file name of the header, in this folder.
+        strided: by tensor argument, how many of its last dimensions must be contiguous; arguments that are
+            not listed must be contiguous in all dimensions.
+        call: writes the C++ statement of a call, from the tensors by argument (None for an omitted one, the
+            output under ``out``) and the other arguments.
     """
 
     operator: Any
@@ -47,11 +47,12 @@ class Kernel:
 
 
 def pointer(operand: Operand | None) -> str:
+    """The pointer of a tensor that may be omitted."""
     return "nullptr" if operand is None else operand.at
 
 
 def source(header: str) -> str:
-    """The header with those beside it that it includes, each where it is first named."""
+    """The text of a header, with the local headers that it includes inlined once each."""
     seen: set[str] = set()
 
     def read(name: str) -> str:
@@ -59,6 +60,6 @@ def source(header: str) -> str:
             return ""
         seen.add(name)
         text = (Path(__file__).parent / name).read_text("utf-8")
-        return _LOCAL.sub(lambda found: read(found[1]), text)
+        return _LOCAL_INCLUDE.sub(lambda include: read(include[1]), text)
 
     return read(header)

@@ -1,4 +1,4 @@
-"""Attention of a decoder's step over keys and values where they lie in the kv_cache."""
+"""Attention of a decode step that reads keys and values in place from the KV cache."""
 
 from __future__ import annotations
 
@@ -19,40 +19,42 @@ def decode_attention(
     keys: Tensor,
     values: Tensor,
     slots: Tensor,
-    rows: Tensor,
+    seq_ids: Tensor,
     counts: Tensor,
     bias: Tensor | None,
     more: int,
     scale: float,
 ) -> Tensor:
-    """``softmax(scale * q K^T + bias) V`` of each row over the keys at its slots.
+    """``softmax(scale * q K^T + bias) V`` of each active sequence over the keys at its slots.
 
     Args:
-        query: ``[R, heads, head_dim]``, fp32 or bf16; rows may have any stride.
-        keys: ``[cache, heads, head_dim]``.
-        values: as ``keys``.
-        slots: int32 ``[N, longest]``, where in the kv_cache each row's keys lie.
-        rows: int32 ``[R]``, which of the ``N`` rows; one that stands at the end again has the same query.
-        counts: int32 ``[N]``; a row sees ``counts + more`` keys.
-        bias: fp32 ``[heads, 2 * reach + 1]`` by the distance from position ``counts`` to the key, or None.
-        more: 1 where ``counts`` is the position of a key that is seen too, otherwise 0.
-        scale: of the scores.
+        query: ``[R, heads, head_dim]``, fp32 or bf16; any stride between sequences.
+        keys: ``[slots, heads, head_dim]``, the keys of one layer in the KV cache.
+        values: like ``keys``.
+        slots: int32 ``[N, longest]``, the slots of each sequence's keys.
+        seq_ids: int32 ``[R]``, the active ones of the ``N`` sequences; may end in repetitions of one sequence
+            with the same query, as padding.
+        counts: int32 ``[N]``; a sequence sees ``counts + more`` keys.
+        bias: fp32 ``[heads, 2 * max_distance + 1]`` by the distance from position ``counts`` to the key, or
+            None.
+        more: 1 if ``counts`` is the position of a visible key, 0 if it is the number of keys.
+        scale: factor of the scores.
 
     Returns:
-        ``[R, heads * head_dim]``; zeros where no key is seen.
+        ``[R, heads * head_dim]``; zeros if no key is visible.
     """
-    found = torch.zeros(query.shape[0], query.shape[1] * query.shape[2], dtype=query.dtype)
-    for at, row in enumerate(rows.tolist()):
-        position = int(counts[row])
-        seen = slots[row, : position + more].long()
-        if len(seen):
-            scores = torch.einsum("hd,khd->hk", query[at].float(), keys[seen].float()) * scale
+    out = torch.zeros(query.shape[0], query.shape[1] * query.shape[2], dtype=query.dtype)
+    for index, seq_id in enumerate(seq_ids.tolist()):
+        position = int(counts[seq_id])
+        visible = slots[seq_id, : position + more].long()
+        if len(visible):
+            scores = torch.einsum("hd,khd->hk", query[index].float(), keys[visible].float()) * scale
             if bias is not None:
-                reach = bias.shape[1] // 2
-                distance = torch.arange(len(seen)) - position
-                scores = scores + bias[:, distance.clamp(-reach, reach) + reach]
-            found[at] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[seen].float()).flatten()
-    return found
+                max_distance = bias.shape[1] // 2
+                distance = torch.arange(len(visible)) - position
+                scores = scores + bias[:, distance.clamp(-max_distance, max_distance) + max_distance]
+            out[index] = torch.einsum("hk,khd->hd", scores.softmax(-1), values[visible].float()).flatten()
+    return out
 
 
 @decode_attention.register_fake
@@ -63,15 +65,15 @@ def _(query: Tensor, *_: object) -> Tensor:
 def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -> str:
     query, slots, bias, out = (tensors[name] for name in ("query", "slots", "bias", "out"))
     assert query is not None and slots is not None and out is not None
-    tables = ", ".join(pointer(tensors[name]) for name in ("slots", "rows", "counts", "bias"))
-    reach = "0" if bias is None else f"({bias.sizes[1]} - 1) / 2"
+    tables = ", ".join(pointer(tensors[name]) for name in ("slots", "seq_ids", "counts", "bias"))
+    max_distance = "0" if bias is None else f"({bias.sizes[1]} - 1) / 2"
     sizes = ", ".join(
         [
             *query.sizes,
             query.strides[0],
             slots.sizes[1],
             str(arguments["more"]),
-            reach,
+            max_distance,
             f"{arguments['scale']!r}f",
         ]
     )
@@ -87,16 +89,16 @@ DECODE_ATTENTION = Kernel(
 
 
 class StepOps:
-    """Implements ``model.decode_ops.DecodeOps``.
+    """Implements ``decode_ops.DecodeOps``.
 
     Args:
-        state: of the step; its spans are not needed.
+        state: of the step; its spans are not used.
     """
 
     def __init__(self, state: StepState) -> None:
         self._state = state
-        rows = state.rows.long()
-        self._at = state.kv_slots[rows, state.positions[rows].long()].long()
+        seq_ids = state.rows.long()
+        self._new_slots = state.kv_slots[seq_ids, state.positions[seq_ids].long()].long()
 
     def visible(self, bias: Tensor | None) -> Tensor | None:
         """The bias by distance, fp32."""
@@ -105,17 +107,17 @@ class StepOps:
     def self_attention(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, visible: Tensor | None, scale: float
     ) -> Tensor:
-        cache.key.index_put_((self._at,), key)
-        cache.value.index_put_((self._at,), value)
+        cache.key.index_put_((self._new_slots,), key)
+        cache.value.index_put_((self._new_slots,), value)
         state = self._state
-        found: Tensor = decode_attention(
+        out: Tensor = decode_attention(
             query, cache.key, cache.value, state.kv_slots, state.rows, state.positions, visible, 1, scale
         )
-        return found
+        return out
 
     def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
         state = self._state
-        found: Tensor = decode_attention(
+        out: Tensor = decode_attention(
             query, cache.key, cache.value, state.cross_slots, state.rows, state.cross_lengths, None, 0, scale
         )
-        return found
+        return out

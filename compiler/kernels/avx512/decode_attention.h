@@ -1,4 +1,4 @@
-// One step of a decoder: each row attends to keys and values where they lie in the kv_cache.
+// Attention of one decode step: each sequence attends to its keys and values in place in the KV cache.
 #ifndef PRECAST_DECODE_ATTENTION_H
 #define PRECAST_DECODE_ATTENTION_H
 
@@ -9,25 +9,25 @@
 
 namespace precast {
 
-// [slots][heads][head_dim], keys or values of one layer.
+// The keys and values of one layer, each [slots][heads][head_dim].
 template <class Number>
-struct KVCaches {
+struct KVCache {
   const Number* keys;
   const Number* values;
 };
 
-struct StepSizes {
-  int64_t rows, heads, head_dim;
-  // Numbers from one row of the query to the next.
+struct DecodeSizes {
+  int64_t sequences, heads, head_dim;
+  // Numbers from one sequence of the query to the next.
   int64_t stride;
-  // Columns of the table of slots; how many more keys than `counts` says a row sees.
+  // Columns of the table of slots; keys that a sequence sees in addition to `counts`.
   int64_t longest, more;
-  // Of the bias, [heads][2 * reach + 1]; by the distance from the row's position, `counts`, to the key.
-  int64_t reach;
+  // The bias is [heads][2 * max_distance + 1], by the distance from the position `counts` to the key.
+  int64_t max_distance;
   float scale;
 };
 
-// Adds the numbers of each of 16 registers: lane i of the result is the sum of `rows[i]`.
+// Reduces each of 16 registers to its sum: lane i of the result is the sum of `rows[i]`.
 inline __m512 sums_of(__m512 (&rows)[16]) {
   // Halves of two registers side by side, then added: 16 registers become 8, 4, 2 and 1.
   __m512 pairs[8], fours[4], eights[2];
@@ -62,27 +62,27 @@ inline __m512 add_product(__m512 sum, const BFloat16* a, const BFloat16* b, int6
 }
 #endif
 
-// Numbers of a register of the product's factors.
+// Numbers in one register of the product's factors.
 template <class Number>
 constexpr int64_t FACTORS = 64 / sizeof(Number);
 
 // Scores of up to 16 keys, not yet scaled.
 template <class Number>
-inline __m512 score_keys(const Number* query, const Number* keys, int64_t place_size, const int32_t* slots,
+inline __m512 score_keys(const Number* query, const Number* keys, int64_t slot_size, const int32_t* slots,
                          int64_t count, int64_t size) {
   __m512 sums[16];
 #pragma GCC unroll 16
   for (int key = 0; key < 16; ++key) {
     sums[key] = _mm512_setzero_ps();
     if (key >= count) continue;
-    const Number* at = keys + slots[key] * place_size;
+    const Number* at = keys + slots[key] * slot_size;
     for (int64_t part = 0; part < size; part += FACTORS<Number>)
       sums[key] = add_product(sums[key], query + part, at + part, size - part);
   }
   return sums_of(sums);
 }
 
-// Scores become weights that add up to one; `scores` has room for whole registers.
+// Softmax in place; `scores` is padded to whole registers.
 inline void to_weights(float* scores, int64_t count) {
   __m512 highest = _mm512_set1_ps(-INFINITY);
   for (int64_t at = 0; at < count; at += LANES) {
@@ -101,15 +101,15 @@ inline void to_weights(float* scores, int64_t count) {
   for (int64_t at = 0; at < count; at += LANES) store(scores + at, _mm512_mul_ps(load(scores + at), share));
 }
 
-// Adds the weighted values of some keys to up to 64 numbers of `sums`.
+// Adds the weighted values of `count` keys to up to 64 numbers of `sums`.
 template <class Number, int WIDE>
-inline void add_values(const Number* values, int64_t place_size, const int32_t* slots, const float* weights,
+inline void add_values(const Number* values, int64_t slot_size, const int32_t* slots, const float* weights,
                        int64_t count, int64_t size, float* sums) {
   __m512 held[WIDE];
 #pragma GCC unroll 4
   for (int part = 0; part < WIDE; ++part) held[part] = load(sums + part * LANES);
   for (int64_t key = 0; key < count; ++key) {
-    const Number* value = values + slots[key] * place_size;
+    const Number* value = values + slots[key] * slot_size;
     const __m512 weight = _mm512_set1_ps(weights[key]);
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part)
@@ -119,42 +119,42 @@ inline void add_values(const Number* values, int64_t place_size, const int32_t* 
   for (int part = 0; part < WIDE; ++part) store(sums + part * LANES, held[part]);
 }
 
-// Reads `size` numbers at each of up to 16 slots, and does nothing with them but to have them in the first cache.
-// Stretches that are read from one end to the other come from memory at its speed. Heads that each want a piece of
-// 16 stretches wait for every piece, even where it was prefetched.
+// Reads `size` numbers at each of up to 16 slots to bring them into the L1 cache.
+// Contiguous ranges that are read from end to end arrive at full memory bandwidth. If each head reads its own piece
+// of 16 ranges, it waits for every piece, even with prefetching.
 template <class Number>
-inline void fetch(const Number* cache, int64_t place_size, const int32_t* slots, int64_t count, int64_t size) {
+inline void fetch(const Number* cache, int64_t slot_size, const int32_t* slots, int64_t count, int64_t size) {
   __m512i all = _mm512_setzero_si512();
   for (int64_t key = 0; key < count; ++key) {
-    const Number* at = cache + slots[key] * place_size;
+    const Number* at = cache + slots[key] * slot_size;
     for (int64_t part = 0; part + FACTORS<Number> <= size; part += FACTORS<Number>)
       all = _mm512_or_si512(all, _mm512_loadu_si512(at + part));
   }
-  asm volatile("" ::"v"(all));  // so that it is not left out
+  asm volatile("" ::"v"(all));  // keeps the loads from being optimized away
 }
 
-// Some heads of one row. Keys are taken 16 at a time, all heads of each: a place is one stretch of memory.
+// Some heads of one sequence. Keys are processed 16 at a time, all heads of each: a slot is contiguous in memory.
 template <class Number>
-struct StepRow {
+struct DecodeSequence {
   const Number* query;
-  KVCaches<Number> kv_cache;
+  KVCache<Number> kv_cache;
   const int32_t* slots;
   const float* bias;
-  // Of the first of `copies` rows that are all the same.
+  // The output of the first of `copies` identical sequences.
   Number* output;
   int64_t copies;
-  const StepSizes& sizes;
+  const DecodeSizes& sizes;
   int64_t position, count, first_head, last_head;
   // [heads][width] and [heads][padded head_dim].
   float* scores;
   float* sums;
   int64_t width, padded;
 
-  int64_t place_size() const { return sizes.heads * sizes.head_dim; }
+  int64_t slot_size() const { return sizes.heads * sizes.head_dim; }
 
-  // The heads' part of some slots.
+  // Fetches these heads' part of `some` slots.
   void fetch_heads(const Number* cache, int64_t key, int64_t some) const {
-    fetch(cache + first_head * sizes.head_dim, place_size(), slots + key, some,
+    fetch(cache + first_head * sizes.head_dim, slot_size(), slots + key, some,
           (last_head - first_head) * sizes.head_dim);
   }
 
@@ -164,7 +164,7 @@ struct StepRow {
       fetch_heads(kv_cache.keys, key, some);
       for (int64_t head = first_head; head < last_head; ++head) {
         const int64_t at = head * sizes.head_dim;
-        __m512 found = score_keys(query + at, kv_cache.keys + at, place_size(), slots + key, some, sizes.head_dim);
+        __m512 found = score_keys(query + at, kv_cache.keys + at, slot_size(), slots + key, some, sizes.head_dim);
         found = _mm512_mul_ps(found, _mm512_set1_ps(sizes.scale));
         if (bias != nullptr) found = _mm512_add_ps(found, bias_of(head, key));
         store(scores + head * width + key, found);
@@ -176,8 +176,8 @@ struct StepRow {
     const auto all = [](int64_t number) { return _mm512_set1_epi32(static_cast<int32_t>(number)); };
     const __m512i counting = _mm512_set_epi32(15, 14, 13, 12, 11, 10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 0);
     const __m512i distance = _mm512_add_epi32(all(key - position), counting);
-    const __m512i at = _mm512_min_epi32(_mm512_max_epi32(distance, all(-sizes.reach)), all(sizes.reach));
-    return _mm512_i32gather_ps(at, bias + head * (2 * sizes.reach + 1) + sizes.reach, sizeof(float));
+    const __m512i at = _mm512_min_epi32(_mm512_max_epi32(distance, all(-sizes.max_distance)), all(sizes.max_distance));
+    return _mm512_i32gather_ps(at, bias + head * (2 * sizes.max_distance + 1) + sizes.max_distance, sizeof(float));
   }
 
   void gather() const {
@@ -191,10 +191,10 @@ struct StepRow {
         float* into = sums + head * padded;
         int64_t part = 0;
         for (; part + 4 * LANES <= padded; part += 4 * LANES)
-          add_values<Number, 4>(values + part, place_size(), slots + key, weights, some, sizes.head_dim - part,
+          add_values<Number, 4>(values + part, slot_size(), slots + key, weights, some, sizes.head_dim - part,
                                 into + part);
         for (; part < padded; part += LANES)
-          add_values<Number, 1>(values + part, place_size(), slots + key, weights, some, sizes.head_dim - part,
+          add_values<Number, 1>(values + part, slot_size(), slots + key, weights, some, sizes.head_dim - part,
                                 into + part);
       }
     }
@@ -209,35 +209,36 @@ struct StepRow {
 
   void write(int64_t head) const {
     for (int64_t copy = 0; copy < copies; ++copy) {
-      Number* to = output + copy * place_size() + head * sizes.head_dim;
+      Number* to = output + copy * slot_size() + head * sizes.head_dim;
       for (int64_t at = 0; at < sizes.head_dim; at += LANES)
         store(to + at, load(sums + head * padded + at), first_lanes(sizes.head_dim - at));
     }
   }
 };
 
-// How many rows there are, if those at the end that repeat the one before count as one.
-inline int64_t distinct(const int32_t* rows, int64_t count) {
-  while (count > 1 && rows[count - 1] == rows[count - 2]) --count;
+// The number of sequences, where repetitions of the last one count once.
+inline int64_t distinct(const int32_t* seq_ids, int64_t count) {
+  while (count > 1 && seq_ids[count - 1] == seq_ids[count - 2]) --count;
   return count;
 }
 
-// Into how many parts the heads of a row go, so that threads have as much to do as each other. Where rows are many
-// it does not matter, and a place is read in one piece.
-inline int64_t parts_of(int64_t heads, int64_t rows, int64_t threads) {
-  return rows < 4 * threads ? std::min(heads, threads / std::gcd(rows, threads)) : 1;
+// The number of parts that the heads of a sequence are split into, to balance the threads. With many sequences
+// balance does not matter, and a slot is read as a whole.
+inline int64_t parts_of(int64_t heads, int64_t sequences, int64_t threads) {
+  return sequences < 4 * threads ? std::min(heads, threads / std::gcd(sequences, threads)) : 1;
 }
 
-// Args: `query` [rows][heads][head_dim] with contiguous heads; `slots` [N][longest]; `rows` [rows], which of
-// the N rows, where one that fills up repeats the last, query and all; `counts` [N]; `bias` fp32 or null; `output`
-// [rows][heads * head_dim], zeros where no key is seen.
+// Args: `query` [sequences][heads][head_dim] with contiguous heads; `slots` [N][longest]; `seq_ids` [sequences],
+// indices below N, where padding repeats the last one with its query; `counts` [N]; `bias` fp32 or null; `output`
+// [sequences][heads * head_dim], zeros if no key is visible.
 template <class Number>
-inline void decode_attention(const Number* query, KVCaches<Number> kv_cache, const int32_t* slots, const int32_t* rows,
-                           const int32_t* counts, const float* bias, Number* output, StepSizes sizes) {
-  const int64_t place_size = sizes.heads * sizes.head_dim, different = distinct(rows, sizes.rows);
-  const auto keys_of = [&](int64_t row) { return std::min<int64_t>(counts[row] + sizes.more, sizes.longest); };
+inline void decode_attention(const Number* query, KVCache<Number> kv_cache, const int32_t* slots,
+                             const int32_t* seq_ids, const int32_t* counts, const float* bias, Number* output,
+                             DecodeSizes sizes) {
+  const int64_t slot_size = sizes.heads * sizes.head_dim, different = distinct(seq_ids, sizes.sequences);
+  const auto keys_of = [&](int64_t seq) { return std::min<int64_t>(counts[seq] + sizes.more, sizes.longest); };
   int64_t most = 0;
-  for (int64_t at = 0; at < different; ++at) most = std::max(most, keys_of(rows[at]));
+  for (int64_t at = 0; at < different; ++at) most = std::max(most, keys_of(seq_ids[at]));
   const int64_t width = up_to(most, LANES), padded = up_to(sizes.head_dim, LANES);
 #pragma omp parallel
   {
@@ -245,12 +246,13 @@ inline void decode_attention(const Number* query, KVCaches<Number> kv_cache, con
     Scratch<float> scores(sizes.heads * width), sums(sizes.heads * padded);
     const Share share = share_of(different * parts, omp_get_thread_num(), threads);
     for (int64_t piece = share.begin; piece < share.end; ++piece) {
-      const int64_t at = piece / parts, row = rows[at];
+      const int64_t at = piece / parts, seq = seq_ids[at];
       const Share heads = share_of(sizes.heads, piece % parts, parts);
-      const int64_t copies = at == different - 1 ? sizes.rows - at : 1;
-      StepRow<Number>{query + at * sizes.stride, kv_cache, slots + row * sizes.longest, bias, output + at * place_size,
-                      copies, sizes, counts[row], keys_of(row), heads.begin, heads.end, scores.get(), sums.get(),
-                      width, padded}
+      const int64_t copies = at == different - 1 ? sizes.sequences - at : 1;
+      DecodeSequence<Number>{
+          query + at * sizes.stride, kv_cache, slots + seq * sizes.longest, bias, output + at * slot_size,
+          copies, sizes, counts[seq], keys_of(seq), heads.begin, heads.end, scores.get(), sums.get(),
+          width, padded}
           .run();
     }
   }

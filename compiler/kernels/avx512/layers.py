@@ -1,4 +1,4 @@
-"""A module with those of its layers that we have in C++."""
+"""Replaces layers of a module with those that have a C++ kernel."""
 
 from __future__ import annotations
 
@@ -22,39 +22,40 @@ WhichLinear = Literal["all", "quantized", "none"]
 
 
 def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
-    """A copy with layers in C++, linear ones in panels, and all else over the same tensors.
+    """Copy ``module`` with layers in C++; the copy shares the tensors of all other layers.
 
-    Norms are ours where any linear layer is: both have weights that the graph must keep.
+    Norms are replaced if any linear layer is: both have weights that the graph must keep.
 
     Args:
         module: to copy.
-        linear: which of the linear layers; where Inductor searches for products, it keeps those that it can.
+        linear: which linear layers to replace. ``quantized`` leaves the others to Inductor's autotuning.
     """
-    return replace_modules(
-        module, {"all": _any, "quantized": _not_searched_for, "none": _without_weights}[linear]
-    )
+    replacements = {"all": _replace_all, "quantized": _replace_quantized, "none": _replace_weightless}
+    return replace_modules(module, replacements[linear])
 
 
-def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:
+def _replace_weightless(_: str, layer: nn.Module) -> nn.Module | None:
     return CppNormalizer() if isinstance(layer, Normalizer) else None
 
 
-def _not_searched_for(name: str, layer: nn.Module) -> nn.Module | None:
+def _replace_quantized(name: str, layer: nn.Module) -> nn.Module | None:
     if isinstance(layer, QuantizedLinear):
         return PanelLinearInt8(layer)
-    return CppNorm(layer) if isinstance(layer, Norm) else _without_weights(name, layer)
+    return CppNorm(layer) if isinstance(layer, Norm) else _replace_weightless(name, layer)
 
 
-def _any(name: str, layer: nn.Module) -> nn.Module | None:
-    if isinstance(layer, LanguageHead) and _whole_groups(layer.table.weight):
-        out = PanelLinear(layer.table.weight, layer.bias, dtype=torch.float32)  # never rounded to less
+def _replace_all(name: str, layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, LanguageHead) and _has_whole_groups(layer.table.weight):
+        out = PanelLinear(
+            layer.table.weight, layer.bias, dtype=torch.float32
+        )  # logits are not rounded to bf16
         return ScaledHead(layer, out)
-    if isinstance(layer, nn.Linear) and _whole_groups(layer.weight):
+    if isinstance(layer, nn.Linear) and _has_whole_groups(layer.weight):
         activation = layer.activation if isinstance(layer, ActivatedLinear) else "identity"
         return PanelLinear(layer.weight, layer.bias, activation)
-    return _not_searched_for(name, layer)
+    return _replace_quantized(name, layer)
 
 
-def _whole_groups(weight: Tensor) -> bool:
-    """Whether a row of the input is whole groups; the last one would reach into the next row otherwise."""
+def _has_whole_groups(weight: Tensor) -> bool:
+    """Whether input rows consist of whole groups; else the last one would extend into the next row."""
     return weight.shape[1] % GROUPS[weight.dtype] == 0

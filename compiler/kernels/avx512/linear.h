@@ -1,6 +1,6 @@
 // A linear layer with its activation: y = residual + activation(x W^T + bias).
 //
-// Weights lie in panels of 64 columns, see tile.h: W[panel][group][column of the panel][GROUP], filled up with
+// Weights are stored in panels of 64 columns (see tile.h): W[panel][group][column of the panel][GROUP], padded with
 // zeros.
 #ifndef PRECAST_LINEAR_H
 #define PRECAST_LINEAR_H
@@ -15,15 +15,15 @@ struct LinearSizes {
   int64_t x_stride;
 };
 
-// What becomes of values: y = residual + activation(value).
+// Writes the output: y = residual + activation(value).
 template <class Activation, class Output>
-struct Target {
+struct Epilogue {
   // Rows of both are contiguous; `residual` may be null.
   Output* y;
   const Output* residual;
   int64_t stride;
 
-  Target from(int64_t column) const {
+  Epilogue from(int64_t column) const {
     return {y + column, residual == nullptr ? nullptr : residual + column, stride};
   }
 
@@ -41,9 +41,9 @@ struct LinearPanel {
   const typename T::A* x;
   int64_t stride, inner;
   const typename T::B* weights;
-  // From the panel's first column on, and how many of them there are.
+  // The bias from the panel's first column on; `wanted` is the number of columns in the panel.
   const float* bias;
-  Target<Activation, Output> target;
+  Epilogue<Activation, Output> epilogue;
   int64_t wanted;
 
   struct Columns {
@@ -58,7 +58,7 @@ struct LinearPanel {
   }
 
   void put(const Columns& columns, int64_t row, __m512 sum) const {
-    target.put(row, columns.first, _mm512_add_ps(sum, columns.bias), columns.live);
+    epilogue.put(row, columns.first, _mm512_add_ps(sum, columns.bias), columns.live);
   }
 };
 
@@ -67,7 +67,7 @@ struct LinearPanel {
 template <class Type, class Activation, class Output>
 inline void linear(const typename Type::A* x, const typename Type::B* weight, const float* bias,
                    const Output* residual, Output* y, LinearSizes sizes) {
-  const Target<Activation, Output> target{y, residual, sizes.columns};
+  const Epilogue<Activation, Output> epilogue{y, residual, sizes.columns};
 #pragma omp parallel
   {
     const Chunks<Type> chunks(sizes.rows, omp_get_num_threads());
@@ -75,7 +75,7 @@ inline void linear(const typename Type::A* x, const typename Type::B* weight, co
       const int64_t column = panel * PANEL;
       const LinearPanel<Type, Activation, Output> work{
           x, sizes.x_stride, sizes.inner, weight + column * sizes.inner, bias == nullptr ? nullptr : bias + column,
-          target.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
+          epilogue.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
       multiply_panel(work, first, last);
     });
   }

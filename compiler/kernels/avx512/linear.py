@@ -1,4 +1,4 @@
-"""Linear layers whose weights lie in panels, with their activation and residual; fp32 and bf16."""
+"""Linear layers with fused activation and residual, and weights stored in panels; fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from precast.compiler.models.layers import ACTIVATIONS
 PANEL = 64
 """Columns of a panel, as in ``tile.h``."""
 GROUPS = {torch.float32: 1, torch.bfloat16: 2, torch.int8: 4}
-"""Numbers of four bytes."""
+"""Numbers in a group of four bytes."""
 ACTIVATION_TYPES = {
     "identity": "Identity", "gelu": "Gelu", "gelu_tanh": "GeluTanh", "gelu_quick": "GeluQuick",
     "silu": "Silu", "relu": "Relu", "tanh": "Tanh", "sigmoid": "Sigmoid",
@@ -24,15 +24,15 @@ ACTIVATION_TYPES = {
 
 
 def to_panels(weight: Tensor) -> Tensor:
-    """``[out, in]`` to ``[panels, groups, 64, group]``, filled up with zeros."""
+    """Reorder a weight ``[out, in]`` as ``[panels, groups, 64, group]``, padded with zeros."""
     group = GROUPS[weight.dtype]
     columns, inner = weight.shape
-    filled = F.pad(weight, (0, -inner % group, 0, -columns % PANEL))
-    return filled.view(-1, PANEL, filled.shape[1] // group, group).transpose(1, 2).contiguous()
+    padded = F.pad(weight, (0, -inner % group, 0, -columns % PANEL))
+    return padded.view(-1, PANEL, padded.shape[1] // group, group).transpose(1, 2).contiguous()
 
 
 def from_panels(panels: Tensor, columns: int, inner: int) -> Tensor:
-    """The inverse of ``to_panels``: ``[columns, inner]``."""
+    """Restore a weight ``[columns, inner]``: the inverse of ``to_panels``."""
     return panels.transpose(1, 2).reshape(panels.shape[0] * PANEL, -1)[:columns, :inner]
 
 
@@ -49,20 +49,20 @@ def panel_linear(
     """``residual + activation(x @ weight.T + bias)``, summed in fp32.
 
     Args:
-        x: ``[R, in]``; fp32 or bf16. Rows may have any stride.
-        panels: of the weight, from ``to_panels``; of the dtype of ``x``.
+        x: ``[R, in]``; fp32 or bf16; any stride between rows.
+        panels: the weight, from ``to_panels``; same dtype as ``x``.
         bias: fp32 ``[columns]``, or None.
         residual: ``[R, columns]`` of ``dtype``, or None.
-        columns: of the weight.
+        columns: output size.
         activation: a key of ``layers.ACTIVATIONS``.
-        dtype: of the result, fp32 or that of ``x``.
+        dtype: of the output, fp32 or that of ``x``.
 
     Returns:
         ``[R, columns]``.
     """
     weight = from_panels(panels, columns, x.shape[1]).float()
-    found = ACTIVATIONS[activation](F.linear(x.float(), weight, bias))
-    return (found if residual is None else residual + found).to(dtype)
+    out = ACTIVATIONS[activation](F.linear(x.float(), weight, bias))
+    return (out if residual is None else residual + out).to(dtype)
 
 
 @panel_linear.register_fake
@@ -83,10 +83,10 @@ def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -
     assert x is not None and panels is not None and out is not None
     sizes = f"{{{x.sizes[0]}, {arguments['columns']}, {x.sizes[1]}, {x.strides[0]}}}"
     activation = f"precast::{ACTIVATION_TYPES[arguments['activation']]}"
-    added = ", ".join(pointer(tensors[name]) for name in ("bias", "residual"))
+    addends = ", ".join(pointer(tensors[name]) for name in ("bias", "residual"))
     return (
         f"precast::linear<{TYPES[x.dtype]}, {activation}, {NUMBERS[out.dtype]}>("
-        f"{x.at}, {panels.at}, {added}, {out.at}, {sizes});"
+        f"{x.at}, {panels.at}, {addends}, {out.at}, {sizes});"
     )
 
 
@@ -94,13 +94,13 @@ LINEAR = Kernel(torch.ops.precast.panel_linear.default, "linear.h", {"x": 1}, _c
 
 
 class PanelLinear(nn.Module):
-    """A linear layer, its activation, and what it is added to.
+    """A linear layer with its activation and an optional residual, weights in panels.
 
     Args:
         weight: ``[out, in]``.
         bias: ``[out]``, or None.
         activation: a key of ``layers.ACTIVATIONS``.
-        dtype: of the result; that of the weight where left out.
+        dtype: of the output; default that of the weight.
     """
 
     def __init__(
@@ -118,7 +118,7 @@ class PanelLinear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().float())
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        found: Tensor = panel_linear(
+        out: Tensor = panel_linear(
             x, self.panels, self.bias, residual, self.columns, self.activation, self.dtype
         )
-        return found
+        return out

@@ -1,8 +1,8 @@
-// A linear layer with weights of eight bits: each row of x is quantized on the way in.
+// A linear layer with int8 weights: each row of x is quantized dynamically.
 //
-// x is about (q - zero) * scale with q = 0 .. 255, one scale and zero a row; W is about w * scale of its column.
-// So x W^T is about (q w - zero * sum of w's column) * both scales, and q w is exact. Columns of x are
-// first multiplied by `smooth`, whose inverse was multiplied into W: it takes outliers out of x.
+// x is approximately (q - zero) * scale with q = 0 .. 255, one scale and zero a row; W is w * the scale of its column.
+// So x W^T is approximately (q w - zero * sum of w's column) * both scales, and q w is exact. Columns of x are
+// first multiplied by `smooth`, whose inverse is part of W: this moves outliers of x into W (SmoothQuant).
 #ifndef PRECAST_LINEAR_INT8_H
 #define PRECAST_LINEAR_INT8_H
 
@@ -13,14 +13,14 @@
 namespace precast {
 
 struct Quantized {
-  // [rows][padded inner], and one of each a row.
+  // `numbers` is [rows][padded inner]; `scale` and `zero` are [rows].
   uint8_t* numbers;
   float* scale;
   float* zero;
   int64_t stride;
 };
 
-// Sixteen numbers of a row as they are quantized: the last ones of it may be fewer.
+// Sixteen smoothed numbers of a row; the last group may be partial.
 template <class Input>
 inline __m512 smoothed(const Input* x, const float* smooth, int64_t at, __mmask16 live) {
   return _mm512_mul_ps(load(x + at, live), load(smooth + at, live));
@@ -35,7 +35,7 @@ template <class Input>
 PRECAST_ALONE void quantize_row(const Input* x, const float* smooth, int64_t inner, Quantized into, int64_t row) {
   const int64_t whole = inner / LANES * LANES;
   const __mmask16 last = first_lanes(inner - whole);
-  // Behind the last number there are zeros, and zero lies in every range.
+  // Lanes after the last number are zero, which every range includes.
   __m512 low = _mm512_min_ps(_mm512_setzero_ps(), smoothed(x, smooth, whole, last));
   __m512 high = _mm512_max_ps(_mm512_setzero_ps(), smoothed(x, smooth, whole, last));
   for (int64_t at = 0; at < whole; at += LANES) {
@@ -58,7 +58,7 @@ PRECAST_ALONE void quantize_row(const Input* x, const float* smooth, int64_t inn
 
 struct Int8Weight {
   const int8_t* panels;
-  // Of every column, filled up to whole panels: its scale and the sum of its numbers.
+  // The scale and the sum of the numbers of every column, padded to whole panels.
   const float* scale;
   const float* sum;
 };
@@ -69,9 +69,9 @@ struct Int8Panel {
   const uint8_t* x;
   int64_t stride, inner;
   const int8_t* weights;
-  // Of all rows, and from the panel's first column on.
+  // Scales and zeros of all rows; the others from the panel's first column on.
   const float *row_scale, *row_zero, *scale, *column_sum, *bias;
-  Target<Activation, Output> target;
+  Epilogue<Activation, Output> epilogue;
   int64_t wanted;
 
   struct Columns {
@@ -91,15 +91,15 @@ struct Int8Panel {
     const __m512 whole = _mm512_fnmadd_ps(columns.sum, _mm512_set1_ps(row_zero[row]), product);
     const __m512 scaled = _mm512_mul_ps(whole, columns.scale);
     const __m512 value = _mm512_fmadd_ps(scaled, _mm512_set1_ps(row_scale[row]), columns.bias);
-    target.put(row, columns.first, value, columns.live);
+    epilogue.put(row, columns.first, value, columns.live);
   }
 };
 
-// As `linear`; `smooth` is [inner].
+// Like `linear`; `smooth` is [inner].
 template <class Activation, class Input, class Output>
 inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, const float* bias,
                         const Output* residual, Output* y, LinearSizes sizes) {
-  const Target<Activation, Output> target{y, residual, sizes.columns};
+  const Epilogue<Activation, Output> epilogue{y, residual, sizes.columns};
   const int64_t stride = up_to(sizes.inner, 4);
   Scratch<uint8_t> numbers(sizes.rows * stride);
   Scratch<float> scales(sizes.rows), zeros(sizes.rows);
@@ -118,7 +118,7 @@ inline void linear_int8(const Input* x, const float* smooth, Int8Weight weight, 
       const Int8Panel<Activation, Output> work{
           quantized.numbers, stride, stride, weight.panels + column * stride, quantized.scale, quantized.zero,
           weight.scale + column, weight.sum + column, bias == nullptr ? nullptr : bias + column,
-          target.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
+          epilogue.from(column), std::min<int64_t>(PANEL, sizes.columns - column)};
       multiply_panel(work, first, last);
     });
   }

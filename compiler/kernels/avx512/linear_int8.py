@@ -1,4 +1,4 @@
-"""Linear layers with weights of eight bits in panels."""
+"""Linear layers with int8 weights in panels."""
 
 from __future__ import annotations
 
@@ -29,26 +29,26 @@ def panel_linear_int8(
     activation: str,
     dtype: torch.dtype,
 ) -> Tensor:
-    """As ``QuantizedLinear``.
+    """Computes ``QuantizedLinear``.
 
     Args:
-        x: ``[R, in]``, fp32 or bf16. Rows may have any stride.
-        panels: of the int8 weight, from ``to_panels``.
-        scale: fp32, of each column, filled up to whole panels.
-        sums: fp32, the sum of the numbers of each column, filled up as well.
+        x: ``[R, in]``, fp32 or bf16; any stride between rows.
+        panels: the int8 weight, from ``to_panels``.
+        scale: fp32, the scale of each column, padded to whole panels.
+        sums: fp32, the sum of the numbers of each column, padded likewise.
         smooth: fp32 ``[in]``.
         bias: fp32 ``[columns]``, or None.
         residual: ``[R, columns]`` of ``dtype``, or None.
-        columns: of the weight.
+        columns: output size.
         activation: a key of ``layers.ACTIVATIONS``.
-        dtype: of the result, fp32 or that of ``x``.
+        dtype: of the output, fp32 or that of ``x``.
 
     Returns:
         ``[R, columns]``.
     """
     weight = from_panels(panels, columns, x.shape[1])
-    found = ACTIVATIONS[activation](quantized_linear(x, weight, scale[:columns], smooth, bias))
-    return (found if residual is None else residual + found).to(dtype)
+    out = ACTIVATIONS[activation](quantized_linear(x, weight, scale[:columns], smooth, bias))
+    return (out if residual is None else residual + out).to(dtype)
 
 
 @panel_linear_int8.register_fake
@@ -84,25 +84,25 @@ LINEAR_INT8 = Kernel(torch.ops.precast.panel_linear_int8.default, "linear_int8.h
 
 
 class PanelLinearInt8(nn.Module):
-    """``QuantizedLinear``, its weights in panels."""
+    """``QuantizedLinear`` with its weights in panels."""
 
     def __init__(self, linear: QuantizedLinear) -> None:
         super().__init__()
         self.columns, self.activation, self.dtype = linear.weight.shape[0], linear.activation, linear.dtype
-        filler = (0, -self.columns % PANEL)
+        padding = (0, -self.columns % PANEL)
         self.panels: Tensor
         self.scale: Tensor
         self.sums: Tensor
         self.smooth: Tensor
         self.bias: Tensor | None
         self.register_buffer("panels", to_panels(linear.weight))
-        self.register_buffer("scale", F.pad(linear.scale, filler))
-        self.register_buffer("sums", F.pad(linear.weight.sum(1, dtype=torch.float32), filler))
+        self.register_buffer("scale", F.pad(linear.scale, padding))
+        self.register_buffer("sums", F.pad(linear.weight.sum(1, dtype=torch.float32), padding))
         self.register_buffer("smooth", linear.smooth)
         self.register_buffer("bias", linear.bias)
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        found: Tensor = panel_linear_int8(
+        out: Tensor = panel_linear_int8(
             x,
             self.panels,
             self.scale,
@@ -114,4 +114,4 @@ class PanelLinearInt8(nn.Module):
             self.activation,
             self.dtype,
         )
-        return found
+        return out

@@ -1,14 +1,14 @@
-// What log-softmax takes from rows of scores: the largest one, and the logarithm of what is left of the sum.
-#ifndef PRECAST_NORMALIZER_H
-#define PRECAST_NORMALIZER_H
+// The two terms of log-softmax for rows of scores: the maximum, and the logarithm of the sum of exp(score - maximum).
+#ifndef PRECAST_LOG_SOFTMAX_H
+#define PRECAST_LOG_SOFTMAX_H
 
 #include "threads.h"
 #include "vector.h"
 
 namespace precast {
 
-// Applies `step(sum, numbers)` to all numbers, 16 at a time, and `join` to the four sums that begin with `start`.
-// What fills up the last 16 is -infinity.
+// Reduces a row: `step(sum, numbers)` for 16 numbers at a time, and `join` of four sums that begin with `start`.
+// The last 16 are padded with -infinity.
 template <class Step, class Join>
 inline __m512 over_row(const float* row, int64_t size, __m512 start, Step step, Join join) {
   const __m512 nothing = _mm512_set1_ps(-INFINITY);
@@ -29,7 +29,7 @@ inline float largest_of(const float* row, int64_t size) {
   return _mm512_reduce_max_ps(over_row(row, size, _mm512_set1_ps(-INFINITY), larger, larger));
 }
 
-// The sum of e to the power of what each number has above `shift`; NaN if one is.
+// The sum of exp(number - shift); NaN if any number is.
 inline float total_of(const float* row, int64_t size, float shift) {
   const __m512 by = _mm512_set1_ps(shift);
   const auto add = [by](__m512 sum, __m512 numbers) {
@@ -39,9 +39,9 @@ inline float total_of(const float* row, int64_t size, float shift) {
   return _mm512_reduce_add_ps(over_row(row, size, _mm512_setzero_ps(), add, join));
 }
 
-// Args: `scores` [R][size]; `rows` [count]; `wanted` [count], others get zeros; `output` [2][count].
-inline void log_softmax_terms(const float* scores, const int64_t* rows, const bool* wanted, float* output, int64_t count,
-                        int64_t size) {
+// Args: `scores` [R][size]; `rows` [count]; `wanted` [count], false gives zeros; `output` [2][count].
+inline void log_softmax_terms(const float* scores, const int64_t* rows, const bool* wanted, float* output,
+                              int64_t count, int64_t size) {
 #pragma omp parallel
   {
     const Share share = share_of(count, omp_get_thread_num(), omp_get_num_threads());

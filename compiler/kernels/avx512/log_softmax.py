@@ -1,4 +1,4 @@
-"""What log-softmax takes from scores, in C++: rows that nobody asks for cost nothing."""
+"""The terms of log-softmax in C++, which skips rows that are not wanted."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from precast.compiler.sampling.log_softmax import Normalizer
 
 @custom_op("precast::log_softmax_terms", mutates_args=())
 def log_softmax_terms(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """As ``model.normalizer.Normalizer``."""
-    found: Tensor = Normalizer()(scores, rows, wanted)
-    return found
+    """Computes ``sampling.log_softmax.Normalizer``."""
+    terms: Tensor = Normalizer()(scores, rows, wanted)
+    return terms
 
 
 @log_softmax_terms.register_fake
@@ -36,8 +36,8 @@ LOG_SOFTMAX_TERMS = Kernel(torch.ops.precast.log_softmax_terms.default, "log_sof
 
 
 class CppNormalizer(nn.Module):
-    """Takes the place of ``Normalizer``."""
+    """``Normalizer`` with the C++ kernel."""
 
     def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        found: Tensor = log_softmax_terms(scores, rows, wanted)
-        return found
+        terms: Tensor = log_softmax_terms(scores, rows, wanted)
+        return terms

@@ -1,4 +1,4 @@
-// LayerNorm and RMSNorm over rows, statistics in fp32.
+// LayerNorm and RMSNorm over rows, with statistics in fp32.
 #ifndef PRECAST_NORM_H
 #define PRECAST_NORM_H
 
@@ -9,15 +9,15 @@
 
 namespace precast {
 
-// Of numbers so few, one thread takes all: in a step of a decoder the threads' meeting would take longer.
+// Up to this size one thread does all the work: in a decode step, synchronizing threads would take longer.
 constexpr int64_t FOR_ONE_THREAD = 32768;
 
-// x is [rows][groups][size] with these strides, and the last contiguous; y is wholly so.
+// x is [rows][groups][size] with these strides and a contiguous last dimension; y is contiguous.
 struct NormSizes {
   int64_t rows, groups, size, row_stride, group_stride;
 };
 
-// The sum of `term(at, live)` over a row, 16 numbers at a time; `live` are those that there are.
+// The sum of `term(at, live)` over a row, 16 numbers at a time; `live` masks the numbers within the row.
 template <class Term>
 inline float sum_over(int64_t size, const Term& term) {
   __m512 sums[4] = {};
@@ -46,7 +46,7 @@ inline void norm_row(const Number* x, const float* weight, const float* bias, Nu
   }
 }
 
-// Args: `x` and `y` as `NormSizes` says; `weight` [size]; `bias` [size] or null; CENTERED for LayerNorm.
+// Args: `x` and `y` as described at `NormSizes`; `weight` [size]; `bias` [size] or null; CENTERED for LayerNorm.
 template <bool CENTERED, class Number>
 inline void norm(const Number* x, const float* weight, const float* bias, Number* y, NormSizes sizes, float eps) {
   const int64_t count = sizes.rows * sizes.groups;

@@ -1,4 +1,4 @@
-"""LayerNorm and RMSNorm in C++: few rows need no second thread."""
+"""LayerNorm and RMSNorm in C++, which use one thread for few rows."""
 
 from __future__ import annotations
 
@@ -16,22 +16,21 @@ from precast.compiler.models.layers import Norm
 
 @custom_op("precast::norm", mutates_args=())
 def norm(numbers: Tensor, weight: Tensor, bias: Tensor | None, eps: float, centered: bool) -> Tensor:
-    """As ``layers.Norm``, over the last dimension.
+    """Computes ``layers.Norm`` over the last dimension.
 
     Args:
-        numbers: ``[R, groups, size]``; fp32 or bf16. Rows and groups may have any stride.
+        numbers: ``[R, groups, size]``; fp32 or bf16; any strides of the first two dimensions.
         weight: fp32 ``[size]``.
         bias: fp32 ``[size]``, or None.
         eps: added to the variance.
-        centered: whether it is LayerNorm, and not RMSNorm.
+        centered: True for LayerNorm, False for RMSNorm.
 
     Returns:
-        ``[R, groups, size]``, of the dtype of ``numbers``.
+        ``[R, groups, size]``, same dtype as ``numbers``.
     """
-    wide = numbers.float()
-    normed = F.layer_norm if centered else F.rms_norm
-    found = normed(wide, weight.shape, weight, eps=eps)
-    return (found if bias is None else found + bias).to(numbers.dtype)
+    normalize = F.layer_norm if centered else F.rms_norm
+    out = normalize(numbers.float(), weight.shape, weight, eps=eps)
+    return (out if bias is None else out + bias).to(numbers.dtype)
 
 
 @norm.register_fake
@@ -54,7 +53,7 @@ NORM = Kernel(torch.ops.precast.norm.default, "norm.h", {"numbers": 1}, _call)
 
 
 class CppNorm(nn.Module):
-    """Takes the place of ``Norm``, over ``[R, size]`` or ``[R, groups, size]``."""
+    """``Norm`` with the C++ kernel, over ``[R, size]`` or ``[R, groups, size]``."""
 
     def __init__(self, norm: Norm) -> None:
         super().__init__()
@@ -67,5 +66,5 @@ class CppNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         grouped = x.unsqueeze(1) if x.dim() == 2 else x
-        found: Tensor = norm(grouped, self.weight, self.bias, self.eps, self.centered)
-        return found.view(x.shape)
+        out: Tensor = norm(grouped, self.weight, self.bias, self.eps, self.centered)
+        return out.view(x.shape)

@@ -1,4 +1,4 @@
-"""Attention within packed sequences, and sums over them; nothing is padded."""
+"""Attention and pooling of packed sequences, without padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, TYPES, Kernel, Operand, pointer
 from precast.compiler.kernels.torch.packed import PaddedOps
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 
@@ -30,26 +30,26 @@ def sequence_attention(
     """``softmax(scale * Q K^T + bias) V`` within each sequence.
 
     Args:
-        query: ``[T, heads, head_dim]``, fp32 or bf16; tokens may have any stride.
+        query: ``[T, heads, head_dim]``, fp32 or bf16; any stride between tokens.
         key: ``[T, kv_heads, head_dim]``.
-        value: as ``key``.
+        value: like ``key``.
         cu_seqlens: int32 ``[B + 1]``.
-        bias: fp32 ``[heads, 2 * reach + 1]`` by distance, or None.
-        left: keys that a query sees before itself; -1 for all.
-        right: keys that it sees behind itself; -1 for all.
-        scale: of the scores.
+        bias: fp32 ``[heads, 2 * max_distance + 1]`` by distance, or None.
+        left: visible keys to the left of a query; -1 for all.
+        right: visible keys to its right; -1 for all.
+        scale: factor of the scores.
 
     Returns:
         ``[T, heads * head_dim]``; zeros for spare tokens.
     """
     layout = PackedLayout(query.shape[0], cu_seqlens)
-    longest = torch.arange(max(1, int(layout.lengths.max())), dtype=torch.int32)
-    ops = PaddedOps(layout, longest, torch.float32, 1)
+    key_positions = torch.arange(max(1, int(layout.lengths.max())), dtype=torch.int32)
+    ops = PaddedOps(layout, key_positions, torch.float32, 1)
     window = (None if left < 0 else left, None if right < 0 else right)
-    seen = ops.visible(window, bias)
-    found = ops.attention(query.float(), key.float(), value.float(), seen, scale)
+    mask = ops.visible(window, bias)
+    out = ops.attention(query.float(), key.float(), value.float(), mask, scale)
     live = layout.token < cu_seqlens[-1]
-    return torch.where(live[:, None], found, 0.0).to(query.dtype)
+    return torch.where(live[:, None], out, 0.0).to(query.dtype)
 
 
 @sequence_attention.register_fake
@@ -62,11 +62,11 @@ def _call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, Any]) -
     offsets, bias, out = tensors["cu_seqlens"], tensors["bias"], tensors["out"]
     assert query and key and value and offsets and out
     heads = ", ".join(f"{{{tensor.at}, {tensor.strides[0]}}}" for tensor in (query, key, value))
-    reach = "0" if bias is None else f"({bias.sizes[1]} - 1) / 2"
+    max_distance = "0" if bias is None else f"({bias.sizes[1]} - 1) / 2"
     sizes = ", ".join(
         [
             query.sizes[0], f"{offsets.sizes[0]} - 1", query.sizes[1], key.sizes[1], query.sizes[2],
-            str(arguments["left"]), str(arguments["right"]), reach, f"{arguments['scale']!r}f",
+            str(arguments["left"]), str(arguments["right"]), max_distance, f"{arguments['scale']!r}f",
         ]
     )  # fmt: skip
     return (
@@ -85,17 +85,17 @@ ATTENTION = Kernel(
 
 @custom_op("precast::sequence_pool", mutates_args=())
 def sequence_pool(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, largest: bool) -> Tensor:
-    """Sum or maximum over the rows ``begin .. end - 1`` of each sequence.
+    """Sum or maximum over the tokens ``begin .. end - 1`` of each sequence.
 
     Args:
         rows: ``[T, size]``, fp32 or bf16.
         begin: int64 ``[B]``.
         end: int64 ``[B]``.
-        weight: fp32 ``[T]``, a factor of each row; for sums.
-        largest: the maximum instead of the sum.
+        weight: fp32 ``[T]``, a factor of each token, or None; for sums.
+        largest: True for the maximum, False for the sum.
 
     Returns:
-        fp32 ``[B, size]``; the least finite number or zero where there is no row.
+        fp32 ``[B, size]``; for an empty range zero, or the lowest finite number for maxima.
     """
     wide = rows.float() if weight is None else rows.float() * weight[:, None]
     empty = torch.full_like(wide[0], torch.finfo(torch.float32).min if largest else 0.0)
@@ -123,9 +123,9 @@ def _pool_call(tensors: Mapping[str, Operand | None], arguments: Mapping[str, An
 POOL = Kernel(torch.ops.precast.sequence_pool.default, "pool.h", {}, _pool_call)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visible:
-    """What ``sequence_attention`` takes: keys to the left and right, -1 for all, and the bias by distance."""
+    """The mask of ``sequence_attention``: visible keys to the left and right, -1 for all, and the bias."""
 
     left: int
     right: int
@@ -133,7 +133,7 @@ class Visible:
 
 
 class SequenceOps:
-    """Implements ``model.ops.PackedOps``."""
+    """Implements ``packed_ops.PackedOps``."""
 
     def __init__(self, layout: PackedLayout) -> None:
         self._layout = layout
@@ -143,15 +143,15 @@ class SequenceOps:
         return Visible(left, right, None if bias is None else bias.float().contiguous())
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, visible: Visible, scale: float) -> Tensor:
-        found: Tensor = sequence_attention(
+        out: Tensor = sequence_attention(
             query, key, value, self._layout.cu_seqlens, visible.bias, visible.left, visible.right, scale
         )
-        return found
+        return out
 
-    def total(self, rows: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
-        found: Tensor = sequence_pool(rows, begin, self._layout.ends, weight, False)
-        return found
+    def segment_sum(self, x: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
+        sums: Tensor = sequence_pool(x, begin, self._layout.ends, weight, False)
+        return sums
 
-    def largest(self, rows: Tensor, begin: Tensor) -> Tensor:
-        found: Tensor = sequence_pool(rows, begin, self._layout.ends, None, True)
-        return found
+    def segment_max(self, x: Tensor, begin: Tensor) -> Tensor:
+        maxima: Tensor = sequence_pool(x, begin, self._layout.ends, None, True)
+        return maxima

@@ -1,17 +1,17 @@
-// Attention within the sequences of a packed batch: nothing is padded but the last panel of sixteen keys.
+// Attention within the sequences of a packed batch; only the last panel of sixteen keys is padded.
 //
-// One piece of work is a head of a sequence, or a part of its queries where heads are few. Its keys and values
-// are laid out as panels, which stay in cache; then twelve queries at a time take their scores, a softmax in
-// fp32 and their sum of values.
-#ifndef PRECAST_ATTENTION_H
-#define PRECAST_ATTENTION_H
+// One work item is a head of a sequence, or a part of its queries if there are few heads. Its keys and values
+// are copied to panels, which stay in cache; then scores, a softmax in fp32 and the weighted sum of values are
+// computed for twelve queries at a time.
+#ifndef PRECAST_PACKED_ATTENTION_H
+#define PRECAST_PACKED_ATTENTION_H
 
 #include "panels.h"
 #include "threads.h"
 
 namespace precast {
 
-// Rows [T][heads][head_dim] with contiguous heads; `stride` is the numbers from one token to the next.
+// [T][heads][head_dim] with contiguous heads; `stride` is the distance between tokens, in numbers.
 template <class Number>
 struct Heads {
   const Number* at;
@@ -22,8 +22,8 @@ struct AttentionSizes {
   int64_t tokens, sequences, heads, kv_heads, head_dim;
   // Keys that a query sees to its left and right; -1 for all.
   int64_t left, right;
-  // Of the bias, [heads][2 * reach + 1]; by the distance from the query to the key, clamped.
-  int64_t reach;
+  // The bias is [heads][2 * max_distance + 1], by the clamped distance from the query to the key.
+  int64_t max_distance;
   // Positive.
   float scale;
 };
@@ -53,78 +53,79 @@ struct Head {
   AttentionScratch<Type>& memory;
   int64_t begin, length, width, value_width, head;
 
-  // Panels of keys that rows first .. last see, as multiples of 16.
+  // The range of keys that queries first .. last see, in multiples of 16.
   Share visible(int64_t first, int64_t last) const {
     const int64_t from = sizes.left < 0 ? 0 : std::max<int64_t>(0, first - sizes.left) / LANES * LANES;
     const int64_t upto = sizes.right < 0 ? length : std::min(length, last + sizes.right + 1);
     return {from, up_to(upto, LANES)};
   }
 
-  template <int NUM_SEQS>
+  template <int ROWS>
   void run(int64_t first) const {
-    const Share keys = visible(first, first + NUM_SEQS - 1);
-    score<NUM_SEQS>(first, keys);
-    for (int row = 0; row < NUM_SEQS; ++row) {
+    const Share keys = visible(first, first + ROWS - 1);
+    score<ROWS>(first, keys);
+    for (int row = 0; row < ROWS; ++row) {
       float* scores = memory.scores.get() + row * width;
       if (bias != nullptr) add_bias(scores, first + row, keys);
       hide(scores, first + row, keys);
     }
-    float shares[NUM_SEQS];
-    weigh<NUM_SEQS>(keys, shares);
-    gather<NUM_SEQS>(first, keys, shares);
+    float shares[ROWS];
+    weigh<ROWS>(keys, shares);
+    gather<ROWS>(first, keys, shares);
   }
 
-  template <int NUM_SEQS, int WIDE>
+  template <int ROWS, int WIDE>
   void score_panel(const Number* from, int64_t stride, int64_t key) const {
-    typename Type::Sum sums[NUM_SEQS][WIDE];
+    typename Type::Sum sums[ROWS][WIDE];
     const int64_t groups = (sizes.head_dim + Type::GROUP - 1) / Type::GROUP;
-    multiply<Type, NUM_SEQS, WIDE>(from, stride, memory.keys.get() + key * Type::GROUP, width * Type::GROUP, groups, sums);
+    multiply<Type, ROWS, WIDE>(from, stride, memory.keys.get() + key * Type::GROUP, width * Type::GROUP, groups, sums);
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row)
+    for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
-      for (int part = 0; part < WIDE; ++part) store(memory.scores.get() + row * width + key + part * LANES, sums[row][part]);
+      for (int part = 0; part < WIDE; ++part)
+        store(memory.scores.get() + row * width + key + part * LANES, sums[row][part]);
   }
 
-  template <int NUM_SEQS>
+  template <int ROWS>
   void score(int64_t first, Share keys) const {
     const Number* from = query.at + (begin + first) * query.stride;
     int64_t stride = query.stride;
     if (sizes.head_dim % Type::GROUP != 0) {  // the last group would reach into the next head
       stride = up_to(sizes.head_dim, LANES * Type::GROUP);
-      for (int row = 0; row < NUM_SEQS; ++row)
+      for (int row = 0; row < ROWS; ++row)
         for (int64_t at = 0; at < stride; ++at)
           memory.queries[row * stride + at] = at < sizes.head_dim ? from[row * query.stride + at] : Number(0.0f);
       from = memory.queries.get();
     }
-    constexpr int WIDE = wide_of(NUM_SEQS);
+    constexpr int WIDE = wide_of(ROWS);
     int64_t key = keys.begin;
-    for (; key + WIDE * LANES <= keys.end; key += WIDE * LANES) score_panel<NUM_SEQS, WIDE>(from, stride, key);
-    for (; key < keys.end; key += LANES) score_panel<NUM_SEQS, 1>(from, stride, key);
+    for (; key + WIDE * LANES <= keys.end; key += WIDE * LANES) score_panel<ROWS, WIDE>(from, stride, key);
+    for (; key < keys.end; key += LANES) score_panel<ROWS, 1>(from, stride, key);
   }
 
-  // Scores of queries become weights, not yet divided by their sums, whose inverses are `shares`. All queries take a
-  // step together: with one at a time a thread would wait for the end of each of its sums.
-  template <int NUM_SEQS>
-  void weigh(Share keys, float (&shares)[NUM_SEQS]) const {
+  // Converts scores to weights that are not yet divided by their sums; `shares` are the inverse sums. All queries
+  // advance together: one at a time, each reduction would stall the pipeline.
+  template <int ROWS>
+  void weigh(Share keys, float (&shares)[ROWS]) const {
     const float* scores = memory.scores.get();
-    __m512 found[NUM_SEQS];
+    __m512 found[ROWS];
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row) found[row] = load(scores + row * width + keys.begin);
+    for (int row = 0; row < ROWS; ++row) found[row] = load(scores + row * width + keys.begin);
     for (int64_t key = keys.begin + LANES; key < keys.end; key += LANES)
 #pragma GCC unroll 12
-      for (int row = 0; row < NUM_SEQS; ++row) found[row] = _mm512_max_ps(found[row], load(scores + row * width + key));
-    // In powers of two: scale and subtraction are one instruction.
+      for (int row = 0; row < ROWS; ++row) found[row] = _mm512_max_ps(found[row], load(scores + row * width + key));
+    // Powers of two: scaling and subtraction are one instruction.
     const float factor = (bias == nullptr ? sizes.scale : 1.0f) * LOG2_E;
-    float shifts[NUM_SEQS];
+    float shifts[ROWS];
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row) shifts[row] = -factor * _mm512_reduce_max_ps(found[row]);
-    for (int row = 0; row < NUM_SEQS; ++row)
+    for (int row = 0; row < ROWS; ++row) shifts[row] = -factor * _mm512_reduce_max_ps(found[row]);
+    for (int row = 0; row < ROWS; ++row)
       found[row] = raise(scores + row * width, memory.weights.get() + row * width, keys, factor, shifts[row]);
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row) shares[row] = 1.0f / _mm512_reduce_add_ps(found[row]);
+    for (int row = 0; row < ROWS; ++row) shares[row] = 1.0f / _mm512_reduce_add_ps(found[row]);
   }
 
-  // Weights of one query: 2 to the power of each score times `factor` plus `shift`. Gives sixteen parts of their sum.
+  // The weights of one query, 2^(score * factor + shift). Returns sixteen partial sums.
   static __m512 raise(const float* scores, Number* weights, Share keys, float factor, float shift) {
     const __m512 by = _mm512_set1_ps(factor), plus = _mm512_set1_ps(shift);
     __m512 total = _mm512_setzero_ps();
@@ -142,7 +143,7 @@ struct Head {
       store(scores + key, _mm512_fmadd_ps(load(scores + key), scale, bias_of(position, key)));
   }
 
-  // Keys that the query does not see have the lowest of all scores; only the outer panels hold any.
+  // Masks keys that the query does not see with -infinity; only the outer panels contain any.
   void hide(float* scores, int64_t position, Share keys) const {
     const int64_t first = sizes.left < 0 ? 0 : std::max<int64_t>(0, position - sizes.left);
     const int64_t last = sizes.right < 0 ? length - 1 : std::min(length - 1, position + sizes.right);
@@ -151,28 +152,29 @@ struct Head {
       keep(scores + key, first_lanes(last + 1 - key));
   }
 
-  // Whole registers are written: one that was written in part cannot be read at once.
+  // Writes whole registers: a load after a partial store would stall (no store forwarding).
   static void keep(float* scores, __mmask16 seen) {
     store(scores, _mm512_mask_mov_ps(_mm512_set1_ps(-INFINITY), seen, load(scores)));
   }
 
   __m512 bias_of(int64_t position, int64_t key) const {
-    const float* table = bias + head * (2 * sizes.reach + 1);
+    const float* table = bias + head * (2 * sizes.max_distance + 1);
     const __m512i lane = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
     const __m512i distance = _mm512_add_epi32(lane, _mm512_set1_epi32(static_cast<int32_t>(key - position)));
-    const __m512i reach = _mm512_set1_epi32(static_cast<int32_t>(sizes.reach));
-    const __m512i bounded = _mm512_max_epi32(_mm512_min_epi32(distance, reach), _mm512_sub_epi32(_mm512_setzero_si512(), reach));
-    return _mm512_i32gather_ps(_mm512_add_epi32(bounded, reach), table, 4);
+    const __m512i max_distance = _mm512_set1_epi32(static_cast<int32_t>(sizes.max_distance));
+    const __m512i least = _mm512_sub_epi32(_mm512_setzero_si512(), max_distance);
+    const __m512i bounded = _mm512_max_epi32(_mm512_min_epi32(distance, max_distance), least);
+    return _mm512_i32gather_ps(_mm512_add_epi32(bounded, max_distance), table, 4);
   }
 
-  template <int NUM_SEQS, int WIDE>
-  void gather_panel(int64_t first, Share keys, const float (&shares)[NUM_SEQS], int64_t column) const {
-    typename Type::Sum sums[NUM_SEQS][WIDE];
+  template <int ROWS, int WIDE>
+  void gather_panel(int64_t first, Share keys, const float (&shares)[ROWS], int64_t column) const {
+    typename Type::Sum sums[ROWS][WIDE];
     const Number* values = memory.values.get() + keys.begin * value_width + column * Type::GROUP;
-    multiply<Type, NUM_SEQS, WIDE>(memory.weights.get() + keys.begin, width, values, value_width * Type::GROUP,
+    multiply<Type, ROWS, WIDE>(memory.weights.get() + keys.begin, width, values, value_width * Type::GROUP,
                                (keys.end - keys.begin) / Type::GROUP, sums);
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row) {
+    for (int row = 0; row < ROWS; ++row) {
       Number* to = output + ((begin + first + row) * sizes.heads + head) * sizes.head_dim;
 #pragma GCC unroll 4
       for (int part = 0; part < WIDE; ++part) {
@@ -182,14 +184,14 @@ struct Head {
     }
   }
 
-  template <int NUM_SEQS>
-  void gather(int64_t first, Share keys, const float (&shares)[NUM_SEQS]) const {
-    constexpr int WIDE = wide_of(NUM_SEQS);
+  template <int ROWS>
+  void gather(int64_t first, Share keys, const float (&shares)[ROWS]) const {
+    constexpr int WIDE = wide_of(ROWS);
     int64_t column = 0;
     for (; column + WIDE * LANES <= value_width; column += WIDE * LANES)
-      gather_panel<NUM_SEQS, WIDE>(first, keys, shares, column);
-    for (; column + 2 * LANES <= value_width; column += 2 * LANES) gather_panel<NUM_SEQS, 2>(first, keys, shares, column);
-    for (; column < value_width; column += LANES) gather_panel<NUM_SEQS, 1>(first, keys, shares, column);
+      gather_panel<ROWS, WIDE>(first, keys, shares, column);
+    for (; column + 2 * LANES <= value_width; column += 2 * LANES) gather_panel<ROWS, 2>(first, keys, shares, column);
+    for (; column < value_width; column += LANES) gather_panel<ROWS, 1>(first, keys, shares, column);
   }
 };
 
@@ -205,12 +207,12 @@ inline void packed_attention(Heads<typename Type::A> query, Heads<typename Type:
     longest = std::max<int64_t>(longest, cu_seqlens[at + 1] - cu_seqlens[at]);
   const int64_t row = sizes.heads * sizes.head_dim;
   std::fill(output + cu_seqlens[sizes.sequences] * row, output + sizes.tokens * row, Number(0.0f));
-  // Where heads are few, several pieces share one, at least 96 queries each: laying out keys is paid by each.
+  // With few heads, several work items share one, at least 96 queries each, as every item copies the keys.
   const int64_t threads = omp_get_max_threads();
   const int64_t wanted = std::max<int64_t>(1, 2 * threads / std::max<int64_t>(1, sizes.sequences * sizes.heads));
   const int64_t parts = std::min(wanted, std::max<int64_t>(1, longest / 96));
   const int64_t pieces = sizes.sequences * sizes.heads * parts;
-  // Many small ones are taken some at a time: heads of a token share lines of cache.
+  // Many small items are scheduled in chunks: the heads of a token share cache lines.
   const int64_t some = std::max<int64_t>(1, pieces / (SHARES * threads));
 #pragma omp parallel
   {

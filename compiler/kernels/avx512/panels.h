@@ -1,4 +1,4 @@
-// Keys and values of one head, laid out as panels that `multiply` reads.
+// Copies the keys and values of one head to the panels that `multiply` reads.
 #ifndef PRECAST_PANELS_H
 #define PRECAST_PANELS_H
 
@@ -8,7 +8,7 @@
 
 namespace precast {
 
-// 16 rows of 16 numbers of four bytes each change places with their columns.
+// Transposes 16 rows of 16 four-byte numbers.
 inline void transpose16(__m512i (&rows)[16]) {
   __m512i a[16];
 #pragma GCC unroll 8
@@ -45,7 +45,7 @@ inline int32_t four_bytes(const float* at, int64_t) {
   return found;
 }
 
-// `count` numbers of a row from `at` on, as groups of four bytes; what is not there is zero.
+// `count` numbers of a row from `at` on, as groups of four bytes, padded with zeros.
 inline __m512i groups_of(const float* at, int64_t count) { return _mm512_castps_si512(load(at, first_lanes(count))); }
 
 inline __m512i groups_of(const BFloat16* at, int64_t count) {
@@ -53,7 +53,7 @@ inline __m512i groups_of(const BFloat16* at, int64_t count) {
   return _mm512_maskz_loadu_epi16(static_cast<__mmask32>(live), at);
 }
 
-// keys [count][size] -> panels [size / GROUP][width][GROUP], `width` a multiple of 16, zeros behind.
+// keys [count][size] -> panels [size / GROUP][width][GROUP], `width` a multiple of 16, padded with zeros.
 template <class Type>
 inline void lay_keys(const typename Type::A* keys, int64_t stride, int64_t count, int64_t size, int64_t width,
                      typename Type::A* into) {
@@ -78,7 +78,7 @@ inline __m512i side_by_side(__m512i even, __m512i odd) {
   return _mm512_or_si512(even, _mm512_slli_epi32(odd, 16));
 }
 
-// values [count][size] -> panels [padded / GROUP][width][GROUP], `width` a multiple of 16, zeros behind.
+// values [count][size] -> panels [padded / GROUP][width][GROUP], `width` a multiple of 16, padded with zeros.
 inline void lay_values(const float* values, int64_t stride, int64_t count, int64_t padded, int64_t size, int64_t width,
                        float* into) {
   for (int64_t row = 0; row < padded; ++row)

@@ -15,7 +15,7 @@ struct Total {
 
 struct Largest {
   static __m512 start() { return _mm512_set1_ps(std::numeric_limits<float>::lowest()); }
-  // A NaN wins, as it does in torch.
+  // Propagates NaN, as torch does.
   static __m512 add(__m512 found, __m512 row) {
     const __mmask16 nan = _mm512_cmp_ps_mask(row, row, _CMP_UNORD_Q);
     return _mm512_mask_mov_ps(_mm512_max_ps(row, found), nan, row);

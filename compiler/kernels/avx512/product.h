@@ -1,8 +1,8 @@
-// Rows of A times one panel of B, and what becomes of the sums.
+// Multiplies rows of A by one panel of B and writes the results.
 //
-// Where a processor has matrix tiles (AMX), sixteen rows and more are multiplied by oneDNN's kernel for blocks,
-// which uses them and which torch exports. All others are multiplied by the tiles of tile.h: sums become results
-// while they are still in registers, and nothing is looked up or set up.
+// On processors with matrix tiles (AMX), sixteen and more rows are multiplied by oneDNN's brgemm kernel,
+// which uses them and which torch exports. Otherwise the register tiles of tile.h are used: sums are finished
+// while they are in registers, without any setup.
 #ifndef PRECAST_PRODUCT_H
 #define PRECAST_PRODUCT_H
 
@@ -13,7 +13,7 @@
 
 namespace precast {
 
-// Whether there are matrix tiles for a type of tile.h. Tests say so, to run blocks on any processor.
+// Whether there are matrix tiles for a type of tile.h. Tests define PRECAST_BLOCKS to run them on any processor.
 template <class Type>
 constexpr bool BLOCKS = false;
 #if defined(__AMX_BF16__) || defined(PRECAST_BLOCKS)
@@ -25,32 +25,32 @@ template <>
 constexpr bool BLOCKS<Int8> = true;
 #endif
 
-// Rows of a block, and rows that make one. Every number of rows that is met has a kernel of its own, which takes
-// a millisecond to be made, so there are two.
+// The sizes of a block in rows. Each size needs a brgemm kernel of its own, which takes a millisecond to generate,
+// so there are only two.
 constexpr int64_t BLOCK_ROWS = 48, LEAST_ROWS = 16;
-// Rows come in so many, but for the last ones.
+// Chunks of rows are multiples of this, except for the last one.
 template <class Type>
 constexpr int64_t UNIT = BLOCKS<Type> ? LEAST_ROWS : TILE_ROWS;
 
-// How far ahead a panel is asked for. Left alone, a thread waits for memory anew with each panel, since the loop over
-// the one before ends in a mistaken guess. They lie one behind the other, so that what is ahead is soon the next one.
+// Prefetch distance in bytes. Without it a thread waits for memory at the start of each panel, because the end of the
+// previous loop is mispredicted. Panels are adjacent, so the prefetch runs on into the next one.
 constexpr int64_t AHEAD = 12288;
 
-// What `Panel` must have: `Type`, of tile.h; `x`, its `stride`, and `inner`, whole groups; `weights`, the panel;
-// `wanted`, the columns of it that there are; `columns_at(column)`, what all rows share; and `put`, which takes
+// `Panel` must provide: `Type`, of tile.h; `x`, its `stride`, and `inner`, in whole groups; `weights`, the panel;
+// `wanted`, the columns in use; `columns_at(column)`, the values that all rows share; and `put`, which receives
 // sixteen sums of a row.
-template <class Panel, int NUM_SEQS, int WIDE>
+template <class Panel, int ROWS, int WIDE>
 PRECAST_ALONE void multiply_tile(const Panel& panel, int64_t row, int64_t column) {
   using Type = typename Panel::Type;
-  typename Type::Sum sums[NUM_SEQS][WIDE];
-  multiply<Type, NUM_SEQS, WIDE, AHEAD>(panel.x + row * panel.stride, panel.stride,
+  typename Type::Sum sums[ROWS][WIDE];
+  multiply<Type, ROWS, WIDE, AHEAD>(panel.x + row * panel.stride, panel.stride,
                                     panel.weights + column * Type::GROUP, PANEL * Type::GROUP,
                                     panel.inner / Type::GROUP, sums);
 #pragma GCC unroll 4
   for (int part = 0; part < WIDE; ++part) {
     const auto columns = panel.columns_at(column + part * LANES);
 #pragma GCC unroll 12
-    for (int at = 0; at < NUM_SEQS; ++at) panel.put(columns, row + at, sums[at][part]);
+    for (int at = 0; at < ROWS; ++at) panel.put(columns, row + at, sums[at][part]);
   }
 }
 
@@ -70,11 +70,11 @@ template <class Panel>
 struct PanelTiles {
   const Panel& panel;
 
-  template <int NUM_SEQS>
+  template <int ROWS>
   void run(int64_t row) const {
-    constexpr int WIDE = wide_of(NUM_SEQS);
+    constexpr int WIDE = wide_of(ROWS);
     for (int64_t column = 0; column < panel.wanted; column += WIDE * LANES)
-      multiply_tile<Panel, NUM_SEQS, WIDE>(panel, row, column);
+      multiply_tile<Panel, ROWS, WIDE>(panel, row, column);
   }
 };
 
@@ -84,8 +84,8 @@ inline void multiply_panel(const Panel& panel, int64_t first, int64_t last) {
     for (; first + BLOCK_ROWS <= last; first += BLOCK_ROWS) multiply_block(panel, first, BLOCK_ROWS);
     for (; first + LEAST_ROWS <= last; first += LEAST_ROWS) multiply_block(panel, first, LEAST_ROWS);
   }
-  // Large tiles read half of a panel after the other. That is best where it lies in cache: if it is of bytes, and
-  // many rows read it. From further away it comes fastest from one end to the other.
+  // Large tiles read one half of a panel after the other. That is best if it is in cache: int8 weights read by
+  // many rows. From memory, it is fastest to read the panel from end to end.
   constexpr bool SMALL = sizeof(typename Panel::Type::B) == 1;
   if (SMALL && last - first >= 2 * TILE_ROWS) {
     by_rows<TILE_ROWS>(first, last, PanelTiles<Panel>{panel});
@@ -94,12 +94,12 @@ inline void multiply_panel(const Panel& panel, int64_t first, int64_t last) {
   }
 }
 
-// Rows that pass all panels while they stay in the second level of cache: 96 rows of 1,536 numbers in bf16 are
+// Rows that are multiplied by all panels while they stay in the L2 cache: 96 rows of 1,536 numbers in bf16 are
 // 288 KiB.
 constexpr int64_t CHUNK_ROWS = 96;
 
-// Rows in chunks, as even as can be: a thread with a smaller last one would wait for the others. Where rows are many
-// every thread has as many chunks, all panels of each, so that it may prepare their rows and wait for nobody.
+// Rows in even chunks: a thread with a smaller last one would wait for the others. With many rows every thread has
+// equally many chunks and all panels of each, so it can prepare their rows without waiting for other threads.
 template <class Type>
 struct Chunks {
   int64_t rows, threads, count;
@@ -116,13 +116,13 @@ struct Chunks {
     return {units * chunks.begin / count * UNIT<Type>, std::min(rows, units * chunks.end / count * UNIT<Type>)};
   }
 
-  // What a thread prepares: its own rows, or its share of all, for which the others wait where chunks are shared.
+  // The rows that a thread prepares: its own, or if chunks are shared, its share of all rows (followed by a barrier).
   Share prepared_by(int64_t thread) const {
     return shared() ? share_of(rows, thread, threads) : rows_of(share_of(count, thread, threads));
   }
 };
 
-// Calls `multiply(panel, first row, last row)` for all panels and chunks, this thread's share of them.
+// Calls `multiply(panel, first row, last row)` for this thread's share of all panels and chunks.
 template <class Type, class Work>
 inline void over_chunks(const Chunks<Type>& chunks, int64_t columns, const Work& multiply) {
   const int64_t panels = (columns + PANEL - 1) / PANEL;
@@ -131,7 +131,7 @@ inline void over_chunks(const Chunks<Type>& chunks, int64_t columns, const Work&
     const Share some = chunks.rows_of({piece / panels, piece / panels + 1});
     multiply(piece % panels, some.begin, some.end);
   }
-  // Matrix tiles are a state of the thread, which would slow down what it does next.
+  // Matrix tiles are thread state that would slow down subsequent code.
   if constexpr (BLOCKS<Type>) at::native::cpublas::brgemm_release();
 }
 

@@ -1,4 +1,4 @@
-// What a thread's share of some work is.
+// Divides work among threads.
 #ifndef PRECAST_THREADS_H
 #define PRECAST_THREADS_H
 
@@ -12,7 +12,7 @@
 
 namespace precast {
 
-// Of the work, for each thread: the more, the less a thread waits for the last one.
+// Work items for each thread: the more there are, the shorter the wait for the last thread.
 constexpr int64_t SHARES = 32;
 
 struct Share {
@@ -24,8 +24,8 @@ inline Share share_of(int64_t count, int64_t thread, int64_t threads) {
   return {count * thread / threads, count * (thread + 1) / threads};
 }
 
-// Uninitialised memory at the start of a cache line. A step of a decoder does so little between two threads' meetings
-// that an allocation would be a good part of it: what is small lies on the stack.
+// Uninitialized memory, aligned to a cache line. A decode step does so little work between two barriers that an
+// allocation would be a significant part of it: small sizes are on the stack.
 template <class Number>
 class Scratch {
  public:

@@ -1,7 +1,7 @@
-// The inner loop of every product: a few rows of A, held in the first level of cache, times a panel of B.
+// The inner loop of every product: a few rows of A, in the L1 cache, times a panel of B.
 //
-// A panel holds `GROUP` consecutive numbers of a column side by side, as many as four bytes take: one
-// instruction multiplies four bytes of A, repeated, with those of sixteen columns.
+// A panel stores `GROUP` consecutive numbers of a column next to each other, four bytes in all: one
+// instruction multiplies four bytes of A, broadcast, by those of sixteen columns.
 #ifndef PRECAST_TILE_H
 #define PRECAST_TILE_H
 
@@ -48,7 +48,7 @@ struct Int8 {
   static Sum sum_at(const Result* at) { return _mm512_loadu_si512(at); }
   static Sum zero() { return _mm512_setzero_si512(); }
   static void add(Sum& sum, __m512i a, __m512i b) {
-    // By its name: around the intrinsic gcc 12 copies every sum twice, which halves the speed.
+    // Inline assembly: around the intrinsic, gcc 12 copies every sum twice, which halves the speed.
     asm("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(a), "v"(b));
   }
 };
@@ -56,23 +56,23 @@ struct Int8 {
 
 // Columns of a panel: four registers.
 constexpr int PANEL = 4 * LANES;
-// Rows of the largest tile. 12 x 2 sums, 2 registers of B and one of A are 27 of the 32 that there are, and of
-// all shapes that fit this one reads least: B comes from the second level of cache, A from the first.
+// Rows of the largest tile. 12 x 2 sums, 2 registers of B and one of A are 27 of the 32 registers, and of
+// all shapes that fit, this one reads the least: B comes from the L2 cache, A from L1.
 constexpr int TILE_ROWS = 12;
-// Rows of the largest tile beside a whole panel: 6 x 4 sums, 4 registers of B and one of A.
+// Rows of the largest tile for a whole panel: 6 x 4 sums, 4 registers of B and one of A.
 constexpr int WHOLE_ROWS = 6;
 
-// Registers of columns beside `rows` rows.
+// Registers of columns in a tile of `rows` rows.
 constexpr int wide_of(int rows) { return rows > WHOLE_ROWS ? 2 : 4; }
 
-// `sums` becomes A[NUM_SEQS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
-// group to the next. B is asked for so many bytes `AHEAD`; 0 where it lies in cache.
-template <class Type, int NUM_SEQS, int WIDE, int64_t AHEAD = 0>
+// `sums` becomes A[ROWS][groups * GROUP] times B[groups][columns][GROUP]; `b_stride` is the numbers from one
+// group to the next. B is prefetched `AHEAD` bytes in advance; 0 if it is in cache.
+template <class Type, int ROWS, int WIDE, int64_t AHEAD = 0>
 inline __attribute__((always_inline)) void multiply(
     const typename Type::A* a, ptrdiff_t a_stride, const typename Type::B* b, ptrdiff_t b_stride, int64_t groups,
-    typename Type::Sum (&sums)[NUM_SEQS][WIDE]) {
+    typename Type::Sum (&sums)[ROWS][WIDE]) {
 #pragma GCC unroll 12
-  for (int row = 0; row < NUM_SEQS; ++row)
+  for (int row = 0; row < ROWS; ++row)
 #pragma GCC unroll 4
     for (int part = 0; part < WIDE; ++part) sums[row][part] = Type::zero();
   for (int64_t group = 0; group < groups; ++group) {
@@ -84,7 +84,7 @@ inline __attribute__((always_inline)) void multiply(
       if constexpr (AHEAD > 0) _mm_prefetch(at + AHEAD, _MM_HINT_T0);
     }
 #pragma GCC unroll 12
-    for (int row = 0; row < NUM_SEQS; ++row) {
+    for (int row = 0; row < ROWS; ++row) {
       int32_t four_bytes;
       __builtin_memcpy(&four_bytes, a + row * a_stride + group * Type::GROUP, 4);
       const __m512i repeated = _mm512_set1_epi32(four_bytes);
@@ -94,10 +94,10 @@ inline __attribute__((always_inline)) void multiply(
   }
 }
 
-// Of functions that fill the registers: inlined into loops over tiles, gcc 12 keeps their sums in memory.
+// For functions that use all registers: if gcc 12 inlines them into loops over tiles, it keeps their sums in memory.
 #define PRECAST_ALONE __attribute__((noinline))
 
-// Calls `work.template run<NUM_SEQS>(first row)` until all rows are done, in tiles of `LARGEST` rows at most.
+// Calls `work.template run<ROWS>(first row)` until all rows are done, in tiles of `LARGEST` rows at most.
 template <int LARGEST, class Work>
 inline void by_rows(int64_t begin, int64_t end, const Work& work) {
   for (; begin + LARGEST <= end; begin += LARGEST) work.template run<LARGEST>(begin);

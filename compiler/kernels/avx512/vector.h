@@ -1,4 +1,4 @@
-// Sixteen numbers at a time: loading, storing, and the functions that kernels apply to them.
+// Sixteen numbers at a time: loads, stores and elementwise functions.
 #ifndef PRECAST_VECTOR_H
 #define PRECAST_VECTOR_H
 
@@ -22,7 +22,7 @@ inline __mmask16 first_lanes(int64_t count) {
   return count >= LANES ? __mmask16(0xffff) : __mmask16((1u << (count < 0 ? 0 : count)) - 1);
 }
 
-// As fp32; lanes outside the mask are not read and become zero.
+// Loads as fp32; lanes outside the mask are not read and become zero.
 inline __m512 load(const float* at, __mmask16 mask = 0xffff) { return _mm512_maskz_loadu_ps(mask, at); }
 
 inline __m512 load(const BFloat16* at, __mmask16 mask = 0xffff) {
@@ -46,7 +46,7 @@ inline void store(BFloat16* at, __m512 value, __mmask16 mask = 0xffff) {
 #endif
 }
 
-// The polynomial with these coefficients, that of the highest power first.
+// The polynomial with these coefficients, highest power first.
 template <size_t COUNT>
 inline __m512 polynomial(__m512 x, const float (&coefficients)[COUNT]) {
   __m512 sum = _mm512_set1_ps(coefficients[0]);
@@ -55,17 +55,17 @@ inline __m512 polynomial(__m512 x, const float (&coefficients)[COUNT]) {
   return sum;
 }
 
-// Functions are as exact as the numbers that they are rounded to: `Number` is what becomes of the result. All
-// polynomials have the least error that so many coefficients allow.
+// Functions are as accurate as the type that the result is rounded to, `Number`, requires. All
+// polynomials are minimax approximations for their number of coefficients.
 template <class Number>
 constexpr bool COARSE = sizeof(Number) == 2;
 
 constexpr float LOG2_E = 1.44269504f;
 
-// 2 to the power of x, with a relative error below 1e-6, or 8e-5 where that is enough; NaN stays NaN.
+// 2 to the power of x, with a relative error below 1e-6, or 8e-5 for bf16 results; NaN stays NaN.
 template <class Number>
 inline __m512 power_of_two(__m512 x) {
-  // Far below what fp32 can hold, so that the result is zero, and -infinity is none.
+  // The bound is far below the range of fp32, so that the result is zero, and removes -infinity.
   const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-1500.0f), x);
   const __m512 power = _mm512_roundscale_ps(bounded, 0), rest = _mm512_sub_ps(bounded, power);
   constexpr float COARSE_ONE[] = {5.517166936e-2f, 2.426111314e-1f, 6.932609862e-1f, 9.999280730e-1f};
@@ -93,7 +93,7 @@ inline __m512 hyperbolic_tangent(__m512 x) {
 }
 
 // x times the normal distribution's share below x, which is 1/2 + x p(x^2) up to |x| = 5 and constant beyond.
-// The result is off by 3e-6 at most.
+// The error is at most 3e-6.
 inline __m512 fine_gelu(__m512 x) {
   constexpr float P[] = {-1.096364853e-03f, 3.194463533e-03f,  -3.886850742e-03f, 5.113255992e-03f,
                          -1.016547137e-02f, 1.691014404e-02f,  -2.362494686e-02f, 3.135672219e-02f,
@@ -101,12 +101,12 @@ inline __m512 fine_gelu(__m512 x) {
   const __m512 five = _mm512_set1_ps(5.0f);
   const __m512 bounded = _mm512_min_ps(five, _mm512_max_ps(_mm512_set1_ps(-5.0f), x));
   const __m512 t = _mm512_fmadd_ps(_mm512_mul_ps(bounded, bounded), _mm512_set1_ps(0.08f), _mm512_set1_ps(-1.0f));
-  // Far to the left it is zero, not a multiple of the error; a NaN stays one.
+  // Far to the left the result is exactly zero, not a multiple of the error; NaN stays NaN.
   const __mmask16 counts = _mm512_cmp_ps_mask(x, _mm512_set1_ps(-5.5f), _CMP_NLT_UQ);
   return _mm512_maskz_mul_ps(counts, x, _mm512_fmadd_ps(bounded, polynomial(t, P), _mm512_set1_ps(0.5f)));
 }
 
-// max(x, 0) less what is missing, which depends on |x| alone and is zero from 4 on: off by 2e-4 at most.
+// max(x, 0) minus a correction that depends only on |x| and is zero from 4 on; the error is at most 2e-4.
 inline __m512 coarse_gelu(__m512 x) {
   constexpr float P[] = {-6.326890033e-04f, -7.940551796e-03f, -3.470336527e-02f, -6.813438069e-02f,
                          -7.128392192e-02f, -3.269408461e-02f, -6.352975905e-03f};

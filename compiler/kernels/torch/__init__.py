@@ -1,1 +1,1 @@
-"""Plain torch operators that Inductor fuses into C++."""
+"""Implementations in plain torch operators, which Inductor fuses to C++."""

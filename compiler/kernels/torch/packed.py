@@ -1,7 +1,4 @@
-"""Operations within sequences on a CPU: packed rows are gathered to ``[B, S]`` for these alone.
-
-Everything else of a layer runs without padding. Plain torch operators, which Inductor fuses.
-"""
+"""Packed operations in plain torch, which gather tokens to padded ``[B, S]`` tensors for these alone."""
 
 from __future__ import annotations
 
@@ -9,22 +6,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 LONGEST_SCORES = 1024
-"""Up to this length of an input the scores are written out: two batched matrix multiplications with a
-fused softmax between them beat PyTorch's blocked CPU kernel at small head sizes. Beyond it the scores of
-one input would fill the caches and then the memory."""
+"""Up to this input length scores are materialized: two batched matrix products with a fused softmax between
+them are faster than PyTorch's blocked CPU kernel at small head sizes. For longer inputs the scores of one
+input would exceed the caches, and then the memory."""
 
 
 class PaddedOps:
-    """Implements ``model.ops.PackedOps``; ``S`` is the length of the longest sequence.
+    """Implements ``packed_ops.PackedOps``; ``S`` is the length of the longest sequence.
 
     Args:
         layout: of the batch.
         key_positions: int32 ``[S]``, ``0 .. S - 1``.
-        dtype: of the scores' mask.
+        dtype: of the mask.
         max_length: the largest ``S`` that the graph is traced for.
     """
 
@@ -41,11 +38,11 @@ class PaddedOps:
         self._live = keys[None, :] < layout.lengths[:, None]
 
     def visible(self, window: Window, bias: Tensor | None) -> Tensor:
-        """The additive mask, broadcastable to ``[B, heads, S, S]``: zero or the bias where a key is
-        visible, the least finite number elsewhere.
+        """The additive mask, broadcastable to ``[B, heads, S, S]``.
 
-        Finite, because a sequence of length zero sees no key at all, and a softmax over nothing but
-        ``-inf`` is NaN.
+        It is zero or the bias for visible keys, else the lowest finite number: a sequence of length zero has
+            no
+        visible key, and a softmax of nothing but ``-inf`` is NaN.
         """
         left, right = window
         seen = self._live[:, None, None, :]
@@ -54,11 +51,12 @@ class PaddedOps:
             seen = seen & (distance >= -left)
         if right is not None:
             seen = seen & (distance <= right)
-        shown = torch.zeros((), dtype=self._dtype, device=seen.device)
+        added = torch.zeros((), dtype=self._dtype, device=seen.device)
         if bias is not None:
-            reach = bias.shape[1] // 2
-            shown = bias[:, distance.clamp(-reach, reach) + reach][None].to(self._dtype)
-        return torch.where(seen, shown, torch.finfo(self._dtype).min)
+            max_distance = bias.shape[1] // 2
+            index = distance.clamp(-max_distance, max_distance) + max_distance
+            added = bias[:, index][None].to(self._dtype)
+        return torch.where(seen, added, torch.finfo(self._dtype).min)
 
     def attention(self, query: Tensor, key: Tensor, value: Tensor, visible: Tensor, scale: float) -> Tensor:
         heads = query.shape[1]
@@ -70,21 +68,21 @@ class PaddedOps:
             out = scores.softmax(dim=-1).to(v.dtype) @ v
         return out.transpose(1, 2).flatten(2).flatten(0, 1)[self._packed_from]
 
-    def total(self, rows: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
+    def segment_sum(self, x: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
         live = self._live_from(begin).float()
         if weight is not None:
             live = live * weight[self._padded_from]
-        return (rows[self._padded_from].float() * live[..., None]).sum(dim=1)
+        return (x[self._padded_from].float() * live[..., None]).sum(dim=1)
 
-    def largest(self, rows: Tensor, begin: Tensor) -> Tensor:
+    def segment_max(self, x: Tensor, begin: Tensor) -> Tensor:
         lowest = torch.finfo(torch.float32).min
-        wide = rows[self._padded_from].float()
+        wide = x[self._padded_from].float()
         return wide.masked_fill(~self._live_from(begin)[..., None], lowest).amax(dim=1)
 
     def _live_from(self, begin: Tensor) -> Tensor:
         return self._live & (self._keys[None, :] >= (begin - self._layout.starts)[:, None])
 
     def _padded_heads(self, packed: Tensor, heads: int) -> Tensor:
-        """``[T, h, size]`` to ``[B, heads, S, size]``, in one pass; each of ``h`` serves ``heads / h``."""
-        of_head = torch.arange(heads, device=packed.device) // (heads // packed.shape[1])
-        return packed[self._padded_from[:, None, :], of_head[None, :, None]]
+        """Gather ``[T, h, size]`` to ``[B, heads, S, size]``, repeating each head ``heads / h`` times."""
+        head = torch.arange(heads, device=packed.device) // (heads // packed.shape[1])
+        return packed[self._padded_from[:, None, :], head[None, :, None]]

@@ -1,1 +1,1 @@
-"""The Triton kernels of the CUDA backend, each with the plain-torch form that its tests hold it against."""
+"""Triton kernels for CUDA, each with a plain-torch reference for its tests."""

@@ -1,4 +1,4 @@
-"""The keys and values of a source: projected and written into the blocks of a cache in one go."""
+"""Projects a source's hidden states to keys and values and writes them to the cross-attention KV cache."""
 
 # mypy: allow-untyped-defs
 
@@ -31,41 +31,45 @@ def project_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Tokens of ``program 1``, columns of ``program 0``: first those of keys, then those of values."""
+    """Program 1 selects the tokens, program 0 the columns: first those of keys, then those of values."""
     token = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     columns: tl.constexpr = (WIDTH + BLOCK_N - 1) // BLOCK_N
     part = tl.program_id(0) // columns
     column = tl.program_id(0) % columns * BLOCK_N + tl.arange(0, BLOCK_N)
-    here, inside = token < tokens, column < WIDTH
+    token_mask, column_mask = token < tokens, column < WIDTH
     inner = tl.arange(0, BLOCK_K)
-    far = tl.cast(token, tl.int64)
-    of = tl.cast(part * WIDTH + column, tl.int64)
+    token64 = tl.cast(token, tl.int64)
+    output = tl.cast(part * WIDTH + column, tl.int64)
     total = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
     for first in range(0, IN, BLOCK_K):
         k = first + inner
-        left = k < IN
+        k_mask = k < IN
         a = tl.load(
-            hidden + far[:, None] * hidden_row_stride + k[None, :],
-            mask=here[:, None] & left[None, :],
+            hidden + token64[:, None] * hidden_row_stride + k[None, :],
+            mask=token_mask[:, None] & k_mask[None, :],
             other=0.0,
         )
-        b = tl.load(weight + of[None, :] * IN + k[:, None], mask=inside[None, :] & left[:, None], other=0.0)
+        b = tl.load(
+            weight + output[None, :] * IN + k[:, None],
+            mask=column_mask[None, :] & k_mask[:, None],
+            other=0.0,
+        )
         total = tl.dot(a, b, total, input_precision="ieee")
     if bias is not None:
-        total += tl.load(bias + of, mask=inside, other=0.0).to(tl.float32)[None, :]
-    place = tl.cast(tl.load(slots + token, mask=here, other=0), tl.int64)
-    at = place[:, None] * WIDTH + column[None, :]
-    found, mask = total.to(key_cache.dtype.element_ty), here[:, None] & inside[None, :]
+        total += tl.load(bias + output, mask=column_mask, other=0.0).to(tl.float32)[None, :]
+    slot = tl.cast(tl.load(slots + token, mask=token_mask, other=0), tl.int64)
+    at = slot[:, None] * WIDTH + column[None, :]
+    projected, mask = total.to(key_cache.dtype.element_ty), token_mask[:, None] & column_mask[None, :]
     if part == 0:
-        tl.store(key_cache + at, found, mask=mask)
+        tl.store(key_cache + at, projected, mask=mask)
     else:
-        tl.store(value_cache + at, found, mask=mask)
+        tl.store(value_cache + at, projected, mask=mask)
 
 
 def launch_project(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """``project_cross_kv``, unchecked."""
+    """Launch ``project_cross_kv`` without checks."""
     width = weight.shape[0] // 2
     wide = hidden.dtype is torch.float32
     block_m, block_n = (64, 64) if wide else (128, 128)
@@ -94,46 +98,46 @@ def launch_project(
 def project_cross_kv(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """Write ``hidden @ weight.T + bias`` to ``slots`` of two kv_cache.
+    """Write ``hidden @ weight.T + bias`` to ``slots`` of a layer's KV cache.
 
     Args:
-        hidden: ``[T, in]``; fp32, fp16 or bf16, like all others. Rows may have any stride.
-        weight: ``[2 * heads * head_dim, in]``, contiguous: of keys, then of values.
+        hidden: ``[T, in]``; fp32, fp16 or bf16, like all others; any stride between tokens.
+        weight: ``[2 * heads * head_dim, in]``, contiguous; rows for keys, then rows for values.
         bias: ``[2 * heads * head_dim]``, or None.
-        key_cache: ``[P, heads, head_dim]``, contiguous; changed in place.
-        value_cache: as ``key_cache``.
-        slots: int32 ``[T]``. Where one stands twice, either token's numbers may come to stand there.
+        key_cache: ``[slots, heads, head_dim]``, contiguous; changed in place.
+        value_cache: like ``key_cache``.
+        slots: int32 ``[T]``. If a slot occurs twice, it receives either token's keys and values.
 
     Raises:
-        ValueError: for shapes, strides or dtypes other than these.
+        ValueError: for other shapes, strides or dtypes.
     """
     dtypes = {tensor.dtype for tensor in (hidden, weight, key_cache, value_cache)}
     if len(dtypes) > 1 or hidden.dtype not in DTYPES or (bias is not None and bias.dtype != hidden.dtype):
-        raise ValueError(f"hidden, weight, bias and kv_cache share one of {DTYPES}, not {dtypes}")
+        raise ValueError(f"hidden, weight, bias and KV cache share one of {DTYPES}, not {dtypes}")
     width = key_cache.shape[1] * key_cache.shape[2]
     if key_cache.shape != value_cache.shape or weight.shape != (2 * width, hidden.shape[1]):
         shapes = f"{tuple(hidden.shape)}, {tuple(weight.shape)}, {tuple(key_cache.shape)}"
-        raise ValueError(f"hidden, weight and kv_cache do not fit each other: {shapes}")
+        raise ValueError(f"the shapes of hidden, weight and KV cache do not match: {shapes}")
     if slots.dtype != torch.int32 or slots.shape[0] != hidden.shape[0]:
-        raise ValueError(f"slots are int32, one a token, not {slots.dtype} {tuple(slots.shape)}")
+        raise ValueError(f"slots must be int32 [{hidden.shape[0]}], not {slots.dtype} {tuple(slots.shape)}")
     contiguous = weight.is_contiguous() and key_cache.is_contiguous() and value_cache.is_contiguous()
     if hidden.stride(1) != 1 or not contiguous:
-        raise ValueError("weight and kv_cache are contiguous, the numbers of a token stand side by side")
+        raise ValueError("weight and KV cache must be contiguous, and the last stride of hidden 1")
     launch_project(hidden, weight, bias, key_cache, value_cache, slots)
 
 
 def write_source(hidden: Tensor, kv: nn.Linear, slots: Tensor, cache: KVCache) -> None:
-    """Implements ``model.decode_ops.SourceWriter``."""
+    """Implements ``decode_ops.SourceWriter``."""
     project_cross_kv(hidden, kv.weight, kv.bias, cache.key, cache.value, slots)
 
 
 def project_reference(
     hidden: Tensor, weight: Tensor, bias: Tensor | None, key_cache: Tensor, value_cache: Tensor, slots: Tensor
 ) -> None:
-    """The same in plain torch, in at least fp32."""
+    """``project_cross_kv`` in plain torch, in at least fp32."""
     wide = torch.promote_types(hidden.dtype, torch.float32)
-    found = hidden.to(wide) @ weight.to(wide).T
-    found = found if bias is None else found + bias.to(wide)
-    keys, values = found.to(key_cache.dtype).view(len(hidden), 2, *key_cache.shape[1:]).unbind(1)
+    projected = hidden.to(wide) @ weight.to(wide).T
+    projected = projected if bias is None else projected + bias.to(wide)
+    keys, values = projected.to(key_cache.dtype).view(len(hidden), 2, *key_cache.shape[1:]).unbind(1)
     key_cache[slots.long()] = keys
     value_cache[slots.long()] = values

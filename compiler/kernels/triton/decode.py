@@ -1,4 +1,4 @@
-"""A decoder's step on CUDA: our own kernels, which read keys and values where they lie."""
+"""Attention of a decode step in Triton, which reads keys and values in place from the KV cache."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from precast.compiler.models.decode_ops import KVCache, StepState
 
 
 class TritonDecodeOps:
-    """Implements ``model.decode_ops.DecodeOps``.
+    """Implements ``decode_ops.DecodeOps``.
 
     Args:
         state: of the step, without spans: lengths are read on the device.
-        typical_rows: what the graph is tuned for; says in how many parts a row's keys are read.
+        typical_num_seqs: the number of active sequences that the graph is tuned for; sets the number of
+            splits.
     """
 
-    def __init__(self, state: StepState, typical_rows: int) -> None:
+    def __init__(self, state: StepState, typical_num_seqs: int) -> None:
         self._state = state
-        self._typical_rows = typical_rows
+        self._typical_num_seqs = typical_num_seqs
 
     def visible(self, bias: Tensor | None) -> Tensor | None:
         """The bias by distance, fp32."""
@@ -43,7 +44,7 @@ class TritonDecodeOps:
             state.positions,
             visible,
             scale,
-            splits_for(self._typical_rows, query.shape[1], state.kv_slots.shape[1]),
+            splits_for(self._typical_num_seqs, query.shape[1], state.kv_slots.shape[1]),
         )
 
     def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
@@ -56,5 +57,5 @@ class TritonDecodeOps:
             state.rows,
             state.cross_lengths,
             scale,
-            splits_for(self._typical_rows, query.shape[1], state.cross_slots.shape[1]),
+            splits_for(self._typical_num_seqs, query.shape[1], state.cross_slots.shape[1]),
         )

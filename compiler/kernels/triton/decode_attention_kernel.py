@@ -1,11 +1,12 @@
-"""The Triton kernels of a decoder's step: attention of single tokens over kv_cache of keys and values.
+"""Triton kernels for the attention of a decode step over the KV cache.
 
-A request's keys and values lie wherever its blocks do; a table says where each position is. What a step reads
-is mostly those, once each, so the kernels are built around their loads: one program takes one head, and where
-rows are few several programs share a row's length and a second kernel combines their parts.
+A table gives the slot of each position of a sequence. Loading keys and values, once each, takes most of the
+time,
+so the kernels are built around these loads: one program computes one head. If there are few sequences,
+several programs split the keys of a sequence and a second kernel combines their partial results.
 
-The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867); parts of a length combine
-by their maxima and sums (Flash-Decoding, Dao et al. 2023).
+The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867); partial results are
+combined by their maxima and sums (Flash-Decoding, Dao et al. 2023).
 """
 
 # mypy: allow-untyped-defs
@@ -26,17 +27,17 @@ def decode_self_kernel(
     key_cache,
     value_cache,
     slots,
-    rows,
+    seq_ids,
     positions,
     bias,
     output,
     part_tops,
     part_totals,
-    query_row_stride,
-    key_row_stride,
-    value_row_stride,
-    slots_row_stride,
-    reach,
+    query_stride,
+    key_stride,
+    value_stride,
+    slots_stride,
+    max_distance,
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -44,28 +45,26 @@ def decode_self_kernel(
     BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """Row ``program 0``, head ``program 1``, part ``program 2``; the first part brings the own token."""
+    """Program 0 selects the sequence, 1 the head, 2 the part; the first part also handles the new token."""
     index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
-    row = tl.load(rows + index)
-    position = tl.load(positions + row)
+    seq_id = tl.load(seq_ids + index)
+    position = tl.load(positions + seq_id)
     dims = tl.arange(0, BLOCK_D)
     inner = dims < HEAD_DIM
     FACTOR: tl.constexpr = SCALE * LOG2_E
 
     here = tl.cast(index, tl.int64)
-    q = tl.load(query + here * query_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(
-        tl.float32
-    )
-    table = slots + tl.cast(row, tl.int64) * slots_row_stride
+    q = tl.load(query + here * query_stride + head * HEAD_DIM + dims, mask=inner, other=0.0).to(tl.float32)
+    table = slots + tl.cast(seq_id, tl.int64) * slots_stride
     if bias is not None:
-        bias += head * (2 * reach + 1) + reach
+        bias += head * (2 * max_distance + 1) + max_distance
 
     top = tl.full([], LEAST_SCORE, dtype=tl.float32)
     total = tl.zeros([], dtype=tl.float32)
     result = tl.zeros([BLOCK_D], dtype=tl.float32)
     if part == 0:
-        k = tl.load(key + here * key_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
-        v = tl.load(value + here * value_row_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
+        k = tl.load(key + here * key_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
+        v = tl.load(value + here * value_stride + head * HEAD_DIM + dims, mask=inner, other=0.0)
         own = tl.cast(tl.load(table + position), tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM
         tl.store(key_cache + own + dims, k, mask=inner)
         tl.store(value_cache + own + dims, v, mask=inner)
@@ -81,15 +80,15 @@ def decode_self_kernel(
     for first in range(start, tl.minimum(start + share, position), BLOCK_N):
         keys = first + columns
         live = keys < position
-        place = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
-        at = place[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
-        # What a row does not see may hold anything, and zero times NaN is NaN: it is not read.
+        slot = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
+        at = slot[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
+        # Slots of other sequences may hold NaN, and zero times NaN is NaN: they are not read.
         mask = live[:, None] & inner[None, :]
         k = tl.load(key_cache + at, mask=mask, other=0.0).to(tl.float32)
         v = tl.load(value_cache + at, mask=mask, other=0.0).to(tl.float32)
         scores = tl.sum(k * q[None, :], 1) * FACTOR
         if bias is not None:
-            distance = tl.maximum(keys - position, -reach)
+            distance = tl.maximum(keys - position, -max_distance)
             scores += tl.load(bias + distance, mask=live, other=0.0) * LOG2_E
         scores = tl.where(live, scores, float("-inf"))
         new_top = tl.maximum(top, tl.max(scores, 0))
@@ -100,9 +99,9 @@ def decode_self_kernel(
         top = new_top
 
     if SPLITS == 1:
-        answer = result / total
+        out = result / total
         at = output + here * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims
-        tl.store(at, answer.to(output.dtype.element_ty), mask=inner)
+        tl.store(at, out.to(output.dtype.element_ty), mask=inner)
     else:
         spot = (here * HEADS + head) * SPLITS + part
         tl.store(output + spot * HEAD_DIM + dims, result, mask=inner)
@@ -116,14 +115,14 @@ def decode_cross_kernel(
     key_cache,
     value_cache,
     slots,
-    rows,
+    seq_ids,
     lengths,
     output,
     part_tops,
     part_totals,
     count,
-    query_row_stride,
-    slots_row_stride,
+    query_stride,
+    slots_stride,
     SCALE: tl.constexpr,
     HEADS: tl.constexpr,
     HEAD_DIM: tl.constexpr,
@@ -132,29 +131,30 @@ def decode_cross_kernel(
     BLOCK_N: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """Head ``program 1``, part ``program 2``, of the rows from ``program 0`` on that read the same source.
+    """Program 1 selects the head, 2 the part, 0 the sequence, together with others of the same source.
 
-    Beams of a request stand side by side and read the same slots: the first of them in each ``BLOCK_M`` rows
-    answers for all, the programs of the others end at once. So a source is read once, not once a beam.
+    Beams of a request are adjacent and read the same slots. The program of the first one within ``BLOCK_M``
+    sequences computes all of them, and those of the others exit early: a source is read once, not once a
+        beam.
     """
     index, head, part = tl.program_id(0), tl.program_id(1), tl.program_id(2)
     inside = tl.arange(0, BLOCK_M)
     tile = index // BLOCK_M * BLOCK_M
     members = tile + inside
-    row = tl.load(rows + index)
-    table = slots + tl.cast(row, tl.int64) * slots_row_stride
+    seq_id = tl.load(seq_ids + index)
+    table = slots + tl.cast(seq_id, tl.int64) * slots_stride
     source = tl.load(table)
-    all_rows = tl.load(rows + members, mask=members < count, other=0)
-    sources = tl.load(slots + tl.cast(all_rows, tl.int64) * slots_row_stride)
+    all_ids = tl.load(seq_ids + members, mask=members < count, other=0)
+    sources = tl.load(slots + tl.cast(all_ids, tl.int64) * slots_stride)
     mine = (sources == source) & (members < count)
     earlier = tl.sum(tl.where(mine & (members < index), 1, 0), 0)
     if earlier == 0:
-        length = tl.load(lengths + row)
+        length = tl.load(lengths + seq_id)
         dims = tl.arange(0, BLOCK_D)
         inner = dims < HEAD_DIM
         FACTOR: tl.constexpr = SCALE * LOG2_E
         far = tl.cast(members, tl.int64)
-        at = query + far[:, None] * query_row_stride + head * HEAD_DIM + dims[None, :]
+        at = query + far[:, None] * query_stride + head * HEAD_DIM + dims[None, :]
         q = tl.load(at, mask=mine[:, None] & inner[None, :], other=0.0)
 
         top = tl.full([BLOCK_M], LEAST_SCORE, dtype=tl.float32)
@@ -166,8 +166,8 @@ def decode_cross_kernel(
         for first in range(start, tl.minimum(start + share, length), BLOCK_N):
             keys = first + columns
             live = keys < length
-            place = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
-            base = place * (HEADS * HEAD_DIM) + head * HEAD_DIM
+            slot = tl.cast(tl.load(table + keys, mask=live, other=0), tl.int64)
+            base = slot * (HEADS * HEAD_DIM) + head * HEAD_DIM
             k_at = key_cache + base[None, :] + dims[:, None]
             v_at = value_cache + base[:, None] + dims[None, :]
             k = tl.load(k_at, mask=live[None, :] & inner[:, None], other=0.0)
@@ -184,10 +184,10 @@ def decode_cross_kernel(
 
         mask = mine[:, None] & inner[None, :]
         if SPLITS == 1:
-            # A row without a source sees nothing: zero.
-            answer = result / tl.where(total > 0, total, 1.0)[:, None]
+            # The output for an empty source is zero.
+            out = result / tl.where(total > 0, total, 1.0)[:, None]
             at = output + far[:, None] * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims[None, :]
-            tl.store(at, answer.to(output.dtype.element_ty), mask=mask)
+            tl.store(at, out.to(output.dtype.element_ty), mask=mask)
         else:
             spot = (far * HEADS + head) * SPLITS + part
             tl.store(output + spot[:, None] * HEAD_DIM + dims[None, :], result, mask=mask)
@@ -206,9 +206,9 @@ def combine_parts_kernel(
     BLOCK_D: tl.constexpr,
     SPLITS: tl.constexpr,
 ):
-    """The parts of row ``program 0`` and head ``program 1``, each weighted by what it has seen.
+    """Combines the parts of sequence (program 0) and head (program 1), weighted by their sums.
 
-    ``SPLITS`` is a power of two. Where no part has seen anything the answer is zero.
+    ``SPLITS`` is a power of two. The output is zero if no part has seen a key.
     """
     index, head = tl.program_id(0), tl.program_id(1)
     spot = (tl.cast(index, tl.int64) * HEADS + head) * SPLITS + tl.arange(0, SPLITS)
@@ -217,7 +217,7 @@ def combine_parts_kernel(
     tops, totals = tl.load(part_tops + spot), tl.load(part_totals + spot)
     weights = tl.exp2(tops - tl.max(tops, 0))
     total = tl.sum(weights * totals, 0)
-    found = tl.load(parts + spot[:, None] * HEAD_DIM + dims[None, :], mask=inner[None, :], other=0.0)
-    answer = tl.sum(weights[:, None] * found, 0) / tl.where(total > 0, total, 1.0)
+    values = tl.load(parts + spot[:, None] * HEAD_DIM + dims[None, :], mask=inner[None, :], other=0.0)
+    out = tl.sum(weights[:, None] * values, 0) / tl.where(total > 0, total, 1.0)
     at = output + tl.cast(index, tl.int64) * (HEADS * HEAD_DIM) + head * HEAD_DIM + dims
-    tl.store(at, answer.to(output.dtype.element_ty), mask=inner)
+    tl.store(at, out.to(output.dtype.element_ty), mask=inner)

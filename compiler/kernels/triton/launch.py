@@ -1,4 +1,4 @@
-"""How every kernel is launched: traced, lowered, or interpreted."""
+"""Launches kernels, whether traced, compiled or interpreted."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from triton.runtime.jit import JITFunction
 
 
 def launch(kernel: Any, grid: tuple[Any, ...], *arguments: Any, **constants: Any) -> None:
-    """Runs ``kernel`` over ``grid``; under torch.export and Inductor it becomes a node of the graph.
+    """Launch ``kernel`` over ``grid``; torch.export and Inductor record the launch as a node of the graph.
 
-    Under ``TRITON_INTERPRET=1`` a kernel is a Python function that runs on CPU tensors. torch 2.11
-    refuses to wrap it, so it is called as it stands. While torch.export traces, there is nothing to
-    run it on, and the shape of its output is all that is asked for.
+    Under ``TRITON_INTERPRET=1`` a kernel is a Python function on CPU tensors, which torch 2.11 does not wrap;
+    it is called directly. While torch.export traces with fake tensors, the call is skipped: only shapes are
+    needed.
 
     Args:
-        kernel: what ``triton.jit`` made.
-        grid: one to three integers, symbolic ones too.
+        kernel: returned by ``triton.jit``.
+        grid: one to three integers, possibly symbolic.
         arguments: of the kernel, in order.
         constants: its constexprs, ``num_warps`` and ``num_stages``.
     """

@@ -1,7 +1,7 @@
-"""A linear layer over a handful of rows, where reading the weights is all that takes time.
+"""A linear layer for small batches, which reading the weights dominates.
 
-A tile as wide as a large multiplication likes it leaves most of a device without work: 2,048 columns are 32
-tiles of 64, an H100 has 132 multiprocessors. Here a program takes a few columns, and weights are read once.
+The tiles of a large matrix product would leave most of a device idle: 2,048 columns are 32 tiles of 64, and
+an H100 has 132 multiprocessors. Here each program computes a few columns, and weights are read once.
 """
 
 # mypy: allow-untyped-defs
@@ -21,16 +21,16 @@ from precast.compiler.kernels.triton.launch import launch
 from precast.compiler.kernels.triton.packed_attention import DTYPES
 from precast.compiler.models.layers import ACTIVATIONS, ActivatedLinear
 
-NUM_SEQS = 16
-"""That a program takes together, as many as a matrix unit takes at least; fewer cost the same."""
-MOST_COLUMNS = 8192
-"""Beyond, tiles of 64 columns are a program for each multiprocessor, and wider loads serve better."""
+ROWS = 16
+"""Rows of a program, the smallest size of a matrix unit; fewer take the same time."""
+MAX_COLUMNS = 8192
+"""Wider layers have a tile of 64 columns for every multiprocessor, and benefit from wider loads."""
 _NARROW = 4096
-"""Columns up to which 16 a program are enough programs, and no more than there are places for."""
+"""Up to this width a program computes 16 columns, else 32: about as many programs as can be resident."""
 
 
 @triton.jit
-def few_rows_kernel(
+def small_batch_linear_kernel(
     x,
     weight,
     bias,
@@ -43,36 +43,36 @@ def few_rows_kernel(
     BLOCK_N: tl.constexpr,
     BLOCK_K: tl.constexpr,
 ):
-    """Columns of ``program 0``, rows of ``program 1``."""
+    """Program 0 selects the columns, program 1 the rows."""
     row = tl.program_id(1) * BLOCK_M + tl.arange(0, BLOCK_M)
     column = tl.program_id(0) * BLOCK_N + tl.arange(0, BLOCK_N)
     inner = tl.arange(0, BLOCK_K)
-    here, inside = row < rows, column < OUT
+    row_mask, column_mask = row < rows, column < OUT
     total = tl.zeros([BLOCK_M, BLOCK_N], dtype=tl.float32)
     for first in range(0, IN, BLOCK_K):
         k = first + inner
-        left = k < IN
+        k_mask = k < IN
         a = tl.load(
-            x + row[:, None] * x_row_stride + k[None, :], mask=here[:, None] & left[None, :], other=0.0
+            x + row[:, None] * x_row_stride + k[None, :], mask=row_mask[:, None] & k_mask[None, :], other=0.0
         )
-        # 64 bits: a weight may lie beyond 2**31 numbers.
+        # 64 bits: the offset of a weight may exceed 2**31.
         at = weight + tl.cast(column, tl.int64)[None, :] * IN + k[:, None]
-        b = tl.load(at, mask=inside[None, :] & left[:, None], other=0.0)
+        b = tl.load(at, mask=column_mask[None, :] & k_mask[:, None], other=0.0)
         total = tl.dot(a, b, total, input_precision="ieee")
     if bias is not None:
-        total += tl.load(bias + column, mask=inside, other=0.0).to(tl.float32)[None, :]
+        total += tl.load(bias + column, mask=column_mask, other=0.0).to(tl.float32)[None, :]
     at = output + row[:, None] * OUT + column[None, :]
-    tl.store(at, total.to(output.dtype.element_ty), mask=here[:, None] & inside[None, :])
+    tl.store(at, total.to(output.dtype.element_ty), mask=row_mask[:, None] & column_mask[None, :])
 
 
-def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``few_rows_linear``, unchecked."""
+def launch_small_batch_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Launch ``small_batch_linear`` without checks."""
     columns, inner = weight.shape
     output = x.new_empty((x.shape[0], columns))
     block_n = 16 if columns <= _NARROW else 32
     launch(
-        few_rows_kernel,
-        (-(-columns // block_n), (x.shape[0] + NUM_SEQS - 1) // NUM_SEQS),
+        small_batch_linear_kernel,
+        (-(-columns // block_n), (x.shape[0] + ROWS - 1) // ROWS),
         x,
         weight,
         bias,
@@ -81,7 +81,7 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         x.stride(0),
         IN=inner,
         OUT=columns,
-        BLOCK_M=NUM_SEQS,
+        BLOCK_M=ROWS,
         BLOCK_N=block_n,
         BLOCK_K=64 if x.dtype is torch.float32 else 128,
         num_warps=4,
@@ -90,32 +90,32 @@ def launch_few_rows(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     return output
 
 
-@triton_op("precast::few_rows_linear", mutates_args={})
-def few_rows_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+@triton_op("precast::small_batch_linear", mutates_args={})
+def small_batch_linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``x @ weight.T + bias``; the weights are read once for every 16 rows.
 
     Args:
-        x: ``[R, in]``; fp32, fp16 or bf16, like all others. Rows may have any stride.
+        x: ``[R, in]``; fp32, fp16 or bf16, like all others; any stride between rows.
         weight: ``[out, in]``, contiguous.
         bias: ``[out]``, or None.
 
     Returns:
-        ``[R, out]``, of the dtype of ``x``, summed in fp32.
+        ``[R, out]``, same dtype as ``x``, accumulated in fp32.
 
     Raises:
-        ValueError: for shapes, strides or dtypes other than these.
+        ValueError: for other shapes, strides or dtypes.
     """
     if x.dtype not in DTYPES or weight.dtype != x.dtype or (bias is not None and bias.dtype != x.dtype):
         raise ValueError(f"x, weight and bias share one of {DTYPES}, not {x.dtype} and {weight.dtype}")
     if x.shape[1] != weight.shape[1] or (bias is not None and bias.shape[0] != weight.shape[0]):
-        raise ValueError(f"x and weight do not fit each other: {tuple(x.shape)}, {tuple(weight.shape)}")
+        raise ValueError(f"the shapes of x and weight do not match: {tuple(x.shape)}, {tuple(weight.shape)}")
     if x.stride(1) != 1 or not weight.is_contiguous():
-        raise ValueError("the numbers of a row must stand side by side, and weights be contiguous")
-    return launch_few_rows(x, weight, bias)
+        raise ValueError("the last stride of x must be 1, and weight must be contiguous")
+    return launch_small_batch_linear(x, weight, bias)
 
 
-class FewRowsLinear(nn.Module):
-    """``nn.Linear`` with the same parameters under the same names."""
+class SmallBatchLinear(nn.Module):
+    """``nn.Linear`` with the small-batch kernel, and the same parameters under the same names."""
 
     def __init__(self, linear: nn.Linear) -> None:
         super().__init__()
@@ -123,26 +123,26 @@ class FewRowsLinear(nn.Module):
         self.activation = linear.activation if isinstance(linear, ActivatedLinear) else "identity"
 
     def forward(self, x: Tensor, residual: Tensor | None = None) -> Tensor:
-        found = ACTIVATIONS[self.activation](few_rows_linear(x, self.weight, self.bias))
-        return found if residual is None else residual + found
+        out = ACTIVATIONS[self.activation](small_batch_linear(x, self.weight, self.bias))
+        return out if residual is None else residual + out
 
 
 Module = TypeVar("Module", bound=nn.Module)
 
 
-def with_few_rows(module: Module) -> Module:
-    """A copy over the same tensors, whose linear layers of up to 8,192 columns are made for few rows."""
-    return replace_modules(module, _for_few_rows)
+def with_small_batch_linear(module: Module) -> Module:
+    """Copy ``module`` with small-batch kernels in linear layers of up to ``MAX_COLUMNS``, sharing tensors."""
+    return replace_modules(module, _replace_linear)
 
 
-def _for_few_rows(_: str, layer: nn.Module) -> nn.Module | None:
-    if isinstance(layer, nn.Linear) and layer.out_features <= MOST_COLUMNS:
-        return FewRowsLinear(layer)
+def _replace_linear(_: str, layer: nn.Module) -> nn.Module | None:
+    if isinstance(layer, nn.Linear) and layer.out_features <= MAX_COLUMNS:
+        return SmallBatchLinear(layer)
     return None
 
 
-def few_rows_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """The same in plain torch, in at least fp32."""
+def small_batch_linear_reference(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``small_batch_linear`` in plain torch, in at least fp32."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    found = x.to(wide) @ weight.to(wide).T
-    return (found if bias is None else found + bias.to(wide)).to(x.dtype)
+    out = x.to(wide) @ weight.to(wide).T
+    return (out if bias is None else out + bias.to(wide)).to(x.dtype)

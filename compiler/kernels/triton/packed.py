@@ -1,4 +1,4 @@
-"""Operations within sequences on CUDA: our own kernels on packed rows, nothing is padded."""
+"""Packed operations in Triton, without padding."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from torch import Tensor
 
 from precast.compiler.kernels.triton.packed_attention import packed_attention
 from precast.compiler.kernels.triton.segment_pool import segment_max, segment_sum
-from precast.compiler.models.layout import PackedLayout
+from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Visible:
     """The keys ``begin .. end - 1`` of each token, int32 ``[T]``, and the bias by distance."""
 
@@ -23,14 +23,14 @@ class Visible:
 
 
 class TritonOps:
-    """Implements ``model.ops.PackedOps``."""
+    """Implements ``packed_ops.PackedOps``."""
 
     def __init__(self, layout: PackedLayout) -> None:
         self._layout = layout
         self._ends = layout.ends.to(torch.int32)
 
     def visible(self, window: Window, bias: Tensor | None) -> Visible:
-        """A spare token sees nothing: its range is empty and its row of the result zero."""
+        """The range of visible keys of each token. That of a spare token is empty, so its output is zero."""
         layout = self._layout
         left, right = window
         begin, end = layout.starts[layout.sequence], layout.ends[layout.sequence]
@@ -48,8 +48,8 @@ class TritonOps:
     def attention(self, query: Tensor, key: Tensor, value: Tensor, visible: Visible, scale: float) -> Tensor:
         return packed_attention(query, key, value, visible.begin, visible.end, visible.bias, scale)
 
-    def total(self, rows: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
-        return segment_sum(rows, begin.to(torch.int32), self._ends, weight)
+    def segment_sum(self, x: Tensor, begin: Tensor, weight: Tensor | None = None) -> Tensor:
+        return segment_sum(x, begin.to(torch.int32), self._ends, weight)
 
-    def largest(self, rows: Tensor, begin: Tensor) -> Tensor:
-        return segment_max(rows, begin.to(torch.int32), self._ends)
+    def segment_max(self, x: Tensor, begin: Tensor) -> Tensor:
+        return segment_max(x, begin.to(torch.int32), self._ends)

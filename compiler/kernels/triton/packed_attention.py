@@ -1,4 +1,4 @@
-"""Self-attention over a packed batch: the operator, its tiles and its plain-torch form."""
+"""Self-attention over a packed batch: the operator, its tiles and a plain-torch reference."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ LARGEST_HEAD = 256
 
 @dataclass(frozen=True)
 class Tile:
-    """How one program cuts its work.
+    """The tile of one program.
 
     Attributes:
-        queries: tokens a program answers, a power of two from 16.
-        keys: keys in one step of its loop, a power of two from 16.
-        warps: warps of 32 threads that run a program.
-        stages: depth of the pipeline that loads keys and values ahead.
+        queries: tokens of a program, a power of two from 16.
+        keys: keys in one iteration of its loop, a power of two from 16.
+        warps: warps of 32 threads.
+        stages: depth of the software pipeline that prefetches keys and values.
     """
 
     queries: int
@@ -34,17 +34,17 @@ class Tile:
 
 
 def block_of_head(head_dim: int) -> int:
-    """The width of a tile that holds a head: the next power of two, and what a matrix unit takes at least."""
+    """The width of a tile that holds a head: the next power of two, at least the 16 of a matrix unit."""
     return max(16, triton.next_power_of_2(head_dim))
 
 
 def tile_for(dtype: torch.dtype, block_d: int, biased: bool) -> Tile:
     """The tile for heads of ``block_d`` numbers.
 
-    Chosen so that nothing spills at 255 registers a thread on sm_80, sm_90 and sm_100, and so that the
-    shared memory fits in 99 KiB, the least of the architectures from sm_80 on. 64 queries are what one
-    warpgroup of sm_90 multiplies at once; more would waste work where texts are short. A bias takes
-    registers and shared memory of its own. fp32 runs on the ordinary units and not on the tensor cores.
+    Sized so that no registers spill at 255 registers a thread on sm_80, sm_90 and sm_100, and that shared
+    memory fits in 99 KiB, the smallest size of the architectures from sm_80 on. A warpgroup of sm_90
+    multiplies 64 queries in one instruction; larger tiles would waste work on short texts. A bias takes
+    additional registers and shared memory. fp32 does not run on the tensor cores.
     """
     if dtype is torch.float32 and block_d > 128:
         return Tile(queries=16, keys=16, warps=4, stages=2)
@@ -64,7 +64,7 @@ def launch_packed_attention(
     scale: float,
     tile: Tile | None = None,
 ) -> Tensor:
-    """``packed_attention``, unchecked, with ``tile`` in place of ``tile_for``'s choice, for benchmarks."""
+    """Launch ``packed_attention`` without checks; benchmarks may override the tile."""
     tokens, heads, head_dim = query.shape
     block_d = block_of_head(head_dim)
     tile = tile or tile_for(query.dtype, block_d, bias is not None)
@@ -108,19 +108,23 @@ def _check(
             f"query, key and value share one of {DTYPES}, not {query.dtype}, {key.dtype}, {value.dtype}"
         )
     if not 1 <= head_dim <= LARGEST_HEAD:
-        raise ValueError(f"a head has 1 to {LARGEST_HEAD} numbers, not {head_dim}")
+        raise ValueError(f"head_dim must be 1 to {LARGEST_HEAD}, not {head_dim}")
     if key.shape != value.shape or key.shape[0] != tokens or key.shape[2] != head_dim or heads % key.shape[1]:
         shapes = f"{tuple(query.shape)}, {tuple(key.shape)}, {tuple(value.shape)}"
-        raise ValueError(f"query, key and value do not fit each other: {shapes}")
+        raise ValueError(f"the shapes of query, key and value do not match: {shapes}")
     if any(tensor.stride(2) != 1 for tensor in (query, key, value)):
-        raise ValueError("the numbers of a head must stand side by side (last stride 1)")
+        raise ValueError("the last stride of query, key and value must be 1")
     for bound in (begin, end):
         if bound.dtype != torch.int32 or bound.shape != (tokens,):
-            raise ValueError(f"begin and end are int32 [{tokens}], not {bound.dtype} {tuple(bound.shape)}")
+            raise ValueError(
+                f"begin and end must be int32 [{tokens}], not {bound.dtype} {tuple(bound.shape)}"
+            )
     if bias is not None and (bias.dtype != torch.float32 or bias.shape[0] != heads or bias.shape[1] % 2 == 0):
-        raise ValueError(f"a bias is fp32 [{heads}, 2 * reach + 1], not {bias.dtype} {tuple(bias.shape)}")
+        raise ValueError(
+            f"bias must be fp32 [{heads}, 2 * max_distance + 1], not {bias.dtype} {tuple(bias.shape)}"
+        )
     if not scale > 0:
-        raise ValueError(f"the scale is positive, not {scale}")
+        raise ValueError(f"scale must be positive, not {scale}")
 
 
 @triton_op("precast::packed_attention", mutates_args={})
@@ -129,25 +133,26 @@ def packed_attention(
 ) -> Tensor:
     """``softmax(scale * Q K^T + bias) V``, each token over the keys ``begin[t] <= k < end[t]``.
 
-    Sequence borders, causality and sliding windows are all in ``begin`` and ``end``. Rows of ``key`` and
-    ``value`` that no token sees (those of spare tokens) are never read and may hold anything. All others
-    must be finite: tokens of one tile share the rows they read, and zero times NaN is NaN.
+    ``begin`` and ``end`` express sequence borders, causality and sliding windows. Rows of ``key`` and
+    ``value`` that no token sees (of spare tokens) are never read and may hold any values. All others must be
+    finite: the tokens of a tile share the rows they read, and zero times NaN is NaN.
 
     Args:
         query: ``[T, heads, head_dim]``; fp32, fp16 or bf16, like ``key`` and ``value``. All three may be
             views of one projection: any strides but the last, which is 1. ``head_dim`` is 1 to 256.
         key: ``[T, kv_heads, head_dim]``; each is shared by ``heads / kv_heads`` query heads.
-        value: as ``key``.
+        value: like ``key``.
         begin: int32 ``[T]``, the first key of each token.
-        end: int32 ``[T]``, one past its last; ``end[t] <= begin[t]`` says that it has none.
-        bias: fp32 ``[heads, 2 * reach + 1]``, added at ``clamp(k - t, -reach, reach) + reach``, or None.
+        end: int32 ``[T]``, one past the last; a token with ``end[t] <= begin[t]`` has no keys.
+        bias: fp32 ``[heads, 2 * max_distance + 1]``, added at ``clamp(k - t, -max_distance, max_distance) +
+            max_distance``, or None.
         scale: factor of the scores, positive.
 
     Returns:
-        ``[T, heads * head_dim]``, contiguous, of the query's dtype; zero where a token has no keys.
+        ``[T, heads * head_dim]``, contiguous, of the query's dtype; zero for a token without keys.
 
     Raises:
-        ValueError: for shapes, strides or dtypes other than these.
+        ValueError: for other shapes, strides or dtypes.
     """
     _check(query, key, value, begin, end, bias, scale)
     return launch_packed_attention(query, key, value, begin, end, bias, scale)
@@ -162,11 +167,16 @@ def packed_attention_reference(
     visible = (begin[:, None] <= position) & (position < end[:, None])
     group = query.shape[1] // key.shape[1]
     keys = key.to(wide).repeat_interleave(group, dim=1)
-    # What no token sees may hold anything, but zero times NaN is NaN.
+    # Values that no token sees may be NaN, and zero times NaN is NaN.
     values = value.to(wide).where(visible.any(0)[:, None, None], 0).repeat_interleave(group, dim=1)
     scores = torch.einsum("qhd,khd->hqk", query.to(wide), keys) * scale
     if bias is not None:
-        reach = bias.shape[1] // 2
-        scores = scores + bias.to(wide)[:, (position - position[:, None]).clamp(-reach, reach) + reach]
+        max_distance = bias.shape[1] // 2
+        scores = (
+            scores
+            + bias.to(wide)[
+                :, (position - position[:, None]).clamp(-max_distance, max_distance) + max_distance
+            ]
+        )
     shares = scores.where(visible, -torch.inf).softmax(-1).where(visible, 0)
     return torch.einsum("hqk,khd->qhd", shares, values).flatten(1).to(query.dtype)

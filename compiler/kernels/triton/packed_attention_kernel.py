@@ -1,7 +1,7 @@
-"""The Triton kernel of packed attention: online softmax over each row's own range of keys.
+"""The Triton kernel of packed attention: online softmax over each token's range of keys.
 
-A program takes a tile of consecutive tokens, whatever sequences they belong to, so the grid depends on
-the number of tokens alone. Sequence borders, causality and sliding windows are all in ``begin`` and ``end``.
+A program computes a tile of consecutive tokens, which may belong to several sequences, so the grid depends
+only on the number of tokens. ``begin`` and ``end`` express sequence borders, causality and sliding windows.
 
 The softmax is computed in one pass (Milakov & Gimelshein 2018, arXiv 1805.02867), in the loop order of
 FlashAttention-2 (arXiv 2307.08691): queries outside, keys inside, one division at the end.
@@ -18,10 +18,10 @@ LOG2_E = tl.constexpr(1.4426950408889634)
 """Softmax in powers of two: ``exp(x) = 2**(x * log2(e))``, and ``exp2`` is one instruction."""
 
 LEAST_SCORE = tl.constexpr(-3.0e38)
-"""The maximum of no scores. Finite: a row that has seen no key yet would otherwise give ``inf - inf``."""
+"""The maximum of no scores. Finite: for a row that has seen no key, ``inf - inf`` would be NaN."""
 
 NO_POSITION = tl.constexpr(2**31 - 1)
-"""The least position of no positions."""
+"""The minimum of no positions."""
 
 
 @triton.jit
@@ -35,7 +35,7 @@ def _attend(
     key_token_stride,
     value_token_stride,
     bias,
-    reach,
+    max_distance,
     rows,
     row_begin,
     row_end,
@@ -49,22 +49,23 @@ def _attend(
     MASKED: tl.constexpr,
     FAR: tl.constexpr,
 ):
-    """Folds the keys ``start <= k < stop`` into the running output, sum and maximum of every row.
+    """Accumulates the keys ``start <= k < stop`` in the running output, sum and maximum of every row.
 
-    Without ``MASKED`` every row with keys sees all of them. With it, keys from ``limit`` on are not read.
-    With ``FAR`` all distances lie beyond the reach of the bias on one side, and ``bias`` points at its value.
+    Without ``MASKED`` every row with keys sees all of them; with it, keys from ``limit`` on are not read.
+    With ``FAR`` all distances are beyond the range of the bias on one side, and ``bias`` points at its value
+    there.
     """
     columns = tl.arange(0, BLOCK_N)
     dims = tl.arange(0, BLOCK_D)
     key_offsets = columns[None, :] * key_token_stride + dims[:, None]
     value_offsets = columns[:, None] * value_token_stride + dims[None, :]
     for position in range(start, stop, BLOCK_N):
-        # 64 bits: a token's offset may lie beyond 2**31 numbers. Inside a tile it does not.
+        # 64 bits: a token's offset may exceed 2**31; offsets within a tile do not.
         far = tl.cast(position, tl.int64)
         key_at = (key + far * key_token_stride) + key_offsets
         value_at = (value + far * value_token_stride) + value_offsets
         keys = position + columns
-        # A row that no query of the tile sees may hold NaN, and 0 * NaN is NaN: it is not read.
+        # Keys that no query of the tile sees may be NaN, and 0 * NaN is NaN: they are not read.
         if MASKED and BLOCK_D != HEAD_DIM:
             k = tl.load(key_at, mask=(keys < limit)[None, :] & (dims < HEAD_DIM)[:, None], other=0.0)
             v = tl.load(value_at, mask=(keys < limit)[:, None] & (dims < HEAD_DIM)[None, :], other=0.0)
@@ -83,13 +84,15 @@ def _attend(
                 added = tl.load(bias)
             else:
                 distance = keys[None, :] - rows[:, None]
-                added = tl.load(bias + reach + tl.minimum(tl.maximum(distance, -reach), reach))
+                added = tl.load(
+                    bias + max_distance + tl.minimum(tl.maximum(distance, -max_distance), max_distance)
+                )
             scores = scores * FACTOR + added * LOG2_E
         if MASKED:
             visible = (keys[None, :] >= row_begin[:, None]) & (keys[None, :] < row_end[:, None])
             scores = tl.where(visible, scores, float("-inf"))
         if bias is None:
-            # The factor is positive, so the maximum may be scaled instead of every score.
+            # The factor is positive, so scaling the maximum is equivalent to scaling every score.
             new_top = tl.maximum(top, tl.max(scores, 1) * FACTOR)
             weights = tl.exp2(scores * FACTOR - new_top[:, None])
         else:
@@ -119,7 +122,7 @@ def packed_attention_kernel(
     key_head_stride,
     value_token_stride,
     value_head_stride,
-    reach,
+    max_distance,
     SCALE: tl.constexpr,
     HEAD_DIM: tl.constexpr,
     GROUP: tl.constexpr,
@@ -139,7 +142,7 @@ def packed_attention_kernel(
     has_keys = row_begin < row_end
     least = tl.min(tl.where(has_keys, row_begin, NO_POSITION), 0)
     greatest = tl.max(tl.where(has_keys, row_end, 0), 0)
-    # Every row with keys sees `common_begin <= k < common_end`; what the others see is thrown away.
+    # Every row with keys sees `common_begin <= k < common_end`; results of rows without keys are discarded.
     common_begin = tl.max(tl.where(has_keys, row_begin, 0), 0)
     common_end = tl.min(tl.where(has_keys, row_end, NO_POSITION), 0)
     middle = least + tl.cdiv(tl.maximum(common_begin - least, 0), BLOCK_N) * BLOCK_N
@@ -155,7 +158,7 @@ def packed_attention_kernel(
     key += (head // GROUP) * key_head_stride
     value += (head // GROUP) * value_head_stride
     if bias is not None:
-        bias += head * (2 * reach + 1)
+        bias += head * (2 * max_distance + 1)
 
     FACTOR: tl.constexpr = SCALE * LOG2_E
     result = tl.zeros([BLOCK_M, BLOCK_D], dtype=tl.float32)
@@ -163,36 +166,36 @@ def packed_attention_kernel(
     top = tl.full([BLOCK_M], LEAST_SCORE, dtype=tl.float32)
     # fmt: off
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, least, middle, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=True, FAR=False,
     )
     near = middle
     near_end = right
     if bias is not None:
-        # Of the blocks between, those before `near` and from `near_end` on are out of reach for every row.
-        before = tl.maximum(first - reach + 1, middle) - middle
-        after = tl.maximum(first + BLOCK_M - 1 + reach, middle) - middle
+        # Blocks before `near` and from `near_end` on are beyond the range of the bias for every row.
+        before = tl.maximum(first - max_distance + 1, middle) - middle
+        after = tl.maximum(first + BLOCK_M - 1 + max_distance, middle) - middle
         near = tl.minimum(middle + before // BLOCK_N * BLOCK_N, right)
         near_end = tl.minimum(middle + tl.cdiv(after, BLOCK_N) * BLOCK_N, right)
         result, total, top = _attend(
-            result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+            result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
             rows, row_begin, row_end, middle, near, greatest,
             FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=True,
         )
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, near, near_end, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=False,
     )
     if bias is not None:
         result, total, top = _attend(
-            result, total, top, q, key, value, key_token_stride, value_token_stride, bias + 2 * reach, reach,
-            rows, row_begin, row_end, near_end, right, greatest,
-            FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=False, FAR=True,
+            result, total, top, q, key, value, key_token_stride, value_token_stride, bias + 2 * max_distance,
+            max_distance, rows, row_begin, row_end, near_end, right, greatest, FACTOR, HEAD_DIM, BLOCK_D,
+            BLOCK_N, MASKED=False, FAR=True,
         )
     result, total, top = _attend(
-        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, reach,
+        result, total, top, q, key, value, key_token_stride, value_token_stride, bias, max_distance,
         rows, row_begin, row_end, right, greatest, greatest,
         FACTOR, HEAD_DIM, BLOCK_D, BLOCK_N, MASKED=True, FAR=False,
     )

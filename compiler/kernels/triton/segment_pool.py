@@ -1,4 +1,4 @@
-"""Sums and maxima over the rows of each sequence of a packed batch."""
+"""Sums and maxima over the tokens of each sequence of a packed batch."""
 
 # mypy: allow-untyped-defs
 
@@ -12,13 +12,13 @@ from torch.library import triton_op
 
 from precast.compiler.kernels.triton.launch import launch
 
-NUM_SEQS, COLUMNS, WARPS = 32, 64, 4
-"""The tile of one step: 128 threads that load 16 bytes of bf16 at a time, twice."""
+ROWS, COLUMNS, WARPS = 32, 64, 4
+"""The tile of one iteration: two loads of 16 bytes (bf16) by each of 128 threads."""
 
 
 @triton.jit
 def _larger(left, right):
-    # A NaN wins, as it does in torch.
+    # Propagates NaN, as torch does.
     return tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
 
 
@@ -42,11 +42,11 @@ def segment_pool_kernel(
     column = tl.program_id(1) * BLOCK_H + tl.arange(0, BLOCK_H)
     inside = column < columns
     start = float("-inf") if MAXIMUM else 0.0
-    # Rows of a tile are combined once, behind the loop.
+    # Rows of a tile are reduced once, after the loop.
     running = tl.full([BLOCK_T, BLOCK_H], start, dtype=tl.float32)
     for position in range(first, last, BLOCK_T):
         live = position + offsets < last
-        # 64 bits: a row's offset may lie beyond 2**31 numbers.
+        # 64 bits: a row's offset may exceed 2**31.
         at = rows + tl.cast(position, tl.int64) * row_stride
         at += offsets[:, None] * row_stride + column[None, :]
         tile = tl.load(at, mask=live[:, None] & inside[None, :], other=start).to(tl.float32)
@@ -66,11 +66,13 @@ def segment_pool_kernel(
 
 def _launch(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, maximum: bool) -> Tensor:
     if rows.ndim != 2 or rows.stride(1) != 1 or not rows.dtype.is_floating_point:
-        raise ValueError(f"rows are floating [T, H] with last stride 1, not {rows.dtype} {tuple(rows.shape)}")
+        raise ValueError(
+            f"rows must be floating [T, H] with last stride 1, not {rows.dtype} {tuple(rows.shape)}"
+        )
     if begin.dtype != torch.int32 or end.dtype != torch.int32:
-        raise ValueError(f"begin and end are int32, not {begin.dtype} and {end.dtype}")
+        raise ValueError(f"begin and end must be int32, not {begin.dtype} and {end.dtype}")
     if weight is not None and weight.dtype != torch.float32:
-        raise ValueError(f"a weight is fp32, not {weight.dtype}")
+        raise ValueError(f"weight must be fp32, not {weight.dtype}")
     segments, columns = begin.shape[0], rows.shape[1]
     output = rows.new_empty((segments, columns), dtype=torch.float32)
     launch(
@@ -83,7 +85,7 @@ def _launch(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, max
         output,
         columns,
         rows.stride(0),
-        BLOCK_T=NUM_SEQS,
+        BLOCK_T=ROWS,
         BLOCK_H=COLUMNS,
         MAXIMUM=maximum,
         num_warps=WARPS,
@@ -95,7 +97,7 @@ def _launch(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None, max
 def segment_sum(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None) -> Tensor:
     """The (weighted) sum of the rows ``begin[b] <= t < end[b]`` of each segment, accumulated in fp32.
 
-    Rows of no segment are never read and may hold anything.
+    Rows outside all segments are never read and may hold any values.
 
     Args:
         rows: ``[T, H]``, of any floating dtype; any row stride, last stride 1.
@@ -107,14 +109,14 @@ def segment_sum(rows: Tensor, begin: Tensor, end: Tensor, weight: Tensor | None)
         fp32 ``[B, H]``; zero for empty segments.
 
     Raises:
-        ValueError: for shapes, strides or dtypes other than these.
+        ValueError: for other shapes, strides or dtypes.
     """
     return _launch(rows, begin, end, weight, maximum=False)
 
 
 @triton_op("precast::segment_max", mutates_args={})
 def segment_max(rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-    """The greatest of the rows of each segment, number by number; a NaN wins.
+    """The elementwise maximum of the rows of each segment; NaN propagates.
 
     Arguments, result and errors are those of ``segment_sum``.
     """
@@ -122,7 +124,7 @@ def segment_max(rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:
 
 
 def _members(rows: Tensor, begin: Tensor, end: Tensor) -> Tensor:
-    """bool ``[B, T, 1]``: which rows belong to which segment."""
+    """Whether each row belongs to each segment, bool ``[B, T, 1]``."""
     position = torch.arange(rows.shape[0], device=rows.device)
     return ((begin[:, None] <= position) & (position < end[:, None]))[:, :, None]
 

@@ -26,6 +26,6 @@ def draw_few_rows(
     return Case(
         f"few_rows_linear {dtype} {rows} rows {inner} to {columns} biased {bias is not None}",
         dtype,
-        lambda: kernels.few_rows_linear(x, weight, bias),
-        lambda: kernels.few_rows_reference(x.double(), weight.double(), wide),
+        lambda: kernels.small_batch_linear(x, weight, bias),
+        lambda: kernels.small_batch_linear_reference(x.double(), weight.double(), wide),
     )
