@@ -11,7 +11,7 @@ from precast.graphs.sampling import (
     beam_signature,
     greedy_signature,
     logits_processors_signature,
-    sample_signature,
+    multinomial_signature,
 )
 from precast.graphs.seq2seq import (
     NUM_SEQS,
@@ -57,7 +57,7 @@ def generation_signatures(
         decode_signature(limits, own, cross, vocab_size, device=device),
         logits_processors_signature(limits, vocab_size),
         greedy_signature(limits, vocab_size),
-        sample_signature(limits, vocab_size),
+        multinomial_signature(limits, vocab_size),
         beam_signature(limits, vocab_size),
     )
     return {signature.graph: signature for signature in signatures}

@@ -99,8 +99,10 @@ def trace(
 
 
 def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of ``forward``; buffers that it has no name for go into its list ``kv_cache``."""
+    """Keyword arguments of ``forward``: all by name in its ``buffers``, or one by one and the rest in ``kv_cache``."""
     named = set(inspect.signature(module.forward).parameters)
+    if named == {"buffers"}:
+        return {"buffers": by_name}
     found = {name: value for name, value in by_name.items() if name in named}
     rest = [value for name, value in by_name.items() if name not in named]
     return found | ({"kv_cache": rest} if rest else {})

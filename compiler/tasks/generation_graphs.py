@@ -20,13 +20,13 @@ from precast.compiler.options import Kernels
 from precast.compiler.sampling.beam import Beam
 from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.sampling.logits_processors import LogitsProcessors
-from precast.compiler.sampling.multinomial import Sample
+from precast.compiler.sampling.multinomial import Multinomial
 from precast.graphs.encode import Device
 from precast.graphs.sampling import (
     beam_signature,
     greedy_signature,
     logits_processors_signature,
-    sample_signature,
+    multinomial_signature,
 )
 from precast.graphs.seq2seq import GenerateLimits, KVCacheShape, decode_signature, encode_source_signature
 from precast.graphs.signature import Signature
@@ -81,7 +81,7 @@ def generation_graphs(
         ),
         GraphModule(LogitsProcessors(), logits_processors_signature(limits, vocab)),
         GraphModule(Greedy(), greedy_signature(limits, vocab)),
-        GraphModule(Sample(), sample_signature(limits, vocab)),
+        GraphModule(Multinomial(), multinomial_signature(limits, vocab)),
         GraphModule(Beam(), beam_signature(limits, vocab)),
     )
 

@@ -12,8 +12,7 @@ from torch import Tensor
 
 from precast.graphs.graph_names import GraphName
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.sampling_params import TokenBias
-from precast.runtime.generation.token_bias_table import token_bias_table
+from precast.runtime.generation.token_bias import TokenBias, token_bias_table
 
 
 @dataclass(frozen=True)
@@ -50,7 +49,7 @@ class ActiveBatch:
     def __post_init__(self) -> None:
         rows = np.concatenate([np.asarray(one.rows, np.int32) for one in self.requests])
         plans = [one.plan for one in self.requests]
-        sizes = [max(plan.no_repeat_ngram_size, plan.encoder_no_repeat_ngram_size) for plan in plans]
+        sizes = [max(plan["no_repeat_ngram_size"], plan["encoder_no_repeat_ngram_size"]) for plan in plans]
         for name, value in (
             ("rows", rows),
             ("padded_seq_ids", torch.from_numpy(_filled_up(rows, self.max_num_seqs))),
@@ -102,7 +101,7 @@ _TIES = 32
 def _candidates(one: Active, vocab_size: int) -> int:
     if one.plan.mode != "multinomial":
         return 0
-    return min(vocab_size, one.plan.top_k + _TIES) if one.plan.top_k else vocab_size
+    return min(vocab_size, one.plan["top_k"] + _TIES) if one.plan["top_k"] else vocab_size
 
 
 def _one_token_each(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:

@@ -125,7 +125,7 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
         inputs["seq_ids"].copy_(chosen)
         inputs["logits_indices"].copy_(torch.tensor([2, 0]))
-        inputs["max_lengths"].fill_(9)
+        inputs["max_length"].fill_(9)
         inputs["scores"][2, 11] = inputs["scores"][0, 30] = 5.0
         (tokens,) = graph(inputs)
         assert tokens.tolist() == [11, 30]

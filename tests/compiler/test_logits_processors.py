@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 from precast.compiler.sampling.logits_processors import LogitsProcessors
 from precast.graphs.sampling import logits_processors_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import OptionError
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.state import DecoderState
-from precast.runtime.generation.token_bias_table import token_bias_table
+from precast.runtime.generation.token_bias import TokenBias, token_bias_table
 from tests.support.sampling import (
     Call,
     begin,
@@ -108,7 +108,7 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
             state.arrays["positions"][row] = len(history) - 1
             entries += [(len(rows), bias) for bias in one.plan.token_biases]
             rows.append(row)
-    ngrams = [max(one.plan.no_repeat_ngram_size, one.plan.encoder_no_repeat_ngram_size) for one in requests]
+    ngrams = [max(one.plan["no_repeat_ngram_size"], one.plan["encoder_no_repeat_ngram_size"]) for one in requests]
     spans = {
         "self_span": max(len(one.histories[0]) for one in requests),
         "cross_span": max(len(one.source) for one in requests),
@@ -121,7 +121,7 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
         "ngram_span": integers(range(1, max(2, *ngrams, 0) + 1 + spare)),
         **token_bias_table(entries),
     }
-    found: Tensor = call(**buffers(SIGNATURE, state, given))
+    found: Tensor = call(buffers(SIGNATURE, state, given))
     return found
 
 
@@ -184,7 +184,7 @@ def test_rows_without_rules_keep_their_logits_bit_by_bit(
 def logprobs(logits: Tensor) -> Tensor:
     """Not by torch's log-softmax, which may round the last bit otherwise."""
     rows = torch.arange(len(logits))
-    largest, total = Normalizer()(logits, rows, torch.ones_like(rows, dtype=torch.bool))
+    largest, total = LogSoftmaxTerms()(logits, rows, torch.ones_like(rows, dtype=torch.bool))
     found: Tensor = logits - largest[:, None] - total[:, None]
     torch.testing.assert_close(found, logits.log_softmax(dim=-1))
     return found

@@ -12,7 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.compiler.sampling.multinomial import Sample
+from precast.compiler.sampling.multinomial import Multinomial
 from precast.compiler.sampling.random import uniform
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.worker import GenerationWorker
@@ -186,7 +186,7 @@ def test_more_candidates_than_needed_change_nothing(
         assert torch.equal(scores[other.tokens.tolist()], scores[found[0].tokens.tolist()])
 
 
-GRAPH = portable(Sample(), SIGNATURE)
+GRAPH = portable(Multinomial(), SIGNATURE)
 WORDS = 37
 
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as hf
 
-from precast.compiler.sampling.multinomial import Sample
-from precast.graphs.sampling import sample_signature
+from precast.compiler.sampling.multinomial import Multinomial
+from precast.graphs.sampling import multinomial_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.state import DecoderState
 from tests.support.sampling import Call, begin, buffers, integers, make_plan
@@ -22,7 +22,7 @@ VOCAB = 8
 LIMITS = GenerateLimits(
     max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_num_seqs=6000
 )
-SIGNATURE = sample_signature(LIMITS, VOCAB)
+SIGNATURE = multinomial_signature(LIMITS, VOCAB)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +67,7 @@ def draw(
         "scores": scores,
         "candidate_span": integers(range(candidates)),
     }
-    tokens = (graph or Sample())(**buffers(SIGNATURE, state, given)).numpy()
+    tokens = (graph or Multinomial())(buffers(SIGNATURE, state, given)).numpy()
     assert (state.arrays["history"][mine, position + 1] == tokens).all()
     return Drawn(tokens, state.arrays["logprobs"][mine, position + 1])
 

@@ -3,22 +3,26 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
+from precast.graphs.generation_parameters import BY_NAME
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.token_bias import TokenBias
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37
 EOS = 1
 START = 0
+_FIELDS = {field.name for field in fields(SamplingParams)}
 Asked = tuple[tuple[int, ...], SamplingParams]
 """A source and what is asked of it."""
 
@@ -39,9 +43,12 @@ def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
 
 
 def greedy(max_length: int = 12, **more: object) -> SamplingParams:
-    """The plainest plan; ``more`` are fields of ``SamplingParams``."""
-    fields = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,), **more}
-    return SamplingParams(max_length=max_length, eos_token_ids=(EOS,), **fields)  # type: ignore[arg-type]
+    """Greedy search; ``more`` are fields of ``SamplingParams``, or parameters that it holds in ``values``."""
+    values = {name: value for name, value in more.items() if name in BY_NAME.keys() - _FIELDS}
+    own = {name: value for name, value in more.items() if name not in values}
+    plain = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,)}
+    given: dict[str, Any] = {"max_length": max_length, "eos_token_ids": (EOS,), **plain, **own}
+    return SamplingParams(**given, values=values)
 
 
 def endless(max_length: int = LIMITS.max_target_length) -> SamplingParams:
@@ -82,11 +89,11 @@ def plans(draw: st.DrawFn) -> SamplingParams:
     )
     more = {
         "prefix": prefix,
-        "logits_processors": token_biases,
+        "token_biases": token_biases,
         "repetition_penalty": draw(st.sampled_from([1.0, 1.0, 1.4])),
         "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 2])),
     }
-    mode = draw(st.sampled_from(["greedy", "beam", "sample"]))
+    mode = draw(st.sampled_from(["greedy", "beam", "multinomial"]))
     if mode == "beam":
         return beams(
             draw(st.integers(2, 4)), max_length, **more,

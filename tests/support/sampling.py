@@ -20,8 +20,7 @@ from precast.graphs.program import Program
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 from precast.runtime.backends.reference import ProgramRunner
-from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.generation.state import DecoderState
 
 Call = Callable[..., Any]
@@ -33,7 +32,7 @@ def portable(module: nn.Module, signature: Signature) -> Call:
     program = Program.from_json(to_program(trace(module.eval(), signature), names).to_json())
     run = ProgramRunner(program, {})
 
-    def call(**buffers: Tensor) -> Tensor:
+    def call(buffers: Mapping[str, Tensor]) -> Tensor:
         return run(buffers)[0]
 
     return call

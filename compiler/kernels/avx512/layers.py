@@ -15,7 +15,7 @@ from precast.compiler.kernels.replace_modules import replace_modules
 from precast.compiler.models.decoder import LanguageHead, ScaledHead
 from precast.compiler.models.layers import ActivatedLinear, Norm
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 
 Module = TypeVar("Module", bound=nn.Module)
 WhichLinear = Literal["all", "quantized", "none"]
@@ -36,7 +36,7 @@ def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
 
 
 def _without_weights(_: str, layer: nn.Module) -> nn.Module | None:
-    return CppNormalizer() if isinstance(layer, Normalizer) else None
+    return CppNormalizer() if isinstance(layer, LogSoftmaxTerms) else None
 
 
 def _not_searched_for(name: str, layer: nn.Module) -> nn.Module | None:

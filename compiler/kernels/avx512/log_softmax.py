@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import Kernel, Operand, pointer
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 
 
 @custom_op("precast::log_softmax_terms", mutates_args=())
 def log_softmax_terms(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """As ``model.normalizer.Normalizer``."""
-    found: Tensor = Normalizer()(scores, rows, wanted)
+    """As ``sampling.log_softmax.LogSoftmaxTerms``."""
+    found: Tensor = LogSoftmaxTerms()(scores, rows, wanted)
     return found
 
 
@@ -36,7 +36,7 @@ LOG_SOFTMAX_TERMS = Kernel(torch.ops.precast.log_softmax_terms.default, "log_sof
 
 
 class CppNormalizer(nn.Module):
-    """Takes the place of ``Normalizer``."""
+    """Replaces ``LogSoftmaxTerms``."""
 
     def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
         found: Tensor = log_softmax_terms(scores, rows, wanted)

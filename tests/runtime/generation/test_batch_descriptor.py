@@ -18,7 +18,8 @@ from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.cuda.batch_descriptor import Recipe
 from precast.runtime.generation.cuda.memory import example_batches
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.token_bias import TokenBias
 from tests.support.generation import request
 from tests.support.random_requests import VOCAB, beams, greedy, samples
 
@@ -110,6 +111,6 @@ def test_what_changes_with_every_step_is_no_part_of_a_recipe() -> None:
     plan = greedy(LENGTH, repetition_penalty=1.3)
     recipes = {
         Recipe.of(batch_of(one, 3, 8), 2, buckets, token_biases)
-        for one in (plan, replace(plan, max_length=7), replace(plan, repetition_penalty=2.0))
+        for one in (plan, replace(plan, max_length=7), replace(plan, values={"repetition_penalty": 2.0}))
     }
     assert len(recipes) == 1
