@@ -59,7 +59,7 @@ def draw(
     for index, call in enumerate(calls):
         plan = make_plan(LIMITS, VOCAB, {"do_sample": True, "top_k": 0, "seed": 0, "max_length": 64, **call})
         begin(state, mine if len(calls) == 1 else [mine[index]], plan, [3])
-    state.arrays["seeds"][mine] = seeds
+    state.arrays["seed"][mine] = seeds
     state.arrays["positions"][mine] = position
     given = {
         "seq_ids": integers(mine),
