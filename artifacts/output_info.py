@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from precast.artifacts.base import StrictModel
 from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.graphs.sampling import MAX_VOCAB, MIN_VOCAB
 from precast.graphs.seq2seq import KVCacheShape
 
 MAX_LAYERS = 1024
@@ -45,7 +46,7 @@ class GenerateInfo(StrictModel):
     kind: Literal["generate"] = "generate"
     size: Annotated[int, Field(gt=0)]
     """Size of the encoder's hidden states."""
-    vocab_size: Annotated[int, Field(gt=1, lt=1 << 31)]
+    vocab_size: Annotated[int, Field(ge=MIN_VOCAB, le=MAX_VOCAB)]
     """Vocabulary of the decoder's head; that of the sources, which may be another, is the model's."""
     self_kv: KVCacheShape
     """Shape of a self-attention KV slot."""

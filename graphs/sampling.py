@@ -2,13 +2,25 @@
 
 The state holds one line for each of ``max_num_seqs`` sequences. A request has one sequence, or one for each beam
 or sample. ``decode`` reads the state and ``sample.*`` write it, so steps follow each other without the host.
+
+These graphs have no weights, and every size in them is an axis: their signatures are constants, and all models
+share the compiled graphs. The runtime passes state and logits of the artifact's own sizes.
 """
 
 from __future__ import annotations
 
-from precast.graphs.generation_parameters import PARAMS, params_of
+from precast.graphs.encode import MAX_BATCH, MAX_TOKENS
+from precast.graphs.errors import LimitsError
+from precast.graphs.generation_parameters import EOS_TOKENS, PARAMS, params_of
 from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
+from precast.graphs.seq2seq import (
+    MAX_NUM_SEQS,
+    MAX_SOURCE_LENGTH,
+    MAX_TARGET_LENGTH,
+    NUM_SEQS,
+    SELF_LENGTH,
+    SOURCE_LENGTH,
+)
 from precast.graphs.signature import Axis, Buffer, Signature
 
 SAMPLED = "sampled_seqs"
@@ -18,7 +30,10 @@ CANDIDATES = "candidates"
 TOKEN_BIASES = "token_biases"
 BIAS_PREFIX = "bias_prefix"
 NGRAM = "ngram"
+VOCAB = "vocab_size"
 
+MIN_VOCAB, MAX_VOCAB = 1 + EOS_TOKENS, 1 << 20
+"""Limits of the decoder's vocabulary. A beam needs one continuation besides all end tokens."""
 MAX_BEAMS = 64
 MAX_TOKEN_BIASES = 1 << 14
 """Most token biases of one sequence."""
@@ -43,7 +58,7 @@ _PROCESSOR_STATE = (
 )  # fmt: skip
 
 
-def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
+def state_buffers() -> dict[str, Buffer]:
     """Returns every buffer of the decoder state by name, one line per sequence.
 
     ``tokens`` is the last token, ``positions`` its position and ``history`` all tokens by position; a prefix that
@@ -56,8 +71,8 @@ def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
 
     The rest are the parameters of ``graphs.generation_parameters``, under their names.
     """
-    num_seqs, length, source = limits.max_num_seqs, limits.max_target_length, limits.max_source_length
-    shapes: dict[str, dict[str, tuple[int, ...]]] = {
+    length, source = MAX_TARGET_LENGTH, MAX_SOURCE_LENGTH
+    shapes: dict[str, dict[str, tuple[str, ...]]] = {
         "int32": {
             "tokens": (),
             "positions": (),
@@ -82,12 +97,12 @@ def state_buffers(limits: GenerateLimits) -> dict[str, Buffer]:
         },
     }
     decoding = [
-        Buffer(name, dtype, (num_seqs, *shape), "state")
+        Buffer(name, dtype, (MAX_NUM_SEQS, *shape), "state")
         for dtype, named in shapes.items()
         for name, shape in named.items()
     ]
     parameters = [
-        Buffer(param.name, param.dtype, (num_seqs, *param.shape), "state")
+        Buffer(param.name, param.dtype, (MAX_NUM_SEQS, *param.shape), "state")
         for param in PARAMS
         if param.dtype is not None
     ]
@@ -108,7 +123,22 @@ TOKEN_BIAS_BUFFERS = (
 before tokens are forced, or behind that if ``bias_afters[k]`` is set. Spare entries have a ``bias_lasts`` of 0."""
 
 
-def logits_processors_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
+_STATE_AXES = (
+    Axis(MAX_NUM_SEQS, 2, MAX_BATCH),
+    Axis(MAX_TARGET_LENGTH, 2, MAX_TOKENS),
+    Axis(VOCAB, MIN_VOCAB, MAX_VOCAB),
+)
+
+
+def check_vocab_size(vocab_size: int) -> None:
+    """Raises: LimitsError: The sampling graphs do not support a vocabulary of this size."""
+    if not MIN_VOCAB <= vocab_size <= MAX_VOCAB:
+        raise LimitsError(
+            f"the decoder's vocabulary must have {MIN_VOCAB} to {MAX_VOCAB} tokens, found {vocab_size}"
+        )
+
+
+def logits_processors_signature() -> Signature:
     """Returns the signature of ``logits_processors``: logits to scores, in Hugging Face's order of processors.
 
     The sizes of ``self_span`` (from 0), ``cross_span`` (from 0) and ``ngram_span`` (from 1) say how far to read
@@ -117,36 +147,38 @@ def logits_processors_signature(limits: GenerateLimits, vocab_size: int) -> Sign
     return Signature(
         graph=GraphName.LOGITS_PROCESSORS,
         axes=(
-            _num_seqs(limits),
-            Axis(TOKEN_BIASES, 2, MAX_TOKEN_BIASES * limits.max_num_seqs),
-            Axis(BIAS_PREFIX, 2, max(2, limits.max_target_length)),
-            _self_length(limits),
-            Axis(SOURCE_LENGTH, 2, max(2, limits.max_source_length)),
+            Axis(NUM_SEQS, 2, MAX_BATCH),
+            Axis(TOKEN_BIASES, 2, MAX_TOKEN_BIASES * MAX_BATCH),
+            Axis(BIAS_PREFIX, 2, MAX_TOKENS),
+            Axis(SELF_LENGTH, 2, MAX_TOKENS),
+            Axis(SOURCE_LENGTH, 2, MAX_TOKENS),
             Axis(NGRAM, 2, MAX_NGRAM),
+            Axis(MAX_SOURCE_LENGTH, 2, MAX_TOKENS),
+            *_STATE_AXES,
         ),
         inputs=(
             Buffer("seq_ids", "int32", (NUM_SEQS,)),
-            Buffer("logits", "float32", (NUM_SEQS, vocab_size)),
-            *_state(limits, GraphName.LOGITS_PROCESSORS, _PROCESSOR_STATE),
+            Buffer("logits", "float32", (NUM_SEQS, VOCAB)),
+            *_state(GraphName.LOGITS_PROCESSORS, _PROCESSOR_STATE),
             *TOKEN_BIAS_BUFFERS,
             Buffer("self_span", "int32", (SELF_LENGTH,), "span"),
             Buffer("cross_span", "int32", (SOURCE_LENGTH,), "span"),
             Buffer("ngram_span", "int32", (NGRAM,), "span"),
         ),
-        outputs=(Buffer("scores", "float32", (NUM_SEQS, vocab_size)),),
+        outputs=(Buffer("scores", "float32", (NUM_SEQS, VOCAB)),),
         written=(),
     )
 
 
-def greedy_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
+def greedy_signature() -> Signature:
     """Returns the signature of ``sample.greedy``: the best token of each sequence in ``seq_ids``.
 
     ``logits_indices`` are their rows of ``scores``. Spare entries repeat another one.
     """
-    return _one_token(GraphName.SAMPLE_GREEDY, limits, vocab_size)
+    return _one_token(GraphName.SAMPLE_GREEDY)
 
 
-def multinomial_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
+def multinomial_signature() -> Signature:
     """Returns the signature of ``sample.multinomial``: a random token for each sequence, by its own seed.
 
     The size of ``candidate_span`` says among how many of the best tokens to sample; it must be above every
@@ -154,14 +186,12 @@ def multinomial_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     """
     return _one_token(
         GraphName.SAMPLE_MULTINOMIAL,
-        limits,
-        vocab_size,
-        (Axis(CANDIDATES, 2, vocab_size),),
+        (Axis(CANDIDATES, 2, MAX_VOCAB),),
         (Buffer("candidate_span", "int32", (CANDIDATES,), "span"),),
     )
 
 
-def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
+def beam_signature() -> Signature:
     """Returns the signature of ``sample.beam``: a step of beam search for groups of equally many beams.
 
     ``seq_ids`` and ``logits_indices`` are ``[groups, beams]``. The output is the parent of each beam: which beam of
@@ -170,16 +200,17 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     return Signature(
         graph=GraphName.SAMPLE_BEAM,
         axes=(
-            Axis(GROUPS, 2, max(2, limits.max_num_seqs)),
+            Axis(GROUPS, 2, MAX_BATCH),
             Axis(BEAMS, 2, MAX_BEAMS),
-            _num_seqs(limits),
-            _self_length(limits),
+            Axis(NUM_SEQS, 2, MAX_BATCH),
+            Axis(SELF_LENGTH, 2, MAX_TOKENS),
+            *_STATE_AXES,
         ),
         inputs=(
             Buffer("seq_ids", "int32", (GROUPS, BEAMS)),
             Buffer("logits_indices", "int32", (GROUPS, BEAMS)),
-            Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
-            *_state(limits, GraphName.SAMPLE_BEAM, (*SEQUENCE_STATE, *_HYPOTHESES)),
+            Buffer("scores", "float32", (NUM_SEQS, VOCAB)),
+            *_state(GraphName.SAMPLE_BEAM, (*SEQUENCE_STATE, *_HYPOTHESES)),
             Buffer("self_span", "int32", (SELF_LENGTH,), "span"),
         ),
         outputs=(Buffer("parents", "int32", (GROUPS, BEAMS)),),
@@ -187,21 +218,15 @@ def beam_signature(limits: GenerateLimits, vocab_size: int) -> Signature:
     )
 
 
-def _one_token(
-    graph: GraphName,
-    limits: GenerateLimits,
-    vocab_size: int,
-    axes: tuple[Axis, ...] = (),
-    inputs: tuple[Buffer, ...] = (),
-) -> Signature:
+def _one_token(graph: GraphName, axes: tuple[Axis, ...] = (), inputs: tuple[Buffer, ...] = ()) -> Signature:
     return Signature(
         graph=graph,
-        axes=(Axis(SAMPLED, 2, max(2, limits.max_num_seqs)), _num_seqs(limits), *axes),
+        axes=(Axis(SAMPLED, 2, MAX_BATCH), Axis(NUM_SEQS, 2, MAX_BATCH), *_STATE_AXES, *axes),
         inputs=(
             Buffer("seq_ids", "int32", (SAMPLED,)),
             Buffer("logits_indices", "int32", (SAMPLED,)),
-            Buffer("scores", "float32", (NUM_SEQS, vocab_size)),
-            *_state(limits, graph, SEQUENCE_STATE),
+            Buffer("scores", "float32", (NUM_SEQS, VOCAB)),
+            *_state(graph, SEQUENCE_STATE),
             *inputs,
         ),
         outputs=(Buffer("token_ids", "int32", (SAMPLED,)),),
@@ -209,15 +234,7 @@ def _one_token(
     )
 
 
-def _state(limits: GenerateLimits, graph: GraphName, named: tuple[str, ...]) -> list[Buffer]:
+def _state(graph: GraphName, named: tuple[str, ...]) -> list[Buffer]:
     """The named state buffers and those of the graph's own parameters."""
-    state = state_buffers(limits)
+    state = state_buffers()
     return [state[name] for name in (*named, *(param.name for param in params_of(graph)))]
-
-
-def _num_seqs(limits: GenerateLimits) -> Axis:
-    return Axis(NUM_SEQS, 2, max(2, limits.max_num_seqs))
-
-
-def _self_length(limits: GenerateLimits) -> Axis:
-    return Axis(SELF_LENGTH, 2, max(2, limits.max_target_length))

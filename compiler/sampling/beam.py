@@ -19,6 +19,9 @@ from precast.compiler.sampling.top_k import Best, best_continuations
 from precast.graphs.generation_parameters import EARLY_STOPPING, EOS_TOKENS
 from precast.graphs.sampling import AT_EOS, AT_LENGTH, INVALID, NO_SCORE, RUNNING
 
+_CONTINUATIONS = 1 + EOS_TOKENS
+"""Continuations of each beam: one is left even if all end tokens are among the best."""
+
 
 @dataclass(frozen=True)
 class Hypotheses:
@@ -140,7 +143,7 @@ class Beam(nn.Module):
         renormalize = buffers["renormalize_logits"][seq_ids] > 0
         terms = self.log_softmax_terms(scores, rows.flatten(), renormalize.flatten()).unflatten(1, rows.shape)
         sums = buffers["beam_scores"][seq_ids]
-        return best_continuations(scores, rows, sums, terms, _enough(scores.shape[-1]))
+        return best_continuations(scores, rows, sums, terms, _CONTINUATIONS)
 
 
 def _follow(
@@ -173,11 +176,6 @@ def _step(state: SequenceState, seq_ids: Tensor) -> Step:
     position, prompt = state.positions[head].long(), state.prefix_lengths[head].long()
     running = state.finished[head] == RUNNING
     return Step(seq_ids, position, prompt, running, running & (position + 1 < prompt))
-
-
-def _enough(vocab: int) -> int:
-    """Continuations of each beam: one is left even if all end tokens are among the best."""
-    return min(1 + EOS_TOKENS, vocab)
 
 
 def _continuations(best: Best, step: Step, state: SequenceState) -> Continuations:

@@ -24,6 +24,7 @@ from precast.compiler.sampling.multinomial import Multinomial
 from precast.graphs.encode import Device
 from precast.graphs.sampling import (
     beam_signature,
+    check_vocab_size,
     greedy_signature,
     logits_processors_signature,
     multinomial_signature,
@@ -59,11 +60,16 @@ def kv_cache_shapes(decoder: spec.Decoder, dtype: torch.dtype) -> tuple[KVCacheS
 def generation_graphs(
     built: BuiltSeq2Seq, limits: GenerateLimits, dtype: torch.dtype, kernels: Kernels
 ) -> tuple[GraphModule, ...]:
-    """All graphs of an artifact, in the order in which they are compiled."""
+    """All graphs of an artifact, in the order in which they are compiled.
+
+    Raises:
+        LimitsError: The sampling graphs do not support a vocabulary of this size.
+    """
     model, decoder = built.module, built.spec.decoder
     own, cross = kv_cache_shapes(decoder, dtype)
     encode = operations(kernels, dtype, limits.max_source_length)
     vocab = decoder.head.vocab_size
+    check_vocab_size(vocab)
     device: Device = "cuda" if kernels == "triton" else "cpu"
 
     def decode(rows: int) -> Decode:
@@ -79,10 +85,10 @@ def generation_graphs(
             decode_signature(limits, own, cross, vocab, device=device),
             tuned=decode if kernels == "triton" else None,
         ),
-        GraphModule(LogitsProcessors(), logits_processors_signature(limits, vocab)),
-        GraphModule(Greedy(), greedy_signature(limits, vocab)),
-        GraphModule(Multinomial(), multinomial_signature(limits, vocab)),
-        GraphModule(Beam(), beam_signature(limits, vocab)),
+        GraphModule(LogitsProcessors(), logits_processors_signature()),
+        GraphModule(Greedy(), greedy_signature()),
+        GraphModule(Multinomial(), multinomial_signature()),
+        GraphModule(Beam(), beam_signature()),
     )
 
 

@@ -25,8 +25,8 @@ class DecoderState:
     def __init__(self, limits: GenerateLimits, tensors: Mapping[str, Tensor] | None = None) -> None:
         self.num_seqs = limits.max_num_seqs
         self.tensors: Mapping[str, Tensor] = tensors or {
-            name: zeros(buffer.sizes({}), buffer.torch_dtype)
-            for name, buffer in state_buffers(limits).items()
+            name: zeros(buffer.sizes(limits.state_sizes), buffer.torch_dtype)
+            for name, buffer in state_buffers().items()
         }
         self.arrays: Mapping[str, np.ndarray] = {name: t.numpy() for name, t in self.tensors.items()}
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.graph_names import GraphName
-from precast.graphs.sampling import CANDIDATES, NGRAM
+from precast.graphs.sampling import CANDIDATES, MAX_NGRAM, NGRAM, VOCAB
 from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
 from precast.runtime.generation.batch import ActiveBatch
@@ -89,11 +89,9 @@ class Steps:
         self._graphs = graphs
         self._state = state
         self._kv_cache = kv_cache
-        sizes = [
-            axis.maximum for graph in graphs.values() for axis in graph.signature.axes if axis.name in SPANS
-        ]
+        longest = longest_span(graphs)
         # A slice of the first one from 1 on would not be aligned.
-        count, ngram = _counting(0, max(sizes) + 1), _counting(1, max(sizes) + 2)
+        count, ngram = _counting(0, longest + 1), _counting(1, longest + 2)
         self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
         self._calls: _StepCalls | None = None
 
@@ -158,6 +156,7 @@ class Steps:
             SELF_LENGTH: self_length,
             SOURCE_LENGTH: self._rounded(GraphName.DECODE, SOURCE_LENGTH, batch.source_length),
             NGRAM: max(2, batch.ngram),
+            VOCAB: batch.vocab_size,
         }
         sequences = {"seq_ids": batch.padded_seq_ids}
         return _StepCalls(
@@ -183,9 +182,16 @@ class Steps:
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}
         sizes = {axis: size for axis, size in axes.items() if axis in named}
-        sizes |= _sizes_of(graph.signature, {**self._kv_cache, **given})
+        sizes |= _sizes_of(graph.signature, {**self._state.tensors, **self._kv_cache, **given})
         spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
         return _Call(graph, {**self._state.tensors, **self._kv_cache, **given, **spans}, sizes)
+
+
+def longest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
+    """Returns the largest size of a span that the artifact's limits allow."""
+    decode = graphs[GraphName.DECODE].signature
+    sizes = [size for buffer in (*decode.inputs, *decode.outputs) if buffer.role != "kv_cache" for size in buffer.shape]
+    return max(MAX_NGRAM, *(size for size in sizes if isinstance(size, int)))
 
 
 def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, int]:

@@ -121,7 +121,7 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
         graphs[GraphName.SAMPLE_GREEDY],
         open_graph(tmp_path / "a", manifest, GraphName.SAMPLE_GREEDY),
     ):
-        sizes = {"num_seqs": 3, "sampled_seqs": 2}
+        sizes = manifest.limits.state_sizes | {"vocab_size": VOCAB, "num_seqs": 3, "sampled_seqs": 2}
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
         inputs["seq_ids"].copy_(chosen)
         inputs["logits_indices"].copy_(torch.tensor([2, 0]))

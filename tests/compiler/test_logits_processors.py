@@ -39,7 +39,7 @@ VOCAB = 11
 LIMITS = GenerateLimits(
     max_source_length=10, max_target_length=14, max_tokens=64, max_batch=4, max_num_seqs=12
 )
-SIGNATURE = logits_processors_signature(LIMITS, VOCAB)
+SIGNATURE = logits_processors_signature()
 MODEL = T5ForConditionalGeneration(T5Config(vocab_size=VOCAB, d_model=4, d_kv=2, d_ff=4, num_layers=1))
 VALUES = bias_values(VOCAB)
 FEW_TOKENS = st.integers(0, 4)

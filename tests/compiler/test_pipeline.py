@@ -35,7 +35,6 @@ from precast.compiler.verify import oracle
 from precast.graphs.encode import EncodeLimits, Task
 from precast.graphs.graph_names import GraphName
 from precast.graphs.sampling import greedy_signature
-from precast.graphs.seq2seq import GenerateLimits
 from tests.support.artifacts import TASKS, TinyModels, tiny_artifact, tiny_checkpoint, tiny_config
 from tests.support.models import save
 
@@ -79,7 +78,7 @@ def test_an_entry_that_another_process_made_meanwhile_stays(
 ) -> None:
     """It may be copying from there."""
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
-    source = GraphSource(Greedy(), greedy_signature(GenerateLimits(8, 8, 8, 2, 4), 20), None)
+    source = GraphSource(Greedy(), greedy_signature(), None)
     plain = reference()
     others: list[Path] = []
     inodes: list[int] = []

@@ -36,7 +36,7 @@ def test_names_are_unique_and_neutral_values_pass_their_check() -> None:
 
 
 def test_a_state_buffer_has_the_name_dtype_and_shape_of_its_parameter() -> None:
-    buffers = state_buffers(LIMITS)
+    buffers = state_buffers()
     for param in PARAMS:
         if param.dtype is None:
             assert param.name not in buffers
@@ -47,10 +47,10 @@ def test_a_state_buffer_has_the_name_dtype_and_shape_of_its_parameter() -> None:
 
 def test_graphs_read_their_own_parameters_and_no_others() -> None:
     signatures = (
-        logits_processors_signature(LIMITS, 20),
-        greedy_signature(LIMITS, 20),
-        multinomial_signature(LIMITS, 20),
-        beam_signature(LIMITS, 20),
+        logits_processors_signature(),
+        greedy_signature(),
+        multinomial_signature(),
+        beam_signature(),
     )
     for signature in signatures:
         names = {buffer.name for buffer in signature.inputs}

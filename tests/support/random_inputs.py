@@ -22,7 +22,7 @@ VOCAB = 8
 LIMITS = GenerateLimits(
     max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_num_seqs=6000
 )
-SIGNATURE = multinomial_signature(LIMITS, VOCAB)
+SIGNATURE = multinomial_signature()
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from precast.graphs.sampling import state_buffers
-from precast.graphs.seq2seq import GenerateLimits
+from precast.graphs.seq2seq import MAX_NUM_SEQS, GenerateLimits
 from precast.graphs.signature import Buffer
 from precast.runtime.cuda.device import Device, Stream
 from precast.runtime.cuda.layout import Layout
@@ -32,20 +32,20 @@ class DeviceState:
 
     def __init__(self, limits: GenerateLimits, device: Device) -> None:
         self._device = device
-        buffers = state_buffers(limits)
+        buffers, sizes = state_buffers(), limits.state_sizes
         first = [*FLAGS, *OUTPUT_BUFFERS]
         ordered: list[Buffer] = [buffers[name] for name in first]
         ordered += [buffer for name, buffer in buffers.items() if name not in first]
-        self.flags = Layout.of([buffers[name] for name in FLAGS], {})
-        self.outputs = Layout.of([buffers[name] for name in first], {})
-        self.layout = Layout.of(ordered, {})
+        self.flags = Layout.of([buffers[name] for name in FLAGS], sizes)
+        self.outputs = Layout.of([buffers[name] for name in first], sizes)
+        self.layout = Layout.of(ordered, sizes)
         self.block = device.memory(self.layout.nbytes)
         self.tensors: Mapping[str, Tensor] = self.layout.tensors(self.block)
         mirror = device.host_memory(self.layout.nbytes)
         mirror.numpy()[:] = 0
         self._mirror = mirror
         self.host = DecoderState(limits, self.layout.tensors(mirror))
-        self._words = _words_of_sequences(self.layout, limits.max_num_seqs)
+        self._words = _words_of_sequences(self.layout, sizes[MAX_NUM_SEQS])
 
     def clear(self, stream: Stream) -> None:
         """Overwrite the whole state with the mirror."""

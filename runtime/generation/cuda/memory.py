@@ -18,11 +18,11 @@ from precast.runtime.errors import OptionError
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.cuda.device_state import DeviceState
 from precast.runtime.generation.cuda.encode_source import EncodeSourceReplay
-from precast.runtime.generation.cuda.program import Bound, largest_span
+from precast.runtime.generation.cuda.program import Bound
 from precast.runtime.generation.cuda.stepper import CapturedStepper
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
 from precast.runtime.generation.request import Active, GenerateRequest
-from precast.runtime.generation.steps import LoadedGraph
+from precast.runtime.generation.steps import LoadedGraph, longest_span
 
 Examples = Sequence[tuple[ActiveBatch, int]]
 
@@ -59,7 +59,7 @@ def captured_stepper(
     self_caches = device_kv_cache("self", self_kv, num_blocks.self_kv + 1, device)
     cross_caches = device_kv_cache("cross", cross_kv, num_blocks.cross_kv + 1, device)
     tensors = {**state.tensors, **self_caches, **cross_caches}
-    bound = Bound(graphs, limits, tensors, _counting(largest_span(graphs) + 2, device))
+    bound = Bound(graphs, limits, tensors, _counting(longest_span(graphs) + 2, device))
     buckets = graph_buckets[GraphName.ENCODE_SOURCE]
     encode_source = EncodeSourceReplay(
         graphs[GraphName.ENCODE_SOURCE], buckets, limits, cross_caches, device, upto or buckets.top

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from precast.graphs.graph_names import GraphName
-from precast.graphs.sampling import CANDIDATES, NGRAM
-from precast.graphs.seq2seq import SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
+from precast.graphs.sampling import NGRAM, VOCAB
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.cuda.device import CapturedGraph, Device, MemPool, Stream
 from precast.runtime.cuda.layout import Layout
 from precast.runtime.generation.batch import ActiveBatch
@@ -37,6 +37,12 @@ class Bound:
     limits: GenerateLimits
     tensors: Mapping[str, Tensor]
     counting: tuple[Tensor, Tensor]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the state and of the vocabulary."""
+        (logits,) = self.graphs[GraphName.DECODE].signature.outputs
+        return {**self.limits.state_sizes, VOCAB: int(logits.shape[1])}
 
     def span(self, axis: str, size: int) -> Tensor:
         return self.counting[axis == NGRAM][:size]
@@ -88,7 +94,7 @@ class StepProgram:
 
     def _step(self, between: BetweenSteps | None) -> None:
         given, descriptor = self.layout.tensors(self.inputs), self.descriptor
-        sizes = descriptor.sizes(self.bound.limits)
+        sizes = descriptor.sizes(self.bound.limits) | self.bound.sizes
         (scores,) = self._call(GraphName.DECODE, {"seq_ids": given["seq_ids"]}, sizes)
         if descriptor.token_biases is not None:
             (scores,) = self._call(GraphName.LOGITS_PROCESSORS, {**given, "logits": scores}, sizes)
@@ -113,10 +119,3 @@ class StepProgram:
         }
         signature.check(inputs, {**sizes, **kv_cache})
         return graph(inputs, sizes)
-
-
-def largest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
-    """Returns the largest size of a span, so the length that ``Bound.counting`` needs."""
-    spans = (SELF_LENGTH, SOURCE_LENGTH, NGRAM, CANDIDATES)
-    signatures = [graph.signature for graph in graphs.values()]
-    return max(axis.maximum for signature in signatures for axis in signature.axes if axis.name in spans)
