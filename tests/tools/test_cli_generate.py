@@ -141,7 +141,7 @@ def test_json_says_all_of_an_answer(artifact: Path, tmp_path: Path) -> None:
     (record,) = records(artifact, TEXTS[0], "--num-beams", 2, "--max-new-tokens", 6, "--logprobs")
     (sequence,) = record["sequences"]
     assert record["source"] == TEXTS[0] and record["truncated"] is False
-    assert 0 <= record["timings"]["admitted"] <= record["timings"]["finished"]
+    assert 0 <= record["timings"]["scheduled"] <= record["timings"]["finished"]
     assert sequence["text"] == expected.text and sequence["finish_reason"] == expected.finish_reason
     assert sequence["score"] == pytest.approx(expected.score, abs=1e-5)
     assert sequence["logprobs"] == pytest.approx(expected.sequences[0].logprobs.tolist(), abs=1e-5)

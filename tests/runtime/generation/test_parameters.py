@@ -1,4 +1,4 @@
-"""A ``SamplingParams`` asks for what Hugging Face's ``generate`` prepares from the same arguments."""
+"""``resolve`` against what Hugging Face's ``generate`` prepares from the same arguments."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ NEVER_NONE = {"max_length", "num_beams", "num_return_sequences", "length_penalty
 def some_of(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
     """A few parameters at a time: of many at once some always exclude each other."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True)
-    return names.flatmap(lambda drawn: st.fixed_dictionaries({name: values[name] for name in drawn}))
+    return names.flatmap(lambda some: st.fixed_dictionaries({name: values[name] for name in some}))
 
 
 CHECKPOINTS = some_of(VALUES)
@@ -254,7 +254,7 @@ def test_parameters_are_those_that_hf_decodes_with(
 
 @settings(max_examples=800, deadline=None)
 @given(CHECKPOINTS, CALLS, PREFIXES, st.data())
-def test_rules_make_hf_scores(
+def test_processors_compute_hf_scores(
     checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] | None, data: st.DataObject
 ) -> None:
     prepared, plan = both({"decoder_start_token_id": 2, **checkpoint}, call, prefix)
@@ -293,7 +293,7 @@ def assert_same_scores(
         {"encoder_no_repeat_ngram_size": 5, "repetition_penalty": 2.0},
     ],
 )
-def test_rules_meet_as_in_hf_at_every_length(call: dict[str, Any]) -> None:
+def test_processors_combine_as_in_hf_at_every_length(call: dict[str, Any]) -> None:
     prepared, plan = both({"decoder_start_token_id": 2, "max_length": 8}, call, None)
     history = [2, 3, 4, 3, 5, 1, 3]
     for length in range(1, plan.max_length):
@@ -377,7 +377,7 @@ def test_a_prefix_leaves_room_for_one_token() -> None:
         resolve(START, limits, VOCAB, {}, "text")  # type: ignore[arg-type]
 
 
-def test_ngrams_that_cannot_occur_are_no_rule_and_long_ones_are_refused() -> None:
+def test_ngrams_that_cannot_occur_have_no_effect_and_long_ones_are_refused() -> None:
     limits = GenerateLimits(4000, 4000, 4000, 1, 1)
     long: dict[str, Any] = {"max_length": 3000}
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
@@ -387,13 +387,13 @@ def test_ngrams_that_cannot_occur_are_no_rule_and_long_ones_are_refused() -> Non
             resolve(START, limits, VOCAB, {**long, name: MAX_NGRAM + 1}, None)
 
 
-def test_ngrams_longer_than_every_source_are_no_rule() -> None:
+def test_ngrams_longer_than_every_source_have_no_effect() -> None:
     for size, kept in ((16, 16), (17, 0)):
         plan = resolve(START, LIMITS, VOCAB, {"max_length": 40, "encoder_no_repeat_ngram_size": size}, None)
         assert plan["encoder_no_repeat_ngram_size"] == kept
 
 
-def test_rules_that_never_act_are_left_out() -> None:
+def test_biases_that_never_act_are_left_out() -> None:
     call = {
         "max_length": 4, "min_length": 1, "eos_token_id": [1, 2], "min_new_tokens": 0,
         "bad_words_ids": [[1], [3, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3, 3]],
@@ -419,6 +419,6 @@ def test_seeds_are_fresh_unless_given() -> None:
     assert resolve(sampled, LIMITS, VOCAB, {"seed": 7}, None)["seed"] == 7
 
 
-def test_the_plan_of_the_defaults_is_made_once() -> None:
+def test_the_defaults_are_resolved_once() -> None:
     assert resolve(START, LIMITS, VOCAB, {}, None) is resolve(START, LIMITS, VOCAB, {}, None)
     assert resolve(START, LIMITS, VOCAB, {}, None) is not resolve(START, LIMITS, VOCAB + 1, {}, None)
