@@ -1,4 +1,4 @@
-"""The checkpoint's own parameters of generation in the manifest, and the ones that precast does not support."""
+"""A checkpoint's generation parameters in the manifest, and the ones that precast does not support."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ _FIELDS: Mapping[str, Any] = {
 }
 
 
-class GenerationDefaults(create_model("GenerationDefaults", __base__=StrictModel, **_FIELDS)):  # type: ignore[misc]
-    """``generation_config.json`` in Hugging Face's names: one field for each row of ``PARAMS`` that it may set.
+_FromTable: Any = create_model("_FromTable", __base__=StrictModel, **_FIELDS)
 
-    None is what the checkpoint does not set; Hugging Face's global default holds there. End tokens are always a
-    tuple, and a bias is a pair of token ids and number.
+
+class GenerationDefaults(_FromTable):
+    """``generation_config.json`` in Hugging Face's names: one field for each row of ``PARAMS`` that it may
+    set.
+
+    None is what the checkpoint does not set; Hugging Face's global default holds there. End tokens are always
+    a tuple, and a bias is a pair of token ids and number.
     """
 
     max_position_embeddings: int | None = None
@@ -71,7 +75,7 @@ UNSUPPORTED: Mapping[str, bool | float | str | None] = MappingProxyType(
         "watermarking_config": None,
     }
 )
-"""Hugging Face's parameters that precast does not support, each with its value (besides None) without effect."""
+"""Parameters that precast does not support, each with the value (besides None) that has no effect."""
 
 WITHOUT_EFFECT: Mapping[str, bool | None] = MappingProxyType(
     {
@@ -89,8 +93,8 @@ WITHOUT_EFFECT: Mapping[str, bool | None] = MappingProxyType(
         "use_cache": True,
     }
 )
-"""Parameters that do not change which tokens are generated. A checkpoint may set them; a call may not, since it
-would expect an effect."""
+"""Parameters that do not change which tokens are generated. A checkpoint may set them; a call may not, since
+it would expect an effect."""
 
 
 def has_no_effect(value: object, neutral: bool | float | str | None) -> bool:

@@ -67,6 +67,7 @@ class GenerateInfo(StrictModel):
                 )
         if (self.self_kv.layers, self.self_kv.dtype) != (self.cross_kv.layers, self.cross_kv.dtype):
             raise ValueError(
-                f"self_kv and cross_kv need the same layers and dtype, found {self.self_kv} and {self.cross_kv}"
+                f"self_kv and cross_kv need the same layers and dtype, found {self.self_kv} and "
+                f"{self.cross_kv}"
             )
         return self

@@ -66,7 +66,8 @@ def generation_signatures(
 def generation_buckets(graph: GraphName, limits: GenerateLimits, device: Device) -> Buckets:
     """Returns the default buckets of a graph: of source tokens, or of sequences from one up.
 
-    On CUDA ``encode_source`` is captured at each of its buckets, as ``encode`` is, and steps at those of ``decode``.
+    On CUDA ``encode_source`` is captured at each of its buckets, as ``encode`` is, and steps at those of
+    ``decode``.
     """
     axis = BUCKET_AXES[graph]
     if axis == TOKENS:

@@ -1,8 +1,8 @@
 """The parameters of generation: one table, from which everything that knows them by name is derived.
 
-Derived are the state buffers and the inputs of ``logits_processors`` and ``sample.*`` (``graphs.sampling``), the
-defaults in the manifest (``artifacts.generation_defaults``), the checks of a call and the state of a sequence
-(``runtime.generation``), the options of ``precast generate`` and the table in ``artifacts/SPEC.md``.
+Derived are the state buffers and the inputs of ``logits_processors`` and ``sample.*`` (``graphs.sampling``),
+the defaults in the manifest (``artifacts.generation_defaults``), the checks of a call and the state of a
+sequence (``runtime.generation``), the options of ``precast generate`` and the table in ``artifacts/SPEC.md``.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ SMALLEST = 2.0**-126
 """The smallest normal fp32 number: graphs flush smaller ones to zero."""
 
 Kind = Literal["integer", "number", "flag", "early_stopping", "token", "tokens", "sequences", "biases"]
-"""``token`` is a token id, ``tokens`` a list of them, ``sequences`` a list of such lists, and ``biases`` pairs of
-such a list and a number. The others are scalars."""
+"""``token`` is a token id, ``tokens`` a list of them, ``sequences`` a list of such lists, and ``biases``
+pairs of such a list and a number. The others are scalars."""
 
 SCALARS: frozenset[Kind] = frozenset({"integer", "number", "flag", "early_stopping", "token"})
 """Kinds that one value on a command line can express."""
@@ -155,7 +155,8 @@ PARAMS: tuple[Param, ...] = (
     Param("forced_bos_token_id", "token", "The token behind the start token.",
           graph=_PROCESSORS, dtype="int32", encode=_or_none),
     Param("forced_eos_token_id", "tokens", "The last token of a target that reaches its maximum length.",
-          neutral=(), check=_NOT_EMPTY, graph=_PROCESSORS, dtype="int32", shape=(EOS_TOKENS,), encode=_padded),
+          neutral=(), check=_NOT_EMPTY, graph=_PROCESSORS, dtype="int32",
+          shape=(EOS_TOKENS,), encode=_padded),
     Param("suppress_tokens", "tokens", "Tokens that are never generated.", neutral=()),
     Param("begin_suppress_tokens", "tokens", "Tokens that are not generated first.", neutral=()),
     Param("bos_token_id", "token", "Start token of the target if decoder_start_token_id is not set."),

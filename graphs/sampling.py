@@ -1,10 +1,11 @@
 """The graphs that turn logits into tokens, ``logits_processors`` and ``sample.*``, and the state they share.
 
-The state holds one line for each of ``max_num_seqs`` sequences. A request has one sequence, or one for each beam
-or sample. ``decode`` reads the state and ``sample.*`` write it, so steps follow each other without the host.
+The state holds one line for each of ``max_num_seqs`` sequences. A request has one sequence, or one for each
+beam or sample. ``decode`` reads the state and ``sample.*`` write it, so steps follow each other without the
+host.
 
-These graphs have no weights, and every size in them is an axis: their signatures are constants, and all models
-share the compiled graphs. The runtime passes state and logits of the artifact's own sizes.
+These graphs have no weights, and every size in them is an axis: their signatures are constants, and all
+models share the compiled graphs. The runtime passes state and logits of the artifact's own sizes.
 """
 
 from __future__ import annotations
@@ -61,10 +62,10 @@ _PROCESSOR_STATE = (
 def state_buffers() -> dict[str, Buffer]:
     """Returns every buffer of the decoder state by name, one line per sequence.
 
-    ``tokens`` is the last token, ``positions`` its position and ``history`` all tokens by position; a prefix that
-    is still to be consumed lies ahead of the position. ``logprobs`` are the tokens' log-probabilities among the
-    processed scores. ``kv_slots`` and ``cross_*`` are read by ``decode``, ``source_ids`` by processors.
-    ``finished`` says whether and why a sequence has ended; ``as_logprobs`` is set for beams.
+    ``tokens`` is the last token, ``positions`` its position and ``history`` all tokens by position; a prefix
+    that is still to be consumed lies ahead of the position. ``logprobs`` are the tokens' log-probabilities
+    among the processed scores. ``kv_slots`` and ``cross_*`` are read by ``decode``, ``source_ids`` by
+    processors. ``finished`` says whether and why a sequence has ended; ``as_logprobs`` is set for beams.
 
     Of beams, ``beam_scores`` are the running sums and ``hypothesis_*`` the finished sequences, best first, as
     many as there are beams; ``improvable`` is set until no running beam can beat them.
@@ -118,9 +119,10 @@ TOKEN_BIAS_BUFFERS = (
     Buffer("bias_values", "float32", (TOKEN_BIASES,)),
 )
 """The table of token biases. Entry ``k`` adds ``bias_values[k]`` to the score of ``bias_tokens[k]`` in row
-``bias_logits_indices[k]`` of the logits, while the length of that row's sequence is from ``bias_firsts[k]`` to
-``bias_lasts[k]`` and its last ``bias_prefix_lengths[k]`` tokens are the first ones of ``bias_prefixes[k]``. It acts
-before tokens are forced, or behind that if ``bias_afters[k]`` is set. Spare entries have a ``bias_lasts`` of 0."""
+``bias_logits_indices[k]`` of the logits, while the length of that row's sequence is from ``bias_firsts[k]``
+to ``bias_lasts[k]`` and its last ``bias_prefix_lengths[k]`` tokens are the first ones of
+``bias_prefixes[k]``. It acts before tokens are forced, or behind that if ``bias_afters[k]`` is set. Spare
+entries have a ``bias_lasts`` of 0."""
 
 
 _STATE_AXES = (
@@ -139,10 +141,11 @@ def check_vocab_size(vocab_size: int) -> None:
 
 
 def logits_processors_signature() -> Signature:
-    """Returns the signature of ``logits_processors``: logits to scores, in Hugging Face's order of processors.
+    """Returns the signature of ``logits_processors``: logits to scores, in Hugging Face's order of
+    processors.
 
-    The sizes of ``self_span`` (from 0), ``cross_span`` (from 0) and ``ngram_span`` (from 1) say how far to read
-    in histories, sources and n-grams.
+    The sizes of ``self_span`` (from 0), ``cross_span`` (from 0) and ``ngram_span`` (from 1) say how far to
+    read in histories, sources and n-grams.
     """
     return Signature(
         graph=GraphName.LOGITS_PROCESSORS,
@@ -194,8 +197,8 @@ def multinomial_signature() -> Signature:
 def beam_signature() -> Signature:
     """Returns the signature of ``sample.beam``: a step of beam search for groups of equally many beams.
 
-    ``seq_ids`` and ``logits_indices`` are ``[groups, beams]``. The output is the parent of each beam: which beam of
-    its group it continues.
+    ``seq_ids`` and ``logits_indices`` are ``[groups, beams]``. The output is the parent of each beam: which
+    beam of its group it continues.
     """
     return Signature(
         graph=GraphName.SAMPLE_BEAM,

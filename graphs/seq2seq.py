@@ -1,4 +1,4 @@
-"""The graphs with an encoder-decoder's weights, ``encode_source`` and ``decode``, and the KV cache between them."""
+"""The graphs of an encoder-decoder with weights, ``encode_source`` and ``decode``, and their KV cache."""
 
 from __future__ import annotations
 
@@ -50,7 +50,8 @@ class GenerateLimits:
         ):
             raise LimitsError(
                 f"limits need 0 < max_source_length <= max_tokens <= {MAX_TOKENS}, 1 < max_target_length "
-                f"<= {MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_num_seqs <= {MAX_BATCH}, found {self}"
+                f"<= {MAX_TOKENS}, 0 < max_batch <= {MAX_BATCH} and 0 < max_num_seqs <= {MAX_BATCH}, "
+                f"found {self}"
             )
 
     @property
@@ -91,11 +92,12 @@ class KVCacheShape:
 def encode_source_signature(
     limits: GenerateLimits, cross_kv: KVCacheShape, hidden_size: int, *, device: Device
 ) -> Signature:
-    """Returns the signature of ``encode_source``: source tokens to keys and values in the cross-attention KV cache.
+    """Returns the signature of ``encode_source``: source tokens to keys and values in the cross-attention KV
+    cache.
 
-    ``input_ids``, ``cu_seqlens`` and ``key_positions`` are those of ``encode``. ``cross_slots`` ``[tokens]`` is the
-    slot of each token; padding tokens go to the spare block. The KV cache is written in place. The output is the
-    encoder's hidden states.
+    ``input_ids``, ``cu_seqlens`` and ``key_positions`` are those of ``encode``. ``cross_slots`` ``[tokens]``
+    is the slot of each token; padding tokens go to the spare block. The KV cache is written in place. The
+    output is the encoder's hidden states.
     """
     inputs = [
         Buffer("input_ids", "int32", (TOKENS,)),
@@ -118,13 +120,15 @@ def encode_source_signature(
 def decode_signature(
     limits: GenerateLimits, self_kv: KVCacheShape, cross_kv: KVCacheShape, vocab_size: int, *, device: Device
 ) -> Signature:
-    """Returns the signature of ``decode``: the last token of every active sequence to the logits of the next one.
+    """Returns the signature of ``decode``: the last token of every active sequence to the logits of the next
+    one.
 
-    ``seq_ids`` are the active sequences of the state; the last one may be repeated as padding, and kernels may
-    compute it once. ``tokens``, ``positions`` and ``cross_lengths`` are ``[max_num_seqs]``. ``kv_slots``
-    ``[max_num_seqs, max_target_length]`` is the self-attention slot of each position; the step writes to the one at
-    a sequence's own position. ``cross_slots`` is ``[max_num_seqs, max_source_length]``. On a CPU the sizes of
-    ``self_span`` and ``cross_span`` (from 0) say how far to read: up to the longest target and source.
+    ``seq_ids`` are the active sequences of the state; the last one may be repeated as padding, and kernels
+    may compute it once. ``tokens``, ``positions`` and ``cross_lengths`` are ``[max_num_seqs]``. ``kv_slots``
+    ``[max_num_seqs, max_target_length]`` is the self-attention slot of each position; the step writes to the
+    one at a sequence's own position. ``cross_slots`` is ``[max_num_seqs, max_source_length]``. On a CPU the
+    sizes of ``self_span`` and ``cross_span`` (from 0) say how far to read: up to the longest target and
+    source.
     """
     num_seqs, target, source = limits.state_sizes.values()
     inputs = [

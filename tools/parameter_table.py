@@ -1,4 +1,7 @@
-"""The table of generation parameters in ``artifacts/SPEC.md``: ``python -m precast.tools.parameter_table`` updates it."""
+"""The table of generation parameters in ``artifacts/SPEC.md``.
+
+``python -m precast.tools.parameter_table`` updates it.
+"""
 
 from __future__ import annotations
 

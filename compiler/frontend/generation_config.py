@@ -50,17 +50,17 @@ def read_generation_config(checkpoint: Checkpoint) -> GenerationDefaults:
 
 def _load(checkpoint: Checkpoint) -> GenerationConfig:
     """The file if there is one, else the generation parameters in an older ``config.json``."""
-    own = (checkpoint.path / _FILE).is_file()
+    exists = (checkpoint.path / _FILE).is_file()
     try:
-        if own:
+        if exists:
             return GenerationConfig.from_pretrained(checkpoint.path, local_files_only=True)
         return GenerationConfig.from_pretrained(
             checkpoint.path, config_file_name="config.json", _from_model_config=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        # transformers falls back to config.json if it cannot read the file, and would generate something else.
+        # transformers falls back to config.json if it cannot read the file, and generates something else.
         raise CheckpointError(
-            f"transformers cannot read {_FILE if own else 'config.json'} as a generation configuration: "
+            f"transformers cannot read {_FILE if exists else 'config.json'} as a generation configuration: "
             f"{error}; correct the file"
         ) from error
 

@@ -35,8 +35,8 @@ from precast.graphs.signature import Signature, split_dim
 
 _EXAMPLES = {
     TOKENS: 12, SEQUENCES: 3, LENGTH: 7, NUM_SEQS: 6, SELF_CACHE: 40, CROSS_CACHE: 48, SELF_LENGTH: 9,
-    SOURCE_LENGTH: 11, SAMPLED: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, TOKEN_BIASES: 10, BIAS_PREFIX: 8, NGRAM: 14,
-    MAX_NUM_SEQS: 16, MAX_TARGET_LENGTH: 21, MAX_SOURCE_LENGTH: 23, VOCAB: 150,
+    SOURCE_LENGTH: 11, SAMPLED: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, TOKEN_BIASES: 10, BIAS_PREFIX: 8,
+    NGRAM: 14, MAX_NUM_SEQS: 16, MAX_TARGET_LENGTH: 21, MAX_SOURCE_LENGTH: 23, VOCAB: 150,
 }  # fmt: skip
 
 
@@ -118,7 +118,10 @@ def trace(
 
 
 def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of ``forward``: all by name in its ``buffers``, or one by one and the rest in ``kv_cache``."""
+    """Keyword arguments of ``forward``.
+
+    It takes all buffers in a mapping ``buffers``, or some by name and the others as a list ``kv_cache``.
+    """
     named = set(inspect.signature(module.forward).parameters)
     if named == {"buffers"}:
         return {"buffers": by_name}

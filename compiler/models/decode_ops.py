@@ -25,8 +25,8 @@ class StepState:
         rows: int32 ``[R]``, the active sequences.
         tokens: int32 ``[N]``, the token that a sequence consumes in this step.
         positions: int32 ``[N]``, the number of tokens consumed before.
-        kv_slots: int32 ``[N, max_target_length]``: the self-attention slot of each position of a sequence. The step
-            writes to the one at the sequence's own position. Beams with a common past share slots.
+        kv_slots: int32 ``[N, max_target_length]``: the self-attention slot of each position of a sequence.
+            The step writes to the one at the sequence's own position. Beams with a common past share slots.
         cross_slots: int32 ``[N, max_source_length]``: the cross-attention slot of each source token.
         cross_lengths: int32 ``[N]``, source tokens.
         self_span: int32 ``[S]``, ``0 .. S - 1``; on a CPU its size says how far to read, None elsewhere.
@@ -71,13 +71,13 @@ class DecodeOps(Protocol):
         ...
 
     def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
-        """Attend to the sequence's source: ``query`` ``[R, heads, head_dim]`` to ``[R, heads * head_dim]``."""
+        """Attend to the source: ``query`` ``[R, heads, head_dim]`` to ``[R, heads * head_dim]``."""
         ...
 
 
 SourceWriter = Callable[[Tensor, nn.Linear, Tensor, KVCache], None]
-"""Writes a source's keys and values. Its arguments: hidden states ``[T, size]``, their projection (to keys, then
-values), int32 slots ``[T]``, the cache of one layer."""
+"""Writes a source's keys and values. Its arguments: hidden states ``[T, size]``, their projection (to keys,
+then values), int32 slots ``[T]``, the cache of one layer."""
 
 
 def write_source(hidden: Tensor, kv: nn.Linear, slots: Tensor, cache: KVCache) -> None:

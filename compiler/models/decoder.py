@@ -118,7 +118,12 @@ class Decoder(nn.Module):
         self.head = LanguageHead(hidden, decoder.head, self.embeddings.tokens)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, ops: DecodeOps, self_kv: list[KVCache], cross_kv: list[KVCache]
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        ops: DecodeOps,
+        self_kv: list[KVCache],
+        cross_kv: list[KVCache],
     ) -> Tensor:
         """Compute one step: ``tokens`` ``[R]`` at ``positions`` ``[R]`` to logits ``[R, vocab_size]``."""
         x = self.embeddings.step(tokens, positions)

@@ -1,8 +1,8 @@
 """The ``sample.beam`` graph: one step of beam search, equal to that of Hugging Face's ``_beam_search``.
 
-There are ``G`` groups of ``B`` beams. A step takes the ``K`` best continuations of a group, enough for ``B`` to be
-left if all others have ended. It continues with the best that have not ended. Ended ones among the first ``B``
-join the group's hypotheses, of which the best ``B`` are kept.
+There are ``G`` groups of ``B`` beams. A step takes the ``K`` best continuations of a group, enough for ``B``
+to be left if all others have ended. It continues with the best that have not ended. Ended ones among the
+first ``B`` join the group's hypotheses, of which the best ``B`` are kept.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ class Continuations:
 
 
 class Beam(nn.Module):
-    """Takes the buffers of ``graphs.sampling.beam_signature`` by name; returns each beam's parent, ``[G, B]``."""
+    """Takes the buffers of ``graphs.sampling.beam_signature``; returns each beam's parent, ``[G, B]``."""
 
     def __init__(self) -> None:
         super().__init__()

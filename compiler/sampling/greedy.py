@@ -12,7 +12,7 @@ from precast.compiler.sampling.sequence_state import SequenceState
 
 
 class Greedy(nn.Module):
-    """Takes the buffers of ``graphs.sampling.greedy_signature`` by name; returns the tokens, int32 ``[C]``."""
+    """Takes the buffers of ``graphs.sampling.greedy_signature``; returns the tokens, int32 ``[C]``."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -18,8 +18,8 @@ class LogSoftmaxTerms(nn.Module):
             wanted: bool ``[C]``; the terms of other rows are zeros.
 
         Returns:
-            fp32 ``[2, C]``: the largest score, and the logarithm of the sum. The latter is NaN if a score is NaN
-            or every score is minus infinity.
+            fp32 ``[2, C]``: the largest score, and the logarithm of the sum. The latter is NaN if a score is
+            NaN or every score is minus infinity.
         """
         mine = scores[rows]
         largest = mine.amax(dim=-1)

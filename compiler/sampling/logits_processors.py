@@ -1,7 +1,7 @@
 """The ``logits_processors`` graph: logits to scores, as Hugging Face's logits processors compute them.
 
-Every processor is arithmetic over all rows: which of them act is data, so one captured graph serves every mix of
-requests. A row whose parameters are neutral keeps its logits bit by bit.
+Every processor is arithmetic over all rows: which of them act is data, so one captured graph serves every mix
+of requests. A row whose parameters are neutral keeps its logits bit by bit.
 
 A new processor is a row in ``graphs.generation_parameters`` and a function with ``@processor`` here.
 """
@@ -21,7 +21,8 @@ from precast.graphs.sampling import TOKEN_BIAS_BUFFERS
 
 
 class Rows:
-    """What processors read of the ``R`` sequences whose logits they change; row ``i`` is sequence ``seq_ids[i]``.
+    """What processors read of the ``R`` sequences whose logits they change; row ``i`` is sequence
+    ``seq_ids[i]``.
 
     Args:
         buffers: The buffers of ``graphs.sampling.logits_processors_signature`` by name.
@@ -111,7 +112,7 @@ def processor(function: Processor) -> Processor:
 
 
 class LogitsProcessors(nn.Module):
-    """Takes the buffers of ``graphs.sampling.logits_processors_signature`` by name; returns scores ``[R, vocab]``."""
+    """Takes the buffers of ``graphs.sampling.logits_processors_signature``; returns scores ``[R, vocab]``."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -183,7 +184,7 @@ def _penalize(scores: Tensor, text: Tensor, length: Tensor, penalty: Tensor) -> 
 
 
 def _forbid_ngrams(scores: Tensor, rows: Rows, text: Tensor, length: Tensor, size: Tensor) -> Tensor:
-    """Forbid each token of ``text`` ``[R, S]`` that follows the last ``size - 1`` tokens of the row's target."""
+    """Forbid each token of ``text`` ``[R, S]`` that follows the last ``size - 1`` tokens of the target."""
     position = torch.arange(text.shape[1], device=text.device)
     back = rows.buffers["ngram_span"].long()
     earlier = (position[:, None] - back[None, :]).clamp(min=0)

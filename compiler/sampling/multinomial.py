@@ -14,10 +14,11 @@ from precast.compiler.sampling.top_k import best_tokens
 
 
 class Multinomial(nn.Module):
-    """Takes the buffers of ``graphs.sampling.multinomial_signature`` by name; returns the tokens, int32 ``[C]``.
+    """Takes the buffers of ``graphs.sampling.multinomial_signature`` by name; returns the tokens, int32
+    ``[C]``.
 
-    All steps work on the best candidates, sorted, in Hugging Face's order: temperature, top-k, top-p, min-p and
-    typical-p. Tokens that tie with the last of the top k are kept as far as they are candidates.
+    All steps work on the best candidates, sorted, in Hugging Face's order: temperature, top-k, top-p, min-p
+    and typical-p. Tokens that tie with the last of the top k are kept as far as they are candidates.
     """
 
     def forward(self, buffers: Mapping[str, Tensor]) -> Tensor:

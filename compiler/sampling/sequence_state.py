@@ -60,7 +60,7 @@ class SequenceState:
         return token
 
     def ending(self, seq_ids: Tensor, token: Tensor, length: Tensor, logprob: Tensor) -> Tensor:
-        """Returns the value of ``finished`` for sequences of ``length`` tokens, of which ``token`` is the last."""
+        """Returns the value of ``finished`` for sequences of ``length`` tokens that end in ``token``."""
         at_eos = (token[..., None] == self.eos_token_id[seq_ids]).any(dim=-1)
         at_length = length >= self.max_length[seq_ids]
         code = torch.where(at_eos, AT_EOS, torch.where(at_length, AT_LENGTH, RUNNING))

@@ -1,10 +1,10 @@
 """The best of very many scores.
 
-The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Finding these is one pass over the scores that
-writes almost nothing; selecting among all scores would sort and copy them.
+The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Finding these is one pass over the scores
+that writes almost nothing; selecting among all scores would sort and copy them.
 
-The size of the vocabulary is symbolic. Chunks behind its end, whose maximum is minus infinity, make it evident to
-tracing that there are enough.
+The size of the vocabulary is symbolic. Chunks behind its end, whose maximum is minus infinity, make it
+evident to tracing that there are enough.
 """
 
 from __future__ import annotations
@@ -54,15 +54,19 @@ def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, terms: Tensor, 
         return value.flatten(1).gather(1, beam)[..., None]
 
     logprob = torch.where(exists, scores[of_beam(at), token], -math.inf) - of_beam(largest) - of_beam(total)
-    score, place = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
-    picked = place // _CHUNK
+    score, index = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
+    chunk_rank = index // _CHUNK
     return Best(
-        score, beam.gather(1, picked), token.flatten(1).gather(1, place), logprob.flatten(1).gather(1, place)
+        score,
+        beam.gather(1, chunk_rank),
+        token.flatten(1).gather(1, index),
+        logprob.flatten(1).gather(1, index),
     )
 
 
 def best_tokens(scores: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """Returns the best ``count`` scores of some rows in descending order, and their tokens: ``[C, count]`` each.
+    """Returns the best ``count`` scores of some rows in descending order, and their tokens: ``[C, count]``
+    each.
 
     Args:
         scores: fp32 ``[R, vocab]``.
@@ -78,8 +82,8 @@ def best_tokens(scores: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor]
         (0, count),
         value=-math.inf,
     )
-    score, place = torch.topk(among, count, dim=-1, sorted=True)
-    return score, F.pad(token.flatten(1), (0, count)).gather(1, place)
+    score, index = torch.topk(among, count, dim=-1, sorted=True)
+    return score, F.pad(token.flatten(1), (0, count)).gather(1, index)
 
 
 def _tokens_in(chunk: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
@@ -92,7 +96,7 @@ def _tokens_in(chunk: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
 
 
 def _chunk_maxima(scores: Tensor, least: int) -> Tensor:
-    """The largest score of each chunk, ``[R, chunks]``, with empty ones behind so there are at least ``least``."""
+    """The largest score of each chunk, ``[R, chunks]``; empty chunks make at least ``least`` of them."""
     vocab = scores.shape[1]
     chunks = (vocab + _CHUNK - 1) // _CHUNK + least - 1
     padded = F.pad(scores, (0, chunks * _CHUNK - vocab), value=-math.inf)

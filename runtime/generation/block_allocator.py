@@ -79,8 +79,8 @@ class BlockAllocator:
         freed = set(blocks)
         if len(freed) != len(blocks) or not freed <= self._used:
             raise ValueError(
-                f"expected allocated blocks, each once; found {sorted(freed - self._used)} that are not allocated "
-                f"and {len(blocks) - len(freed)} repeated; free what reserve returned, once"
+                f"expected allocated blocks, each once; found {sorted(freed - self._used)} that are not "
+                f"allocated and {len(blocks) - len(freed)} repeated; free what reserve returned, once"
             )
         self._used -= freed
         self._free.extend(reversed(blocks))

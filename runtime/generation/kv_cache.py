@@ -45,8 +45,8 @@ def num_kv_blocks(
         limits: Limits of the artifact.
         self_kv: Shape of a self-attention slot.
         cross_kv: Shape of a cross-attention slot.
-        kv_cache_bytes: The budget. By default what all sequences need to reach the longest target, each with a
-            longest source of its own, but at most ``at_most``.
+        kv_cache_bytes: The budget. By default what all sequences need to reach the longest target, each with
+            a longest source of its own, but at most ``at_most``.
         cross_kv_fraction: Share of cross-attention; by default its share in the longest request.
         at_most: Bytes; by default ``DEFAULT_BYTES``, or one request if that needs more.
 
@@ -68,8 +68,8 @@ def num_kv_blocks(
         raise OptionError(
             f"kv_cache_bytes {budget} with cross_kv_fraction {share:.2f} gives {blocks.self_kv} blocks of "
             f"{BLOCK_SIZE} tokens to targets and {blocks.cross_kv} to sources; one request of "
-            f"{limits.max_target_length} target and {limits.max_source_length} source tokens needs {self_need} "
-            f"and {cross_need} ({longest} bytes)"
+            f"{limits.max_target_length} target and {limits.max_source_length} source tokens needs "
+            f"{self_need} and {cross_need} ({longest} bytes)"
         )
     largest = MAX_SLOTS // BLOCK_SIZE - 1
     return NumBlocks(min(blocks.self_kv, largest), min(blocks.cross_kv, largest))

@@ -1,7 +1,7 @@
 """How one request decodes: the checkpoint's defaults and the arguments of a call, resolved and checked.
 
-What a name means, which of two wins and what None does is as in Hugging Face's ``generate`` with a batch of one.
-Integers are accepted wherever a number is, also where Hugging Face insists on a float.
+What a name means, which of two wins and what None does is as in Hugging Face's ``generate`` with a batch of
+one. Integers are accepted wherever a number is, also where Hugging Face insists on a float.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ class SamplingParams:
 
     @property
     def needs_processing(self) -> bool:
-        """Whether the logits must pass ``logits_processors``; those of beams do, to become log-probabilities."""
+        """Whether ``logits_processors`` must run; beams need it for log-probabilities."""
         return (
             self.mode == "beam"
             or bool(self.token_biases)
@@ -274,7 +274,7 @@ def _state_values(values: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
 
     Numbers of sampling have no effect on other modes, where Hugging Face does not even check their range.
     """
-    found = {}
+    kept = {}
     for param in PARAMS:
         value = values[param.name]
         if param.dtype is None or param.name in ("max_length", "eos_token_id") or value == param.neutral:
@@ -282,5 +282,5 @@ def _state_values(values: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
         if param.graph is GraphName.SAMPLE_MULTINOMIAL and mode != "multinomial":
             continue
         check_range(param, value)
-        found[param.name] = value
-    return found
+        kept[param.name] = value
+    return kept

@@ -190,7 +190,12 @@ class Steps:
 def longest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
     """Returns the largest size of a span that the artifact's limits allow."""
     decode = graphs[GraphName.DECODE].signature
-    sizes = [size for buffer in (*decode.inputs, *decode.outputs) if buffer.role != "kv_cache" for size in buffer.shape]
+    sizes = [
+        size
+        for buffer in (*decode.inputs, *decode.outputs)
+        if buffer.role != "kv_cache"
+        for size in buffer.shape
+    ]
     return max(MAX_NGRAM, *(size for size in sizes if isinstance(size, int)))
 
 

@@ -22,8 +22,8 @@ _FORCING = ("forced_bos_token_id", "forced_eos_token_id")
 class TokenBias:
     """Adds ``value`` to the score of ``token`` if the sequence's last tokens are ``prefix``.
 
-    It acts while the sequence's length (start token and prefix included) is from ``first`` to ``last``, and above
-    that of ``prefix``: Hugging Face never lets a match begin with the start token.
+    It acts while the sequence's length (start token and prefix included) is from ``first`` to ``last``, and
+    above that of ``prefix``: Hugging Face never lets a match begin with the start token.
     """
 
     token: int
@@ -60,8 +60,8 @@ def make_token_biases(values: Mapping[str, Any], written: int, max_length: int) 
     )
     if len(acting) > MAX_TOKEN_BIASES:
         raise OptionError(
-            f"the lists of tokens make {len(acting)} token biases, at most {MAX_TOKEN_BIASES} fit a sequence; "
-            f"give shorter lists"
+            f"the lists of tokens make {len(acting)} token biases, at most {MAX_TOKEN_BIASES} fit a "
+            f"sequence; give shorter lists"
         )
     return acting
 

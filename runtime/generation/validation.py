@@ -38,10 +38,10 @@ def check_type(param: Param, value: Any, vocab_size: int) -> Any:
     """
     if value is None:
         return param.neutral
-    found = _READERS[param.kind](param, value, vocab_size)
+    checked = _READERS[param.kind](param, value, vocab_size)
     if param.kind != "number":
-        check_range(param, found)
-    return found
+        check_range(param, checked)
+    return checked
 
 
 def check_range(param: Param, value: Any) -> None:

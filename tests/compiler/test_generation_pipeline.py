@@ -140,9 +140,7 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
         assert tokens.tolist() == [11, 30]
 
 
-def test_all_models_share_the_graphs_without_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_models_share_the_graphs_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
 
     def compiled(name: str, checkpoint: Path, **options: Any) -> set[str]:

@@ -108,7 +108,9 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
             state.arrays["positions"][row] = len(history) - 1
             entries += [(len(rows), bias) for bias in one.plan.token_biases]
             rows.append(row)
-    ngrams = [max(one.plan["no_repeat_ngram_size"], one.plan["encoder_no_repeat_ngram_size"]) for one in requests]
+    ngrams = [
+        max(one.plan["no_repeat_ngram_size"], one.plan["encoder_no_repeat_ngram_size"]) for one in requests
+    ]
     spans = {
         "self_span": max(len(one.histories[0]) for one in requests),
         "cross_span": max(len(one.source) for one in requests),

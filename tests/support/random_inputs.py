@@ -1,4 +1,4 @@
-"""The ``sample.multinomial`` graph called by hand, and what Hugging Face's warpers leave to be drawn."""
+"""The ``sample.multinomial`` graph called by hand, and the distribution that Hugging Face's warpers leave."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ SIGNATURE = multinomial_signature()
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """For each row the token and its logprob."""
+class Sampled:
+    """The token and logprob of each sequence."""
 
     tokens: np.ndarray
     logprobs: np.ndarray
 
 
-def draw(
+def sample(
     scores: Tensor,
     calls: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
@@ -42,17 +42,17 @@ def draw(
     position: int = 0,
     candidates: int = VOCAB,
     rows: Sequence[int] | None = None,
-) -> Drawn:
-    """One launch for all rows.
+) -> Sampled:
+    """Launch the graph once for all sequences.
 
     Args:
         scores: fp32 ``[R, VOCAB]``.
-        calls: the arguments of each row in Hugging Face's names, or of all.
-        seeds: of each row.
-        graph: the module where left out.
-        position: of the last token of every row.
-        candidates: how many of the best tokens are looked at.
-        rows: of state, in the order of ``scores``; the first ones where left out.
+        calls: Arguments of each sequence in Hugging Face's names, or one for all.
+        seeds: Seed of each sequence.
+        graph: The graph; the module by default.
+        position: Position of the last token of every sequence.
+        candidates: Number of the best tokens to sample among.
+        rows: Sequences of the state, in the order of ``scores``; the first ones by default.
     """
     state, count = DecoderState(LIMITS), len(seeds)
     mine = list(range(count) if rows is None else rows)
@@ -69,7 +69,7 @@ def draw(
     }
     tokens = (graph or Multinomial())(buffers(SIGNATURE, state, given)).numpy()
     assert (state.arrays["history"][mine, position + 1] == tokens).all()
-    return Drawn(tokens, state.arrays["logprobs"][mine, position + 1])
+    return Sampled(tokens, state.arrays["logprobs"][mine, position + 1])
 
 
 def hf_logprobs(scores: Tensor, call: Mapping[str, float]) -> Tensor:

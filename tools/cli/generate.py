@@ -50,11 +50,11 @@ def _option_of(param: Param) -> inspect.Parameter:
 
 
 def _with_scalar_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Give ``command`` an option for every scalar in the table of parameters, in the place of its ``**``."""
+    """Give ``command`` an option for every scalar in the table of parameters, instead of its ``**``."""
     options = [_option_of(param) for param in PARAMS if param.kind in SCALARS]
     signature = inspect.signature(command, eval_str=True)
-    own = [one for one in signature.parameters.values() if one.kind is not inspect.Parameter.VAR_KEYWORD]
-    command.__signature__ = signature.replace(parameters=[*own, *options])  # type: ignore[attr-defined]
+    fixed = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
     command.__annotations__ |= {option.name: option.annotation for option in options}
     return command
 

@@ -1,8 +1,8 @@
 """The batch descriptor: dispatch key of a captured graph of steps, as vLLM's, and the layout of its inputs.
 
 The active sequences, their modes and their token biases change whenever a request joins or leaves. Sizes are
-rounded up, so few graphs serve all batches. Lengths, positions and parameters are read from the state and are no
-part of a descriptor.
+rounded up, so few graphs serve all batches. Lengths, positions and parameters are read from the state and are
+no part of a descriptor.
 """
 
 from __future__ import annotations
@@ -56,7 +56,8 @@ class SampleShape:
 
 @dataclass(frozen=True)
 class BatchDescriptor:
-    """``steps`` times ``decode``, ``logits_processors`` if there is a bias table, and each of the sample groups.
+    """``steps`` times ``decode``, ``logits_processors`` if there is a bias table, and each of the sample
+    groups.
 
     Attributes:
         steps: Steps of one launch.

@@ -120,9 +120,9 @@ class Room:
         left = int(utilization * self.total) - taken - self.workspace
         if left <= 0:
             raise OptionError(
-                f"gpu_memory_utilization {utilization} of {self.total} bytes leaves nothing for the KV cache: "
-                f"{taken} are in use, weights included, and steps need {self.workspace}; raise it, or compile "
-                f"with a smaller max_num_seqs"
+                f"gpu_memory_utilization {utilization} of {self.total} bytes leaves nothing for the KV "
+                f"cache: {taken} are in use, weights included, and steps need {self.workspace}; raise it, "
+                f"or compile with a smaller max_num_seqs"
             )
         return left
 

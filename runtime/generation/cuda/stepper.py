@@ -6,10 +6,10 @@
                                                                    ↓ computed
     download                                      flags of all sequences → host; more of some on demand
 
-Only steps write the state and the self-attention KV cache, one launch after the other. So sequences and blocks
-may go to the next request while launches of the previous one are in flight: those of the next come behind. If such
-a late launch reads cross-attention blocks that another request has taken over, its result is garbage in sequences
-that are not read any more.
+Only steps write the state and the self-attention KV cache, one launch after the other. So sequences and
+blocks may go to the next request while launches of the previous one are in flight: those of the next come
+behind. If such a late launch reads cross-attention blocks that another request has taken over, its result is
+garbage in sequences that are not read any more.
 """
 
 from __future__ import annotations
@@ -196,7 +196,7 @@ class CapturedStepper:
         return program
 
     def _run(self, program: StepProgram, batch: ActiveBatch) -> None:
-        """Replay the captured graph; the first time, or with logits processors in Python, run graph by graph."""
+        """Replay the captured graph; the first time, or with Python logits processors, run graph by graph."""
         if any(one.request.processors for one in batch.requests):
             between: Callable[[Tensor], None] = partial(self._process, batch)
             self._device.run(partial(program.run, between), self._stream)
