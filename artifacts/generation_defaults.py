@@ -1,53 +1,44 @@
-"""The checkpoint's own parameters of generation, as the manifest holds them, and those that precast lacks."""
+"""A checkpoint's generation parameters in the manifest, and the ones that precast does not support."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import create_model
 
 from precast.artifacts.base import Number, StrictModel, TokenId, TokenIds
+from precast.graphs.generation_parameters import PARAMS, Kind
+
+_TYPES: Mapping[Kind, Any] = {
+    "integer": int,
+    "number": Number,
+    "flag": bool,
+    "early_stopping": bool | Literal["never"],
+    "token": TokenId,
+    "tokens": TokenIds,
+    "sequences": tuple[TokenIds, ...],
+    "biases": tuple[tuple[TokenIds, Number], ...],
+}
+_FIELDS: Mapping[str, Any] = {
+    param.name: (_TYPES[param.kind] | None, None) for param in PARAMS if param.in_checkpoint
+}
 
 
-class GenerationDefaults(StrictModel):
-    """``generation_config.json`` as far as precast serves it, in Hugging Face's names.
+_FromTable: Any = create_model("_FromTable", __base__=StrictModel, **_FIELDS)
 
-    None is what the checkpoint does not say; Hugging Face's global default holds there. End tokens are
-    always a tuple, and a bias is a pair of token ids and number.
+
+class GenerationDefaults(_FromTable):  # type: ignore[misc]  # made at run time
+    """``generation_config.json`` in Hugging Face's names: one field for each row of ``PARAMS`` that it may
+    set.
+
+    None is what the checkpoint does not set; Hugging Face's global default holds there. End tokens are always
+    a tuple, and a bias is a pair of token ids and number.
     """
 
-    max_length: int | None = None
-    max_new_tokens: int | None = None
-    min_length: int | None = None
-    min_new_tokens: int | None = None
-    early_stopping: bool | Literal["never"] | None = None
-    do_sample: bool | None = None
-    num_beams: int | None = None
-    num_return_sequences: int | None = None
-    temperature: Number | None = None
-    top_k: int | None = None
-    top_p: Number | None = None
-    min_p: Number | None = None
-    typical_p: Number | None = None
-    repetition_penalty: Number | None = None
-    encoder_repetition_penalty: Number | None = None
-    length_penalty: Number | None = None
-    no_repeat_ngram_size: int | None = None
-    encoder_no_repeat_ngram_size: int | None = None
-    bad_words_ids: tuple[TokenIds, ...] | None = None
-    sequence_bias: tuple[tuple[TokenIds, Number], ...] | None = None
-    renormalize_logits: bool | None = None
-    forced_bos_token_id: TokenId | None = None
-    forced_eos_token_id: TokenIds | None = None
-    suppress_tokens: TokenIds | None = None
-    begin_suppress_tokens: TokenIds | None = None
-    bos_token_id: TokenId | None = None
-    eos_token_id: TokenIds | None = None
-    pad_token_id: int | None = None
-    """Of no effect: answers are not padded."""
-    decoder_start_token_id: TokenId | None = None
     max_position_embeddings: int | None = None
-    """Of the model's configuration: it bounds the length where nothing else says one."""
+    """From the model's configuration: bounds the length if nothing else does."""
 
 
 UNSUPPORTED: Mapping[str, bool | float | str | None] = MappingProxyType(
@@ -84,8 +75,7 @@ UNSUPPORTED: Mapping[str, bool | float | str | None] = MappingProxyType(
         "watermarking_config": None,
     }
 )
-"""Hugging Face's parameters of generation that precast lacks; each with the value that, besides None, asks
-for nothing."""
+"""Parameters that precast does not support, each with the value (besides None) that has no effect."""
 
 WITHOUT_EFFECT: Mapping[str, bool | None] = MappingProxyType(
     {
@@ -103,11 +93,11 @@ WITHOUT_EFFECT: Mapping[str, bool | None] = MappingProxyType(
         "use_cache": True,
     }
 )
-"""Those that do not change which tokens are chosen. A checkpoint may set them; a call that does would expect
-something of them."""
+"""Parameters that do not change which tokens are generated. A checkpoint may set them; a call may not, since
+it would expect an effect."""
 
 
-def asks_for_nothing(value: object, neutral: bool | float | str | None) -> bool:
-    """Whether a parameter of ``UNSUPPORTED`` or ``WITHOUT_EFFECT`` is as good as not given."""
-    plain = isinstance(value, bool | int | float | str)  # an array has no single answer to ``==``
+def has_no_effect(value: object, neutral: bool | float | str | None) -> bool:
+    """Return whether a value of ``UNSUPPORTED`` or ``WITHOUT_EFFECT`` is as good as not given."""
+    plain = isinstance(value, bool | int | float | str)  # comparing an array gives no single truth value
     return value is None or (plain and neutral is not None and value == neutral)

@@ -1,4 +1,4 @@
-"""The manifest's account of what an artifact answers, a part for each kind of answer."""
+"""The manifest's description of an artifact's outputs, one class for each kind of output."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from pydantic import Field, model_validator
 
 from precast.artifacts.base import StrictModel
 from precast.artifacts.generation_defaults import GenerationDefaults
+from precast.graphs.sampling import MAX_VOCAB, MIN_VOCAB
 from precast.graphs.seq2seq import KVCacheShape
 
 MAX_LAYERS = 1024
-"""Of a decoder: signatures name two tensors for each, so that a reader allocates by this number."""
+"""Most layers of a decoder: a reader allocates two tensors for each."""
 MAX_WIDTH = 1 << 16
-"""Heads of an attention, and the size of one."""
+"""Most heads of an attention layer, and the largest size of one head."""
 
 
 class EmbedInfo(StrictModel):
@@ -31,9 +32,9 @@ class ClassifyInfo(StrictModel):
     kind: Literal["classify"] = "classify"
     labels: Annotated[tuple[str, ...], Field(min_length=1)]
     activation: Literal["softmax", "sigmoid", "identity"]
-    """Logits to scores in ``classify``: the rule of HF's text-classification pipeline."""
+    """Logits to scores in ``classify``: as HF's text-classification pipeline does."""
     score_activation: Literal["sigmoid", "identity"]
-    """Logits to scores in ``predict`` and ``rank``: the rule of sentence-transformers' CrossEncoder."""
+    """Logits to scores in ``predict`` and ``rank``: as sentence-transformers' CrossEncoder does."""
 
 
 class HiddenInfo(StrictModel):
@@ -44,25 +45,29 @@ class HiddenInfo(StrictModel):
 class GenerateInfo(StrictModel):
     kind: Literal["generate"] = "generate"
     size: Annotated[int, Field(gt=0)]
-    """Of the encoder's hidden states."""
-    vocab_size: Annotated[int, Field(gt=1, lt=1 << 31)]
-    """Of the decoder's head; the sources' vocabulary, which may be another, is the model's."""
+    """Size of the encoder's hidden states."""
+    vocab_size: Annotated[int, Field(ge=MIN_VOCAB, le=MAX_VOCAB)]
+    """Vocabulary of the decoder's head; that of the sources, which may be another, is the model's."""
     self_kv: KVCacheShape
-    """What a place of the self pools holds."""
+    """Shape of a self-attention KV slot."""
     cross_kv: KVCacheShape
+    """Shape of a cross-attention KV slot."""
     defaults: GenerationDefaults
 
     @model_validator(mode="after")
     def _kv_caches_are_possible(self) -> GenerateInfo:
-        for name, pool in (("self_kv", self.self_kv), ("cross_kv", self.cross_kv)):
-            sizes = 0 < pool.layers <= MAX_LAYERS and all(
-                0 < size <= MAX_WIDTH for size in (pool.heads, pool.head_dim)
+        for name, shape in (("self_kv", self.self_kv), ("cross_kv", self.cross_kv)):
+            sizes = 0 < shape.layers <= MAX_LAYERS and all(
+                0 < size <= MAX_WIDTH for size in (shape.heads, shape.head_dim)
             )
-            if not sizes or pool.dtype not in ("float32", "bfloat16", "float16"):
+            if not sizes or shape.dtype not in ("float32", "bfloat16", "float16"):
                 raise ValueError(
                     f"{name} needs up to {MAX_LAYERS} layers, up to {MAX_WIDTH} heads of up to {MAX_WIDTH} "
-                    f"numbers, in float32, bfloat16 or float16, found {pool}"
+                    f"numbers, in float32, bfloat16 or float16, found {shape}"
                 )
         if (self.self_kv.layers, self.self_kv.dtype) != (self.cross_kv.layers, self.cross_kv.dtype):
-            raise ValueError(f"pools of different layers or dtypes: {self.self_kv} and {self.cross_kv}")
+            raise ValueError(
+                f"self_kv and cross_kv need the same layers and dtype, found {self.self_kv} and "
+                f"{self.cross_kv}"
+            )
         return self

@@ -123,19 +123,18 @@ def _compile_here(file: _Pending, folder: Path) -> CompiledFile:
 
 def _processes(missing: Sequence[_Pending]) -> int:
     """How many processes the cores and the free memory allow."""
-    cores: int = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return cores
-    free: int = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     # A graph is held twice: as it arrives, and as its weights are laid out anew.
     return max(1, min(cores, free // (_BYTES_PER_PROCESS + 2 * _weight_bytes(missing))))
 
 
 def _weight_bytes(files: Sequence[_Pending]) -> int:
     """Bytes of the largest module's weights."""
-    return max(
-        sum(tensor.nbytes for tensor in file.variant.spec.module.state_dict().values()) for file in files
-    )
+    modules = (file.variant.spec.module for file in files)
+    return max(sum(int(tensor.nbytes) for tensor in module.state_dict().values()) for module in modules)
 
 
 class _FileProgress:

@@ -1,4 +1,4 @@
-"""All graphs of an artifact that generates, by name: their signatures and their graph_buckets."""
+"""All graphs of a ``generate`` artifact by name: their signatures and their buckets."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from precast.graphs.sampling import (
     beam_signature,
     greedy_signature,
     logits_processors_signature,
-    sample_signature,
+    multinomial_signature,
 )
 from precast.graphs.seq2seq import (
     NUM_SEQS,
@@ -30,44 +30,44 @@ BUCKET_AXES = {
     GraphName.SAMPLE_MULTINOMIAL: SAMPLED,
     GraphName.SAMPLE_BEAM: GROUPS,
 }
-"""Every graph of such an artifact, and the axis by which it is bucketed."""
+"""Every graph, and the axis of its buckets."""
 
 
 def generation_signatures(
     limits: GenerateLimits,
-    own: KVCacheShape,
-    cross: KVCacheShape,
+    self_kv: KVCacheShape,
+    cross_kv: KVCacheShape,
     *,
     hidden_size: int,
     vocab_size: int,
     device: Device,
 ) -> dict[GraphName, Signature]:
-    """What each graph takes and gives.
+    """Return the signature of each graph.
 
     Args:
-        limits: of the artifact.
-        own: a place of the self kv_cache.
-        cross: a place of the cross kv_cache.
-        hidden_size: of the encoder.
-        vocab_size: of the decoder's head.
-        device: that the graphs are lowered for.
+        limits: Limits of the artifact.
+        self_kv: Shape of a self-attention slot.
+        cross_kv: Shape of a cross-attention slot.
+        hidden_size: Size of the encoder's hidden states.
+        vocab_size: Vocabulary of the decoder's head.
+        device: Device that the graphs are lowered for.
     """
     signatures = (
-        encode_source_signature(limits, cross, hidden_size, device=device),
-        decode_signature(limits, own, cross, vocab_size, device=device),
-        logits_processors_signature(limits, vocab_size),
-        greedy_signature(limits, vocab_size),
-        sample_signature(limits, vocab_size),
-        beam_signature(limits, vocab_size),
+        encode_source_signature(limits, cross_kv, hidden_size, device=device),
+        decode_signature(limits, self_kv, cross_kv, vocab_size, device=device),
+        logits_processors_signature(),
+        greedy_signature(),
+        multinomial_signature(),
+        beam_signature(),
     )
     return {signature.graph: signature for signature in signatures}
 
 
 def generation_buckets(graph: GraphName, limits: GenerateLimits, device: Device) -> Buckets:
-    """The buckets of one of ``BUCKET_AXES``: of source tokens, or of rows from one up.
+    """Return the default buckets of a graph: of source tokens, or of sequences from one up.
 
-    On CUDA each bucket of ``encode_source`` is one captured graph, as of ``encode``, and steps are captured at
-    buckets of rows.
+    On CUDA ``encode_source`` is captured at each of its buckets, as ``encode`` is, and steps at those of
+    ``decode``.
     """
     axis = BUCKET_AXES[graph]
     if axis == TOKENS:

@@ -1,4 +1,4 @@
-"""The parameters of generation that a checkpoint comes with."""
+"""The generation parameters of a checkpoint."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from precast.artifacts.generation_defaults import (
     UNSUPPORTED,
     WITHOUT_EFFECT,
     GenerationDefaults,
-    asks_for_nothing,
+    has_no_effect,
 )
 from precast.compiler.errors import CheckpointError, UnsupportedConfigError
 from precast.compiler.frontend.checkpoint import Checkpoint
+from precast.graphs.generation_parameters import BY_NAME
 
 _FILE = "generation_config.json"
 _HOUSEKEEPING = frozenset({"transformers_version", "_from_model_config"})
 
 
 def read_generation_config(checkpoint: Checkpoint) -> GenerationDefaults:
-    """What ``model.generation_config`` would be, had transformers loaded the checkpoint.
+    """Return what ``model.generation_config`` would be if transformers loaded the checkpoint.
 
     Raises:
         CheckpointError: ``generation_config.json`` cannot be read, or transformers refuses its values.
-        UnsupportedConfigError: it asks for something that precast does not do, or has a value that
-            generation could not use.
+        UnsupportedConfigError: It sets a parameter that precast does not support, or a value that generation
+            could not use.
     """
-    found = _load(checkpoint).to_dict()
-    found = {name: value for name, value in found.items() if value is not None}
-    _refuse_unsupported(found)
-    values = {name: _as_tuples(found[name]) for name in GenerationDefaults.model_fields if name in found}
+    stated = {name: value for name, value in _load(checkpoint).to_dict().items() if value is not None}
+    _refuse_unsupported(stated)
+    values = {name: _as_tuples(stated[name]) for name in GenerationDefaults.model_fields if name in stated}
     for name in ("eos_token_id", "forced_eos_token_id"):
         if isinstance(values.get(name), int):
             values[name] = (values[name],)
@@ -49,38 +49,38 @@ def read_generation_config(checkpoint: Checkpoint) -> GenerationDefaults:
 
 
 def _load(checkpoint: Checkpoint) -> GenerationConfig:
-    """The file if there is one, else whatever an older ``config.json`` says of generation."""
-    own = (checkpoint.path / _FILE).is_file()
+    """The file if there is one, else the generation parameters in an older ``config.json``."""
+    exists = (checkpoint.path / _FILE).is_file()
     try:
-        if own:
+        if exists:
             return GenerationConfig.from_pretrained(checkpoint.path, local_files_only=True)
         return GenerationConfig.from_pretrained(
             checkpoint.path, config_file_name="config.json", _from_model_config=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        # transformers falls back to config.json where its reading fails, and would answer otherwise.
+        # transformers falls back to config.json if it cannot read the file, and generates something else.
         raise CheckpointError(
-            f"transformers cannot read {_FILE if own else 'config.json'} as a generation configuration: "
+            f"transformers cannot read {_FILE if exists else 'config.json'} as a generation configuration: "
             f"{error}; correct the file"
         ) from error
 
 
-def _refuse_unsupported(found: Mapping[str, Any]) -> None:
-    for name, value in found.items():
+def _refuse_unsupported(stated: Mapping[str, Any]) -> None:
+    for name, value in stated.items():
         if name in _HOUSEKEEPING or name in WITHOUT_EFFECT:
             continue
-        supported = name in GenerationDefaults.model_fields and name != "max_position_embeddings"
-        if not supported and not (name in UNSUPPORTED and asks_for_nothing(value, UNSUPPORTED[name])):
+        supported = name in BY_NAME and BY_NAME[name].in_checkpoint
+        if not supported and not (name in UNSUPPORTED and has_no_effect(value, UNSUPPORTED[name])):
             raise UnsupportedConfigError(
                 f"the checkpoint's generation configuration sets {name} = {shortened(value)}, which precast "
-                f"does not support; remove it from {_FILE} if you can do without"
+                f"does not support; remove it from {_FILE} if it is not needed"
             )
-    if found.get("do_sample") and found.get("num_beams", 1) != 1:
+    if stated.get("do_sample") and stated.get("num_beams", 1) != 1:
         raise UnsupportedConfigError(
             f"the checkpoint's generation configuration sets do_sample = True with num_beams = "
-            f"{found['num_beams']}, and precast does not sample beams; set one of them in {_FILE}"
+            f"{stated['num_beams']}, and precast does not sample beams; set one of them in {_FILE}"
         )
 
 
 def _as_tuples(value: Any) -> Any:
-    return tuple(_as_tuples(one) for one in value) if isinstance(value, list | tuple) else value
+    return tuple(_as_tuples(item) for item in value) if isinstance(value, list | tuple) else value

@@ -11,13 +11,32 @@ from torch.export import Dim, ExportedProgram
 
 from precast.compiler.errors import LoweringError
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
-from precast.graphs.sampling import BEAMS, BIAS_PREFIX, CANDIDATES, GROUPS, NGRAM, SAMPLED, TOKEN_BIASES
-from precast.graphs.seq2seq import CROSS_CACHE, NUM_SEQS, SELF_CACHE, SELF_LENGTH, SOURCE_LENGTH
+from precast.graphs.sampling import (
+    BEAMS,
+    BIAS_PREFIX,
+    CANDIDATES,
+    GROUPS,
+    NGRAM,
+    SAMPLED,
+    TOKEN_BIASES,
+    VOCAB,
+)
+from precast.graphs.seq2seq import (
+    CROSS_CACHE,
+    MAX_NUM_SEQS,
+    MAX_SOURCE_LENGTH,
+    MAX_TARGET_LENGTH,
+    NUM_SEQS,
+    SELF_CACHE,
+    SELF_LENGTH,
+    SOURCE_LENGTH,
+)
 from precast.graphs.signature import Signature, split_dim
 
 _EXAMPLES = {
     TOKENS: 12, SEQUENCES: 3, LENGTH: 7, NUM_SEQS: 6, SELF_CACHE: 40, CROSS_CACHE: 48, SELF_LENGTH: 9,
-    SOURCE_LENGTH: 11, SAMPLED: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, TOKEN_BIASES: 10, BIAS_PREFIX: 8, NGRAM: 14,
+    SOURCE_LENGTH: 11, SAMPLED: 5, GROUPS: 4, BEAMS: 3, CANDIDATES: 13, TOKEN_BIASES: 10, BIAS_PREFIX: 8,
+    NGRAM: 14, MAX_NUM_SEQS: 16, MAX_TARGET_LENGTH: 21, MAX_SOURCE_LENGTH: 23, VOCAB: 150,
 }  # fmt: skip
 
 
@@ -99,8 +118,13 @@ def trace(
 
 
 def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of ``forward``; buffers that it has no name for go into its list ``kv_cache``."""
+    """Keyword arguments of ``forward``.
+
+    It takes all buffers in a mapping ``buffers``, or some by name and the others as a list ``kv_cache``.
+    """
     named = set(inspect.signature(module.forward).parameters)
+    if named == {"buffers"}:
+        return {"buffers": by_name}
     found = {name: value for name, value in by_name.items() if name in named}
     rest = [value for name, value in by_name.items() if name not in named]
     return found | ({"kv_cache": rest} if rest else {})

@@ -1,4 +1,4 @@
-"""What a device does in its own way in one step of a decoder."""
+"""Operators of a decoding step that each device implements in its own way."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of one layer, ``[slots, heads, head_dim]``; a place holds one token's."""
+    """Keys and values of one layer, ``[slots, heads, head_dim]``; a slot holds one token's."""
 
     key: Tensor
     value: Tensor
@@ -19,18 +19,18 @@ class KVCache:
 
 @dataclass(frozen=True)
 class StepState:
-    """What the rows of one step know: ``R`` rows are active among the ``N`` that there is state for.
+    """The decoder state in one step: ``R`` sequences are active among the ``N`` that there is state for.
 
     Attributes:
-        rows: int32 ``[R]``, the active rows.
-        tokens: int32 ``[N]``, the token that a row consumes in this step.
-        positions: int32 ``[N]``, how many tokens it has consumed before.
-        kv_slots: int32 ``[N, longest]``: the place in the self kv_cache of each position that a row sees. The
-            entry at its own position is where this step writes. Beams that share a past share slots.
-        cross_slots: int32 ``[N, longest source]``: the place in the cross kv_cache of each source token.
+        rows: int32 ``[R]``, the active sequences.
+        tokens: int32 ``[N]``, the token that a sequence consumes in this step.
+        positions: int32 ``[N]``, the number of tokens consumed before.
+        kv_slots: int32 ``[N, max_target_length]``: the self-attention slot of each position of a sequence.
+            The step writes to the one at the sequence's own position. Beams with a common past share slots.
+        cross_slots: int32 ``[N, max_source_length]``: the cross-attention slot of each source token.
         cross_lengths: int32 ``[N]``, source tokens.
         self_span: int32 ``[S]``, ``0 .. S - 1``; on a CPU its size says how far to read, None elsewhere.
-        cross_span: as ``self_span``, for the source.
+        cross_span: As ``self_span``, for the source.
     """
 
     rows: Tensor
@@ -44,26 +44,26 @@ class StepState:
 
 
 class DecodeOps(Protocol):
-    """Attention of one step, over kv_cache that requests share."""
+    """Attention of one step over the KV cache of all requests."""
 
     def visible(self, bias: Tensor | None) -> Any:
-        """What ``self_attention`` needs to know, made once for all layers that share a bias.
+        """Return the mask and bias for ``self_attention``, computed once for all layers that share a bias.
 
         Args:
-            bias: ``[heads, 2 * reach + 1]`` by the distance of key and query, or None.
+            bias: ``[heads, 2 * max_distance + 1]`` by the distance of key and query, or None.
         """
         ...
 
     def self_attention(
         self, query: Tensor, key: Tensor, value: Tensor, cache: KVCache, visible: Any, scale: float
     ) -> Tensor:
-        """Write this step's ``key`` and ``value`` into the cache, then attend to a row's whole past.
+        """Write this step's ``key`` and ``value`` into the cache, then attend to the sequence's whole past.
 
         Args:
             query, key, value: ``[R, heads, head_dim]``.
-            cache: of this layer; changed in place.
-            visible: from ``visible``.
-            scale: factor of the scores.
+            cache: The layer's cache; changed in place.
+            visible: The result of ``visible``.
+            scale: Factor of the scores.
 
         Returns:
             ``[R, heads * head_dim]``.
@@ -71,17 +71,17 @@ class DecodeOps(Protocol):
         ...
 
     def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
-        """Attend to a row's source: ``query`` ``[R, heads, head_dim]`` to ``[R, heads * head_dim]``."""
+        """Attend to the source: ``query`` ``[R, heads, head_dim]`` to ``[R, heads * head_dim]``."""
         ...
 
 
 SourceWriter = Callable[[Tensor, nn.Linear, Tensor, KVCache], None]
-"""Writes a source's keys and values: hidden states ``[T, size]``, what projects them (to keys, then values),
-int32 slots ``[T]``, the cache of one layer."""
+"""Writes a source's keys and values. Its arguments: hidden states ``[T, size]``, their projection (to keys,
+then values), int32 slots ``[T]``, the cache of one layer."""
 
 
 def write_source(hidden: Tensor, kv: nn.Linear, slots: Tensor, cache: KVCache) -> None:
-    """As a ``SourceWriter`` in plain torch."""
+    """The ``SourceWriter`` in plain torch."""
     key, value = kv(hidden).view(hidden.shape[0], 2, *cache.key.shape[1:]).unbind(1)
     at = slots.long()
     cache.key.index_put_((at,), key)

@@ -1,4 +1,4 @@
-"""The decoder of an encoder-decoder: one token of every row at a time, over kv_cache of keys and values."""
+"""The decoder of an encoder-decoder: one token per sequence and step, over the KV cache."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class SelfAttention(nn.Module):
         inner = attention.heads * attention.head_dim
         self.qkv = nn.Linear(hidden, 3 * inner, bias=attention.qkv_bias)
         self.out = ResidualLinear(inner, hidden, bias=attention.out_bias)
-        own_bias = attention.relative_bias
-        self.relative_bias = RelativeBias(attention.heads, own_bias) if own_bias else None
+        relative_bias = attention.relative_bias
+        self.relative_bias = RelativeBias(attention.heads, relative_bias) if relative_bias else None
 
     def forward(self, x: Tensor, ops: DecodeOps, cache: KVCache, visible: Any, residual: Tensor) -> Tensor:
         query, key, value = self.qkv(x).view(x.shape[0], 3, self.spec.heads, -1).unbind(1)
@@ -32,7 +32,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """Keys and values of the source are made once, when a request is admitted."""
+    """Keys and values of the source are computed once, by the ``encode_source`` graph."""
 
     def __init__(self, hidden: int, source_hidden: int, attention: spec.AttentionSpec) -> None:
         super().__init__()
@@ -58,23 +58,23 @@ class DecoderLayer(nn.Module):
         self.feed_forward = FeedForward(hidden, layer.feed_forward)
         self.feed_forward_norm = Norm(hidden, layer.norm)
 
-    def forward(self, x: Tensor, ops: DecodeOps, own: KVCache, cross: KVCache, visible: Any) -> Tensor:
+    def forward(self, x: Tensor, ops: DecodeOps, self_kv: KVCache, cross_kv: KVCache, visible: Any) -> Tensor:
         if self.placement == "post":
-            x = self.attention_norm(self.attention(x, ops, own, visible, residual=x))
-            x = self.cross_attention_norm(self.cross_attention(x, ops, cross, residual=x))
+            x = self.attention_norm(self.attention(x, ops, self_kv, visible, residual=x))
+            x = self.cross_attention_norm(self.cross_attention(x, ops, cross_kv, residual=x))
             return self.feed_forward_norm(self.feed_forward(x, residual=x))
-        x = self.attention(self.attention_norm(x), ops, own, visible, residual=x)
-        x = self.cross_attention(self.cross_attention_norm(x), ops, cross, residual=x)
+        x = self.attention(self.attention_norm(x), ops, self_kv, visible, residual=x)
+        x = self.cross_attention(self.cross_attention_norm(x), ops, cross_kv, residual=x)
         return self.feed_forward(self.feed_forward_norm(x), residual=x)
 
 
 class LanguageHead(nn.Module):
-    """fp32 logits ``[R, vocab_size]``.
+    """Computes fp32 logits ``[R, vocab_size]``.
 
     Args:
-        hidden: of the decoder.
-        head: what it is.
-        tokens: the decoder's token table, which is the head's where it is tied.
+        hidden: Size of the decoder's hidden states.
+        head: The specification.
+        tokens: The decoder's token table, which is also the head's if they are tied.
     """
 
     def __init__(self, hidden: int, head: spec.LanguageHeadSpec, tokens: nn.Embedding) -> None:
@@ -89,11 +89,11 @@ class LanguageHead(nn.Module):
 
 
 class ScaledHead(nn.Module):
-    """``LanguageHead`` with another layer in the place of its table.
+    """A ``LanguageHead`` with another layer instead of its table.
 
     Args:
-        head: whose scale it takes; the bias is the layer's.
-        out: gives fp32 logits.
+        head: The head, of which the scale is kept; the layer has its own bias.
+        out: The layer, with fp32 logits as its output.
     """
 
     def __init__(self, head: LanguageHead, out: nn.Module) -> None:
@@ -118,18 +118,23 @@ class Decoder(nn.Module):
         self.head = LanguageHead(hidden, decoder.head, self.embeddings.tokens)
 
     def forward(
-        self, tokens: Tensor, positions: Tensor, ops: DecodeOps, own: list[KVCache], cross: list[KVCache]
+        self,
+        tokens: Tensor,
+        positions: Tensor,
+        ops: DecodeOps,
+        self_kv: list[KVCache],
+        cross_kv: list[KVCache],
     ) -> Tensor:
-        """One step: ``tokens`` ``[R]`` at ``positions`` ``[R]`` to logits ``[R, vocab_size]``."""
+        """Compute one step: ``tokens`` ``[R]`` at ``positions`` ``[R]`` to logits ``[R, vocab_size]``."""
         x = self.embeddings.step(tokens, positions)
         visible = ops.visible(None if self.relative_bias is None else self.relative_bias())
-        for layer, self_kv, cross_kv in zip(self.layers, own, cross, strict=True):
-            x = cast(DecoderLayer, layer)(x, ops, self_kv, cross_kv, visible)
+        for layer, self_cache, cross_cache in zip(self.layers, self_kv, cross_kv, strict=True):
+            x = cast(DecoderLayer, layer)(x, ops, self_cache, cross_cache, visible)
         return self.head(x if self.final_norm is None else self.final_norm(x))
 
     def write_cross_kv(
-        self, hidden: Tensor, slots: Tensor, cross: list[KVCache], write: SourceWriter
+        self, hidden: Tensor, slots: Tensor, cross_kv: list[KVCache], write: SourceWriter
     ) -> None:
-        """Write every layer's keys and values of the source into the cross kv_cache."""
-        for layer, cache in zip(self.layers, cross, strict=True):
+        """Write every layer's keys and values of the source into the cross-attention KV cache."""
+        for layer, cache in zip(self.layers, cross_kv, strict=True):
             write(hidden, cast(DecoderLayer, layer).cross_attention.kv, slots, cache)

@@ -21,7 +21,7 @@ from precast.compiler.models.stack import Stack
 
 
 class Seq2Seq(nn.Module):
-    """The parameters of an encoder-decoder. A table that both halves read is one parameter."""
+    """The parameters of an encoder-decoder. A table that encoder and decoder share is one parameter."""
 
     def __init__(self, model: spec.Seq2SeqSpec) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class Seq2Seq(nn.Module):
 
 
 class EncodeSource(nn.Module):
-    """Encodes packed sources and writes what the decoder will read of them into the cross kv_cache.
+    """Encodes packed sources and writes their keys and values into the cross-attention KV cache.
 
-    Takes the named buffers of ``graphs.generate.encode_source_signature``; parameters have the names that they have
-    in ``Seq2Seq``. Gives the hidden states, fp32 ``[T, hidden]``.
+    Takes the buffers of ``graphs.seq2seq.encode_source_signature``; parameters have the same names as in
+    ``Seq2Seq``. Returns the hidden states, fp32 ``[T, hidden]``.
     """
 
     def __init__(self, model: Seq2Seq, make_ops: OpsFactory, write: SourceWriter = write_source) -> None:
@@ -59,14 +59,14 @@ class EncodeSource(nn.Module):
 
 
 class Decode(nn.Module):
-    """One step of every active row: logits, fp32 ``[R, vocab_size]``.
+    """One step of every active sequence: logits, fp32 ``[R, vocab_size]``.
 
-    Takes the named buffers of ``graphs.generate.decode_signature``.
+    Takes the buffers of ``graphs.seq2seq.decode_signature``.
     """
 
     def __init__(self, model: Seq2Seq, make_ops: DecodeOpsFactory) -> None:
         super().__init__()
-        # Named as in Seq2Seq, the tokens first: a table that is read under two names goes by the first.
+        # Named as in Seq2Seq, embeddings first: a table with two names is stored under the first.
         self.embeddings, self.decoder = model.embeddings, model.decoder
         self._make_ops = make_ops
 
@@ -86,10 +86,10 @@ class Decode(nn.Module):
             seq_ids, tokens, positions, kv_slots, cross_slots, cross_lengths, self_span, cross_span
         )
         at, half = seq_ids.long(), len(kv_cache) // 2
-        own, cross = _kv_cache(kv_cache[:half]), _kv_cache(kv_cache[half:])
-        return self.decoder(tokens[at], positions[at], self._make_ops(state), own, cross)
+        self_kv, cross_kv = _kv_cache(kv_cache[:half]), _kv_cache(kv_cache[half:])
+        return self.decoder(tokens[at], positions[at], self._make_ops(state), self_kv, cross_kv)
 
 
 def _kv_cache(tensors: Sequence[Tensor]) -> list[KVCache]:
-    """Keys and values in turns, layer by layer."""
+    """Pairs of interleaved keys and values, a layer each."""
     return [KVCache(key, value) for key, value in zip(tensors[::2], tensors[1::2], strict=True)]

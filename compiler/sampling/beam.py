@@ -1,26 +1,31 @@
-"""The ``sample.beam`` graph: one step of beam search, as Hugging Face's ``_beam_search`` takes it.
+"""The ``sample.beam`` graph: one step of beam search, equal to that of Hugging Face's ``_beam_search``.
 
-``G`` groups of ``B`` beams. A step looks at the ``K`` best continuations of a group, enough of them for ``B``
-to be left when all others have ended; goes on with the best that have not ended, and puts the ended ones
-among the first ``B`` with the group's hypotheses, of which it keeps the best ``B``.
+There are ``G`` groups of ``B`` beams. A step takes the ``K`` best continuations of a group, enough for ``B``
+to be left if all others have ended. It continues with the best that have not ended. Ended ones among the
+first ``B`` join the group's hypotheses, of which the best ``B`` are kept.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.sampling.log_softmax import Normalizer
-from precast.compiler.sampling.sequence_state import Progress
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
+from precast.compiler.sampling.sequence_state import SequenceState
 from precast.compiler.sampling.top_k import Best, best_continuations
-from precast.graphs.sampling import AT_EOS, AT_LENGTH, EOS_TOKENS, INVALID, NO_SCORE, RUNNING
+from precast.graphs.generation_parameters import EARLY_STOPPING, EOS_TOKENS
+from precast.graphs.sampling import AT_EOS, AT_LENGTH, INVALID, NO_SCORE, RUNNING
+
+_CONTINUATIONS = 1 + EOS_TOKENS
+"""Continuations of each beam: one is left even if all end tokens are among the best."""
 
 
 @dataclass(frozen=True)
 class Hypotheses:
-    """The finished sequences of each group, best first: a row of state for each."""
+    """The finished sequences of each group, best first, in the state of the group's sequences."""
 
     tokens: Tensor
     logprobs: Tensor
@@ -28,14 +33,29 @@ class Hypotheses:
     scores: Tensor
     done: Tensor
 
+    @classmethod
+    def of(cls, buffers: Mapping[str, Tensor]) -> Hypotheses:
+        names = ("hypothesis_logprobs", "hypothesis_lengths", "hypothesis_scores", "hypothesis_done")
+        return cls(buffers["hypotheses"], *(buffers[name] for name in names))
+
 
 @dataclass(frozen=True)
 class Settings:
-    """What a group was asked for, ``[G, 1]`` each."""
+    """The parameters of each group, ``[G, 1]``."""
 
     length_penalty: Tensor
     early: Tensor
     never: Tensor
+
+    @classmethod
+    def of(cls, buffers: Mapping[str, Tensor], head: Tensor) -> Settings:
+        """Return those of the groups whose first sequences are ``head`` ``[G, 1]``."""
+        early = buffers["early_stopping"][head]
+        return cls(
+            buffers["length_penalty"][head],
+            early == EARLY_STOPPING[True],
+            early == EARLY_STOPPING["never"],
+        )
 
     def per_length(self, score: Tensor, length: Tensor) -> Tensor:
         """``score / length ** length_penalty``, the power in fp64 as Python has it."""
@@ -44,17 +64,21 @@ class Settings:
 
 @dataclass(frozen=True)
 class Step:
-    """Where each group stands."""
+    """The progress of each group.
 
-    rows: Tensor
-    """``[G, B]``."""
+    Attributes:
+        seq_ids: ``[G, B]``.
+        position: ``[G, 1]``, of the last token.
+        prompt: ``[G, 1]``, tokens of the prefix.
+        running: ``[G, 1]``, whether the group has not ended.
+        given: ``[G, 1]``, whether its next token is one of the prefix.
+    """
+
+    seq_ids: Tensor
     position: Tensor
-    """``[G, 1]``, of the last token."""
     prompt: Tensor
-    """``[G, 1]``, tokens of the prefix."""
     running: Tensor
     given: Tensor
-    """``[G, 1]`` each: whether the group goes on at all, and whether inside its prefix."""
 
     @property
     def searching(self) -> Tensor:
@@ -62,7 +86,7 @@ class Step:
 
     @property
     def generated(self) -> Tensor:
-        """Tokens behind the prefix, with the one that this step adds."""
+        """Tokens behind the prefix, including the one that this step adds."""
         return self.position + 2 - self.prompt
 
 
@@ -76,129 +100,95 @@ class Continuations:
     logprob: Tensor
     ends: Tensor
 
-    def pick(self, place: Tensor) -> Continuations:
-        return Continuations(*(value.gather(1, place) for value in vars(self).values()))
+    def pick(self, rank: Tensor) -> Continuations:
+        return Continuations(*(value.gather(1, rank) for value in vars(self).values()))
 
 
 class Beam(nn.Module):
-    """Takes the named buffers of ``graphs.sample.beam_signature``; gives each beam's parent, ``[G, B]``."""
+    """Takes the buffers of ``graphs.sampling.beam_signature``; returns each beam's parent, ``[G, B]``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.normalizer = Normalizer()
+        self.log_softmax_terms = LogSoftmaxTerms()
 
-    def forward(
-        self,
-        seq_ids: Tensor,
-        logits_indices: Tensor,
-        scores: Tensor,
-        tokens: Tensor,
-        positions: Tensor,
-        history: Tensor,
-        finished: Tensor,
-        logprobs: Tensor,
-        kv_slots: Tensor,
-        beam_scores: Tensor,
-        hypotheses: Tensor,
-        hypothesis_logprobs: Tensor,
-        hypothesis_lengths: Tensor,
-        hypothesis_scores: Tensor,
-        hypothesis_done: Tensor,
-        improvable: Tensor,
-        prefix_lengths: Tensor,
-        max_lengths: Tensor,
-        eos_token_ids: Tensor,
-        length_penalties: Tensor,
-        early_stoppings: Tensor,
-        renormalize_logits: Tensor,
-        self_span: Tensor,
-    ) -> Tensor:
-        progress = Progress(
-            tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
-        )
-        found = Hypotheses(
-            hypotheses, hypothesis_logprobs, hypothesis_lengths, hypothesis_scores, hypothesis_done
-        )
-        rows = seq_ids.long()
-        head, span = rows[:, :1], self_span.long()
-        settings = Settings(length_penalties[head], early_stoppings[head] == 1, early_stoppings[head] == 2)
-        step = _step(progress, rows)
-        renormalize = renormalize_logits[rows] > 0
-        taken = self.normalizer(scores, logits_indices.long().flatten(), renormalize.flatten())
-        normalizer = taken.unflatten(1, rows.shape)
-        best = _continuations(
-            best_continuations(
-                scores, logits_indices.long(), beam_scores[rows], normalizer, _enough(scores.shape[-1])
-            ),
-            step,
-            progress,
-        )
-        going = _going_on(best, rows.shape[1])
+    def forward(self, buffers: Mapping[str, Tensor]) -> Tensor:
+        state, hypotheses = SequenceState.of(buffers), Hypotheses.of(buffers)
+        seq_ids, span = buffers["seq_ids"].long(), buffers["self_span"].long()
+        beam_scores, improvable = buffers["beam_scores"], buffers["improvable"]
+        head = seq_ids[:, :1]
+        settings, step = Settings.of(buffers, head), _step(state, seq_ids)
+        best = _continuations(self._best(buffers, seq_ids), step, state)
+        going = _going_on(best, seq_ids.shape[1])
 
         possible = improvable[head] > 0
-        merged, from_old = _merged(best, step, settings, found, possible)
-        _write_hypotheses(found, merged, from_old, step, progress, span)
-        possible = possible & _can_improve(going, merged, step, settings, max_lengths[head])
-        code = _code(best, merged, possible, settings, going)
+        merged, from_old = _merged(best, step, settings, hypotheses, possible)
+        _write_hypotheses(hypotheses, merged, from_old, step, state, span)
+        possible = possible & _can_improve(going, merged, step, settings, state.max_length[head])
+        code = _code(best, merged, possible, settings)
 
-        parent = torch.where(step.searching, going.parent, torch.arange(rows.shape[1], device=rows.device))
-        self._follow(step, progress, kv_slots, going, parent, span)
-        searched = step.searching.expand(rows.shape)
-        _write(beam_scores, rows, torch.where(searched, going.score, beam_scores[rows]))
-        _write(finished, rows, torch.where(searched, code, finished[rows]))
-        _write(improvable, rows, torch.where(searched, possible.to(torch.int32), improvable[rows]))
+        beams = torch.arange(seq_ids.shape[1], device=seq_ids.device)
+        parent = torch.where(step.searching, going.parent, beams)
+        _follow(step, state, buffers["kv_slots"], going, parent, span)
+        searched = step.searching.expand(seq_ids.shape)
+        for table, value in (
+            (beam_scores, going.score),
+            (state.finished, code),
+            (improvable, possible.to(torch.int32)),
+        ):
+            _write(table, seq_ids, torch.where(searched, value, table[seq_ids]))
         return parent.to(torch.int32)
 
-    def _follow(
-        self,
-        step: Step,
-        progress: Progress,
-        kv_slots: Tensor,
-        going: Continuations,
-        parent: Tensor,
-        span: Tensor,
-    ) -> None:
-        """Take over the past of the parents, then append the tokens."""
-        rows, from_rows = step.rows, step.rows.gather(1, parent)
-        place = torch.where(step.running, step.position + 1, step.position).expand(rows.shape)
-        token = torch.where(step.searching, going.token.to(torch.int32), progress.history[rows, place])
-        logprob = torch.where(step.given, 0.0, going.logprob)
-        logprob = torch.where(step.running, logprob, progress.logprobs[rows, place])
-        # Ahead of the position lie a row's own places, which are for nobody else to write to.
-        past = (span[None, None, :] <= step.position[..., None]) & step.searching[..., None]
-        for table in (progress.history, progress.logprobs, kv_slots):
-            _write_span(
-                table, rows, span, torch.where(past, _read(table, from_rows, span), _read(table, rows, span))
-            )
-        progress.history.index_put_((rows, place), token)
-        progress.logprobs.index_put_((rows, place), logprob)
-        _write(progress.tokens, rows, token)
-        _write(progress.positions, rows, place.to(torch.int32))
+    def _best(self, buffers: Mapping[str, Tensor], seq_ids: Tensor) -> Best:
+        scores, rows = buffers["scores"], buffers["logits_indices"].long()
+        renormalize = buffers["renormalize_logits"][seq_ids] > 0
+        terms = self.log_softmax_terms(scores, rows.flatten(), renormalize.flatten()).unflatten(1, rows.shape)
+        sums = buffers["beam_scores"][seq_ids]
+        return best_continuations(scores, rows, sums, terms, _CONTINUATIONS)
 
 
-def _step(progress: Progress, rows: Tensor) -> Step:
-    head = rows[:, :1]
-    position, prompt = progress.positions[head].long(), progress.prefix_lengths[head].long()
-    running = progress.finished[head] == RUNNING
-    return Step(rows, position, prompt, running, running & (position + 1 < prompt))
+def _follow(
+    step: Step,
+    state: SequenceState,
+    kv_slots: Tensor,
+    going: Continuations,
+    parent: Tensor,
+    span: Tensor,
+) -> None:
+    """Copy the past of each beam's parent, then append the tokens."""
+    seq_ids, parents = step.seq_ids, step.seq_ids.gather(1, parent)
+    position = torch.where(step.running, step.position + 1, step.position).expand(seq_ids.shape)
+    token = torch.where(step.searching, going.token.to(torch.int32), state.history[seq_ids, position])
+    logprob = torch.where(step.given, 0.0, going.logprob)
+    logprob = torch.where(step.running, logprob, state.logprobs[seq_ids, position])
+    # Slots ahead of the position belong to the sequence itself and are not shared.
+    past = (span[None, None, :] <= step.position[..., None]) & step.searching[..., None]
+    for table in (state.history, state.logprobs, kv_slots):
+        kept = _read(table, seq_ids, span)
+        _write_span(table, seq_ids, span, torch.where(past, _read(table, parents, span), kept))
+    state.history.index_put_((seq_ids, position), token)
+    state.logprobs.index_put_((seq_ids, position), logprob)
+    _write(state.tokens, seq_ids, token)
+    _write(state.positions, seq_ids, position.to(torch.int32))
 
 
-def _enough(vocab: int) -> int:
-    """Continuations for each beam: one goes on even when all end tokens are among the best."""
-    return min(1 + EOS_TOKENS, vocab)
+def _step(state: SequenceState, seq_ids: Tensor) -> Step:
+    head = seq_ids[:, :1]
+    position, prompt = state.positions[head].long(), state.prefix_lengths[head].long()
+    running = state.finished[head] == RUNNING
+    return Step(seq_ids, position, prompt, running, running & (position + 1 < prompt))
 
 
-def _continuations(best: Best, step: Step, progress: Progress) -> Continuations:
-    head = step.rows[:, :1].expand(best.token.shape)
-    ends = progress.ending(head, best.token, step.position + 2, best.logprob) != RUNNING
+def _continuations(best: Best, step: Step, state: SequenceState) -> Continuations:
+    head = step.seq_ids[:, :1].expand(best.token.shape)
+    ends = state.ending(head, best.token, step.position + 2, best.logprob) != RUNNING
     return Continuations(best.score, best.beam, best.token, best.logprob, ends)
 
 
 def _going_on(best: Continuations, beams: int) -> Continuations:
-    """The best that have not ended; where there are too few, ended ones that no score can bring back."""
+    """The best that have not ended; if there are too few, ended ones with a score that never recovers."""
     score = best.score + torch.where(best.ends, NO_SCORE, 0.0)
-    score, place = torch.topk(score, beams, dim=-1, sorted=True)
-    picked = best.pick(place)
+    score, rank = torch.topk(score, beams, dim=-1, sorted=True)
+    picked = best.pick(rank)
     return Continuations(score, picked.parent, picked.token, picked.logprob, picked.ends)
 
 
@@ -209,58 +199,58 @@ class Merged:
     score: Tensor
     done: Tensor
     old: Tensor
-    """The old hypothesis of this place, where it is one."""
+    """The old hypothesis of this rank, if it is one."""
     new: Continuations
 
 
 def _merged(
-    best: Continuations, step: Step, settings: Settings, found: Hypotheses, possible: Tensor
+    best: Continuations, step: Step, settings: Settings, hypotheses: Hypotheses, possible: Tensor
 ) -> tuple[Merged, Tensor]:
-    rows, beams = step.rows, step.rows.shape[1]
-    first = torch.arange(best.score.shape[1], device=rows.device)[None, :] < beams
+    seq_ids, beams = step.seq_ids, step.seq_ids.shape[1]
+    first = torch.arange(best.score.shape[1], device=seq_ids.device)[None, :] < beams
     ended = best.ends & first
-    old_score, old_done = found.scores[rows], found.done[rows] > 0
+    old_score, old_done = hypotheses.scores[seq_ids], hypotheses.done[seq_ids] > 0
     full = old_done.all(dim=1, keepdim=True) & settings.early
     score = settings.per_length(best.score, step.generated)
     for refused in (full.expand(score.shape), (~possible).expand(score.shape), ~ended):
         score = score + torch.where(refused, NO_SCORE, 0.0)
-    merged, place = torch.topk(torch.cat((old_score, score), dim=1), beams, dim=-1, sorted=True)
-    done = torch.cat((old_done, ended), dim=1).gather(1, place)
-    from_old = place < beams
-    new = best.pick((place - beams).clamp(min=0))
-    return Merged(merged, done, place.clamp(max=beams - 1), new), from_old
+    merged, rank = torch.topk(torch.cat((old_score, score), dim=1), beams, dim=-1, sorted=True)
+    done = torch.cat((old_done, ended), dim=1).gather(1, rank)
+    from_old = rank < beams
+    new = best.pick((rank - beams).clamp(min=0))
+    return Merged(merged, done, rank.clamp(max=beams - 1), new), from_old
 
 
 def _write_hypotheses(
-    found: Hypotheses, merged: Merged, from_old: Tensor, step: Step, progress: Progress, span: Tensor
+    hypotheses: Hypotheses, merged: Merged, from_old: Tensor, step: Step, state: SequenceState, span: Tensor
 ) -> None:
-    rows = step.rows
-    old, source = rows.gather(1, merged.old), rows.gather(1, merged.new.parent)
-    changes, place = step.searching, (step.position + 1).clamp(max=found.tokens.shape[1] - 1)
-    place = place.expand(rows.shape)
+    seq_ids = step.seq_ids
+    old, source = seq_ids.gather(1, merged.old), seq_ids.gather(1, merged.new.parent)
+    changes, position = step.searching, (step.position + 1).clamp(max=hypotheses.tokens.shape[1] - 1)
+    position = position.expand(seq_ids.shape)
     for table, written, last in (
-        (found.tokens, progress.history, merged.new.token.to(torch.int32)),
-        (found.logprobs, progress.logprobs, merged.new.logprob),
+        (hypotheses.tokens, state.history, merged.new.token.to(torch.int32)),
+        (hypotheses.logprobs, state.logprobs, merged.new.logprob),
     ):
         kept, fresh = _read(table, old, span), _read(written, source, span)
         past = torch.where(from_old[..., None], kept, fresh)
-        end = torch.where(from_old, table[old, place], last)
-        end = torch.where(changes, end, table[rows, place])
-        _write_span(table, rows, span, torch.where(changes[..., None], past, _read(table, rows, span)))
-        table.index_put_((rows, place), end)
-    length = torch.where(from_old, found.lengths[old], (step.position + 2).to(torch.int32))
+        end = torch.where(from_old, table[old, position], last)
+        end = torch.where(changes, end, table[seq_ids, position])
+        _write_span(table, seq_ids, span, torch.where(changes[..., None], past, _read(table, seq_ids, span)))
+        table.index_put_((seq_ids, position), end)
+    length = torch.where(from_old, hypotheses.lengths[old], (step.position + 2).to(torch.int32))
     for table, value in (
-        (found.lengths, length),
-        (found.scores, merged.score),
-        (found.done, merged.done.to(torch.int32)),
+        (hypotheses.lengths, length),
+        (hypotheses.scores, merged.score),
+        (hypotheses.done, merged.done.to(torch.int32)),
     ):
-        _write(table, rows, torch.where(changes, value, table[rows]))
+        _write(table, seq_ids, torch.where(changes, value, table[seq_ids]))
 
 
 def _can_improve(
     going: Continuations, merged: Merged, step: Step, settings: Settings, max_length: Tensor
 ) -> Tensor:
-    """Whether the best running beam could still beat the worst hypothesis, as HF estimates it, ``[G, 1]``."""
+    """Whether by HF's estimate the best running beam could still beat the worst hypothesis, ``[G, 1]``."""
     longest = settings.never & (settings.length_penalty > 0)
     length = torch.where(longest, max_length.long() - step.prompt, step.generated)
     hoped = settings.per_length(going.score[:, :1], length)
@@ -268,9 +258,7 @@ def _can_improve(
     return (hoped > worst).any(dim=1, keepdim=True)
 
 
-def _code(
-    best: Continuations, merged: Merged, possible: Tensor, settings: Settings, going: Continuations
-) -> Tensor:
+def _code(best: Continuations, merged: Merged, possible: Tensor, settings: Settings) -> Tensor:
     """Whether and why a group ends, ``[G, 1]``."""
     complete = merged.done.all(dim=1, keepdim=True) & settings.early
     stuck = best.ends.all(dim=1, keepdim=True)
@@ -279,13 +267,13 @@ def _code(
     return torch.where(top.isnan() | top.isneginf(), INVALID, code).to(torch.int32)
 
 
-def _read(table: Tensor, rows: Tensor, span: Tensor) -> Tensor:
-    return table[rows[..., None], span]
+def _read(table: Tensor, seq_ids: Tensor, span: Tensor) -> Tensor:
+    return table[seq_ids[..., None], span]
 
 
-def _write(table: Tensor, rows: Tensor, value: Tensor) -> None:
-    table.index_put_((rows,), value)
+def _write(table: Tensor, seq_ids: Tensor, value: Tensor) -> None:
+    table.index_put_((seq_ids,), value)
 
 
-def _write_span(table: Tensor, rows: Tensor, span: Tensor, value: Tensor) -> None:
-    table.index_put_((rows[..., None], span), value)
+def _write_span(table: Tensor, seq_ids: Tensor, span: Tensor, value: Tensor) -> None:
+    table.index_put_((seq_ids[..., None], span), value)

@@ -2,39 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor, nn
 
-from precast.compiler.sampling.log_softmax import Normalizer
-from precast.compiler.sampling.sequence_state import Progress
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
+from precast.compiler.sampling.sequence_state import SequenceState
 
 
 class Greedy(nn.Module):
-    """Takes the named buffers of ``graphs.sample.greedy_signature``; gives the tokens, int32 ``[C]``."""
+    """Takes the buffers of ``graphs.sampling.greedy_signature``; returns the tokens, int32 ``[C]``."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.normalizer = Normalizer()
+        self.log_softmax_terms = LogSoftmaxTerms()
 
-    def forward(
-        self,
-        seq_ids: Tensor,
-        logits_indices: Tensor,
-        scores: Tensor,
-        tokens: Tensor,
-        positions: Tensor,
-        history: Tensor,
-        finished: Tensor,
-        logprobs: Tensor,
-        prefix_lengths: Tensor,
-        max_lengths: Tensor,
-        eos_token_ids: Tensor,
-    ) -> Tensor:
-        progress = Progress(
-            tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
-        )
-        _, total = self.normalizer(
-            scores, logits_indices.long(), torch.ones_like(logits_indices, dtype=torch.bool)
-        )
-        # The best score is the largest one.
-        return progress.advance(seq_ids.long(), scores[logits_indices.long()].argmax(dim=-1), -total)
+    def forward(self, buffers: Mapping[str, Tensor]) -> Tensor:
+        scores, rows = buffers["scores"], buffers["logits_indices"].long()
+        _, total = self.log_softmax_terms(scores, rows, torch.ones_like(rows, dtype=torch.bool))
+        # The best score is the largest one, so its log-probability is minus the second term.
+        token = scores[rows].argmax(dim=-1)
+        return SequenceState.of(buffers).advance(buffers["seq_ids"].long(), token, -total)

@@ -1,4 +1,4 @@
-"""What log-softmax takes from scores, without the scores: they are millions, and mostly nobody asks."""
+"""The two terms that log-softmax subtracts, without the log-probabilities of a whole vocabulary."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import torch
 from torch import Tensor, nn
 
 
-class Normalizer(nn.Module):
-    """Log-softmax is a row less its largest score, less the logarithm of what is left of its sum."""
+class LogSoftmaxTerms(nn.Module):
+    """Log-softmax of a row is the row minus its largest score, minus the logarithm of the remaining sum."""
 
     def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-        """The two numbers of some rows.
+        """Return both terms for some rows.
 
         Args:
             scores: fp32 ``[R, vocab]``.
             rows: int64 ``[C]``, rows of ``scores``.
-            wanted: bool ``[C]``; the others get zeros.
+            wanted: bool ``[C]``; the terms of other rows are zeros.
 
         Returns:
-            fp32 ``[2, C]``: the largest score, the logarithm of the sum. A NaN among the scores, or nothing
-            but forbidden ones, make the sum NaN.
+            fp32 ``[2, C]``: the largest score, and the logarithm of the sum. The latter is NaN if a score is
+            NaN or every score is minus infinity.
         """
         mine = scores[rows]
         largest = mine.amax(dim=-1)

@@ -1,59 +1,44 @@
-"""The ``sample.multinomial`` graph: a token drawn from what Hugging Face's warpers leave."""
+"""The ``sample.multinomial`` graph: a random token among those that Hugging Face's warpers leave."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from precast.compiler.sampling.random import uniform
-from precast.compiler.sampling.sequence_state import Progress
+from precast.compiler.sampling.sequence_state import SequenceState
 from precast.compiler.sampling.top_k import best_tokens
 
 
-class Sample(nn.Module):
-    """Takes the named buffers of ``graphs.sample.multinomial_signature``; gives the tokens, int32 ``[C]``.
+class Multinomial(nn.Module):
+    """Takes the buffers of ``graphs.sampling.multinomial_signature`` by name; returns the tokens, int32
+    ``[C]``.
 
-    All steps work on the best candidates, sorted; in Hugging Face's order they are temperature, top-k, top-p,
-    min-p and typical-p. Of tokens that tie with the last of the top k, as many count as are candidates.
+    All steps work on the best candidates, sorted, in Hugging Face's order: temperature, top-k, top-p, min-p
+    and typical-p. Tokens that tie with the last of the top k are kept as far as they are candidates.
     """
 
-    def forward(
-        self,
-        seq_ids: Tensor,
-        logits_indices: Tensor,
-        scores: Tensor,
-        tokens: Tensor,
-        positions: Tensor,
-        history: Tensor,
-        finished: Tensor,
-        logprobs: Tensor,
-        prefix_lengths: Tensor,
-        max_lengths: Tensor,
-        eos_token_ids: Tensor,
-        temperatures: Tensor,
-        top_ks: Tensor,
-        top_ps: Tensor,
-        min_ps: Tensor,
-        typical_ps: Tensor,
-        seeds: Tensor,
-        candidate_span: Tensor,
-    ) -> Tensor:
-        progress = Progress(
-            tokens, positions, history, finished, logprobs, prefix_lengths, max_lengths, eos_token_ids
+    def forward(self, buffers: Mapping[str, Tensor]) -> Tensor:
+        state, seq_ids = SequenceState.of(buffers), buffers["seq_ids"].long()
+
+        def param(name: str) -> Tensor:
+            return buffers[name][seq_ids]
+
+        best, ids = best_tokens(
+            buffers["scores"], buffers["logits_indices"].long(), buffers["candidate_span"].shape[0]
         )
-        rows = seq_ids.long()
-        best, ids = best_tokens(scores, logits_indices.long(), candidate_span.shape[0])
-        best = _top_k(best / temperatures[rows][:, None], top_ks[rows].long())
-        best = _top_p(best, top_ps[rows])
-        best = _min_p(best, min_ps[rows])
-        probabilities = _typical_p(best, typical_ps[rows]).softmax(dim=-1)
+        best = _top_k(best / param("temperature")[:, None], param("top_k").long())
+        best = _top_p(best, param("top_p"))
+        best = _min_p(best, param("min_p"))
+        probabilities = _typical_p(best, param("typical_p")).softmax(dim=-1)
         below = probabilities.cumsum(dim=-1)
-        drawn = uniform(seeds[rows], positions[rows].long())[:, None] * below[:, -1:]
-        place = (below <= drawn).sum(dim=-1, keepdim=True).clamp(max=best.shape[1] - 1)
-        token = ids.gather(1, place)[:, 0]
-        return progress.advance(rows, token, probabilities.gather(1, place)[:, 0].log())
+        random = uniform(param("seed"), state.positions[seq_ids].long())[:, None] * below[:, -1:]
+        index = (below <= random).sum(dim=-1, keepdim=True).clamp(max=best.shape[1] - 1)
+        token = ids.gather(1, index)[:, 0]
+        return state.advance(seq_ids, token, probabilities.gather(1, index)[:, 0].log())
 
 
 def _top_k(best: Tensor, k: Tensor) -> Tensor:
@@ -62,7 +47,7 @@ def _top_k(best: Tensor, k: Tensor) -> Tensor:
 
 
 def _top_p(best: Tensor, p: Tensor) -> Tensor:
-    """Remove the tail whose probabilities, from the least on, sum up to ``1 - p`` at most."""
+    """Remove the tail whose probabilities, summed from the smallest, are at most ``1 - p``."""
     tail = best.softmax(dim=-1).flip(-1).cumsum(dim=-1).flip(-1)
     removed = (tail <= 1 - p[:, None]) & (p < 1)[:, None]
     first = torch.arange(best.shape[1], device=best.device) == 0
@@ -81,7 +66,7 @@ def _typical_p(best: Tensor, mass: Tensor) -> Tensor:
     entropy = torch.where(probabilities > 0, surprise * probabilities, 0.0).sum(dim=-1, keepdim=True)
     shift = (surprise - entropy).abs()
     ordered, order = shift.sort(dim=-1)
-    reached = probabilities.gather(1, order).cumsum(dim=-1) < mass[:, None]
-    last = reached.sum(dim=-1, keepdim=True).clamp(max=best.shape[1] - 1)
+    below_mass = probabilities.gather(1, order).cumsum(dim=-1) < mass[:, None]
+    last = below_mass.sum(dim=-1, keepdim=True).clamp(max=best.shape[1] - 1)
     removed = (shift > ordered.gather(1, last)) & (mass < 1)[:, None]
     return best.masked_fill(removed, -math.inf)

@@ -1,4 +1,4 @@
-"""Random numbers that depend on a request's seed and a row's position, and on nothing else."""
+"""Random numbers that depend only on a sequence's seed and position."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from torch import Tensor
 
 _MASK = 0xFFFF_FFFF
 _STEPS = 1 << 23
-"""Numbers below 1 that are far enough apart for a product with a sum of probabilities to stay below it."""
+"""Distance of neighbours: large enough for a number below 1 times a sum to stay below the sum in fp32."""
 
 
 def uniform(seed: Tensor, position: Tensor) -> Tensor:
-    """fp32 in ``[0, 1)``, one for each pair of int64 ``seed`` and ``position``, both not negative."""
+    """Return fp32 numbers in ``[0, 1)`` for pairs of int64 ``seed`` and ``position``, both not negative."""
     mixed = _mix((position + 0x9E37_79B9) & _MASK)
     mixed = _mix(mixed ^ (seed & _MASK))
     mixed = _mix(mixed ^ ((seed >> 32) & _MASK))
@@ -19,7 +19,7 @@ def uniform(seed: Tensor, position: Tensor) -> Tensor:
 
 
 def _mix(x: Tensor) -> Tensor:
-    """The finalizer of MurmurHash3: every bit of a 32-bit number moves every other."""
+    """The finalizer of MurmurHash3: every input bit affects every output bit."""
     x = _times(x ^ (x >> 16), 0x85EB_CA6B)
     x = _times(x ^ (x >> 13), 0xC2B2_AE35)
     return x ^ (x >> 16)

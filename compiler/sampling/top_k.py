@@ -1,7 +1,10 @@
 """The best of very many scores.
 
-The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Those take one pass over the scores that
-writes next to nothing; selecting among all of them would sort and copy.
+The best ``K`` numbers lie in the ``K`` chunks with the best maxima. Finding these is one pass over the scores
+that writes almost nothing; selecting among all scores would sort and copy them.
+
+The size of the vocabulary is symbolic. Chunks behind its end, whose maximum is minus infinity, make it
+evident to tracing that there are enough.
 """
 
 from __future__ import annotations
@@ -18,33 +21,32 @@ _CHUNK = 64
 
 @dataclass(frozen=True)
 class Best:
-    """The best continuations of each group, ``[G, K]``, by falling score."""
+    """The best continuations of each group, ``[G, K]``, in descending order of score."""
 
     score: Tensor
-    """With the sum that the beam came with."""
+    """Log-probability of the whole beam."""
     beam: Tensor
     token: Tensor
     logprob: Tensor
 
 
-def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, normalizer: Tensor, each: int) -> Best:
-    """The best ``each * B`` continuations of ``G`` groups of ``B`` beams.
+def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, terms: Tensor, each: int) -> Best:
+    """Return the best ``each * B`` continuations of ``G`` groups of ``B`` beams.
 
     Args:
         scores: fp32 ``[R, vocab]``.
         at: int64 ``[G, B]``, the row of each beam.
-        sums: fp32 ``[G, B]``, what each beam came with.
-        normalizer: fp32 ``[2, G, B]``, what is taken from each row one after the other: what log-softmax
-            would take, or zeros.
-        each: at most ``vocab``.
+        sums: fp32 ``[G, B]``, log-probabilities of the beams so far.
+        terms: fp32 ``[2, G, B]``, subtracted from each row: the terms of log-softmax, or zeros.
+        each: Continuations for each beam, at most ``vocab``.
     """
     beams, vocab = at.shape[1], scores.shape[-1]
-    maxima = _chunk_maxima(scores)
-    largest, total = normalizer[0, ..., None], normalizer[1, ..., None]
+    maxima = _chunk_maxima(scores, each)
+    largest, total = terms[0, ..., None], terms[1, ..., None]
 
     chunks = maxima.shape[1]
-    hopes = maxima[at] - largest - total + sums[..., None]
-    _, chunk = torch.topk(hopes.flatten(1), min(each, chunks) * beams, dim=-1, sorted=False)
+    bounds = maxima[at] - largest - total + sums[..., None]
+    _, chunk = torch.topk(bounds.flatten(1), each * beams, dim=-1, sorted=False)
     beam = chunk // chunks
     token, exists = _tokens_in(chunk % chunks, vocab)
 
@@ -52,47 +54,51 @@ def best_continuations(scores: Tensor, at: Tensor, sums: Tensor, normalizer: Ten
         return value.flatten(1).gather(1, beam)[..., None]
 
     logprob = torch.where(exists, scores[of_beam(at), token], -math.inf) - of_beam(largest) - of_beam(total)
-    score, place = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
-    picked = place // _CHUNK
+    score, index = torch.topk((logprob + of_beam(sums)).flatten(1), each * beams, dim=-1, sorted=True)
+    chunk_rank = index // _CHUNK
     return Best(
-        score, beam.gather(1, picked), token.flatten(1).gather(1, place), logprob.flatten(1).gather(1, place)
+        score,
+        beam.gather(1, chunk_rank),
+        token.flatten(1).gather(1, index),
+        logprob.flatten(1).gather(1, index),
     )
 
 
 def best_tokens(scores: Tensor, at: Tensor, count: int) -> tuple[Tensor, Tensor]:
-    """The best ``count`` scores of some rows, falling, and their tokens: ``[C, count]`` each.
+    """Return the best ``count`` scores of some rows in descending order, and their tokens: ``[C, count]``
+    each.
 
     Args:
         scores: fp32 ``[R, vocab]``.
         at: int64 ``[C]``, rows.
-        count: at most ``vocab``.
+        count: Number of tokens, at most ``vocab``.
     """
-    maxima = _chunk_maxima(scores)
+    maxima = _chunk_maxima(scores, 2)
     _, chunk = torch.topk(maxima[at], torch.sym_min(count, maxima.shape[1]), dim=-1, sorted=False)
     token, exists = _tokens_in(chunk, scores.shape[-1])
-    # Tracing cannot see that so many chunks hold enough: forbidden ones behind make it plain.
+    # Tracing cannot prove that these chunks hold ``count`` tokens; forbidden ones behind them do.
     among = F.pad(
         torch.where(exists, scores[at[:, None, None], token], -math.inf).flatten(1),
         (0, count),
         value=-math.inf,
     )
-    score, place = torch.topk(among, count, dim=-1, sorted=True)
-    return score, F.pad(token.flatten(1), (0, count)).gather(1, place)
+    score, index = torch.topk(among, count, dim=-1, sorted=True)
+    return score, F.pad(token.flatten(1), (0, count)).gather(1, index)
 
 
 def _tokens_in(chunk: Tensor, vocab: int) -> tuple[Tensor, Tensor]:
     """The tokens of each chunk, and which of them exist: ``[..., 64]``.
 
-    One behind the vocabulary is as bad as a forbidden one, and stands for the last.
+    A token behind the vocabulary is replaced by the last one and to be treated as forbidden.
     """
     token = (chunk * _CHUNK)[..., None] + torch.arange(_CHUNK, device=chunk.device)
     return token.clamp(max=vocab - 1), token < vocab
 
 
-def _chunk_maxima(scores: Tensor) -> Tensor:
-    """``[R, chunks]``."""
-    whole = scores.shape[1] // _CHUNK * _CHUNK
-    parts = [scores[:, :whole].unflatten(1, (-1, _CHUNK)).amax(dim=-1)] if whole else []
-    if whole < scores.shape[1]:
-        parts.append(scores[:, whole:].amax(dim=-1, keepdim=True))
-    return torch.cat(parts, dim=1)
+def _chunk_maxima(scores: Tensor, least: int) -> Tensor:
+    """The largest score of each chunk, ``[R, chunks]``; empty chunks make at least ``least`` of them."""
+    vocab = scores.shape[1]
+    chunks = (vocab + _CHUNK - 1) // _CHUNK + least - 1
+    padded = F.pad(scores, (0, chunks * _CHUNK - vocab), value=-math.inf)
+    # Not by view, whose shape tracing could only prove for multiples of the chunk.
+    return padded.unfold(1, _CHUNK, _CHUNK).amax(dim=-1)

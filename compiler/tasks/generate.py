@@ -27,7 +27,7 @@ from precast.compiler.quantization.quantize import quantize
 from precast.compiler.sampling.beam import Beam
 from precast.compiler.sampling.greedy import Greedy
 from precast.compiler.sampling.logits_processors import LogitsProcessors
-from precast.compiler.sampling.multinomial import Sample
+from precast.compiler.sampling.multinomial import Multinomial
 from precast.compiler.targets.target import Target
 from precast.compiler.tasks.encode import count_parameters, graph_content, refuse_fp16_overflow
 from precast.compiler.tasks.limits import generate_limits
@@ -62,7 +62,7 @@ def generation_modules(
         GraphName.DECODE: decode_module(model, target, 1),
         GraphName.LOGITS_PROCESSORS: LogitsProcessors(),
         GraphName.SAMPLE_GREEDY: Greedy(),
-        GraphName.SAMPLE_MULTINOMIAL: Sample(),
+        GraphName.SAMPLE_MULTINOMIAL: Multinomial(),
         GraphName.SAMPLE_BEAM: Beam(),
     }
 

@@ -18,9 +18,8 @@ from precast.compiler.verify.parity import TEXTS, check_token_ids, judged
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.io.tokens import Tokens
 
 _LONGEST = 48

@@ -17,9 +17,8 @@ from precast.compiler.errors import SpeedCheckError
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
 

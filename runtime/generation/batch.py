@@ -1,4 +1,4 @@
-"""The rows that decode together, and which of them are chosen for in which way."""
+"""The sequences that decode together, and the graphs that sample their tokens."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from torch import Tensor
 
 from precast.graphs.graph_names import GraphName
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.sampling_params import TokenBias
-from precast.runtime.generation.token_bias_table import token_bias_table
+from precast.runtime.generation.token_bias import TokenBias, token_bias_table
 
 
 @dataclass(frozen=True)
 class SampleGroup:
-    """The rows that one launch of a ``sample`` graph treats."""
+    """The sequences of one launch of a ``sample`` graph."""
 
     graph: GraphName
     buffers: dict[str, Tensor]
     candidates: int = 0
-    """For ``sample.multinomial``: how many of the best tokens are looked at."""
+    """For ``sample.multinomial``: number of the best tokens to sample among."""
 
 
 @dataclass(frozen=True)
 class ActiveBatch:
-    """What stays the same from step to step as long as nobody joins or leaves.
+    """Inputs that stay the same from step to step until a request joins or leaves.
 
-    ``rows`` ``[R]`` are the active rows of state; every other index into the logits counts in their order.
+    ``rows`` ``[R]`` are the active sequences; rows of the logits are in their order.
     """
 
     requests: tuple[Active, ...]
@@ -38,22 +37,22 @@ class ActiveBatch:
     max_num_seqs: int
     rows: np.ndarray = field(init=False)
     padded_seq_ids: Tensor = field(init=False)
-    """``rows``, the last one again and again up to a size of which there are few."""
+    """``rows``, padded with the last one to one of few sizes."""
     source_length: int = field(init=False)
     ngram: int = field(init=False)
     token_biases: dict[str, Tensor] | None = field(init=False)
-    """The table of ``token_biases``; None where no row has any."""
+    """The table of token biases; None if no logits are processed."""
     sample_groups: tuple[SampleGroup, ...] = field(init=False)
     processed: tuple[tuple[int, Active], ...] = field(init=False)
-    """Requests with logits processors, and where their rows begin."""
+    """Requests with logits processors in Python, and the first row of each."""
 
     def __post_init__(self) -> None:
         rows = np.concatenate([np.asarray(one.rows, np.int32) for one in self.requests])
         plans = [one.plan for one in self.requests]
-        sizes = [max(plan.no_repeat_ngram_size, plan.encoder_no_repeat_ngram_size) for plan in plans]
+        sizes = [max(plan["no_repeat_ngram_size"], plan["encoder_no_repeat_ngram_size"]) for plan in plans]
         for name, value in (
             ("rows", rows),
-            ("padded_seq_ids", torch.from_numpy(_filled_up(rows, self.max_num_seqs))),
+            ("padded_seq_ids", torch.from_numpy(_padded(rows, self.max_num_seqs))),
             ("source_length", max(len(one.source) for one in self.requests)),
             ("ngram", max(sizes)),
             ("token_biases", self._bias_table()),
@@ -63,7 +62,7 @@ class ActiveBatch:
             object.__setattr__(self, name, value)
 
     def _placed(self) -> list[tuple[int, Active]]:
-        """Where each request's rows begin among the active ones."""
+        """Each request with its first row of the logits."""
         ends = list(accumulate(len(one.rows) for one in self.requests))
         return list(zip([0, *ends], self.requests, strict=False))
 
@@ -94,42 +93,42 @@ class ActiveBatch:
 
 
 _EXACT, _STEP = 8, 4
-"""Up to so many rows a step has their very number, beyond a multiple."""
+"""Batches up to ``_EXACT`` sequences are not padded, larger ones to a multiple of ``_STEP``."""
 _TIES = 32
-"""Candidates beyond the largest ``top_k``: tokens that tie with the last one are kept too."""
+"""Candidates beyond the largest ``top_k``, since tokens that tie with the last one are kept too."""
 
 
 def _candidates(one: Active, vocab_size: int) -> int:
     if one.plan.mode != "multinomial":
         return 0
-    return min(vocab_size, one.plan.top_k + _TIES) if one.plan.top_k else vocab_size
+    return min(vocab_size, one.plan["top_k"] + _TIES) if one.plan["top_k"] else vocab_size
 
 
 def _one_token_each(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
-    chosen = np.concatenate([np.asarray(one.rows, np.int32) for _, one in placed])
+    seq_ids = np.concatenate([np.asarray(one.rows, np.int32) for _, one in placed])
     at = np.concatenate([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
     return {
-        "seq_ids": torch.from_numpy(_at_least_two(chosen)),
+        "seq_ids": torch.from_numpy(_at_least_two(seq_ids)),
         "logits_indices": torch.from_numpy(_at_least_two(at)),
     }
 
 
 def _groups(placed: Sequence[tuple[int, Active]]) -> dict[str, Tensor]:
-    chosen = np.stack([np.asarray(one.rows, np.int32) for _, one in placed])
+    seq_ids = np.stack([np.asarray(one.rows, np.int32) for _, one in placed])
     at = np.stack([np.arange(start, start + len(one.rows), dtype=np.int32) for start, one in placed])
     return {
-        "seq_ids": torch.from_numpy(_at_least_two(chosen)),
+        "seq_ids": torch.from_numpy(_at_least_two(seq_ids)),
         "logits_indices": torch.from_numpy(_at_least_two(at)),
     }
 
 
-def _filled_up(rows: np.ndarray, max_num_seqs: int) -> np.ndarray:
-    """``decode`` reads all weights for a few rows: one more costs next to nothing, a new size a setup."""
+def _padded(rows: np.ndarray, max_num_seqs: int) -> np.ndarray:
+    """``decode`` reads all weights anyway: another sequence costs little, but a new size a setup."""
     step = 1 if len(rows) <= _EXACT else _STEP
     count = max(2, min(max_num_seqs, -(-len(rows) // step) * step))
     return np.concatenate([rows, np.repeat(rows[-1:], count - len(rows))])
 
 
 def _at_least_two(rows: np.ndarray) -> np.ndarray:
-    """A single row, or group, stands there twice; both do the same."""
+    """A single sequence, or group, is computed twice with the same result."""
     return np.concatenate([rows, rows]) if len(rows) == 1 else rows

@@ -1,4 +1,4 @@
-"""The slots of a cache, dealt out a block at a time."""
+"""Allocation of KV cache slots, a block at a time."""
 
 from __future__ import annotations
 
@@ -8,47 +8,47 @@ import numpy as np
 
 
 class BlockAllocator:
-    """Which blocks of a cache are free; the keys and values themselves lie elsewhere.
+    """Keeps track of the free blocks of a KV cache; keys and values are stored elsewhere.
 
-    Block 0 is never dealt out: spare tokens of a batch are written to its first slots, which nobody reads.
+    Block 0 is spare and never allocated: padding tokens of a batch are written to its first slots.
 
     Args:
-        blocks: in the cache, block 0 included.
-        block_size: slots of a block; a place holds one token's keys and values.
+        blocks: Number of blocks, block 0 included.
+        block_size: Slots of a block; a slot holds one token's keys and values.
 
     Raises:
-        ValueError: fewer than two blocks or less than one place a block, or more slots than int32 can number.
+        ValueError: Fewer than two blocks, less than one slot a block, or more slots than int32 can number.
     """
 
     def __init__(self, blocks: int, block_size: int) -> None:
         if blocks < 2 or block_size < 1 or blocks * block_size > np.iinfo(np.int32).max:
             raise ValueError(
-                f"a cache has at least 2 blocks, of which the first is never dealt out, of at least 1 place, "
+                f"a KV cache needs at least 2 blocks, of which the first is spare, of at least 1 slot, "
                 f"and at most {np.iinfo(np.int32).max} slots in all; found {blocks} blocks of {block_size}"
             )
         self.block_size = block_size
         self._blocks = blocks
-        # A stack: a block that was written before is dealt out before one whose memory was never touched.
+        # A stack: a block that was used before is allocated again before untouched memory.
         self._free = list(range(blocks - 1, 0, -1))
         self._used: set[int] = set()
 
     @property
     def capacity(self) -> int:
-        """Blocks that can be dealt out."""
+        """Blocks that can be allocated."""
         return self._blocks - 1
 
     @property
     def free(self) -> int:
-        """Blocks that nobody holds."""
+        """Blocks that are not allocated."""
         return len(self._free)
 
     @property
     def used(self) -> int:
-        """Blocks that somebody holds."""
+        """Blocks that are allocated."""
         return len(self._used)
 
     def blocks_for(self, tokens: int) -> int:
-        """Blocks that so many tokens take.
+        """Return the number of blocks for ``tokens`` tokens.
 
         Raises:
             ValueError: ``tokens`` is negative.
@@ -58,7 +58,7 @@ class BlockAllocator:
         return -(-tokens // self.block_size)
 
     def reserve(self, tokens: int) -> tuple[int, ...] | None:
-        """Take blocks enough for ``tokens`` tokens; None, and nothing is taken, if fewer are free.
+        """Allocate the blocks for ``tokens`` tokens; returns None if too few are free.
 
         Raises:
             ValueError: ``tokens`` is negative.
@@ -71,32 +71,32 @@ class BlockAllocator:
         return blocks
 
     def release(self, blocks: Sequence[int]) -> None:
-        """Give blocks back.
+        """Free blocks.
 
         Raises:
-            ValueError: one of them is not held, or is named twice; nothing was given back.
+            ValueError: One of them is not allocated, or occurs twice; none was freed.
         """
-        given = set(blocks)
-        if len(given) != len(blocks) or not given <= self._used:
+        freed = set(blocks)
+        if len(freed) != len(blocks) or not freed <= self._used:
             raise ValueError(
-                f"blocks are given back once, by who holds them; found {sorted(given - self._used)} that "
-                f"nobody holds and {len(blocks) - len(given)} named twice; give back what reserve gave, once"
+                f"expected allocated blocks, each once; found {sorted(freed - self._used)} that are not "
+                f"allocated and {len(blocks) - len(freed)} repeated; free what reserve returned, once"
             )
-        self._used -= given
+        self._used -= freed
         self._free.extend(reversed(blocks))
 
     def slots(self, blocks: Sequence[int], tokens: int) -> np.ndarray:
-        """Where the first ``tokens`` tokens lie that are stored in ``blocks``.
+        """Return the slots of the first ``tokens`` tokens in ``blocks``.
 
         Args:
-            blocks: in the order in which they are filled; block 0 may be among them.
-            tokens: at most what the blocks hold.
+            blocks: Blocks in the order in which they are filled; block 0 may be among them.
+            tokens: Number of tokens, at most what the blocks hold.
 
         Returns:
-            int32 ``[tokens]``: numbers of slots.
+            int32 ``[tokens]``: slot numbers.
 
         Raises:
-            ValueError: the blocks do not hold so many tokens.
+            ValueError: The blocks do not hold that many tokens.
         """
         if not 0 <= tokens <= len(blocks) * self.block_size:
             raise ValueError(f"{len(blocks)} blocks of {self.block_size} slots do not hold {tokens} tokens")

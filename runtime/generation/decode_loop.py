@@ -137,7 +137,7 @@ class Decoding:
             return
         if self._batch is None:
             requests = tuple(one for one, _ in self._running.values())
-            self._batch = ActiveBatch(requests, self._vocab_size, self._state.rows)
+            self._batch = ActiveBatch(requests, self._vocab_size, self._state.num_seqs)
         try:
             self._launches.append(self.stepper.launch(self._batch, steps))
             while len(self._launches) >= self.stepper.depth:

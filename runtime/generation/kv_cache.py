@@ -1,4 +1,4 @@
-"""The memory of the self and cross kv_cache: how large they are, and their tensors."""
+"""The KV cache of self- and cross-attention: its size, and its tensors on the host."""
 
 from __future__ import annotations
 
@@ -13,74 +13,75 @@ from precast.runtime.cpu.buffers import zeros
 from precast.runtime.errors import OptionError
 
 BLOCK_SIZE = 16
-"""Slots of a block: what a request takes more than it needs is half of this on average."""
+"""Slots of a block; a request leaves half of one unused on average."""
 DEFAULT_BYTES = 1 << 30
-"""Of both kv_cache together, unless everything that the limits allow takes less."""
+"""Default size of the whole KV cache, unless all that the limits allow takes less."""
 
 
 @dataclass(frozen=True)
 class NumBlocks:
-    """Blocks of either cache, the one that is never dealt out not counted."""
+    """Blocks of the self- and the cross-attention KV cache, without the spare block of either."""
 
-    own: int
-    cross: int
+    self_kv: int
+    cross_kv: int
 
 
 def slot_bytes(shape: KVCacheShape) -> int:
-    """Memory of one place: keys and values in all layers."""
+    """Return the bytes of one slot: a token's keys and values in all layers."""
     return 2 * shape.layers * shape.heads * shape.head_dim * DTYPES[shape.dtype].itemsize
 
 
 def num_kv_blocks(
     limits: GenerateLimits,
-    own: KVCacheShape,
-    cross: KVCacheShape,
+    self_kv: KVCacheShape,
+    cross_kv: KVCacheShape,
     kv_cache_bytes: int | None,
     cross_kv_fraction: float | None,
     at_most: int | None = None,
 ) -> NumBlocks:
-    """How many blocks fit a byte budget.
+    """Return how many blocks fit a byte budget.
 
     Args:
-        limits: of the artifact.
-        own: what a place of the self kv_cache holds.
-        cross: what a place of the cross kv_cache holds.
-        kv_cache_bytes: of both kv_cache; where left out, what it takes for all rows to reach the longest target
-            from a longest source each, but at most ``at_most``.
-        cross_kv_fraction: the cross kv_cache' share; where left out, as the longest request's.
-        at_most: bytes; ``DEFAULT_BYTES`` where left out, or one request, if that needs more.
+        limits: Limits of the artifact.
+        self_kv: Shape of a self-attention slot.
+        cross_kv: Shape of a cross-attention slot.
+        kv_cache_bytes: The budget. By default what all sequences need to reach the longest target, each with
+            a longest source of its own, but at most ``at_most``.
+        cross_kv_fraction: Share of cross-attention; by default its share in the longest request.
+        at_most: Bytes; by default ``DEFAULT_BYTES``, or one request if that needs more.
 
     Raises:
-        OptionError: the budget does not hold one request of the longest source and target.
+        OptionError: The budget does not hold one request of the longest source and target.
     """
-    block = {"own": BLOCK_SIZE * slot_bytes(own), "cross": BLOCK_SIZE * slot_bytes(cross)}
-    one = {"own": _blocks(limits.max_target_length), "cross": _blocks(limits.max_source_length)}
-    longest = sum(one[kind] * block[kind] for kind in one)
+    self_block, cross_block = BLOCK_SIZE * slot_bytes(self_kv), BLOCK_SIZE * slot_bytes(cross_kv)
+    self_need, cross_need = _blocks(limits.max_target_length), _blocks(limits.max_source_length)
+    longest = self_need * self_block + cross_need * cross_block
     most = max(longest, DEFAULT_BYTES) if at_most is None else at_most
     budget = kv_cache_bytes or min(most, limits.max_num_seqs * longest)
-    share = one["cross"] * block["cross"] / longest if cross_kv_fraction is None else cross_kv_fraction
-    # The division may fall a hair short of a whole block.
+    share = cross_need * cross_block / longest if cross_kv_fraction is None else cross_kv_fraction
+    # The quotient may be a rounding error below a whole number of blocks.
     blocks = NumBlocks(
-        own=int(budget * (1 - share) / block["own"] + 1e-6), cross=int(budget * share / block["cross"] + 1e-6)
+        self_kv=int(budget * (1 - share) / self_block + 1e-6),
+        cross_kv=int(budget * share / cross_block + 1e-6),
     )
-    if blocks.own < one["own"] or blocks.cross < one["cross"]:
+    if blocks.self_kv < self_need or blocks.cross_kv < cross_need:
         raise OptionError(
-            f"kv_cache_bytes {budget} with cross_kv_fraction {share:.2f} gives {blocks.own} blocks of {BLOCK_SIZE} "
-            f"tokens to targets and {blocks.cross} to sources; one request of {limits.max_target_length} "
-            f"target and {limits.max_source_length} source tokens needs {one['own']} and {one['cross']} "
-            f"({longest} bytes)"
+            f"kv_cache_bytes {budget} with cross_kv_fraction {share:.2f} gives {blocks.self_kv} blocks of "
+            f"{BLOCK_SIZE} tokens to targets and {blocks.cross_kv} to sources; one request of "
+            f"{limits.max_target_length} target and {limits.max_source_length} source tokens needs "
+            f"{self_need} and {cross_need} ({longest} bytes)"
         )
     largest = MAX_SLOTS // BLOCK_SIZE - 1
-    return NumBlocks(min(blocks.own, largest), min(blocks.cross, largest))
+    return NumBlocks(min(blocks.self_kv, largest), min(blocks.cross_kv, largest))
 
 
 def kv_cache_tensors(kind: str, shape: KVCacheShape, blocks: int) -> Mapping[str, Tensor]:
-    """The tensors of the kv_cache of one kind, zeros: zero times what is no number would be none either.
+    """Return the tensors of the KV cache of one kind, zeros: masked slots have weight 0, but 0 * NaN is NaN.
 
     Args:
         kind: ``self`` or ``cross``.
-        shape: of a place.
-        blocks: with the one that is never dealt out.
+        shape: Shape of a slot.
+        blocks: Number of blocks, the spare block included.
     """
     size = (blocks * BLOCK_SIZE, shape.heads, shape.head_dim)
     return {name: zeros(size, DTYPES[shape.dtype]) for name in shape.names(kind)}

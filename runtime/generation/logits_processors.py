@@ -1,6 +1,6 @@
-"""Logits processors that a user brings: Python, called between the token_biases and the group.
+"""Logits processors in Python, called between the ``logits_processors`` graph and the ``sample`` graphs.
 
-The slow way: every step waits for them.
+They are slow: every step waits for them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ _OWN_FRAMES = 2
 
 
 def apply_processors(batch: ActiveBatch, state: DecoderState, scores: Tensor) -> None:
-    """Let each request's processors change its rows of ``scores`` ``[R, vocab]``, in place.
+    """Apply each request's processors to its rows of ``scores`` ``[R, vocab]``, in place.
 
-    One that raises, or gives something else than scores, fails its own request.
-    Within a prefix nothing is chosen, and between two looks a request may have ended: nobody is asked then.
+    A processor that raises, or returns something else than scores, fails its own request. Processors are not
+    called inside a prefix, nor for a request that has ended since the last poll.
     """
     for start, one in batch.processed:
         if one.request.failure is None:
@@ -41,33 +41,33 @@ def _apply(one: Active, state: DecoderState, scores: Tensor) -> None:
         return
     try:
         scores.copy_(_processed(one.request.processors, _written(state, rows, length), scores))
-    except Exception as error:  # whatever a user's code raises
+    except Exception as error:  # user code may raise anything
         one.request.failure = _failure(error)
 
 
 def _written(state: DecoderState, rows: list[int], length: int) -> Tensor:
-    """The tokens of ``rows``, int64 ``[rows, length]``; one that has ended before repeats its last."""
-    place = np.minimum(np.arange(length), state.arrays["positions"][rows][:, None])
-    return torch.from_numpy(np.take_along_axis(state.arrays["history"][rows], place, axis=1)).long()
+    """The tokens of some sequences, int64 ``[sequences, length]``; ended ones repeat their last token."""
+    index = np.minimum(np.arange(length), state.arrays["positions"][rows][:, None])
+    return torch.from_numpy(np.take_along_axis(state.arrays["history"][rows], index, axis=1)).long()
 
 
 def _processed(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:
-    found = scores.clone()
+    processed = scores.clone()
     for processor in processors:
-        found = processor(input_ids.clone(), found)
-        if not isinstance(found, Tensor) or found.shape != scores.shape:
-            shape = tuple(found.shape) if isinstance(found, Tensor) else type(found).__name__
+        processed = processor(input_ids.clone(), processed)
+        if not isinstance(processed, Tensor) or processed.shape != scores.shape:
+            shape = tuple(processed.shape) if isinstance(processed, Tensor) else type(processed).__name__
             raise ProcessorError(
-                f"a logits processor must give scores of shape {tuple(scores.shape)}, found {shape}"
+                f"a logits processor must return scores of shape {tuple(scores.shape)}, found {shape}"
             )
-    return found.detach().to(torch.float32)
+    return processed.detach().to(torch.float32)
 
 
 def _failure(error: Exception) -> ProcessorError:
-    """What the request ends by, with the user's part of the traceback as text.
+    """Return the error of the request, with the user's part of the traceback as text.
 
-    The frames themselves hold the request, and so the future that will hold the error: a circle with the
-    scores in it, which would stay in memory until the garbage collector comes.
+    The frames themselves refer to the request, and so to the future that will hold the error: a reference
+    cycle that would keep the scores in memory until the next garbage collection.
     """
     below = traceback.extract_tb(error.__traceback__)[_OWN_FRAMES:]
     error = error.with_traceback(None)

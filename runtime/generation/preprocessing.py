@@ -11,9 +11,8 @@ import numpy as np
 from precast.artifacts.manifest import GenerateInfo, Manifest
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputError, OptionError
-from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.request import GenerateRequest, LogitsProcessor
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.generation.validation import wrong
 from precast.runtime.io.detokenization import Detokenizer, TextStream
 from precast.runtime.io.inputs import Item, parse_without_pairs

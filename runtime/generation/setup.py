@@ -49,8 +49,8 @@ def on_cpu(
     )
     own, cross = _blocks(sizes)
     kv_cache = {
-        **kv_cache_tensors("self", info.self_kv, sizes.own + 1),
-        **kv_cache_tensors("cross", info.cross_kv, sizes.cross + 1),
+        **kv_cache_tensors("self", info.self_kv, sizes.self_kv + 1),
+        **kv_cache_tensors("cross", info.cross_kv, sizes.cross_kv + 1),
     }
     state = DecoderState(limits)
     return Placed(DirectStepper(Steps(graphs, state, kv_cache), state, own, cross, kv_cache), own, cross)
@@ -112,4 +112,4 @@ def on_cuda(
 
 def _blocks(sizes: NumBlocks) -> tuple[BlockAllocator, BlockAllocator]:
     """With the block that is never dealt out."""
-    return BlockAllocator(sizes.own + 1, BLOCK_SIZE), BlockAllocator(sizes.cross + 1, BLOCK_SIZE)
+    return BlockAllocator(sizes.self_kv + 1, BLOCK_SIZE), BlockAllocator(sizes.cross_kv + 1, BLOCK_SIZE)

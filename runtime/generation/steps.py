@@ -1,4 +1,4 @@
-"""Running the graphs of generation: encoding sources, and taking all active rows one token on."""
+"""Runs the graphs of generation on a CPU: encodes sources, and decodes one token of all active sequences."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from precast.graphs.encode import LENGTH, SEQUENCES, TOKENS
 from precast.graphs.graph_names import GraphName
-from precast.graphs.sampling import CANDIDATES, NGRAM
+from precast.graphs.sampling import CANDIDATES, MAX_NGRAM, NGRAM, VOCAB
 from precast.graphs.seq2seq import NUM_SEQS, SELF_LENGTH, SOURCE_LENGTH
 from precast.graphs.signature import Signature
 from precast.runtime.generation.batch import ActiveBatch
@@ -31,7 +31,7 @@ _ROUNDED = 16
 
 @dataclass(frozen=True)
 class LoadedGraph:
-    """A graph and what it takes and gives."""
+    """A graph and its signature."""
 
     signature: Signature
     graph: Graph
@@ -43,9 +43,9 @@ class LoadedGraph:
 
 
 class _Call:
-    """A graph with its inputs, but those that another graph of the step gives.
+    """A graph with its inputs, except those that are outputs of another graph of the step.
 
-    From step to step nothing changes but their numbers: all is checked the first time.
+    Shapes do not change from step to step, so they are checked the first time only.
     """
 
     def __init__(self, loaded: LoadedGraph, inputs: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
@@ -53,7 +53,7 @@ class _Call:
         self._checked = False
 
     def __call__(self, **given: Tensor) -> list[Tensor]:
-        # A dictionary for this call alone: scores are large, and shall not outlive it.
+        # A dictionary for this call alone: scores are large and must not outlive it.
         inputs = {**self._inputs, **given}
         if self._checked:
             return self._loaded.graph(inputs)
@@ -65,22 +65,22 @@ class _Call:
 
 @dataclass(frozen=True)
 class _StepCalls:
-    """The graphs of a step of one batch, up to some length."""
+    """The graphs of a step of one batch, up to a target length."""
 
     batch: ActiveBatch
     self_length: int
     decode: _Call
-    token_biases: _Call | None
+    logits_processors: _Call | None
     sample_groups: tuple[_Call, ...]
 
 
 class Steps:
-    """The graphs over one set of kv_cache and one state. Used by one thread.
+    """The graphs over one KV cache and one decoder state. Used by one thread.
 
     Args:
-        graphs: by name, ``encode_source``, ``decode``, ``token_biases`` and ``sample.*``.
-        state: of the rows.
-        kv_cache: every tensor of the self and cross kv_cache, by name.
+        graphs: All graphs by name.
+        state: The decoder state.
+        kv_cache: Every tensor of the self- and cross-attention KV cache by name.
     """
 
     def __init__(
@@ -89,26 +89,24 @@ class Steps:
         self._graphs = graphs
         self._state = state
         self._kv_cache = kv_cache
-        sizes = [
-            axis.maximum for graph in graphs.values() for axis in graph.signature.axes if axis.name in SPANS
-        ]
-        # A slice of the first that begins at 1 would not be aligned.
-        count, ngram = _counting(0, max(sizes) + 1), _counting(1, max(sizes) + 2)
+        longest = longest_span(graphs)
+        # A slice of the first one from 1 on would not be aligned.
+        count, ngram = _counting(0, longest + 1), _counting(1, longest + 2)
         self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
         self._calls: _StepCalls | None = None
 
     def encode_sources(self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Encode sources together and write what the decoder reads of them into the cross kv_cache.
+        """Encode sources in one batch and write their keys and values into the cross-attention KV cache.
 
         Args:
-            sources: token ids, int32 ``[n]`` each.
-            slots: where in the kv_cache, int32 ``[n]`` each.
+            sources: Token ids, int32 ``[n]`` each.
+            slots: Slots in the KV cache, int32 ``[n]`` each.
 
         Returns:
             The encoder's hidden states, fp32 ``[n, size]`` each.
 
         Raises:
-            GraphError, SignatureError: the graph failed.
+            GraphError, SignatureError: The graph failed.
         """
         graph = self._graphs[GraphName.ENCODE_SOURCE]
         lengths = [len(source) for source in sources]
@@ -135,22 +133,22 @@ class Steps:
         return np.split(hidden[:tokens].numpy(), np.cumsum(lengths)[:-1])
 
     def step(self, batch: ActiveBatch) -> None:
-        """Take every row of ``batch`` that is not finished one token on.
+        """Decode the next token of every sequence of ``batch`` that is not finished.
 
         Raises:
-            GraphError, SignatureError: a graph failed; nothing is known of the rows' state then.
+            GraphError, SignatureError: A graph failed; the state of the sequences is undefined then.
         """
-        reached = int(self._state.arrays["positions"][batch.rows].max()) + 1
-        length = self._rounded(GraphName.DECODE, SELF_LENGTH, reached)
+        longest = int(self._state.arrays["positions"][batch.rows].max()) + 1
+        length = self._rounded(GraphName.DECODE, SELF_LENGTH, longest)
         calls = self._calls
         if calls is None or calls.batch is not batch or calls.self_length != length:
             calls = self._calls = self._calls_of(batch, length)
         (scores,) = calls.decode()
-        if calls.token_biases is not None:
-            (scores,) = calls.token_biases(logits=scores)
+        if calls.logits_processors is not None:
+            (scores,) = calls.logits_processors(logits=scores)
         apply_processors(batch, self._state, scores)
-        for choose in calls.sample_groups:
-            choose(scores=scores)
+        for sample in calls.sample_groups:
+            sample(scores=scores)
 
     def _calls_of(self, batch: ActiveBatch, self_length: int) -> _StepCalls:
         axes = {
@@ -158,38 +156,51 @@ class Steps:
             SELF_LENGTH: self_length,
             SOURCE_LENGTH: self._rounded(GraphName.DECODE, SOURCE_LENGTH, batch.source_length),
             NGRAM: max(2, batch.ngram),
+            VOCAB: batch.vocab_size,
         }
-        rows = {"seq_ids": batch.padded_seq_ids}
+        sequences = {"seq_ids": batch.padded_seq_ids}
         return _StepCalls(
             batch,
             self_length,
-            self._call(GraphName.DECODE, rows, axes),
+            self._call(GraphName.DECODE, sequences, axes),
             None
             if batch.token_biases is None
-            else self._call(GraphName.LOGITS_PROCESSORS, {**rows, **batch.token_biases}, axes),
+            else self._call(GraphName.LOGITS_PROCESSORS, {**sequences, **batch.token_biases}, axes),
             tuple(
-                self._call(one.graph, one.buffers, {**axes, CANDIDATES: one.candidates})
-                for one in batch.sample_groups
+                self._call(group.graph, group.buffers, {**axes, CANDIDATES: group.candidates})
+                for group in batch.sample_groups
             ),
         )
 
     def _rounded(self, graph: GraphName, axis: str, size: int) -> int:
-        """Matrix products are set up anew for each size that they meet: they shall meet few."""
+        """Rounds a size up: matrix products are set up for each size, so few sizes should occur."""
         limit = self._graphs[graph].signature.axis(axis)
         return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
 
     def _call(self, name: GraphName, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> _Call:
-        """The call of a graph; sizes that ``axes`` leave out are those of what is ``given``."""
+        """The call of a graph; axes that are not in ``axes`` have the sizes of the tensors."""
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}
         sizes = {axis: size for axis, size in axes.items() if axis in named}
-        sizes |= _sizes_of(graph.signature, {**self._kv_cache, **given})
+        sizes |= _sizes_of(graph.signature, {**self._state.tensors, **self._kv_cache, **given})
         spans = {SPANS[axis]: self._counting[axis][: sizes[axis]] for axis in sizes.keys() & SPANS.keys()}
         return _Call(graph, {**self._state.tensors, **self._kv_cache, **given, **spans}, sizes)
 
 
+def longest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
+    """Return the largest size of a span that the artifact's limits allow."""
+    decode = graphs[GraphName.DECODE].signature
+    sizes = [
+        size
+        for buffer in (*decode.inputs, *decode.outputs)
+        if buffer.role != "kv_cache"
+        for size in buffer.shape
+    ]
+    return max(MAX_NGRAM, *(size for size in sizes if isinstance(size, int)))
+
+
 def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, int]:
-    """The sizes of the axes that the shapes of some inputs say."""
+    """Return the sizes of the axes that the shapes of some inputs determine."""
     buffers = [buffer for buffer in signature.inputs if buffer.name in given]
     return {
         dim: size
@@ -200,5 +211,5 @@ def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, in
 
 
 def _counting(start: int, end: int) -> Tensor:
-    """``start .. end - 1``, int32; for a large vocabulary torch would start a threads, see replay.buffers."""
+    """``start .. end - 1``, int32, by numpy: torch would start threads for a large vocabulary."""
     return torch.from_numpy(np.arange(start, end, dtype=np.int32))

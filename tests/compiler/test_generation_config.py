@@ -25,7 +25,7 @@ from precast.compiler.errors import CheckpointError, UnsupportedConfigError
 from precast.compiler.frontend.checkpoint import Checkpoint, open_checkpoint
 from precast.compiler.frontend.generation_config import read_generation_config
 from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.generation.parameters import SUPPORTED, resolve
+from precast.runtime.generation.sampling_params import SUPPORTED, resolve
 
 LIMITS = GenerateLimits(64, 64, 64, 4, 8)
 

@@ -41,10 +41,18 @@ SMALL: dict[str, Any] = {
 }
 
 
-def t5(folder: Path, *, seed: int = 0, layers: int = 1, tied: bool = True, **generation: Any) -> Path:
+def t5(
+    folder: Path,
+    *,
+    seed: int = 0,
+    layers: int = 1,
+    tied: bool = True,
+    vocab_size: int = VOCAB,
+    **generation: Any,
+) -> Path:
     torch.manual_seed(seed)
     config = T5Config(
-        vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=layers, num_heads=2,
+        vocab_size=vocab_size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=layers, num_heads=2,
         decoder_start_token_id=0, tie_word_embeddings=tied,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)
@@ -123,34 +131,37 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
         graphs[GraphName.SAMPLE_GREEDY],
         open_graph(tmp_path / "a", manifest, GraphName.SAMPLE_GREEDY),
     ):
-        sizes = {"num_seqs": 3, "sampled_seqs": 2}
+        assert isinstance(manifest.limits, GenerateLimits)
+        sizes = manifest.limits.state_sizes | {"vocab_size": VOCAB, "num_seqs": 3, "sampled_seqs": 2}
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
         inputs["seq_ids"].copy_(chosen)
         inputs["logits_indices"].copy_(torch.tensor([2, 0]))
-        inputs["max_lengths"].fill_(9)
+        inputs["max_length"].fill_(9)
         inputs["scores"][2, 11] = inputs["scores"][0, 30] = 5.0
         (tokens,) = graph(inputs)
         assert tokens.tolist() == [11, 30]
 
 
-def test_models_of_one_size_share_the_graphs_without_weights(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_all_models_share_the_graphs_without_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
 
     def compiled(name: str, checkpoint: Path, **options: Any) -> set[str]:
         """The entries of the cache that this compilation added."""
         folder = tmp_path / "cache" / "graphs"
         before = set(folder.iterdir()) if folder.is_dir() else set()
-        compile_small(checkpoint, tmp_path / name, **SMALL, **options)
+        compile_small(checkpoint, tmp_path / name, **{**SMALL, **options})
         added = set(folder.iterdir()) - before
         return {path.name for path in added}
 
     first = t5(tmp_path / "first")
     assert len(compiled("a", first)) == 6
     assert not compiled("again", first)
-    assert len(compiled("b", t5(tmp_path / "deeper", layers=2))) == 2, "admit and decode are the model's own"
+    assert len(compiled("b", t5(tmp_path / "deeper", layers=2))) == 2, "encode_source and decode have weights"
     assert len(compiled("c", first, dtype="bf16")) == 2, "scores are fp32 in any case"
+    other = t5(tmp_path / "other", vocab_size=VOCAB + 30)
+    assert len(compiled("d", other)) == 2, "the vocabulary is an axis"
+    longer = {"max_length": 25, "max_target_length": 18, "max_num_seqs": 9}
+    assert len(compiled("e", first, **longer)) == 2, "so are the limits"
     same = [manifest_of(tmp_path / name) for name in "ab"]
     for name in BUCKET_AXES:
         files = [manifest.files[f"graphs/{name}.json"] for manifest in same]

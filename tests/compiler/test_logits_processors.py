@@ -1,4 +1,4 @@
-"""The ``token_biases`` graph against Hugging Face's logits processors, each request alone."""
+"""The ``logits_processors`` graph against Hugging Face's logits processors, each request alone."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor
 from transformers import T5Config, T5ForConditionalGeneration
 
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 from precast.compiler.sampling.logits_processors import LogitsProcessors
 from precast.graphs.sampling import logits_processors_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import OptionError
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.state import DecoderState
-from precast.runtime.generation.token_bias_table import token_bias_table
+from precast.runtime.generation.token_bias import TokenBias, token_bias_table
 from tests.support.sampling import (
     Call,
     begin,
@@ -39,16 +39,16 @@ VOCAB = 11
 LIMITS = GenerateLimits(
     max_source_length=10, max_target_length=14, max_tokens=64, max_batch=4, max_num_seqs=12
 )
-SIGNATURE = logits_processors_signature(LIMITS, VOCAB)
+SIGNATURE = logits_processors_signature()
 MODEL = T5ForConditionalGeneration(T5Config(vocab_size=VOCAB, d_model=4, d_kv=2, d_ff=4, num_layers=1))
 VALUES = bias_values(VOCAB)
 FEW_TOKENS = st.integers(0, 4)
-"""So that n-grams repeat and sequences match."""
+"""Few tokens make n-grams repeat and sequences match."""
 
 
 @dataclass(frozen=True)
 class Asked:
-    """A request, where its rows stand, and what Hugging Face makes of their logits."""
+    """A request, the histories of its sequences, their logits, and Hugging Face's scores for them."""
 
     plan: SamplingParams
     source: list[int]
@@ -94,7 +94,7 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
         spare: by how much each span reaches further than it must.
     """
     state, left = DecoderState(LIMITS), list(order)
-    # What nobody wrote must not matter.
+    # Unwritten state must not matter.
     generator = np.random.default_rng(0)
     for name in ("history", "source_ids"):
         state.arrays[name][:] = generator.integers(0, 5, state.arrays[name].shape)
@@ -108,7 +108,9 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
             state.arrays["positions"][row] = len(history) - 1
             entries += [(len(rows), bias) for bias in one.plan.token_biases]
             rows.append(row)
-    ngrams = [max(one.plan.no_repeat_ngram_size, one.plan.encoder_no_repeat_ngram_size) for one in requests]
+    ngrams = [
+        max(one.plan["no_repeat_ngram_size"], one.plan["encoder_no_repeat_ngram_size"]) for one in requests
+    ]
     spans = {
         "self_span": max(len(one.histories[0]) for one in requests),
         "cross_span": max(len(one.source) for one in requests),
@@ -121,7 +123,7 @@ def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: i
         "ngram_span": integers(range(1, max(2, *ngrams, 0) + 1 + spare)),
         **token_bias_table(entries),
     }
-    found: Tensor = call(**buffers(SIGNATURE, state, given))
+    found: Tensor = call(buffers(SIGNATURE, state, given))
     return found
 
 
@@ -134,7 +136,7 @@ ORDERS = st.permutations(range(LIMITS.max_num_seqs))
 
 
 def requests_of(values: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[list[Asked]]:
-    # One row alone is for the host to double.
+    # The host doubles a single sequence.
     lists = st.lists(asked(values, most), min_size=1, max_size=4)
     return lists.filter(lambda many: sum(len(one.histories) for one in many) > 1)
 
@@ -168,10 +170,10 @@ def test_the_portable_program_does_the_same(requests: list[Asked], order: list[i
 
 @settings(deadline=None, max_examples=40)
 @given(neutral=asked({}, 0), others=st.lists(asked(VALUES, 6), min_size=1, max_size=3), order=ORDERS)
-def test_rows_without_rules_keep_their_logits_bit_by_bit(
+def test_neutral_requests_keep_their_logits_bit_by_bit(
     neutral: Asked, others: list[Asked], order: list[int]
 ) -> None:
-    """Those of beams become log-probabilities, as they are without other rows."""
+    """Logits of beams become log-probabilities, the same as alone."""
     beams = neutral.plan.mode == "beam"
     kept = logprobs(neutral.logits) if beams else neutral.logits
     for place in (0, len(others)):
@@ -184,7 +186,7 @@ def test_rows_without_rules_keep_their_logits_bit_by_bit(
 def logprobs(logits: Tensor) -> Tensor:
     """Not by torch's log-softmax, which may round the last bit otherwise."""
     rows = torch.arange(len(logits))
-    largest, total = Normalizer()(logits, rows, torch.ones_like(rows, dtype=torch.bool))
+    largest, total = LogSoftmaxTerms()(logits, rows, torch.ones_like(rows, dtype=torch.bool))
     found: Tensor = logits - largest[:, None] - total[:, None]
     torch.testing.assert_close(found, logits.log_softmax(dim=-1))
     return found
@@ -207,7 +209,7 @@ ACTS: dict[str, tuple[Any, list[int], list[int]]] = {
 
 
 @pytest.mark.parametrize("name", VALUES)
-def test_each_parameter_is_seen_to_act(name: str) -> None:
+def test_each_parameter_has_an_effect(name: str) -> None:
     value, history, changed = ACTS[name]
     plan = make_plan(LIMITS, VOCAB, {name: value, "max_length": 5, "eos_token_id": 1})
     logits = torch.full((2, VOCAB), 1.5)
@@ -215,6 +217,6 @@ def test_each_parameter_is_seen_to_act(name: str) -> None:
     assert (found[0] != logits[0]).nonzero()[:, 0].tolist() == changed
 
 
-def test_what_forces_and_suppresses_the_same_token_is_refused() -> None:
+def test_forcing_a_suppressed_token_is_refused() -> None:
     with pytest.raises(OptionError, match="every token of forced_bos_token_id"):
         make_plan(LIMITS, VOCAB, {"forced_bos_token_id": 3, "suppress_tokens": [3]})

@@ -83,7 +83,7 @@ def test_an_entry_that_another_process_made_meanwhile_stays(
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
     limits, plain = GenerateLimits(8, 8, 8, 2, 4), reference()
     buckets = generation_buckets(GraphName.SAMPLE_GREEDY, limits, "cpu")
-    (variant,) = variants(GraphSpec(Greedy(), greedy_signature(limits, 20), buckets, 4), plain)
+    (variant,) = variants(GraphSpec(Greedy(), greedy_signature(), buckets, 4), plain)
     others: list[Path] = []
     inodes: list[int] = []
 

@@ -1,4 +1,4 @@
-"""The ``sample.multinomial`` graph: what may be drawn is what Hugging Face's warpers leave, and draws are fair."""
+"""The ``sample.multinomial`` graph: its support is that of Hugging Face's warpers, and samples are fair."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.compiler.sampling.multinomial import Sample
+from precast.compiler.sampling.multinomial import Multinomial
 from precast.compiler.sampling.random import uniform
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save
-from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, draw, hf_logprobs
+from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, hf_logprobs, sample
 from tests.support.sampling import make_plan, portable, some_of
 from tests.support.seq2seq_models import spread_t5
 
 DRAWS = 6000
 SEEN = 4e-3
-"""All draws miss a token that is as probable as that once in ten thousand million times."""
+"""Probability of a token that all samples miss once in ten thousand million times."""
 FAIR = 5.0
-"""Standard deviations that fair draws exceed once in millions of times."""
+"""Standard deviations that fair samples exceed once in millions of times."""
 MARGIN = 1e-4
 WARPERS: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.sampled_from([0.5, 0.8, 1.7]),
@@ -42,7 +42,7 @@ SEEDS = range(7, 7 + DRAWS)
 
 
 def on_an_edge(scores: torch.Tensor, call: dict[str, Any]) -> bool:
-    """Whether rounding decides what Hugging Face keeps."""
+    """Whether rounding decides which tokens Hugging Face keeps."""
 
     def kept(share: float) -> torch.Tensor:
         moved = {name: value * share if name.endswith("_p") else value for name, value in call.items()}
@@ -54,7 +54,7 @@ def on_an_edge(scores: torch.Tensor, call: dict[str, Any]) -> bool:
 def check_support(
     found: np.ndarray, logprobs: np.ndarray, scores: torch.Tensor, call: dict[str, Any]
 ) -> None:
-    """The drawn tokens and their probabilities; of tokens that tie on an edge any may be kept."""
+    """Check tokens and probabilities; of tokens that tie on an edge any may be kept."""
     expected = hf_logprobs(scores, call)
     ours = dict(zip(found.tolist(), logprobs.tolist(), strict=True))
     likely = sorted(value for value in expected.tolist() if value > np.log(SEEN))
@@ -69,7 +69,7 @@ def check_support(
 
 @settings(deadline=None, max_examples=100)
 @given(values=SCORES, call=some_of(WARPERS, 5), data=st.data())
-def test_what_may_be_drawn_is_what_hugging_face_leaves(
+def test_the_support_is_that_of_hugging_face(
     values: list[float], call: dict[str, Any], data: st.DataObject
 ) -> None:
     scores = torch.tensor(values)
@@ -77,8 +77,8 @@ def test_what_may_be_drawn_is_what_hugging_face_leaves(
     # As many as tie with the last of the top k must be among the candidates, as the engine sees to.
     ties = int((scores >= scores.topk(call.get("top_k", VOCAB))[0][-1]).sum())
     candidates = data.draw(st.integers(max(2, ties), VOCAB))
-    drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS, candidates=candidates)
-    check_support(drawn.tokens, drawn.logprobs, scores, call)
+    sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS, candidates=candidates)
+    check_support(sampled.tokens, sampled.logprobs, scores, call)
 
 
 @pytest.mark.parametrize("name", WARPERS)
@@ -87,26 +87,26 @@ def test_what_may_be_drawn_is_what_hugging_face_leaves(
 def test_each_warper_alone(name: str, values: list[float], data: st.DataObject) -> None:
     scores, call = torch.tensor(values), {name: data.draw(WARPERS[name])}
     assume(not on_an_edge(scores, call))
-    drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS)
-    check_support(drawn.tokens, drawn.logprobs, scores, call)
+    sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS)
+    check_support(sampled.tokens, sampled.logprobs, scores, call)
 
 
-def test_forbidden_tokens_are_never_drawn() -> None:
+def test_forbidden_tokens_are_never_sampled() -> None:
     scores = torch.tensor([1.0, -torch.inf, 0.5, -torch.inf, 0.0, -1.0, -torch.inf, 2.0])
     for call in ({}, {"typical_p": 0.9}, {"top_p": 0.99}, {"min_p": 0.01}, {"top_k": 7}):
-        drawn = draw(scores.expand(DRAWS, -1), [call], SEEDS)
-        assert not set(drawn.tokens.tolist()) & {1, 3, 6}
-        assert np.isfinite(drawn.logprobs).all()
+        sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS)
+        assert not set(sampled.tokens.tolist()) & {1, 3, 6}
+        assert np.isfinite(sampled.logprobs).all()
 
 
 @pytest.mark.parametrize("call", [{}, {"temperature": 1.6}, {"top_k": 5}, {"top_p": 0.8, "temperature": 0.7}])
-def test_draws_by_many_seeds_are_fair(call: dict[str, Any]) -> None:
+def test_samples_of_many_seeds_are_fair(call: dict[str, Any]) -> None:
     scores = torch.tensor([0.3, -1.0, 1.5, 0.0, 0.9, -0.4, 0.2, -2.0])
     for first in (0, 1 << 40):
         for position in (0, 5):
             seeds = range(first, first + DRAWS)
-            drawn = draw(scores.expand(DRAWS, -1), [call], seeds, position=position)
-            assert deviation(drawn.tokens, hf_logprobs(scores, call)) < FAIR
+            sampled = sample(scores.expand(DRAWS, -1), [call], seeds, position=position)
+            assert deviation(sampled.tokens, hf_logprobs(scores, call)) < FAIR
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345, (1 << 62) + 3])
@@ -114,23 +114,23 @@ def test_numbers_of_one_seed_and_of_one_position_are_spread_evenly(seed: int) ->
     """By position, by seed, and in pairs of neighbours, which must not depend on each other."""
     count, bins = 1 << 16, 16
     numbers = torch.arange(count)
-    for drawn in (
+    for sampled in (
         uniform(torch.full((count,), seed), numbers),
         uniform(numbers + (seed >> 1), torch.full((count,), 9)),
         uniform((numbers << 32) + (seed >> 1), torch.full((count,), 9)),
     ):
-        assert drawn.dtype == torch.float32 and drawn.min() >= 0 and drawn.max() < 1
-        place = (drawn * bins).long()
+        assert sampled.dtype == torch.float32 and sampled.min() >= 0 and sampled.max() < 1
+        place = (sampled * bins).long()
         even = torch.full((bins,), 1 / bins).log()
         assert deviation(place.numpy(), even) < FAIR
         pairs = place[:-1:2] * bins + place[1::2]
         assert deviation(pairs.numpy(), torch.full((bins * bins,), 1 / bins**2).log()) < FAIR
 
 
-def test_draws_of_one_seed_over_positions_are_fair() -> None:
+def test_samples_of_one_seed_over_positions_are_fair() -> None:
     scores, calls = torch.tensor([0.3, -1.0, 1.5, 0.0, 0.9, -0.4, 0.2, -2.0]), [{"top_k": 6}]
     tokens = [
-        draw(scores.expand(100, -1), calls, range(seed, seed + 100), position=position).tokens
+        sample(scores.expand(100, -1), calls, range(seed, seed + 100), position=position).tokens
         for seed in (5, 999)
         for position in range(60)
     ]
@@ -145,7 +145,7 @@ def test_draws_of_one_seed_over_positions_are_fair() -> None:
     position=st.integers(0, 40),
     data=st.data(),
 )
-def test_a_row_draws_the_same_whatever_stands_beside_it(
+def test_a_sequence_samples_the_same_in_any_batch(
     values: list[list[float]],
     calls: list[dict[str, Any]],
     seeds: list[int],
@@ -153,18 +153,18 @@ def test_a_row_draws_the_same_whatever_stands_beside_it(
     data: st.DataObject,
 ) -> None:
     count, scores = len(values), torch.tensor(values)
-    together = draw(scores, calls[:count], seeds[:count], position=position)
+    together = sample(scores, calls[:count], seeds[:count], position=position)
     order = data.draw(st.permutations(range(count)))
     rows = data.draw(
         st.lists(st.integers(0, LIMITS.max_num_seqs - 1), min_size=count, max_size=count, unique=True)
     )
-    mixed = draw(
+    mixed = sample(
         scores[order], [calls[i] for i in order], [seeds[i] for i in order], position=position, rows=rows,
         graph=GRAPH,
     )  # fmt: skip
     assert mixed.tokens.tolist() == together.tokens[order].tolist()
     for i in range(count):
-        twice = draw(scores[[i, i]], [calls[i]], [seeds[i]] * 2, position=position)
+        twice = sample(scores[[i, i]], [calls[i]], [seeds[i]] * 2, position=position)
         assert twice.tokens.tolist() == [together.tokens[i]] * 2
 
 
@@ -178,7 +178,7 @@ def test_more_candidates_than_needed_change_nothing(
     scores = torch.tensor(values)
     ties = max(2, int((scores >= scores.topk(top_k)[0][-1]).sum()))
     found = [
-        draw(scores.expand(len(seeds), -1), [{"top_k": top_k}], seeds, candidates=n)
+        sample(scores.expand(len(seeds), -1), [{"top_k": top_k}], seeds, candidates=n)
         for n in range(ties, VOCAB + 1)
     ]
     for other in found[1:]:
@@ -186,7 +186,7 @@ def test_more_candidates_than_needed_change_nothing(
         assert torch.equal(scores[other.tokens.tolist()], scores[found[0].tokens.tolist()])
 
 
-GRAPH = portable(Sample(), SIGNATURE)
+GRAPH = portable(Multinomial(), SIGNATURE)
 WORDS = 37
 
 
@@ -213,7 +213,7 @@ def generate(engine: GenerationWorker, calls: list[dict[str, Any]]) -> list[Gene
 SAMPLED: dict[str, Any] = {"do_sample": True, "seed": 11, "temperature": 1.3, "top_p": 0.9, "top_k": 9}
 
 
-def test_a_request_draws_the_same_alone_and_among_others(engine: GenerationWorker) -> None:
+def test_a_request_samples_the_same_alone_and_among_others(engine: GenerationWorker) -> None:
     (alone,) = generate(engine, [SAMPLED])
     others = [
         {"num_beams": 3},

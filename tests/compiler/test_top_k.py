@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 from precast.compiler.sampling.top_k import best_continuations, best_tokens
 
 VOCABS = st.sampled_from((1, 2, 5, 63, 64, 65, 127, 128, 300))
@@ -51,7 +51,7 @@ def test_best_continuations(
     scores[:, 0] = 0.0  # a row that forbids everything has no log-softmax
     sums = torch.randn(groups, beams, generator=torch.Generator().manual_seed(seed))
 
-    normalizer = Normalizer()(scores, at.flatten(), renormalize.flatten()).unflatten(1, at.shape)
+    normalizer = LogSoftmaxTerms()(scores, at.flatten(), renormalize.flatten()).unflatten(1, at.shape)
     best = best_continuations(scores, at, sums, normalizer, each)
 
     logprobs = torch.where(renormalize[..., None], scores[at].log_softmax(dim=-1), scores[at])

@@ -1,4 +1,4 @@
-"""What ``encode_source`` and ``decode`` take and give."""
+"""The signatures of ``encode_source`` and ``decode``."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from precast.graphs.seq2seq import (
 )
 
 LIMITS = GenerateLimits(max_source_length=8, max_target_length=12, max_tokens=32, max_batch=4, max_num_seqs=6)
-POOL = KVCacheShape(layers=2, heads=3, head_dim=5, dtype="bfloat16")
+SLOT = KVCacheShape(layers=2, heads=3, head_dim=5, dtype="bfloat16")
 
 
-def test_admit_writes_the_cross_pools() -> None:
-    signature = encode_source_signature(LIMITS, POOL, 16, device="cpu")
+def test_encode_source_writes_the_cross_attention_cache() -> None:
+    signature = encode_source_signature(LIMITS, SLOT, 16, device="cpu")
     names = ["cross_key_0", "cross_value_0", "cross_key_1", "cross_value_1"]
     assert [buffer.name for buffer in signature.inputs][-4:] == names == list(signature.written)
     sizes = {"tokens": 9, "sequences": 3, "length": 4, "cross_cache": 50}
@@ -27,8 +27,8 @@ def test_admit_writes_the_cross_pools() -> None:
     assert signature.outputs[0].sizes(sizes) == (9, 16)
 
 
-def test_decode_reads_both_pools_and_writes_its_own() -> None:
-    signature = decode_signature(LIMITS, POOL, POOL, 47, device="cpu")
+def test_decode_reads_both_caches_and_writes_self_attention() -> None:
+    signature = decode_signature(LIMITS, SLOT, SLOT, 47, device="cpu")
     assert signature.written == ("self_key_0", "self_value_0", "self_key_1", "self_value_1")
     sizes = {"num_seqs": 2, "self_cache": 7, "cross_cache": 9, "self_length": 3, "source_length": 4}
     shapes = {buffer.name: buffer.sizes(sizes) for buffer in signature.inputs}
@@ -38,8 +38,8 @@ def test_decode_reads_both_pools_and_writes_its_own() -> None:
 
 
 def test_on_cuda_no_size_says_how_far_to_read() -> None:
-    encode_source = encode_source_signature(LIMITS, POOL, 16, device="cuda")
-    decode = decode_signature(LIMITS, POOL, POOL, 47, device="cuda")
+    encode_source = encode_source_signature(LIMITS, SLOT, 16, device="cuda")
+    decode = decode_signature(LIMITS, SLOT, SLOT, 47, device="cuda")
     assert [axis.name for axis in encode_source.axes] == ["tokens", "sequences", "cross_cache"]
     assert [axis.name for axis in decode.axes] == ["num_seqs", "self_cache", "cross_cache"]
 
@@ -47,11 +47,11 @@ def test_on_cuda_no_size_says_how_far_to_read() -> None:
 @pytest.mark.parametrize(
     "values", [(0, 1, 1, 1, 1), (9, 1, 8, 1, 1), (1, 0, 1, 1, 1), (1, 1, 1, 0, 1), (1, 1, 1, 1, 0)]
 )
-def test_limits_that_cannot_be_are_refused(values: tuple[int, ...]) -> None:
+def test_impossible_limits_are_refused(values: tuple[int, ...]) -> None:
     with pytest.raises(LimitsError, match="max_source_length <= max_tokens"):
         GenerateLimits(*values)
 
 
-def test_places_are_32_bit_numbers() -> None:
-    signature = encode_source_signature(LIMITS, POOL, 16, device="cpu")
+def test_slots_are_32_bit_numbers() -> None:
+    signature = encode_source_signature(LIMITS, SLOT, 16, device="cpu")
     assert signature.axis("cross_cache").maximum == MAX_SLOTS < 1 << 31

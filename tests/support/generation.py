@@ -71,15 +71,15 @@ class Model:
         steps_per_sync: int = 1,
         wrap: Callable[[Steps], Any] = lambda steps: steps,
     ) -> GenerationWorker:
-        """A worker of its own, with empty kv_cache.
+        """Return a new worker with a KV cache of its own.
 
         Args:
-            self_blocks: of the self kv_cache.
-            cross_blocks: of the cross kv_cache.
-            max_waiting: requests that may wait.
-            max_batch_delay_steps: steps.
-            steps_per_sync: steps.
-            wrap: puts something between the worker and its graphs.
+            self_blocks: Blocks for self-attention.
+            cross_blocks: Blocks for cross-attention.
+            max_waiting: Most waiting requests.
+            max_batch_delay_steps: As the engine's option.
+            steps_per_sync: As the engine's option.
+            wrap: Wraps the graphs of the worker.
         """
         limits, (own_shape, cross_shape) = self.limits, self.shapes
         own, cross = BlockAllocator(self_blocks + 1, BLOCK_SIZE), BlockAllocator(cross_blocks + 1, BLOCK_SIZE)
@@ -87,10 +87,8 @@ class Model:
             **kv_cache_tensors("self", own_shape, self_blocks + 1),
             **kv_cache_tensors("cross", cross_shape, cross_blocks + 1),
         }
-        for (
-            tensor
-        ) in kv_cache.values():  # what nobody wrote must not matter: as wrong as it can be and finite
-            tensor.fill_(1e4)
+        for tensor in kv_cache.values():
+            tensor.fill_(1e4)  # unwritten slots must not matter: as wrong as possible, but finite
         state = DecoderState(limits)
         scheduler = Scheduler(
             limits.max_num_seqs,
@@ -119,7 +117,7 @@ def _program(module: nn.Module, signature: Signature) -> ProgramRunner:
 
 
 class _Held:
-    """A module that does not take part in the comparison of calls: its signature identifies it."""
+    """A module that all calls take for equal: its signature identifies it."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -133,7 +131,7 @@ class _Held:
 
 @lru_cache(maxsize=64)
 def _without_weights(signature: Signature, held: _Held) -> ProgramRunner:
-    """``logits_processors`` and ``sample.*``: models with the same signature share them."""
+    """``logits_processors`` and ``sample.*``, which all models share."""
     return ProgramRunner(_read_back(held.module, signature), {})
 
 

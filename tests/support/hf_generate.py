@@ -15,9 +15,8 @@ from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.graphs.sampling import NO_SCORE
 from precast.runtime.errors import NotFiniteError, OptionError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
-from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
@@ -192,7 +191,7 @@ def compare(expected: list[Expected], job: Job, answer: GenerateOutput) -> None:
 
 def _told_apart(job: Job, ids: list[int]) -> list[int]:
     """Several tokens that are forced at the end score the same, 0: any of them may be taken."""
-    forced = job.plan.forced_eos_token_ids
+    forced = job.plan["forced_eos_token_id"]
     if len(forced) > 1 and len(ids) == job.plan.max_length and ids[-1] in forced:
         return [*ids[:-1], forced[0]]
     return ids

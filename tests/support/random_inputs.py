@@ -1,4 +1,4 @@
-"""The ``sample.multinomial`` graph called by hand, and what Hugging Face's warpers leave to be drawn."""
+"""The ``sample.multinomial`` graph called by hand, and the distribution that Hugging Face's warpers leave."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from transformers.generation import logits_process as hf
 
-from precast.compiler.sampling.multinomial import Sample
-from precast.graphs.sampling import sample_signature
+from precast.compiler.sampling.multinomial import Multinomial
+from precast.graphs.sampling import multinomial_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.state import DecoderState
 from tests.support.sampling import Call, begin, buffers, integers, make_plan
@@ -22,18 +22,18 @@ VOCAB = 8
 LIMITS = GenerateLimits(
     max_source_length=2, max_target_length=64, max_tokens=4, max_batch=2, max_num_seqs=6000
 )
-SIGNATURE = sample_signature(LIMITS, VOCAB)
+SIGNATURE = multinomial_signature()
 
 
 @dataclass(frozen=True, eq=False)
-class Drawn:
-    """For each row the token and its logprob."""
+class Sampled:
+    """The token and logprob of each sequence."""
 
     tokens: np.ndarray
     logprobs: np.ndarray
 
 
-def draw(
+def sample(
     scores: Tensor,
     calls: Sequence[Mapping[str, Any]],
     seeds: Sequence[int],
@@ -42,24 +42,24 @@ def draw(
     position: int = 0,
     candidates: int = VOCAB,
     rows: Sequence[int] | None = None,
-) -> Drawn:
-    """One launch for all rows.
+) -> Sampled:
+    """Launch the graph once for all sequences.
 
     Args:
         scores: fp32 ``[R, VOCAB]``.
-        calls: the arguments of each row in Hugging Face's names, or of all.
-        seeds: of each row.
-        graph: the module where left out.
-        position: of the last token of every row.
-        candidates: how many of the best tokens are looked at.
-        rows: of state, in the order of ``scores``; the first ones where left out.
+        calls: Arguments of each sequence in Hugging Face's names, or one for all.
+        seeds: Seed of each sequence.
+        graph: The graph; the module by default.
+        position: Position of the last token of every sequence.
+        candidates: Number of the best tokens to sample among.
+        rows: Sequences of the state, in the order of ``scores``; the first ones by default.
     """
     state, count = DecoderState(LIMITS), len(seeds)
     mine = list(range(count) if rows is None else rows)
     for index, call in enumerate(calls):
         plan = make_plan(LIMITS, VOCAB, {"do_sample": True, "top_k": 0, "seed": 0, "max_length": 64, **call})
         begin(state, mine if len(calls) == 1 else [mine[index]], plan, [3])
-    state.arrays["seeds"][mine] = seeds
+    state.arrays["seed"][mine] = seeds
     state.arrays["positions"][mine] = position
     given = {
         "seq_ids": integers(mine),
@@ -67,9 +67,9 @@ def draw(
         "scores": scores,
         "candidate_span": integers(range(candidates)),
     }
-    tokens = (graph or Sample())(**buffers(SIGNATURE, state, given)).numpy()
+    tokens = (graph or Multinomial())(buffers(SIGNATURE, state, given)).numpy()
     assert (state.arrays["history"][mine, position + 1] == tokens).all()
-    return Drawn(tokens, state.arrays["logprobs"][mine, position + 1])
+    return Sampled(tokens, state.arrays["logprobs"][mine, position + 1])
 
 
 def hf_logprobs(scores: Tensor, call: Mapping[str, float]) -> Tensor:

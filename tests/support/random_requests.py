@@ -1,30 +1,34 @@
-"""Requests to a generation engine, drawn by hypothesis, and a tiny model that answers them."""
+"""Random requests to a generation engine, and a tiny model for them."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
+from precast.graphs.generation_parameters import BY_NAME
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.token_bias import TokenBias
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37
 EOS = 1
 START = 0
+_FIELDS = {field.name for field in fields(SamplingParams)}
 Asked = tuple[tuple[int, ...], SamplingParams]
-"""A source and what is asked of it."""
+"""A source and its parameters."""
 
 
 def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
-    """A T5 of two layers whose targets are neither all alike nor all of one length."""
+    """Write a T5 of two layers whose targets differ in tokens and length."""
     torch.manual_seed(0)
     config = T5Config(
         vocab_size=VOCAB, d_model=32, d_kv=16, d_ff=64, num_layers=2, num_heads=2,
@@ -39,13 +43,16 @@ def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
 
 
 def greedy(max_length: int = 12, **more: object) -> SamplingParams:
-    """The plainest plan; ``more`` are fields of ``SamplingParams``."""
-    fields = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,), **more}
-    return SamplingParams(max_length=max_length, eos_token_ids=(EOS,), **fields)  # type: ignore[arg-type]
+    """Greedy search; ``more`` are fields of ``SamplingParams``, or parameters that it holds in ``values``."""
+    values = {name: value for name, value in more.items() if name in BY_NAME.keys() - _FIELDS}
+    own = {name: value for name, value in more.items() if name not in values}
+    plain = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,)}
+    given: dict[str, Any] = {"max_length": max_length, "eos_token_ids": (EOS,), **plain, **own}
+    return SamplingParams(**given, values=values)
 
 
 def endless(max_length: int = LIMITS.max_target_length) -> SamplingParams:
-    """One that only its length ends."""
+    """Greedy search that only its length ends."""
     return replace(greedy(max_length), eos_token_ids=())
 
 
@@ -63,12 +70,12 @@ ASKED: list[Asked] = [
     (tuple(range(2, 20)), samples(2, 11, 18)),
     ((36,), greedy(17, prefix=(START, 8, 9), repetition_penalty=1.3)),
 ]
-"""One of each mode, on both sides of a page."""
+"""One of each mode, on both sides of a block."""
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> SamplingParams:
-    """Every mode, prefixes of up to three tokens, token_biases of both kinds."""
+    """Every mode, prefixes of up to three tokens, biases and penalties."""
     prefix = (START, *draw(st.lists(st.integers(2, VOCAB - 1), max_size=2)))
     max_length = draw(st.integers(len(prefix) + 1, 20))
     tokens = st.integers(2, VOCAB - 1)
@@ -82,11 +89,11 @@ def plans(draw: st.DrawFn) -> SamplingParams:
     )
     more = {
         "prefix": prefix,
-        "logits_processors": token_biases,
+        "token_biases": token_biases,
         "repetition_penalty": draw(st.sampled_from([1.0, 1.0, 1.4])),
         "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 2])),
     }
-    mode = draw(st.sampled_from(["greedy", "beam", "sample"]))
+    mode = draw(st.sampled_from(["greedy", "beam", "multinomial"]))
     if mode == "beam":
         return beams(
             draw(st.integers(2, 4)), max_length, **more,
@@ -103,20 +110,20 @@ def plans(draw: st.DrawFn) -> SamplingParams:
 
 
 def asked() -> st.SearchStrategy[Asked]:
-    """Sources on both sides of a page's size."""
+    """Requests with sources on both sides of a block's size."""
     ids = st.lists(st.integers(2, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
     return st.tuples(ids.map(tuple), plans())
 
 
 def answer_alone(engine: GenerationWorker, one: Asked) -> GenerateOutput:
-    """What an engine answers that has nothing else to do."""
+    """Return the output of an otherwise idle engine."""
     made = request(list(one[0]), one[1])
     engine.offer(made)
     return made.future.result(timeout=60)
 
 
 def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
-    """The same tokens; another order only among sequences whose scores can hardly be told apart."""
+    """Assert the same tokens; another order only among sequences with nearly equal scores."""
     pairs = zip(found.sequences, expected.sequences, strict=True)
     for place, (one, other) in enumerate(pairs):
         close = abs(one.score - other.score) <= 1e-4 * max(1.0, abs(other.score))
@@ -136,7 +143,7 @@ def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
 
 
 def assert_empty(engine: GenerationWorker) -> None:
-    """Whatever was held has been given back."""
+    """Assert that the engine holds no sequences, blocks or requests."""
     stats = engine.stats()
     held = (
         stats.num_seqs_used,

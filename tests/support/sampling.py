@@ -1,4 +1,4 @@
-"""The graphs that turn logits into tokens, called by hand; and what Hugging Face makes of the same logits."""
+"""The sampling graphs called directly, and Hugging Face's scores for the same logits."""
 
 from __future__ import annotations
 
@@ -20,29 +20,28 @@ from precast.graphs.program import Program
 from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 from precast.runtime.backends.reference import ProgramRunner
-from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.generation.state import DecoderState
 
 Call = Callable[..., Any]
 
 
 def portable(module: nn.Module, signature: Signature) -> Call:
-    """``module`` traced, written as a portable program and read back; called like the module."""
+    """Return ``module`` traced, written as a portable program and read back; called like the module."""
     names = [buffer.name for buffer in signature.inputs]
     program = Program.from_json(to_program(trace(module.eval(), signature), names).to_json())
     run = ProgramRunner(program, {})
 
-    def call(**buffers: Tensor) -> Tensor:
+    def call(buffers: Mapping[str, Tensor]) -> Tensor:
         return run(buffers)[0]
 
     return call
 
 
 def buffers(signature: Signature, state: DecoderState, given: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What ``signature`` takes, from the state and from what is given."""
+    """Return the inputs of ``signature``, from the state and from ``given``."""
     known = {**state.tensors, **given}
-    return {one.name: known[one.name] for one in signature.inputs}
+    return {buffer.name: known[buffer.name] for buffer in signature.inputs}
 
 
 def integers(values: Sequence[int] | range) -> Tensor:
@@ -50,28 +49,28 @@ def integers(values: Sequence[int] | range) -> Tensor:
 
 
 def begin(state: DecoderState, rows: Sequence[int], plan: SamplingParams, source: Sequence[int]) -> None:
-    """Write a request into the state as the engine does; its places in the pools mean nothing here."""
-    places = np.zeros(plan.max_length, np.int32)
-    state.begin(rows, plan, np.array(source, np.int32), [places] * len(rows), np.zeros(len(source), np.int32))
+    """Write a request into the state as the engine does, with meaningless KV cache slots."""
+    slots = np.zeros(plan.max_length, np.int32)
+    state.begin(rows, plan, np.array(source, np.int32), [slots] * len(rows), np.zeros(len(source), np.int32))
 
 
 def make_plan(
     limits: GenerateLimits, vocab: int, given: Mapping[str, Any], prefix: Sequence[int] | None = None
 ) -> SamplingParams:
-    """The plan of arguments in Hugging Face's names; the checkpoint says nothing but the start token."""
+    """Resolves arguments in Hugging Face's names; the checkpoint sets the start token only."""
     return resolve(GenerationDefaults(decoder_start_token_id=0), limits, vocab, given, prefix)
 
 
 def hf_processors(
     model: PreTrainedModel, given: Mapping[str, Any], source: Sequence[int], written: int
 ) -> LogitsProcessorList:
-    """Those that ``generate`` would use, in its order; the draw is rejected where it refuses them.
+    """Return the processors of ``generate`` in its order; rejects the example if it refuses the arguments.
 
     Args:
-        model: any that generates.
-        given: arguments of the call.
-        source: token ids of the encoder.
-        written: tokens of the prefix, the start token included.
+        model: Any model that generates.
+        given: Arguments of the call.
+        source: Token ids of the encoder.
+        written: Tokens of the prefix, the start token included.
     """
     try:
         config = GenerationConfig(**given, decoder_start_token_id=0)
@@ -84,7 +83,7 @@ def hf_processors(
 
 
 def bias_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
-    """Arguments of a call that change its scores; token 0 is the start token, 1 and 2 may end a target."""
+    """Arguments that change scores; token 0 is the start token, 1 and 2 may end a target."""
     token = st.integers(1, vocab - 1)
     # Low tokens are those that histories are made of. A bias cannot name token 0 in this form, a word can.
     often = st.one_of(st.integers(1, 4), token)
@@ -111,6 +110,6 @@ def bias_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def some_of(values: Mapping[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
-    """At most so many of the arguments."""
+    """Up to ``most`` of the arguments."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=most, unique=True) if values else st.just([])
-    return names.flatmap(lambda drawn: st.fixed_dictionaries({name: values[name] for name in drawn}))
+    return names.flatmap(lambda some: st.fixed_dictionaries({name: values[name] for name in some}))

@@ -141,7 +141,7 @@ def test_json_says_all_of_an_answer(artifact: Path, tmp_path: Path) -> None:
     (record,) = records(artifact, TEXTS[0], "--num-beams", 2, "--max-new-tokens", 6, "--logprobs")
     (sequence,) = record["sequences"]
     assert record["source"] == TEXTS[0] and record["truncated"] is False
-    assert 0 <= record["timings"]["admitted"] <= record["timings"]["finished"]
+    assert 0 <= record["timings"]["scheduled"] <= record["timings"]["finished"]
     assert sequence["text"] == expected.text and sequence["finish_reason"] == expected.finish_reason
     assert sequence["score"] == pytest.approx(expected.score, abs=1e-5)
     assert sequence["logprobs"] == pytest.approx(expected.sequences[0].logprobs.tolist(), abs=1e-5)
@@ -172,9 +172,9 @@ def test_a_stream_is_the_answer(artifact: Path) -> None:
         (("a", "--early-stopping", "maybe"), "true, false or never"),
         (("a", "--set", "top_k"), "NAME=JSON"),
         (("a", "--set", "top_k=}"), "is no JSON"),
-        (("a", "--set", "timeout=1"), "cannot say timeout"),
-        (("a", "--top-k", 3, "--set", "top_k=4"), "cannot say top_k"),
-        (("a", "--set", "top_h=1", "--set", "top_h=2"), "cannot say top_h"),
+        (("a", "--set", "timeout=1"), "cannot set timeout"),
+        (("a", "--top-k", 3, "--set", "top_k=4"), "cannot set top_k"),
+        (("a", "--set", "top_h=1", "--set", "top_h=2"), "cannot set top_h"),
         (("a", "--set", "no_such=1"), "no_such is no parameter"),
         (("a", "--num-beams", 2, "--do-sample"), "OptionError"),
         (("a", "--num-beams", 2, "--stream"), "OptionError"),

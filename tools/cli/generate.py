@@ -1,10 +1,11 @@
-"""``precast generate``: an encoder-decoder artifact's answers on the command line."""
+"""``precast generate``: the outputs of an encoder-decoder artifact on the command line."""
 
 from __future__ import annotations
 
+import inspect
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 import precast
+from precast.graphs.generation_parameters import PARAMS, SCALARS, Kind, Param
 from precast.runtime.errors import TaskError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
 from precast.tools.cli.console import errors_as_exit, out, print_json
@@ -21,38 +23,56 @@ from precast.tools.cli.encode import Artifact, Input, Json, Output, Texts, Trunc
 from precast.tools.cli.texts import read_texts, write_records
 
 _ARGUMENTS = ("inputs", "value", "parameters", "timeout", "return_exceptions", "logits_processor")
-"""Of the engine's methods; no parameters of generation, or none that JSON can say."""
+"""Arguments of the engine's methods that are no parameters of generation, or that JSON cannot express."""
 _EARLY_STOPPING: dict[str, bool | str] = {"true": True, "false": False, "never": "never"}
+_TYPES: Mapping[Kind, Any] = {
+    "integer": int | None,
+    "number": float | None,
+    "flag": bool | None,
+    "early_stopping": str | None,
+    "token": int | None,
+}
+_PANEL = "Generation (defaults are the checkpoint's)"
 
 
 def _option(help: str, *names: str) -> Any:
-    return typer.Option(*names, help=help, rich_help_panel="Generation (the checkpoint's own defaults)")
+    return typer.Option(*names, help=help, rich_help_panel=_PANEL)
 
 
-Stream = Annotated[bool, typer.Option("--stream", help="Print one text's answer as it grows.")]
-Logprobs = Annotated[bool, typer.Option("--logprobs", help="With --json or --output: of each token.")]
-Timeout = Annotated[float | None, typer.Option(help="Seconds after which a text is given up.")]
-Beams = Annotated[int | None, _option("Beam search over so many; 1 for none.")]
-MaxNew = Annotated[int | None, _option("Most tokens of an answer.")]
-MinNew = Annotated[int | None, _option("Fewest tokens of an answer.")]
-DoSample = Annotated[bool | None, _option("Draw tokens.", "--do-sample/--no-do-sample")]
-Temperature = Annotated[float | None, _option("Divides the logits of drawn tokens.")]
-TopK = Annotated[int | None, _option("Draw among so many; 0 for all.")]
-TopP = Annotated[float | None, _option("Draw among the likeliest that have this probability together.")]
-Seed = Annotated[int | None, _option("Of drawn tokens.")]
-LengthPenalty = Annotated[float | None, _option("Power of the length that divides a beam's score.")]
-EarlyStopping = Annotated[str | None, _option("Of beams: true, false or never.")]
-NoRepeat = Annotated[int | None, _option("No n-gram of this size comes twice.")]
-Penalty = Annotated[float | None, _option("Divides the scores of tokens that were there before.")]
-Returned = Annotated[int | None, _option("BatchResult for each text, of beams or drawn.")]
-SrcLang = Annotated[str | None, _option("The text's language, as the tokenizer names it.")]
-TgtLang = Annotated[str | None, _option("The answer's language.")]
-Prefix = Annotated[str | None, _option("A text that the answer shall begin with.")]
+def _option_of(param: Param) -> inspect.Parameter:
+    """The option for a parameter of generation; None if it is not given."""
+    flag = param.name.replace("_", "-")
+    names = (f"--{flag}/--no-{flag}",) if param.kind == "flag" else ()
+    option = typer.Option(None, *names, help=param.help, rich_help_panel=_PANEL)
+    return inspect.Parameter(
+        param.name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=_TYPES[param.kind]
+    )
+
+
+def _with_scalar_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` an option for every scalar in the table of parameters, instead of its ``**``."""
+    options = [_option_of(param) for param in PARAMS if param.kind in SCALARS]
+    signature = inspect.signature(command, eval_str=True)
+    fixed = [each for each in signature.parameters.values() if each.kind is not each.VAR_KEYWORD]
+    command.__signature__ = signature.replace(parameters=[*fixed, *options])  # type: ignore[attr-defined]
+    command.__annotations__ |= {option.name: option.annotation for option in options}
+    return command
+
+
+Stream = Annotated[bool, typer.Option("--stream", help="Print the output for one text as it grows.")]
+Logprobs = Annotated[
+    bool, typer.Option("--logprobs", help="With --json or --output: log-probabilities of each token.")
+]
+Timeout = Annotated[float | None, typer.Option(help="Seconds until a text fails with a timeout.")]
+SrcLang = Annotated[str | None, _option("Language of the text, as the tokenizer names it.")]
+TgtLang = Annotated[str | None, _option("Language of the output.")]
+Prefix = Annotated[str | None, _option("Text that the output begins with.")]
 Set = Annotated[
-    list[str] | None, _option("NAME=JSON: any other supported parameter; repeatable; null for none.", "--set")
+    list[str] | None, _option("NAME=JSON: any other parameter; repeatable; null for none.", "--set")
 ]
 
 
+@_with_scalar_options
 def generate_command(
     artifact: Artifact,
     texts: Texts = None,
@@ -62,37 +82,19 @@ def generate_command(
     logprobs: Logprobs = False,
     timeout: Timeout = None,
     truncate: Truncate = True,
-    num_beams: Beams = None,
-    max_new_tokens: MaxNew = None,
-    min_new_tokens: MinNew = None,
-    do_sample: DoSample = None,
-    temperature: Temperature = None,
-    top_k: TopK = None,
-    top_p: TopP = None,
-    seed: Seed = None,
-    length_penalty: LengthPenalty = None,
-    early_stopping: EarlyStopping = None,
-    no_repeat_ngram_size: NoRepeat = None,
-    repetition_penalty: Penalty = None,
-    num_return_sequences: Returned = None,
+    as_json: Json = False,
     src_lang: SrcLang = None,
     tgt_lang: TgtLang = None,
     target_prefix: Prefix = None,
     settings: Set = None,
-    as_json: Json = False,
+    **scalars: Any,
 ) -> None:
-    """Translate, summarize, answer: a target for each text. Parameters have Hugging Face's names."""
-    given = {
-        "truncate": truncate, "num_beams": num_beams, "max_new_tokens": max_new_tokens,
-        "min_new_tokens": min_new_tokens, "do_sample": do_sample, "temperature": temperature, "top_k": top_k,
-        "top_p": top_p, "seed": seed, "length_penalty": length_penalty,
-        "early_stopping": _early_stopping(early_stopping), "no_repeat_ngram_size": no_repeat_ngram_size,
-        "repetition_penalty": repetition_penalty, "num_return_sequences": num_return_sequences,
-        "src_lang": src_lang, "tgt_lang": tgt_lang, "target_prefix": target_prefix,
-    }  # fmt: skip
-    # None would take back a default of the checkpoint.
-    named = {name: value for name, value in given.items() if value is not None}
-    options = named | _settings(settings or (), named)
+    """Translate or summarize: a target for each text. Parameters have Hugging Face's names."""
+    scalars["early_stopping"] = _early_stopping(scalars["early_stopping"])
+    languages = {"src_lang": src_lang, "tgt_lang": tgt_lang, "target_prefix": target_prefix}
+    # None would cancel a default of the checkpoint.
+    stated = {name: value for name, value in {**languages, **scalars}.items() if value is not None}
+    options = {"truncate": truncate, **stated, **_settings(settings or (), stated)}
     if stream and (as_json or output is not None or logprobs):
         raise typer.BadParameter("--stream prints text; it goes without --json, --output and --logprobs")
     wanted = read_texts(texts, source)
@@ -105,8 +107,8 @@ def generate_command(
         if stream:
             _print_pieces(engine.stream(wanted[0], timeout=timeout, **options))
             return
-        answers = engine.generate(wanted, timeout=timeout, **options)
-    _show(wanted, answers, output, as_json, logprobs)
+        outputs = engine.generate(wanted, timeout=timeout, **options)
+    _show(wanted, outputs, output, as_json, logprobs)
 
 
 def _early_stopping(given: str | None) -> bool | str | None:
@@ -117,20 +119,20 @@ def _early_stopping(given: str | None) -> bool | str | None:
     return _EARLY_STOPPING[given]
 
 
-def _settings(given: Sequence[str], named: dict[str, Any]) -> dict[str, Any]:
-    """What ``--set`` says. The engine knows which names there are."""
-    found: dict[str, Any] = {}
+def _settings(given: Sequence[str], stated: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of ``--set``. The engine knows which names there are."""
+    values: dict[str, Any] = {}
     for setting in given:
         name, equals, value = setting.partition("=")
         if not equals or not name.isidentifier():
             raise typer.BadParameter(f"--set takes NAME=JSON, found {setting!r}")
-        if name in _ARGUMENTS or name in found or name in named.keys() - {"truncate"}:
-            raise typer.BadParameter(f"--set cannot say {name}: it is no parameter, or is given already")
+        if name in _ARGUMENTS or name in values or name in stated:
+            raise typer.BadParameter(f"--set cannot set {name}: it is no parameter, or is given already")
         try:
-            found[name] = json.loads(value)
+            values[name] = json.loads(value)
         except ValueError as error:
             raise typer.BadParameter(f"--set {name}: {value!r} is no JSON: {error}") from error
-    return found
+    return values
 
 
 def _print_pieces(pieces: Iterable[str]) -> None:
@@ -142,42 +144,42 @@ def _print_pieces(pieces: Iterable[str]) -> None:
 
 def _show(
     texts: Sequence[str],
-    answers: Sequence[GenerateOutput],
-    output: Path | None,
+    outputs: Sequence[GenerateOutput],
+    path: Path | None,
     as_json: bool,
     logprobs: bool,
 ) -> None:
-    records = [_record(text, answer, logprobs) for text, answer in zip(texts, answers, strict=True)]
-    if output is not None:
-        write_records(output, records)
+    records = [_record(text, output, logprobs) for text, output in zip(texts, outputs, strict=True)]
+    if path is not None:
+        write_records(path, records)
     elif as_json:
         print_json(records)
-    elif all(len(answer.sequences) == 1 for answer in answers):
-        for answer in answers:
-            sys.stdout.write(f"{answer.text}\n")
+    elif all(len(output.sequences) == 1 for output in outputs):
+        for output in outputs:
+            sys.stdout.write(f"{output.text}\n")
     else:
-        table = Table("text", "score", "answer")
-        for text, answer in zip(texts, answers, strict=True):
-            for sequence in answer.sequences:
+        table = Table("text", "score", "output")
+        for text, output in zip(texts, outputs, strict=True):
+            for sequence in output.sequences:
                 table.add_row(escape(text), f"{sequence.score:.4f}", escape(str(sequence.text)))
         out.print(table)
 
 
-def _record(text: str, answer: GenerateOutput, logprobs: bool) -> dict[str, Any]:
+def _record(text: str, output: GenerateOutput, logprobs: bool) -> dict[str, Any]:
     return {
         "source": text,
-        "truncated": answer.truncated,
-        "timings": asdict(answer.timings),
-        "sequences": [_sequence(one, logprobs) for one in answer.sequences],
+        "truncated": output.truncated,
+        "timings": asdict(output.timings),
+        "sequences": [_sequence(sequence, logprobs) for sequence in output.sequences],
     }
 
 
-def _sequence(one: GeneratedSequence, logprobs: bool) -> dict[str, Any]:
-    found = {
-        "text": one.text,
-        "token_ids": one.token_ids.tolist(),
-        "score": one.score,
-        "finish_reason": one.finish_reason,
-        "prefix_length": one.prefix_length,
+def _sequence(sequence: GeneratedSequence, logprobs: bool) -> dict[str, Any]:
+    record = {
+        "text": sequence.text,
+        "token_ids": sequence.token_ids.tolist(),
+        "score": sequence.score,
+        "finish_reason": sequence.finish_reason,
+        "prefix_length": sequence.prefix_length,
     }
-    return found | ({"logprobs": one.logprobs.tolist()} if logprobs else {})
+    return record | ({"logprobs": sequence.logprobs.tolist()} if logprobs else {})

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from precast.compiler.kernels.avx512.linear import GROUPS, PanelLinear
 from precast.compiler.kernels.avx512.linear_int8 import PanelLinearInt8
-from precast.compiler.kernels.avx512.log_softmax import CppNormalizer
+from precast.compiler.kernels.avx512.log_softmax import CppLogSoftmaxTerms
 from precast.compiler.kernels.avx512.norm import CppNorm
 from precast.compiler.kernels.replace_modules import replace_modules
 from precast.compiler.models.decoder import LanguageHead, ScaledHead
 from precast.compiler.models.layers import ActivatedLinear, Norm
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 
 Module = TypeVar("Module", bound=nn.Module)
 WhichLinear = Literal["all", "quantized", "none"]
@@ -35,7 +35,7 @@ def with_cpp_layers(module: Module, linear: WhichLinear) -> Module:
 
 
 def _replace_weightless(_: str, layer: nn.Module) -> nn.Module | None:
-    return CppNormalizer() if isinstance(layer, Normalizer) else None
+    return CppLogSoftmaxTerms() if isinstance(layer, LogSoftmaxTerms) else None
 
 
 def _replace_quantized(name: str, layer: nn.Module) -> nn.Module | None:

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import Kernel, Operand, pointer
-from precast.compiler.sampling.log_softmax import Normalizer
+from precast.compiler.sampling.log_softmax import LogSoftmaxTerms
 
 
 @custom_op("precast::log_softmax_terms", mutates_args=())
 def log_softmax_terms(scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
-    """Computes ``sampling.log_softmax.Normalizer``."""
-    terms: Tensor = Normalizer()(scores, rows, wanted)
+    """Computes ``sampling.log_softmax.LogSoftmaxTerms``."""
+    terms: Tensor = LogSoftmaxTerms()(scores, rows, wanted)
     return terms
 
 
@@ -35,8 +35,8 @@ def _call(tensors: Mapping[str, Operand | None], _: Mapping[str, Any]) -> str:
 LOG_SOFTMAX_TERMS = Kernel(torch.ops.precast.log_softmax_terms.default, "log_softmax.h", {}, _call)
 
 
-class CppNormalizer(nn.Module):
-    """``Normalizer`` with the C++ kernel."""
+class CppLogSoftmaxTerms(nn.Module):
+    """``LogSoftmaxTerms`` with the C++ kernel."""
 
     def forward(self, scores: Tensor, rows: Tensor, wanted: Tensor) -> Tensor:
         terms: Tensor = log_softmax_terms(scores, rows, wanted)

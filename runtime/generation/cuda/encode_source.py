@@ -1,4 +1,4 @@
-"""Sources on streams of their own: encoded while others decode."""
+"""Source encoding on streams of its own, while other requests decode."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class CapturedSourceEncoding:
         return self._hidden
 
     def finish(self) -> None:
-        """Wait for it; its slot may be used again then."""
+        """Wait for the launch; its buffers may be reused afterwards."""
         if self._flight is None:
             return
         (hidden,) = self._flight.result()
@@ -49,7 +49,7 @@ class CapturedSourceEncoding:
         self._flight = None
 
     def before(self, stream: Stream) -> None:
-        """Let ``stream`` wait for it."""
+        """Make ``stream`` wait for the launch."""
         if self._flight is not None:
             self._flight.before(stream)
 
@@ -58,12 +58,12 @@ class EncodeSourceReplay:
     """Replays ``encode_source`` at buckets of source tokens.
 
     Args:
-        graph: for the device.
-        buckets: its buckets.
-        limits: of the artifact.
-        kv_cache: all cross kv_cache, by name; the graph is bound to them.
-        device: opened by this thread.
-        upto: buckets up to this size are captured when it is prepared.
+        graph: The graph, loaded on the device.
+        buckets: Its buckets.
+        limits: Limits of the artifact.
+        kv_cache: The cross-attention KV cache by name; the graph is bound to it.
+        device: The device, opened by this thread.
+        upto: ``prepare`` captures buckets up to this size.
     """
 
     def __init__(
@@ -95,14 +95,14 @@ class EncodeSourceReplay:
         self._replay.prepare()
 
     def free(self) -> bool:
-        """Whether ``launch`` would go on at once."""
+        """Return whether ``launch`` would return immediately."""
         self._reap()
         return self._replay.free()
 
     def launch(
         self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
     ) -> CapturedSourceEncoding:
-        """See ``Stepper.admit``; waits for the oldest launch where as many as may be are in flight."""
+        """See ``Stepper.encode_sources``; waits for the oldest launch if the pipeline is full."""
         if not self.free():
             self._in_flight.popleft().finish()
         lengths = np.array([len(source) for source in sources], np.int32)
@@ -112,9 +112,9 @@ class EncodeSourceReplay:
         to = buffers.arrays["cross_slots"]
         np.concatenate(slots, out=to[:tokens])
         to[tokens:] = 0
-        found = CapturedSourceEncoding(self._replay.launch(buffers), lengths.tolist())
-        self._in_flight.append(found)
-        return found
+        encoding = CapturedSourceEncoding(self._replay.launch(buffers), lengths.tolist())
+        self._in_flight.append(encoding)
+        return encoding
 
     def close(self) -> None:
         self._replay.close()
@@ -125,11 +125,11 @@ class EncodeSourceReplay:
 
 
 def without_kv_cache(signature: Signature) -> Signature:
-    """What is left to be given once ``encode_source`` is bound to its kv_cache."""
+    """Return the signature of ``encode_source`` without the KV cache it is bound to."""
     return replace(
         signature,
         axes=tuple(axis for axis in signature.axes if axis.name != CROSS_CACHE),
-        inputs=tuple(buffer for buffer in signature.inputs if buffer.name not in signature.written),
+        inputs=tuple(buffer for buffer in signature.inputs if buffer.role != "kv_cache"),
         written=(),
     )
 
@@ -148,6 +148,6 @@ def _with_kv_cache(
 
 
 def _fill_example(buffers: HostBuffers, max_length: int) -> None:
-    """Its keys and values go to the block that is never dealt out."""
+    """An example whose keys and values go to the spare block."""
     fill_example(buffers, max_length)
     buffers.arrays["cross_slots"][:] = 0

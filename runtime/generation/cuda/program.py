@@ -1,4 +1,4 @@
-"""The graphs of a recipe, bound to their inputs: called one by one, or captured as one graph."""
+"""The graphs of a batch descriptor, bound to their inputs: called one by one, or captured as one graph."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ import torch
 from torch import Tensor
 
 from precast.graphs.graph_names import GraphName
-from precast.graphs.sampling import CANDIDATES, NGRAM
-from precast.graphs.seq2seq import SELF_LENGTH, SOURCE_LENGTH, GenerateLimits
+from precast.graphs.sampling import NGRAM, VOCAB
+from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.cuda.device import CapturedGraph, Device, MemPool, Stream
 from precast.runtime.cuda.layout import Layout
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.cuda.batch_descriptor import Recipe
+from precast.runtime.generation.cuda.batch_descriptor import BatchDescriptor
 from precast.runtime.generation.steps import SPANS, LoadedGraph
 
 BetweenSteps = Callable[[Tensor], None]
-"""Is given the scores ``[R, vocab]`` before anything is chosen by them."""
+"""Called with the scores ``[R, vocab]`` of each step before tokens are sampled from them."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """What all recipes share.
+    """The graphs and the memory that all programs share.
 
     Attributes:
-        graphs: by name.
-        limits: of the artifact.
-        tensors: state and kv_cache, by name.
-        counting: int32 from 0 and from 1 up, as far as any span reaches.
+        graphs: Graphs by name.
+        limits: Limits of the artifact.
+        tensors: State and KV cache by name.
+        counting: int32, counting from 0 and from 1, as far as the longest span.
     """
 
     graphs: Mapping[GraphName, LoadedGraph]
@@ -38,23 +38,30 @@ class Bound:
     tensors: Mapping[str, Tensor]
     counting: tuple[Tensor, Tensor]
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Sizes of the state and of the vocabulary."""
+        (logits,) = self.graphs[GraphName.DECODE].signature.outputs
+        return {**self.limits.state_sizes, VOCAB: int(logits.shape[1])}
+
     def span(self, axis: str, size: int) -> Tensor:
         return self.counting[axis == NGRAM][:size]
 
 
 @dataclass(eq=False)
 class StepProgram:
-    """A recipe with memory for its inputs.
+    """The steps of a batch descriptor, with memory for their inputs.
 
     Attributes:
-        recipe: what is done.
-        layout: of ``inputs``.
-        inputs: uint8, where the batch lies that it serves.
-        batch: which one that is.
-        graph: once it was captured.
+        descriptor: What the steps compute.
+        bound: Graphs and memory.
+        layout: Layout of ``inputs``.
+        inputs: uint8, the current batch on the device.
+        batch: The batch in ``inputs``.
+        graph: The captured graph, once there is one.
     """
 
-    recipe: Recipe
+    descriptor: BatchDescriptor
     bound: Bound
     layout: Layout
     inputs: Tensor
@@ -62,40 +69,40 @@ class StepProgram:
     graph: CapturedGraph | None = None
 
     @classmethod
-    def of(cls, recipe: Recipe, bound: Bound, device: Device) -> StepProgram:
-        layout = Layout.of(recipe.buffers(bound.graphs[GraphName.LOGITS_PROCESSORS].signature), {})
-        return cls(recipe, bound, layout, device.memory(layout.nbytes))
+    def of(cls, descriptor: BatchDescriptor, bound: Bound, device: Device) -> StepProgram:
+        layout = Layout.of(descriptor.buffers(), {})
+        return cls(descriptor, bound, layout, device.memory(layout.nbytes))
 
     def packed(self, batch: ActiveBatch) -> np.ndarray:
-        """``batch`` as ``inputs`` shall hold it, uint8."""
+        """Return a batch in the layout of ``inputs``, uint8."""
         block = np.zeros(self.layout.nbytes, np.uint8)
-        self.recipe.write(batch, self.layout.arrays(torch.from_numpy(block)))
+        self.descriptor.write(batch, self.layout.arrays(torch.from_numpy(block)))
         return block
 
     def run(self, between: BetweenSteps | None = None) -> None:
-        """Put all steps on the current stream."""
-        for _ in range(self.recipe.steps):
+        """Launch all steps on the current stream."""
+        for _ in range(self.descriptor.steps):
             self._step(between)
 
     def capture(self, device: Device, stream: Stream, pool: MemPool) -> None:
-        """Record the steps. They were run before: kernels are loaded by their first run.
+        """Capture the steps. They have run before, since kernels are loaded by their first run.
 
-        Nothing that they allocate is kept, since what comes of them is the state: each step, and each graph
-        of the same cache, may use the memory of the one before.
+        None of their allocations is kept, since their result is the state: each step, and each graph captured
+        into the same pool, may reuse the memory of the one before.
         """
         self.graph, _ = device.capture(self.run, stream, pool)
 
     def _step(self, between: BetweenSteps | None) -> None:
-        given, recipe = self.layout.tensors(self.inputs), self.recipe
-        sizes = recipe.sizes(self.bound.limits)
+        given, descriptor = self.layout.tensors(self.inputs), self.descriptor
+        sizes = descriptor.sizes(self.bound.limits) | self.bound.sizes
         (scores,) = self._call(GraphName.DECODE, {"seq_ids": given["seq_ids"]}, sizes)
-        if recipe.token_biases is not None:
+        if descriptor.token_biases is not None:
             (scores,) = self._call(GraphName.LOGITS_PROCESSORS, {**given, "logits": scores}, sizes)
         if between is not None:
             between(scores)
-        for place, group in enumerate(recipe.sample_groups):
-            named = {name: given[f"{name}_{place}"] for name in ("seq_ids", "logits_indices")}
-            axes = {**sizes, **recipe.sample_axes(group)}
+        for index, group in enumerate(descriptor.sample_groups):
+            named = {name: given[f"{name}_{index}"] for name in ("seq_ids", "logits_indices")}
+            axes = {**sizes, **descriptor.sample_axes(group)}
             self._call(group.graph, {**named, "scores": scores}, axes)
 
     def _call(self, name: GraphName, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> list[Tensor]:
@@ -112,10 +119,3 @@ class StepProgram:
         }
         signature.check(inputs, {**sizes, **kv_cache})
         return graph(inputs, sizes)
-
-
-def largest_span(graphs: Mapping[GraphName, LoadedGraph]) -> int:
-    """Up to where ``Bound.counting`` must count."""
-    spans = (SELF_LENGTH, SOURCE_LENGTH, NGRAM, CANDIDATES)
-    signatures = [graph.signature for graph in graphs.values()]
-    return max(axis.maximum for one in signatures for axis in one.axes if axis.name in spans)

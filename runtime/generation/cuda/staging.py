@@ -1,4 +1,4 @@
-"""The memory and the events of one launch of steps."""
+"""Memory and events of one launch of steps."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ _LEAST = 1 << 16
 
 
 class Staging:
-    """Block-locked memory that one copy takes to the device; it grows with what is put into it.
+    """Page-locked memory that one copy takes to the device; it grows on demand.
 
-    Used again only when the launch is over that it was filled for.
+    It is reused only after the launch that it was filled for.
     """
 
     def __init__(self, device: Device) -> None:
@@ -25,13 +25,13 @@ class Staging:
         self._landing = device.memory(_LEAST)
 
     def upload(self, arrays: Sequence[np.ndarray], stream: Stream) -> list[Tensor]:
-        """The bytes of each array on the device, uint8, once ``stream`` has come so far."""
+        """Return the bytes of each array on the device, uint8, valid for later work on ``stream``."""
         starts, end = [], 0
         for array in arrays:
             starts.append(end)
             end += -(-array.nbytes // ALIGNMENT) * ALIGNMENT
         if end > self._host.shape[0]:
-            # Nothing is under way in this memory, but the device must not hand it out meanwhile.
+            # No copy uses this memory any more, but the device must not reuse it while work is in flight.
             self._device.synchronize()
             self._host, self._landing = self._device.host_memory(2 * end), self._device.memory(2 * end)
         host = self._host.numpy()
@@ -44,21 +44,21 @@ class Staging:
 
 
 class StepSlot:
-    """What belongs to a launch from when it is begun until its successor in the same slot."""
+    """Memory and events that a launch owns until the next launch in the same slot."""
 
-    def __init__(self, device: Device, answer_bytes: int, flag_bytes: int) -> None:
-        self.rows = Staging(device)
+    def __init__(self, device: Device, output_bytes: int, flag_bytes: int) -> None:
+        self.state = Staging(device)
         self.batch = Staging(device)
-        self.answers = device.memory(answer_bytes)
-        """The state as it was after the launch, as far as answers are made of it."""
+        self.outputs = device.memory(output_bytes)
+        """Flags and output buffers of the state after the launch."""
         self.flags = device.host_memory(flag_bytes)
-        """The front of it, on the host."""
+        """The flags, on the host."""
         self.computed = device.event()
         self.flagged = device.event()
         self.in_flight = False
 
     def wait(self) -> None:
-        """Until the launch is over."""
+        """Wait until the launch is over."""
         if self.in_flight:
             self.flagged.synchronize()
             self.in_flight = False

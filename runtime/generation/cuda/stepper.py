@@ -1,15 +1,15 @@
-"""The stepper of CUDA: captured graphs of steps on one stream, sources on another, the host behind both.
+"""The CUDA stepper: captured graphs of steps on one stream, source encoding on another, the host behind both.
 
-    encoding    sources → encode_source → cross kv_cache                     (a pipeline of its own)
-                                        ↓ the first steps of these sources wait, and no others
-    steps        rows that begin, batch → graph of N steps → state at its end
+    encoding     sources → encode_source → cross-attention KV cache           (a pipeline of its own)
+                                        ↓ awaited by the first steps of these sources only
+    steps        new sequences, batch → graph of N steps → state after them
                                                                    ↓ computed
-    download                                      flags of all rows → host; of some rows more, when asked
+    download                                      flags of all sequences → host; more of some on demand
 
-Only steps write state and self kv_cache, one launch after the other, so that rows and blocks may be given to the
-next request while launches of the last one are still under way: those of the next come behind. What such
-a late launch reads in cross blocks that belong to somebody else by then is garbage, in rows that nobody looks
-at.
+Only steps write the state and the self-attention KV cache, one launch after the other. So sequences and
+blocks may go to the next request while launches of the previous one are in flight: those of the next come
+behind. If such a late launch reads cross-attention blocks that another request has taken over, its result is
+garbage in sequences that are not read any more.
 """
 
 from __future__ import annotations
@@ -22,11 +22,10 @@ import numpy as np
 from torch import Tensor
 
 from precast.graphs.buckets import Buckets
-from precast.graphs.graph_names import GraphName
 from precast.runtime.cuda.device import Device
 from precast.runtime.cuda.guard import DeviceGuard
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.cuda.batch_descriptor import Recipe
+from precast.runtime.generation.cuda.batch_descriptor import BatchDescriptor
 from precast.runtime.generation.cuda.device_state import DeviceState
 from precast.runtime.generation.cuda.encode_source import CapturedSourceEncoding, EncodeSourceReplay
 from precast.runtime.generation.cuda.program import Bound, StepProgram
@@ -38,19 +37,19 @@ from precast.runtime.generation.stepper import Launch, SourceEncoding
 from precast.runtime.replay import CaptureInfo
 
 MOST_PROGRAMS = 256
-"""Captured at a time. The one that was not used for longest makes room for a new one."""
+"""Most captured graphs; the least recently used one is evicted."""
 
 
 class CapturedStepper:
     """Implements ``generation.stepper.Stepper``.
 
     Args:
-        device: used by nobody else's thread from ``prepare`` on.
-        bound: the graphs over state and kv_cache.
-        state: on the device.
-        encode_source: the replay of ``encode_source``.
-        buckets: of rows.
-        examples: batches whose graphs are captured when it is prepared, the largest first, and their steps.
+        device: The device; used by one thread only from ``prepare`` on.
+        bound: The graphs, with state and KV cache.
+        state: The state on the device.
+        encode_source: The replay of ``encode_source``.
+        buckets: Buckets of sequences.
+        examples: Batches whose graphs ``prepare`` captures, the largest first, and their steps.
     """
 
     depth = 2
@@ -76,7 +75,7 @@ class CapturedStepper:
         self._examples = examples
         self._guard = DeviceGuard()
         self._captures: tuple[CaptureInfo, ...] = ()
-        self._programs: dict[Recipe, StepProgram] = {}
+        self._programs: dict[BatchDescriptor, StepProgram] = {}
         self._beginning: list[tuple[CapturedSourceEncoding, Sequence[int]]] = []
         self._launches = 0
 
@@ -91,8 +90,8 @@ class CapturedStepper:
             self._stream, self._download = device.stream(), device.stream()
             self._cache = device.pool()
             self._fetched = device.event()
-            answer_bytes, flag_bytes = state.answers.nbytes, state.flags.nbytes
-            self._slots = [StepSlot(device, answer_bytes, flag_bytes) for _ in range(self.depth)]
+            output_bytes, flag_bytes = state.outputs.nbytes, state.flags.nbytes
+            self._slots = [StepSlot(device, output_bytes, flag_bytes) for _ in range(self.depth)]
             self._encode_source.prepare()
             state.clear(self._stream)
             for batch, steps in self._examples:
@@ -131,9 +130,9 @@ class CapturedStepper:
             slot = self._slots[self._launches % self.depth]
             slot.wait()
             self._launches += 1
-            self._upload_rows(slot)
+            self._upload_sequences(slot)
             self._run(self._program_of(batch, steps, slot), batch)
-            self._put_down(slot)
+            self._snapshot(slot)
             return Launch(batch, steps, slot)
 
     def poll(self, launch: Launch, rows: Sequence[int]) -> None:
@@ -141,12 +140,12 @@ class CapturedStepper:
         with self._guard.calls("steps were taken"):
             launch.slot.wait()
         at = list(rows)
-        for name, found in self._device_state.flags.arrays(launch.slot.flags).items():
-            self.state.arrays[name][at] = found[at]
+        for name, values in self._device_state.flags.arrays(launch.slot.flags).items():
+            self.state.arrays[name][at] = values[at]
 
     def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None:
-        with self._guard.calls("answers were fetched"):
-            there = self._device_state.answers.tensors(launch.slot.answers)
+        with self._guard.calls("outputs were fetched"):
+            there = self._device_state.outputs.tensors(launch.slot.outputs)
             for name in names:
                 for row in rows:
                     self._device.copy(self.state.tensors[name][row], there[name][row], self._download)
@@ -154,13 +153,13 @@ class CapturedStepper:
             self._fetched.synchronize()
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Nothing to do: the kernels read what a row sees, and nothing else."""
+        """Does nothing: the CUDA kernels never read slots that a sequence does not see."""
 
     def close(self) -> None:
-        """Free graphs, then what they are bound to, once the device is done with it."""
+        """Wait for the device, then free the graphs and the memory they are bound to."""
         try:
             self._device.synchronize()
-        except Exception:  # a failed device has nothing left that could be waited for
+        except Exception:  # a failed device has no work left to wait for
             pass
         self._programs.clear()
         self.kv_cache = {}
@@ -169,25 +168,24 @@ class CapturedStepper:
         self._encode_source.close()
         self._device_state.free()
 
-    def _upload_rows(self, slot: StepSlot) -> None:
-        """The state of requests that begin, behind the launches that may still use these rows."""
+    def _upload_sequences(self, slot: StepSlot) -> None:
+        """Upload the state of new requests, behind launches that may still use their sequences."""
         if not self._beginning:
             return
         for encoding, _ in self._beginning:
             encoding.before(self._stream)
         rows = [row for _, some in self._beginning for row in some]
         self._beginning = []
-        self._device_state.upload(rows, slot.rows, self._stream)
+        self._device_state.upload(rows, slot.state, self._stream)
 
     def _program_of(self, batch: ActiveBatch, steps: int, slot: StepSlot) -> StepProgram:
-        """The program of the batch's recipe, with the batch in its inputs."""
+        """The program of the batch's descriptor, with the batch in its inputs."""
         if self._bound is None:
             raise RuntimeError("this stepper was closed")
-        recipe = Recipe.of(
-            batch, steps, self._buckets, self._bound.graphs[GraphName.LOGITS_PROCESSORS].signature
-        )
-        program = self._programs.pop(recipe, None) or StepProgram.of(recipe, self._bound, self._device)
-        self._programs[recipe] = program
+        descriptor = BatchDescriptor.of(batch, steps, self._buckets, self._bound.limits)
+        program = self._programs.pop(descriptor, None)
+        program = program or StepProgram.of(descriptor, self._bound, self._device)
+        self._programs[descriptor] = program
         if len(self._programs) > MOST_PROGRAMS:
             self._device.synchronize()  # it may be running
             del self._programs[next(iter(self._programs))]
@@ -198,7 +196,7 @@ class CapturedStepper:
         return program
 
     def _run(self, program: StepProgram, batch: ActiveBatch) -> None:
-        """Replay what was captured; the first time, and with a user's code between, run graph by graph."""
+        """Replay the captured graph; the first time, or with Python logits processors, run graph by graph."""
         if any(one.request.processors for one in batch.requests):
             between: Callable[[Tensor], None] = partial(self._process, batch)
             self._device.run(partial(program.run, between), self._stream)
@@ -209,17 +207,17 @@ class CapturedStepper:
             self._capture(program)
 
     def _capture(self, program: StepProgram) -> None:
-        """Record what has just been run, which changes nothing."""
+        """Capture the steps that have just run; capturing computes nothing."""
         device = self._device
         device.synchronize()
         before, start = device.reserved_bytes(), time.perf_counter()
         program.capture(device, self._stream, self._cache)
         seconds = time.perf_counter() - start
         grown = device.reserved_bytes() - before
-        self._captures += (CaptureInfo(program.recipe.rows, seconds, grown),)
+        self._captures += (CaptureInfo(program.descriptor.num_seqs, seconds, grown),)
 
     def _process(self, batch: ActiveBatch, scores: Tensor) -> None:
-        """Let processors change scores on the host: the steps so far must be over, the next ones wait."""
+        """Let logits processors change the scores on the host, between two synchronizations."""
         device, state = self._device, self._device_state
         host = device.host_memory(scores.nbytes).view(scores.dtype).view(scores.shape)
         device.copy(host, scores, self._stream)
@@ -231,12 +229,12 @@ class CapturedStepper:
         device.copy(scores, host, self._stream)
         device.synchronize()
 
-    def _put_down(self, slot: StepSlot) -> None:
-        """Keep the state as it is now, and let its front come to the host."""
+    def _snapshot(self, slot: StepSlot) -> None:
+        """Copy the state for later ``fetch`` calls, and start the download of its flags."""
         state, device = self._device_state, self._device
-        device.copy(slot.answers, state.block[: state.answers.nbytes], self._stream)
+        device.copy(slot.outputs, state.block[: state.outputs.nbytes], self._stream)
         slot.computed.record(self._stream)
         slot.computed.wait(self._download)
-        device.copy(slot.flags, slot.answers[: state.flags.nbytes], self._download)
+        device.copy(slot.flags, slot.outputs[: state.flags.nbytes], self._download)
         slot.flagged.record(self._download)
         slot.in_flight = True

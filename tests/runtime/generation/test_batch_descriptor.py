@@ -1,4 +1,4 @@
-"""Which captured graph serves a batch, and what is written into its inputs."""
+"""The batch descriptor that serves a batch, and what is written into its inputs."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from hypothesis import strategies as st
 
 from precast.graphs.generation import generation_buckets
 from precast.graphs.graph_names import GraphName
-from precast.graphs.sampling import logits_processors_signature
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.cuda.layout import Layout
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.cuda.batch_descriptor import Recipe
+from precast.runtime.generation.cuda.batch_descriptor import BatchDescriptor
 from precast.runtime.generation.cuda.memory import example_batches
 from precast.runtime.generation.request import Active
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.token_bias import TokenBias
 from tests.support.generation import request
 from tests.support.random_requests import VOCAB, beams, greedy, samples
 
@@ -27,7 +27,7 @@ LENGTH = 12
 
 @st.composite
 def plans(draw: st.DrawFn, most_rows: int) -> SamplingParams:
-    """Of every mode, with token_biases that look at different lengths of what was written."""
+    """Every mode, with token biases whose prefixes have different lengths."""
     token_biases = tuple(
         TokenBias(2 + at, -1.0, prefix=tuple(range(2, 2 + length)))
         for at, length in enumerate(draw(st.lists(st.integers(0, 5), max_size=5)))
@@ -52,44 +52,38 @@ def test_any_number_of_requests_of_one_kind_meets_a_captured_graph(
     data: st.DataObject, max_num_seqs: int, steps: int
 ) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
-    buckets, token_biases = (
-        generation_buckets(GraphName.DECODE, limits, "cuda"),
-        logits_processors_signature(limits, VOCAB),
-    )
+    buckets = generation_buckets(GraphName.DECODE, limits, "cuda")
     plan = data.draw(plans(max_num_seqs))
     made = request([0], plan)
     captured = {
-        Recipe.of(batch, n, buckets, token_biases)
+        BatchDescriptor.of(batch, n, buckets, limits)
         for batch, n in example_batches(made, VOCAB, buckets, steps)
     }
     count = data.draw(st.integers(1, max_num_seqs // plan.rows))
-    recipe = Recipe.of(batch_of(plan, count, max_num_seqs), steps, buckets, token_biases)
-    assert recipe in captured
+    descriptor = BatchDescriptor.of(batch_of(plan, count, max_num_seqs), steps, buckets, limits)
+    assert descriptor in captured
     assert len(captured) <= 2 * len(buckets.sizes)
 
 
 @given(data=st.data(), max_num_seqs=st.integers(1, 40))
-def test_what_is_written_is_the_batch_and_nothing_of_the_one_before(
+def test_only_the_batch_is_written_and_nothing_of_the_previous_one_is_left(
     data: st.DataObject, max_num_seqs: int
 ) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
-    buckets, token_biases = (
-        generation_buckets(GraphName.DECODE, limits, "cuda"),
-        logits_processors_signature(limits, VOCAB),
-    )
+    buckets = generation_buckets(GraphName.DECODE, limits, "cuda")
     plan = data.draw(plans(max_num_seqs))
     batch = batch_of(plan, data.draw(st.integers(1, max_num_seqs // plan.rows)), max_num_seqs)
-    recipe = Recipe.of(batch, 1, buckets, token_biases)
-    layout = Layout.of(recipe.buffers(token_biases), {})
+    descriptor = BatchDescriptor.of(batch, 1, buckets, limits)
+    layout = Layout.of(descriptor.buffers(), {})
     arrays = layout.arrays(torch.full((layout.nbytes,), 77, dtype=torch.uint8))
-    recipe.write(batch, arrays)
+    descriptor.write(batch, arrays)
     count = len(batch.rows)
-    assert recipe.rows >= count
+    assert descriptor.num_seqs >= count
     np.testing.assert_array_equal(arrays["seq_ids"][:count], batch.rows)
     assert (arrays["seq_ids"][count:] == batch.rows[-1]).all()
-    (choice,) = batch.sample_groups
+    (group,) = batch.sample_groups
     for name in ("seq_ids", "logits_indices"):
-        found, wanted = arrays[f"{name}_0"], choice.buffers[name].numpy()
+        found, wanted = arrays[f"{name}_0"], group.buffers[name].numpy()
         np.testing.assert_array_equal(found[: len(wanted)], wanted)
         assert (found[len(wanted) :] == wanted[-1]).all()
     if batch.token_biases is not None:
@@ -101,15 +95,12 @@ def test_what_is_written_is_the_batch_and_nothing_of_the_one_before(
         assert not arrays["bias_prefixes"][:, length:].any()
 
 
-def test_what_changes_with_every_step_is_no_part_of_a_recipe() -> None:
+def test_values_in_the_state_are_no_part_of_a_descriptor() -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, 8)
-    buckets, token_biases = (
-        generation_buckets(GraphName.DECODE, limits, "cuda"),
-        logits_processors_signature(limits, VOCAB),
-    )
+    buckets = generation_buckets(GraphName.DECODE, limits, "cuda")
     plan = greedy(LENGTH, repetition_penalty=1.3)
-    recipes = {
-        Recipe.of(batch_of(one, 3, 8), 2, buckets, token_biases)
-        for one in (plan, replace(plan, max_length=7), replace(plan, repetition_penalty=2.0))
+    descriptors = {
+        BatchDescriptor.of(batch_of(one, 3, 8), 2, buckets, limits)
+        for one in (plan, replace(plan, max_length=7), replace(plan, values={"repetition_penalty": 2.0}))
     }
-    assert len(recipes) == 1
+    assert len(descriptors) == 1

@@ -80,7 +80,7 @@ def test_pages_given_back_last_are_dealt_out_first() -> None:
 def test_what_is_not_held_cannot_be_given_back(wrong: tuple[int, ...]) -> None:
     cache = BlockAllocator(9, 2)
     assert cache.reserve(6) == (1, 2, 3)
-    with pytest.raises(ValueError, match="give back what reserve gave"):
+    with pytest.raises(ValueError, match="free what reserve returned"):
         cache.release(wrong)
     assert (cache.used, cache.free) == (3, 5)
 
@@ -90,7 +90,7 @@ def test_pages_are_given_back_once() -> None:
     blocks = cache.reserve(4)
     assert blocks is not None
     cache.release(blocks)
-    with pytest.raises(ValueError, match=r"found \[1, 2\] that nobody holds"):
+    with pytest.raises(ValueError, match=r"found \[1, 2\] that are not allocated"):
         cache.release(blocks)
     assert (cache.used, cache.free) == (0, 3)
 

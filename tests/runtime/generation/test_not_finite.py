@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from precast.runtime.errors import NotFiniteError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.sampling_params import TokenBias
+from precast.runtime.generation.token_bias import TokenBias
 from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import Model
 from tests.support.random_requests import (

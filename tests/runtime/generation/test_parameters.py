@@ -1,4 +1,4 @@
-"""A ``SamplingParams`` asks for what Hugging Face's ``generate`` prepares from the same arguments."""
+"""``resolve`` against what Hugging Face's ``generate`` prepares from the same arguments."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.graphs.sampling import MAX_NGRAM
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import InputTooLongError, OptionError
-from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
+from precast.runtime.generation.sampling_params import SamplingParams, resolve
+from precast.runtime.generation.token_bias import TokenBias
 
 pytestmark = pytest.mark.filterwarnings("ignore:Unfeasible", "ignore:Using the model-agnostic")
 
@@ -81,7 +81,7 @@ NEVER_NONE = {"max_length", "num_beams", "num_return_sequences", "length_penalty
 def some_of(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
     """A few parameters at a time: of many at once some always exclude each other."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True)
-    return names.flatmap(lambda drawn: st.fixed_dictionaries({name: values[name] for name in drawn}))
+    return names.flatmap(lambda some: st.fixed_dictionaries({name: values[name] for name in some}))
 
 
 CHECKPOINTS = some_of(VALUES)
@@ -160,21 +160,22 @@ def interpret(plan: SamplingParams, history: list[int], logits: torch.Tensor) ->
 
     add(after=False)
     for text, penalty in (
-        (SOURCE, plan.encoder_repetition_penalty),
-        (history, plan.repetition_penalty),
+        (SOURCE, 1 / plan["encoder_repetition_penalty"]),
+        (history, plan["repetition_penalty"]),
     ):
         for token in set(text):
             scores[token] = scores[token] * penalty if scores[token] < 0 else scores[token] / penalty
     for text, size in (
-        (history, plan.no_repeat_ngram_size),
-        (SOURCE, plan.encoder_no_repeat_ngram_size),
+        (history, plan["no_repeat_ngram_size"]),
+        (SOURCE, plan["encoder_no_repeat_ngram_size"]),
     ):
         tail = history[length - size + 1 :]
         for at in range(len(text) - size + 1 if 0 < size <= length + 1 else 0):
             if text[at : at + size - 1] == tail:
                 scores[text[at + size - 1]] = -math.inf
-    bos = () if plan.forced_bos_token_id is None else (plan.forced_bos_token_id,)
-    for tokens, due in ((bos, length == 1), (plan.forced_eos_token_ids, length == plan.max_length - 1)):
+    bos, eos = plan["forced_bos_token_id"], plan["forced_eos_token_id"]
+    bos = () if bos is None else (bos,)
+    for tokens, due in ((bos, length == 1), (eos, length == plan.max_length - 1)):
         if tokens and due:
             scores[:] = -math.inf
             scores[list(tokens)] = 0.0
@@ -235,25 +236,25 @@ def test_parameters_are_those_that_hf_decodes_with(
     assert plan.max_length == config.max_length
     assert (
         plan.mode
-        == {"beam_search": "beam", "greedy_search": "greedy", "multinomial": "sample"}[
+        == {"beam_search": "beam", "greedy_search": "greedy", "sample": "multinomial"}[
             config.get_generation_mode().value
         ]
     )
     eos = config._eos_token_tensor
     assert plan.eos_token_ids == tuple(dict.fromkeys([] if eos is None else eos.tolist()))
     assert (plan.num_beams, plan.num_return_sequences) == (config.num_beams, config.num_return_sequences)
-    assert plan.length_penalty == config.length_penalty
-    assert plan.early_stopping == (config.early_stopping or False)
+    assert plan["length_penalty"] == config.length_penalty
+    assert plan["early_stopping"] == (config.early_stopping or False)
     names = {"mass": "typical_p"}
-    ours = {name: getattr(plan, names.get(name, name)) for name in NEUTRAL}
+    ours = {name: plan[names.get(name, name)] for name in NEUTRAL}
     assert ours == warpers_of(prepared)
     normalized = any(isinstance(one, hf.LogitNormalization) for one in prepared.processors)
-    assert plan.renormalize_logits is normalized
+    assert plan["renormalize_logits"] is normalized
 
 
 @settings(max_examples=800, deadline=None)
 @given(CHECKPOINTS, CALLS, PREFIXES, st.data())
-def test_rules_make_hf_scores(
+def test_processors_compute_hf_scores(
     checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] | None, data: st.DataObject
 ) -> None:
     prepared, plan = both({"decoder_start_token_id": 2, **checkpoint}, call, prefix)
@@ -292,7 +293,7 @@ def assert_same_scores(
         {"encoder_no_repeat_ngram_size": 5, "repetition_penalty": 2.0},
     ],
 )
-def test_rules_meet_as_in_hf_at_every_length(call: dict[str, Any]) -> None:
+def test_processors_combine_as_in_hf_at_every_length(call: dict[str, Any]) -> None:
     prepared, plan = both({"decoder_start_token_id": 2, "max_length": 8}, call, None)
     history = [2, 3, 4, 3, 5, 1, 3]
     for length in range(1, plan.max_length):
@@ -301,9 +302,9 @@ def test_rules_meet_as_in_hf_at_every_length(call: dict[str, Any]) -> None:
 
 def test_the_top_k_of_hf_holds_unless_taken_back() -> None:
     sampled: dict[str, Any] = {"do_sample": True}
-    assert resolve(START, LIMITS, 51, sampled, None).top_k == 50
-    assert resolve(START, LIMITS, 50, sampled, None).top_k == 0
-    assert resolve(START, LIMITS, 51, {**sampled, "top_k": None}, None).top_k == 0
+    assert resolve(START, LIMITS, 51, sampled, None)["top_k"] == 50
+    assert resolve(START, LIMITS, 50, sampled, None)["top_k"] == 0
+    assert resolve(START, LIMITS, 51, {**sampled, "top_k": None}, None)["top_k"] == 0
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_NONE))
@@ -376,23 +377,23 @@ def test_a_prefix_leaves_room_for_one_token() -> None:
         resolve(START, limits, VOCAB, {}, "text")  # type: ignore[arg-type]
 
 
-def test_ngrams_that_cannot_occur_are_no_rule_and_long_ones_are_refused() -> None:
+def test_ngrams_that_cannot_occur_have_no_effect_and_long_ones_are_refused() -> None:
     limits = GenerateLimits(4000, 4000, 4000, 1, 1)
     long: dict[str, Any] = {"max_length": 3000}
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):
-        assert getattr(resolve(START, limits, VOCAB, {**long, name: MAX_NGRAM}, None), name) == MAX_NGRAM
-        assert getattr(resolve(START, limits, VOCAB, {**long, name: 10**30}, None), name) == 0
+        assert resolve(START, limits, VOCAB, {**long, name: MAX_NGRAM}, None)[name] == MAX_NGRAM
+        assert resolve(START, limits, VOCAB, {**long, name: 10**30}, None)[name] == 0
         with pytest.raises(OptionError, match=f"{name} must be at most {MAX_NGRAM}, found 1025"):
             resolve(START, limits, VOCAB, {**long, name: MAX_NGRAM + 1}, None)
 
 
-def test_ngrams_longer_than_every_source_are_no_rule() -> None:
+def test_ngrams_longer_than_every_source_have_no_effect() -> None:
     for size, kept in ((16, 16), (17, 0)):
         plan = resolve(START, LIMITS, VOCAB, {"max_length": 40, "encoder_no_repeat_ngram_size": size}, None)
-        assert plan.encoder_no_repeat_ngram_size == kept
+        assert plan["encoder_no_repeat_ngram_size"] == kept
 
 
-def test_rules_that_never_act_are_left_out() -> None:
+def test_biases_that_never_act_are_left_out() -> None:
     call = {
         "max_length": 4, "min_length": 1, "eos_token_id": [1, 2], "min_new_tokens": 0,
         "bad_words_ids": [[1], [3, 3, 3], [3, 3, 3, 3], [3, 3, 3, 3, 3]],
@@ -413,11 +414,11 @@ def test_minus_infinity_is_a_bias() -> None:
 def test_seeds_are_fresh_unless_given() -> None:
     sampled = as_defaults({"decoder_start_token_id": 2, "do_sample": True})
     for call in ({}, {"temperature": 0.5}):
-        seeds = {resolve(sampled, LIMITS, VOCAB, call, None).seed for _ in range(8)}
+        seeds = {resolve(sampled, LIMITS, VOCAB, call, None)["seed"] for _ in range(8)}
         assert len(seeds) == 8 and all(0 <= seed < 1 << 62 for seed in seeds)
-    assert resolve(sampled, LIMITS, VOCAB, {"seed": 7}, None).seed == 7
+    assert resolve(sampled, LIMITS, VOCAB, {"seed": 7}, None)["seed"] == 7
 
 
-def test_the_plan_of_the_defaults_is_made_once() -> None:
+def test_the_defaults_are_resolved_once() -> None:
     assert resolve(START, LIMITS, VOCAB, {}, None) is resolve(START, LIMITS, VOCAB, {}, None)
     assert resolve(START, LIMITS, VOCAB, {}, None) is not resolve(START, LIMITS, VOCAB + 1, {}, None)

@@ -10,10 +10,11 @@ import pytest
 from transformers import GenerationConfig
 
 from precast.artifacts.generation_defaults import UNSUPPORTED, WITHOUT_EFFECT, GenerationDefaults
-from precast.graphs.sampling import EOS_TOKENS, MAX_BEAMS
+from precast.graphs.generation_parameters import EOS_TOKENS
+from precast.graphs.sampling import MAX_BEAMS
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.errors import OptionError
-from precast.runtime.generation.parameters import SUPPORTED, resolve
+from precast.runtime.generation.sampling_params import SUPPORTED, resolve
 
 VOCAB = 9
 LIMITS = GenerateLimits(
@@ -75,7 +76,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"num_beams": 2, "num_return_sequences": 3}, "at most num_beams = 2, found 3"),
     ({"num_beams": 2, "do_sample": True}, "do_sample = True with num_beams = 2"),
     ({"num_beams": MAX_BEAMS + 1}, f"num_beams must be at most {MAX_BEAMS}, found {MAX_BEAMS + 1}"),
-    ({**SAMPLED, "num_return_sequences": 73}, "num_return_sequences = 73 needs as many rows.*has 72"),
+    ({**SAMPLED, "num_return_sequences": 73}, "num_return_sequences = 73 needs as many sequences.*has 72"),
     ({"do_sample": 1}, "do_sample must be True or False, found 1"),
     ({"renormalize_logits": "yes"}, "renormalize_logits must be True or False"),
     ({"early_stopping": 1}, "early_stopping must be True, False or 'never', found 1"),
