@@ -48,14 +48,14 @@ class Row:
 CLASSIFIER = "bert, classify"
 """Besides every family with an embedding: a head whose size no tile divides."""
 GENERATES = ", generate"
-NUM_SEQS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
+MODELS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
 
 
 def check(family: str, cache: str) -> Row:
     """Write a small model of ``family`` and compile it, in a process of its own; never raises.
 
     Args:
-        family: one of ``NUM_SEQS``.
+        family: one of ``MODELS``.
         cache: a folder in which Inductor finds what is compiled already. It deletes some files once they are
             linked, so nobody else may use the folder meanwhile.
     """
@@ -120,7 +120,7 @@ def main(
     """Lower all graphs of every family for sm_90, without a GPU."""
     if torch.version.cuda is None:
         raise SystemExit("expected a CUDA build of torch, found one for the cpu; run `make cross-check`")
-    families = only.split(";") if only else list(NUM_SEQS)
+    families = only.split(";") if only else list(MODELS)
     started = time.perf_counter()
     rows = run(families, jobs)
     seconds = time.perf_counter() - started

@@ -36,7 +36,7 @@ def generation_result() -> BenchResult:
     rows = tuple(
         GenerationRow(
             contender=name, batch=1, beams=1, median_ms=median, lower_quartile_ms=median,
-            upper_quartile_ms=median, tokens_per_s=1000 / median, equal_tokens=1.0,
+            upper_quartile_ms=median, tokens_per_s=1000 / median, token_agreement=1.0,
             **ratios(MEDIANS, [OURS])[name],
         )
         for name, median in MEDIANS.items()
@@ -49,7 +49,7 @@ def _encoder_row(name: str, batch: int, source: Input) -> EncoderRow:
     return EncoderRow(
         contender=name, batch=batch, texts="short", input=source, median_ms=median,
         lower_quartile_ms=median - 0.5, upper_quartile_ms=median + 0.5, texts_per_s=1000 * batch / median,
-        least_cosine=0.9999, relative_error=1e-6, **ratios(MEDIANS, [OURS])[name],
+        min_cosine=0.9999, relative_error=1e-6, **ratios(MEDIANS, [OURS])[name],
     )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating, torch_
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Generating, contender
 from precast.tools.bench.peers.work import EmbedTexts, PeakMemory, Work, makers
-from precast.tools.bench.turns import ContenderEnded, Turns
+from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 from precast.tools.cli import console
 from precast.tools.cli.app import app
 from precast.tools.models import write_small_seq2seq
@@ -69,7 +69,7 @@ def test_a_table_a_result_and_a_report(
         assert one.cold_start_s == dict.fromkeys(fresh.PHASES, 0.1)
         assert one.tokenization_ms["mine"] > 0 and (one.peak_memory_bytes or 1) > 0
     for row in result.encoder_rows():
-        assert row.best_peer in names[1:] and row.least_cosine is not None and row.least_cosine > 0.98
+        assert row.best_peer in names[1:] and row.min_cosine is not None and row.min_cosine > 0.98
         assert row.lower_quartile_ms == row.median_ms == row.upper_quartile_ms
     assert "precast fp32" in report.read_text("utf-8") and result.versions["torch"]
 
@@ -89,7 +89,7 @@ def test_encoder_decoders_are_compared_too(tmp_path: Path, monkeypatch: pytest.M
     assert {(row.contender, row.batch, row.beams) for row in rows} == {
         (name, batch, beams) for name in ("precast fp32", REFERENCE) for batch in (1, 2) for beams in (1, 4)
     }
-    assert all(row.equal_tokens == 1.0 for row in rows) and "generate" in result.skipped[0].reason
+    assert all(row.token_agreement == 1.0 for row in rows) and "generate" in result.skipped[0].reason
     first = {one.name: one.first_token_ms for one in result.contenders}
     assert first["precast fp32"] is None and (first[REFERENCE] or 0) > 0  # no tokenizer: no text to stream
     assert len(result.arrivals) == 2 * 3 and all(0 < one.p50_s <= one.p95_s for one in result.arrivals)
@@ -136,12 +136,12 @@ def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
 
 def test_who_leaves_is_not_asked_again_and_who_fails_is_named() -> None:
     some = [Contender(name, name, "fp32", dict, ()) for name in ("leaves", "stays")]
-    with Turns[Work, Any](makers(some, 1)) as turns:
-        assert list(turns.answers(PeakMemory())) == ["leaves", "stays"]
-        turns.leave("leaves")
-        assert list(turns.measured(PeakMemory(), 2)[1]) == ["stays"]
-        with pytest.raises(ContenderEnded, match="stays ended before it answered"):
-            turns.answers(WORK)  # a dict embeds nothing
+    with InterleavedProcesses[Work, Any](makers(some, 1)) as processes:
+        assert list(processes.outputs(PeakMemory())) == ["leaves", "stays"]
+        processes.remove("leaves")
+        assert list(processes.measured(PeakMemory(), 2)[1]) == ["stays"]
+        with pytest.raises(ContenderExited, match="stays ended before it completed"):
+            processes.outputs(WORK)  # a dict embeds nothing
 
 
 def test_a_fresh_process_tells_its_last_word() -> None:

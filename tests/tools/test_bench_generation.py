@@ -24,7 +24,7 @@ from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.precision import PRECISIONS
-from precast.tools.bench.ragged import Load, Request, draw_requests, percentile, poisson
+from precast.tools.bench.ragged import Load, Request, random_requests, percentile, poisson
 from precast.tools.bench.readme import TABLES
 
 TINY = replace(
@@ -55,7 +55,7 @@ def test_a_row_stands_for_every_contender_and_number_of_beams(result: dict[str, 
 
 
 def test_contenders_in_fp32_generate_the_same_tokens(result: dict[str, Any]) -> None:
-    greedy = {row["contender"]: row["equal_tokens"] for row in result["rows"] if row["beams"] == 1}
+    greedy = {row["contender"]: row["token_agreement"] for row in result["rows"] if row["beams"] == 1}
     assert {name: share for name, share in greedy.items() if name.endswith("fp32")} == dict.fromkeys(
         ("precast fp32", "HF generate fp32", "CTranslate2 fp32"), 1.0
     )
@@ -136,11 +136,11 @@ def test_a_stream_comes_at_its_rate() -> None:
 
 
 def test_requests_are_drawn_within_their_bounds() -> None:
-    requests = draw_requests(500, 100)
+    requests = random_requests(500, 100)
     assert {len(one.source) for one in requests} == set(range(5, 61))
     assert {one.new_tokens for one in requests} == set(range(8, 65))
     assert all(3 <= token < 99 for one in requests for token in one.source)
-    assert requests == draw_requests(500, 100)
+    assert requests == random_requests(500, 100)
 
 
 def served(
@@ -149,9 +149,9 @@ def served(
     """A load through an engine of threads, and the most requests that it had at one time."""
     running, most = set[int](), [0]
 
-    def one(place: int) -> Any:
-        answer(place)
-        running.discard(place)
+    def one(index: int) -> Any:
+        answer(index)
+        running.discard(index)
         return SimpleNamespace(token_ids=np.zeros(3, np.int32))
 
     with ThreadPoolExecutor(16) as pool:
@@ -171,21 +171,21 @@ def test_a_group_ends_before_the_next_one_begins(
     monkeypatch: pytest.MonkeyPatch, group: int | None, most: int
 ) -> None:
     gate = threading.Barrier(most)  # nobody ends before so many are there
-    requests = tuple(Request((place,), 2) for place in range(6))
+    requests = tuple(Request((index,), 2) for index in range(6))
     load = Load(requests, (0.0,) * 6, group)
-    found, at_once = served(monkeypatch, load, lambda place: gate.wait(timeout=20))
+    found, at_once = served(monkeypatch, load, lambda index: gate.wait(timeout=20))
     assert at_once == most and found.tokens == 12
 
 
 def test_a_latency_counts_from_the_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = (Request((0,), 2), Request((1,), 2))
-    found, _ = served(monkeypatch, Load(requests, (0.0, 0.4), None), lambda place: None)
+    found, _ = served(monkeypatch, Load(requests, (0.0, 0.4), None), lambda index: None)
     assert found.seconds >= 0.4
     assert all(0 <= latency < 0.3 for latency in found.latencies)
 
 
 def test_a_request_that_waits_for_its_group_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = (Request((0,), 2), Request((1,), 2))
-    found, at_once = served(monkeypatch, Load(requests, (0.0, 0.1), 2), lambda place: time.sleep(0.3))
+    found, at_once = served(monkeypatch, Load(requests, (0.0, 0.1), 2), lambda index: time.sleep(0.3))
     assert at_once == 1  # the second was not there when the first group began
     assert found.latencies[1] >= 0.45

@@ -18,7 +18,7 @@ from precast.artifacts.reader import read_manifest
 from precast.graphs.encode import Task
 from precast.tools.bench.comparison import describe, open_artifacts
 from precast.tools.bench.peers import exporting, registry
-from precast.tools.bench.peers.answering import pool
+from precast.tools.bench.peers.hf_model import pool
 from precast.tools.bench.peers.contender import Contender, Subject
 from precast.tools.bench.peers.hugging_face import encoder_engine
 from precast.tools.bench.peers.padded import PaddedEngine, padded, padding_waste
@@ -26,7 +26,7 @@ from precast.tools.bench.peers.registry import PEERS, gather
 from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, PeakMemory, Tokenize, served
 from tests.support.artifacts import TinyModels
 
-LEAST = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.98}
+MIN_SECONDS = {"fp32": 0.9999, "bf16": 0.995, "int8": 0.98}
 TEXTS = ["the cat sat on the cat", "a", "sat . the"]
 SubjectOf = Callable[[Task], Subject]
 
@@ -57,7 +57,7 @@ def contenders(subject: Subject, *peers: str) -> list[Contender]:
     return found
 
 
-def least_cosine(found: np.ndarray, wanted: np.ndarray) -> float:
+def min_cosine(found: np.ndarray, wanted: np.ndarray) -> float:
     lengths = np.linalg.norm(found, axis=-1) * np.linalg.norm(wanted, axis=-1)
     return float(((found * wanted).sum(-1) / lengths).min())
 
@@ -78,9 +78,9 @@ def test_peers_answer_padded_batches_as_hugging_face_answers_inputs_alone(
             wanted = np.concatenate([oracle.embed_ids([alone]) for alone in ids])
             found = engine.embed_ids(ids)
             assert found.shape == wanted.shape and found.dtype == np.float32
-            assert least_cosine(found, wanted) > LEAST[one.precision], f"{one.name}, {batch} of {longest}"
+            assert min_cosine(found, wanted) > MIN_SECONDS[one.precision], f"{one.name}, {batch} of {longest}"
         wanted = np.concatenate([oracle.embed([text]) for text in TEXTS])
-        assert least_cosine(engine.embed(TEXTS), wanted) > LEAST[one.precision], one.name
+        assert min_cosine(engine.embed(TEXTS), wanted) > MIN_SECONDS[one.precision], one.name
         assert engine.tokenize(TEXTS) == oracle.tokenize(TEXTS), one.name
 
 
@@ -109,12 +109,12 @@ def test_a_compiled_module_takes_any_batch(subject_of: SubjectOf) -> None:
 def test_an_export_that_forgot_the_mask_is_refused(
     subject_of: SubjectOf, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Forgetful(exporting.Answering):
+    class Forgetful(exporting.HuggingFaceModel):
         def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
             exports = torch.compiler.is_exporting()
             return super().forward(input_ids, attention_mask * 0 + 1 if exports else attention_mask)
 
-    monkeypatch.setattr(exporting, "Answering", Forgetful)
+    monkeypatch.setattr(exporting, "HuggingFaceModel", Forgetful)
     with pytest.raises(RuntimeError, match="does not answer padded batches"):
         exporting.exported(subject_of("embed"))
 

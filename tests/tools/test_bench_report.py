@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from precast.tools.bench import bench_tables
 from precast.tools.bench.bench_result import BenchResult, read
-from precast.tools.bench.encoder_calls import disagreeing
+from precast.tools.bench.encoder_calls import find_disagreeing
 from precast.tools.bench.grids import grids
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.ratios import ratios
@@ -47,16 +47,16 @@ class Page(HTMLParser):
 
 def test_ratios_are_against_hf_and_against_the_fastest_of_the_others() -> None:
     found = ratios({"ours": 2.0, "ours too": 1.0, REFERENCE: 6.0, "a": 3.0, "b": 4.0}, ["ours", "ours too"])
-    assert found["ours"] == {"times_hf_fp32": 3.0, "best_peer": "a", "times_best_peer": 1.5}
-    assert found["b"] == {"times_hf_fp32": 1.5, "best_peer": "a", "times_best_peer": 0.75}
-    assert found[REFERENCE]["times_hf_fp32"] == 1.0
+    assert found["ours"] == {"speedup_vs_hf_fp32": 3.0, "best_peer": "a", "speedup_vs_best_peer": 1.5}
+    assert found["b"] == {"speedup_vs_hf_fp32": 1.5, "best_peer": "a", "speedup_vs_best_peer": 0.75}
+    assert found[REFERENCE]["speedup_vs_hf_fp32"] == 1.0
 
 
 def test_a_peer_that_answers_wrong_is_not_the_best() -> None:
     medians = {"ours": 1.0, REFERENCE: 6.0, "a": 2.0, "b": 4.0}
     found = ratios(medians, ["ours"], inexact=["a"])
-    assert found["ours"]["best_peer"] == "b" and found["ours"]["times_best_peer"] == 4.0
-    assert found["a"]["times_hf_fp32"] == 3.0
+    assert found["ours"]["best_peer"] == "b" and found["ours"]["speedup_vs_best_peer"] == 4.0
+    assert found["a"]["speedup_vs_hf_fp32"] == 3.0
 
 
 def test_one_round_is_its_own_quartiles() -> None:
@@ -66,13 +66,13 @@ def test_one_round_is_its_own_quartiles() -> None:
 def test_who_runs_another_model_is_left_out() -> None:
     wanted = np.eye(8, dtype=np.float32)
     answers = {REFERENCE: wanted, "same": wanted + 1e-5, "other": wanted + 0.1, "shape": wanted[:1]}
-    found = disagreeing(answers, ["same", "other", "shape"])
+    found = find_disagreeing(answers, ["same", "other", "shape"])
     assert set(found) == {"other", "shape"} and "cosine" in found["other"]
     logits = np.array([[1.0], [2.0]])
     assert set(
-        disagreeing({REFERENCE: logits, "same": logits, "other": logits + 0.5}, ["same", "other"])
+        find_disagreeing({REFERENCE: logits, "same": logits, "other": logits + 0.5}, ["same", "other"])
     ) == {"other"}
-    assert disagreeing({REFERENCE: wanted, "nan": wanted * np.nan}, ["nan"])
+    assert find_disagreeing({REFERENCE: wanted, "nan": wanted * np.nan}, ["nan"])
 
 
 @pytest.mark.parametrize("result", [encoder_result(), generation_result()], ids=["encoder", "generation"])
@@ -141,7 +141,7 @@ def test_ticks_are_round_and_names_do_not_cover_each_other() -> None:
 
 def test_the_table_of_steps_has_a_row_for_each() -> None:
     rows = [
-        {"model": "M", "work": work, "step": step, "times_first": times}
+        {"model": "M", "work": work, "step": step, "speedup": times}
         for step, times in (("first", 1.0), ("second", 2.5))
         for work in ("short", "long")
     ]

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from precast.tools.bench.generation_models import SHAPES, Shape, measured_sources, write_checkpoint
 from precast.tools.bench.sorting import SOURCE_LENGTH, TARGET_LENGTH, Sorting, Training, held_out
 
-BRIEF = Training(steps=3, batch=2, least_right=0.0)
+BRIEF = Training(steps=3, batch=2, min_accuracy=0.0)
 TINY = Shape("a tiny T5", "t5", 1000, hidden_size=16, inner_size=8, layers=1, heads=2, training=BRIEF)
 
 
@@ -53,7 +53,7 @@ def test_a_trained_model_is_kept_until_its_recipe_changes(tmp_path: Path) -> Non
 
 
 def test_a_model_that_has_not_learned_is_not_written(tmp_path: Path) -> None:
-    shape = replace(TINY, training=replace(BRIEF, least_right=0.9))
+    shape = replace(TINY, training=replace(BRIEF, min_accuracy=0.9))
     with pytest.raises(RuntimeError, match=r"expected 90.0% .* after 3 steps, found .*train"):
         write_checkpoint(shape, tmp_path)
     assert not list(tmp_path.rglob("*.safetensors"))

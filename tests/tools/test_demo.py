@@ -10,7 +10,7 @@ import pytest
 
 import precast
 from precast.tools.demo import generation
-from precast.tools.demo.contenders import filled_up, generated, same_answers, up_to_end
+from precast.tools.demo.contenders import pad_to_matrix, generated, count_identical, trim_after_eos
 from precast.tools.synthetic import FORMS, Training, held_out_dates, write_dates_model
 
 SHORT = Training(steps=30, batch=32)
@@ -60,9 +60,9 @@ def test_a_wrong_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_answers_are_compared_without_their_filling() -> None:
-    one = filled_up([np.array([0, 5, 1]), np.array([0, 1])])
-    other = filled_up([np.array([0, 5, 1]), np.array([0, 1, 7, 8])])
+    one = pad_to_matrix([np.array([0, 5, 1]), np.array([0, 1])])
+    other = pad_to_matrix([np.array([0, 5, 1]), np.array([0, 1, 7, 8])])
     assert one.tolist() == [[0, 5, 1], [0, 1, -1]] and generated(one) == 3
-    assert same_answers(one, other) == 1 and same_answers(one, one) == 2
-    assert up_to_end(np.array([0, 5, 1, 0, 0]), 1).tolist() == [0, 5, 1]
-    assert up_to_end(np.array([0, 5, 0]), 1).tolist() == [0, 5, 0]
+    assert count_identical(one, other) == 1 and count_identical(one, one) == 2
+    assert trim_after_eos(np.array([0, 5, 1, 0, 0]), 1).tolist() == [0, 5, 1]
+    assert trim_after_eos(np.array([0, 5, 0]), 1).tolist() == [0, 5, 0]

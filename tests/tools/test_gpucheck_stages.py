@@ -21,7 +21,7 @@ from precast.compiler.lowering.inductor_cuda import sizes
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.encoder.packing import fill
 from precast.tools.gpucheck import generation_shapes
-from precast.tools.gpucheck.cases.case import draw_lengths
+from precast.tools.gpucheck.cases.case import random_lengths
 from precast.tools.gpucheck.cases.packed_attention import ranges
 from precast.tools.gpucheck.clock import CudaClock, HostClock, clock_of
 from precast.tools.gpucheck.engines import Stopwatch, timed
@@ -220,7 +220,7 @@ def test_a_part_for_cuda_alone_is_skipped_here(setting: Setting) -> None:
 
 def test_every_kernel_file_is_covered() -> None:
     files = {path.stem for path in KERNELS.glob("*.py") if "@triton_op(" in path.read_text("utf-8")}
-    assert files == set(kernels.FILES.values()) and set(kernels.FILES) == set(kernels.draws())
+    assert files == set(kernels.FILES.values()) and set(kernels.FILES) == set(kernels.case_makers())
     assert {part.partition("-")[0] for part in kernels.PARTS} == set(kernels.FILES)
 
 
@@ -269,7 +269,7 @@ def test_kernels_see_a_wrong_one(
 def test_drawn_lengths_fit_and_have_tokens() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
-        lengths = draw_lengths(random, 60)
+        lengths = random_lengths(random, 60)
         assert 0 < sum(lengths) <= 60
 
 
@@ -288,7 +288,7 @@ def test_generation_sees_other_tokens(setting: Setting, monkeypatch: pytest.Monk
     against_hf = generation.check_against_hf
 
     def check(model: Path, asked: Any, *rest: Any) -> int:
-        others = [generation.Asked([*one.source[::-1], 5], one.options) for one in asked]
+        others = [generation.Request([*one.source[::-1], 5], one.options) for one in asked]
         return against_hf(model, others, *rest)
 
     monkeypatch.setattr(generation, "check_against_hf", check)
@@ -342,7 +342,7 @@ def test_sanitizer(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with program(tmp_path, '"$@" && echo "========= ERROR SUMMARY: 0 errors"'):
         report = passed(sanitizer.STAGE, setting, ("memcheck",))["memcheck"]
-    assert report.content["cases"] == len(kernels.draws()) * sanitizer.TINY.cases
+    assert report.content["cases"] == len(kernels.case_makers()) * sanitizer.TINY.cases
     for text in (
         '"$@"; echo "========= ERROR SUMMARY: 3 errors"; exit 9',
         'echo "========= ERROR SUMMARY: 0 errors"',

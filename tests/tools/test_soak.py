@@ -20,9 +20,9 @@ def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def test_every_request_is_answered_rightly_or_was_cancelled(result: dict[str, Any]) -> None:
-    assert result["answered"] + result["cancelled"] == result["requests"] == 120
+    assert result["completed"] + result["cancelled"] == result["requests"] == 120
     assert 0 < result["cancelled"] < 60
-    assert not result["wrong"] and not result["lost"] and not result["unlike_hugging_face"]
+    assert not result["wrong"] and not result["lost"] and not result["hf_mismatches"]
     assert result["num_seqs_used"] == result["self_blocks_used"] == result["cross_blocks_used"] == 0
     assert list(result["rss_bytes"]) == [f"{part}%" for part in range(10, 101, 10)]
 
@@ -43,7 +43,7 @@ def test_growth_is_a_complaint(result: dict[str, Any]) -> None:
 
 
 def test_a_different_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    one = soak.Asked("3 May 1999", {"max_length": 8})
+    one = soak.Request("3 May 1999", {"max_length": 8})
     seen = soak.Seen()
 
     class Answered:
@@ -52,4 +52,4 @@ def test_a_different_answer_is_noticed(tmp_path: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(soak, "tokens_of", lambda answer: answer)
     soak._check(0, Answered(), [one], [[[1, 2, 4]]], seen, 1)
-    assert seen.answered == 1 and len(seen.wrong) == 1
+    assert seen.completed == 1 and len(seen.wrong) == 1

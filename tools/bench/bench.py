@@ -22,7 +22,7 @@ from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Generate, PeakM
 from precast.tools.bench.report.page import page
 from precast.tools.bench.results import described
 from precast.tools.bench.texts import texts
-from precast.tools.bench.turns import ContenderEnded, Turns
+from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 
 FIRST_TEXT = "Cast ahead of time, assembled on site."
 
@@ -66,7 +66,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Entered:
+class Participants:
     """Who takes part: the contenders that start, how soon they do, and those left out."""
 
     contenders: list[Contender]
@@ -94,7 +94,7 @@ def run(options: Options, say: Callable[[str], None] = print) -> BenchResult:
         entered = enter(contenders, skipped, first, options.rounds, threads, say)
         try:
             content = _measure(entered, compared, subject, options, say)
-        except ContenderEnded as error:
+        except ContenderExited as error:
             raise BenchError(f"{error}; leave its peer out with --against") from error
     content["model"] = options.name or shown_name(options.model or compared[0].manifest.model.name)
     return read(json.dumps(described(NAME, content)))
@@ -143,7 +143,7 @@ def enter(
     rounds: int,
     threads: int,
     say: Callable[[str], None],
-) -> Entered:
+) -> Participants:
     """Start everybody afresh, in turns; a peer that fails is left out with its own error as the reason."""
     entered, left_out = list(contenders), list(skipped)
     taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in contenders}
@@ -168,23 +168,23 @@ def enter(
         }
         for one in entered
     }
-    return Entered(entered, starts, left_out)
+    return Participants(entered, starts, left_out)
 
 
 def _measure(
-    entered: Entered,
+    entered: Participants,
     compared: Sequence[Compared],
     subject: Subject,
     options: Options,
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """JSON of everything that is measured in turns."""
-    with Turns[Work, Any](makers(entered.contenders, subject.threads), options.rest) as turns:
+    with InterleavedProcesses[Work, Any](makers(entered.contenders, subject.threads), options.rest) as processes:
         if subject.task == "generate":
-            figures = generation_bench.figures(turns, compared, options.rounds, say)
+            figures = generation_bench.figures(processes, compared, options.rounds, say)
         else:
-            figures = _encoder_figures(turns, entered, compared, options, say)
-        memory = turns.answers(PeakMemory())
+            figures = _encoder_figures(processes, entered, compared, options, say)
+        memory = processes.outputs(PeakMemory())
     if subject.task == "generate":
         figures["arrivals"] = generation_bench.arrivals(compared, options.rounds, subject.threads, say)
     once = figures.pop("once")
@@ -206,8 +206,8 @@ def _measure(
 
 
 def _encoder_figures(
-    turns: Turns[Work, Any],
-    entered: Entered,
+    processes: InterleavedProcesses[Work, Any],
+    entered: Participants,
     compared: Sequence[Compared],
     options: Options,
     say: Callable[[str], None],
@@ -218,16 +218,16 @@ def _encoder_figures(
     theirs = [one for one in entered.contenders if one.name not in (REFERENCE, *ours)]
     exact = [one.name for one in theirs if one.precision == "fp32"]
     mixed = max(given, key=lambda one: len(set(map(len, one.ids))))
-    answers = turns.answers(EmbedIds((mixed.ids[: options.batches[-1]],)))
-    for name, reason in encoder_calls.disagreeing(answers, exact).items():
-        turns.leave(name)
+    answers = processes.outputs(EmbedIds((mixed.ids[: options.batches[-1]],)))
+    for name, reason in encoder_calls.find_disagreeing(answers, exact).items():
+        processes.remove(name)
         entered.skipped.append(Skipped(name, reason))
         del answers[name]
     rows, tokenizing = [], {}
     for one in given:
         say(f"{one.name} texts")
-        rows += encoder_calls.measure(turns, one, options.rounds, ours)
-        tokenizing[one.name] = encoder_calls.tokenization(turns, one, options.rounds)
+        rows += encoder_calls.measure(processes, one, options.rounds, ours)
+        tokenizing[one.name] = encoder_calls.tokenization(processes, one, options.rounds)
     return {
         "texts": [one.info().model_dump() for one in given],
         "rows": [row.model_dump() for row in rows],

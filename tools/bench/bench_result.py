@@ -18,10 +18,10 @@ class Row(StrictModel):
 
     contender: str
     batch: int
-    times_hf_fp32: float
+    speedup_vs_hf_fp32: float
     best_peer: str | None
     """The fastest contender that is none of ours; None where no other was measured."""
-    times_best_peer: float | None
+    speedup_vs_best_peer: float | None
 
 
 class EncoderRow(Row):
@@ -33,7 +33,7 @@ class EncoderRow(Row):
     lower_quartile_ms: float
     upper_quartile_ms: float
     texts_per_s: float
-    least_cosine: float | None
+    min_cosine: float | None
     """Against HF fp32, over all answers; None where they have fewer than 8 numbers."""
     relative_error: float
     """The largest difference to HF fp32, relative to the largest number of its answers."""
@@ -45,7 +45,7 @@ class GenerationRow(Row):
     lower_quartile_ms: float
     upper_quartile_ms: float
     tokens_per_s: float
-    equal_tokens: float
+    token_agreement: float
     """The share that is HF fp32's."""
 
 

@@ -49,10 +49,10 @@ def open_artifacts(paths: Sequence[Path], model: str | None) -> list[Compared]:
                 f"peers are compared on a CPU, {path} was built for {manifest.build.device}; compile it with "
                 f"--device cpu"
             )
-        if _answers(manifest, model) != _answers(first, model):
+        if _outputs(manifest, model) != _outputs(first, model):
             raise BenchError(
-                f"{path} has model, task, vocabulary and pooling {_answers(manifest, model)}, {paths[0]} has "
-                f"{_answers(first, model)}; compare artifacts of one checkpoint and task"
+                f"{path} has model, task, vocabulary and pooling {_outputs(manifest, model)}, {paths[0]} has "
+                f"{_outputs(first, model)}; compare artifacts of one checkpoint and task"
             )
     precisions = Counter(manifest.build.precision for manifest in manifests)
     names = [
@@ -106,7 +106,7 @@ def shown_name(model: str) -> str:
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def _answers(manifest: Manifest, model: str | None) -> tuple[object, ...]:
+def _outputs(manifest: Manifest, model: str | None) -> tuple[object, ...]:
     pooling = manifest.output.pooling if isinstance(manifest.output, EmbedInfo) else ()
     info = manifest.model
     return model or info.name, info.task, info.vocab_size, pooling

@@ -16,7 +16,7 @@ from precast.tools.bench.peers.padded import padding_waste
 from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Tokenize, Work
 from precast.tools.bench.ratios import ratios
 from precast.tools.bench.results import summary
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 BATCHES = (1, 8, 32)
 FAIR_COSINE = 0.999
@@ -59,11 +59,11 @@ class Texts:
         return TextSet(name=self.name, texts=len(self.texts), tokens=sum(lengths), padding=waste)
 
 
-def measure(turns: Turns[Work, Any], given: Texts, rounds: int, ours: Collection[str]) -> list[EncoderRow]:
+def measure(processes: InterleavedProcesses[Work, Any], given: Texts, rounds: int, ours: Collection[str]) -> list[EncoderRow]:
     """A row for each batch, kind of input and contender.
 
     Args:
-        turns: the contenders, HF fp32 among them.
+        processes: the contenders, HF fp32 among them.
         given: the texts.
         rounds: of which medians count.
         ours: names of our own.
@@ -72,7 +72,7 @@ def measure(turns: Turns[Work, Any], given: Texts, rounds: int, ours: Collection
     for batch in given.batches():
         calls = -(-len(given.texts) // batch)
         for source in INPUTS:
-            answers, seconds = turns.measured(given.work(source, batch), rounds)
+            answers, seconds = processes.measured(given.work(source, batch), rounds)
             medians = {name: statistics.median(taken) for name, taken in seconds.items()}
             accuracy = {name: _accuracy(answers[name], answers[REFERENCE]) for name in seconds}
             inexact = [name for name, found in accuracy.items() if not _is_near(found)]
@@ -90,13 +90,13 @@ def measure(turns: Turns[Work, Any], given: Texts, rounds: int, ours: Collection
     return rows
 
 
-def tokenization(turns: Turns[Work, Any], given: Texts, rounds: int) -> dict[str, float]:
+def tokenization(processes: InterleavedProcesses[Work, Any], given: Texts, rounds: int) -> dict[str, float]:
     """Milliseconds of tokenizing the set at once, by contender."""
-    seconds = turns.seconds(Tokenize(given.texts), rounds)
+    seconds = processes.seconds(Tokenize(given.texts), rounds)
     return {name: round(statistics.median(taken) * 1e3, 3) for name, taken in seconds.items()}
 
 
-def disagreeing(answers: Mapping[str, np.ndarray], exact: Collection[str]) -> dict[str, str]:
+def find_disagreeing(answers: Mapping[str, np.ndarray], exact: Collection[str]) -> dict[str, str]:
     """Reasons to leave contenders out: who is among ``exact`` and yet not close to HF fp32."""
     found = {}
     for name in exact:
@@ -104,7 +104,7 @@ def disagreeing(answers: Mapping[str, np.ndarray], exact: Collection[str]) -> di
             found[name] = f"it answers {answers[name].shape}, HF fp32 {answers[REFERENCE].shape}"
             continue
         accuracy = _accuracy(answers[name], answers[REFERENCE])
-        cosine, error = accuracy["least_cosine"], accuracy["relative_error"]
+        cosine, error = accuracy["min_cosine"], accuracy["relative_error"]
         if cosine is None and not error <= FAIR_ERROR:
             found[name] = f"it runs another model: off by {error:.2g} from HF fp32, at most {FAIR_ERROR}"
         elif cosine is not None and not cosine >= FAIR_COSINE:
@@ -114,11 +114,11 @@ def disagreeing(answers: Mapping[str, np.ndarray], exact: Collection[str]) -> di
 
 def _is_near(accuracy: dict[str, Any]) -> bool:
     """Whether answers are near enough for their speed to count; those without a cosine are taken to be."""
-    cosine = accuracy["least_cosine"]
+    cosine = accuracy["min_cosine"]
     return cosine is None or cosine >= FAIR_COSINE
 
 
 def _accuracy(found: np.ndarray, wanted: np.ndarray) -> dict[str, Any]:
     differs = compare(list(found), list(wanted))
     cosine = round(differs["min_cosine"], 6) if wanted.shape[-1] >= 8 else None
-    return {"least_cosine": cosine, "relative_error": float(f"{differs['max_relative_error']:.3g}")}
+    return {"min_cosine": cosine, "relative_error": float(f"{differs['max_relative_error']:.3g}")}

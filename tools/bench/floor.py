@@ -26,7 +26,7 @@ from precast.tools.bench.peers.work import Generate, Work, served
 from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 THREADS = 2
 WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
@@ -117,8 +117,8 @@ def measure(
         engines[f"{precision} step"] = partial(Step, path, THREADS)
         engines[f"{precision} reading"] = partial(Reading, bytes_per_step(shape, precision), THREADS)
     makers = {name: partial(served, make, THREADS) for name, make in engines.items()}
-    with Turns[Work, Targets](makers, rest=0.1) as turns:
-        taken = turns.seconds(Generate(Job(measured_sources(shape, 1), TARGET_LENGTH, 1)), rounds)
+    with InterleavedProcesses[Work, Targets](makers, rest=0.1) as processes:
+        taken = processes.seconds(Generate(Job(measured_sources(shape, 1), TARGET_LENGTH, 1)), rounds)
     of_a_token = {name: summary([one / TARGET_LENGTH for one in found]) for name, found in taken.items()}
     return [
         {

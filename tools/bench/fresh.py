@@ -19,7 +19,7 @@ from typing import Any
 from precast.tools.bench.peers.contender import Contender
 from precast.tools.bench.peers.work import Work, served
 
-PHASES = ("interpreter", "import torch", "import", "load", "first answer")
+PHASES = ("interpreter", "import torch", "import", "load", "first result")
 """What ends at each mark, in order; ``import torch`` is nothing for who does without."""
 _REASON = 300
 
@@ -79,7 +79,7 @@ def _marks(contender: Contender, work: Work, threads: int) -> dict[str, float]:
     ask = served(contender.make, threads)
     marks["load"] = time.time()
     ask(work)
-    marks["first answer"] = time.time()
+    marks["first result"] = time.time()
     return marks
 
 

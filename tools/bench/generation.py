@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 
 from precast.tools.bench.generation_calls import Called, measure_call
-from precast.tools.bench.generation_load import measure_load, measure_looks
+from precast.tools.bench.generation_load import measure_load, measure_steps_per_sync
 from precast.tools.bench.generation_models import (
     MODELS,
     SHAPES,
@@ -33,14 +33,14 @@ from precast.tools.bench.peers.work import Work, served
 from precast.tools.bench.precision import PRECISIONS, Precision, compile_as
 from precast.tools.bench.results import FOLDER, write_result
 from precast.tools.bench.sorting import SOURCE_LENGTH, TARGET_LENGTH
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 REFERENCE = "HF generate fp32"
 RATIOS = {
-    "times_ctranslate2_int8": "CTranslate2 int8",
-    "times_ctranslate2_fp32": "CTranslate2 fp32",
-    "times_hf_fp32": REFERENCE,
-    "times_hf_bf16": "HF generate bf16",
+    "speedup_vs_ctranslate2_int8": "CTranslate2 int8",
+    "speedup_vs_ctranslate2_fp32": "CTranslate2 fp32",
+    "speedup_vs_hf_fp32": REFERENCE,
+    "speedup_vs_hf_bf16": "HF generate bf16",
 }
 """Who each contender is divided by, and the name of the quotient."""
 
@@ -134,12 +134,12 @@ def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Callable[[Wo
 def measure(shape: Shape, model: Prepared, settings: Settings) -> list[dict[str, Any]]:
     """A row for each batch, number of beams and contender."""
     rows: list[dict[str, Any]] = []
-    with Turns[Work, Any](makers(model, settings.threads), settings.rest) as turns:
+    with InterleavedProcesses[Work, Any](makers(model, settings.threads), settings.rest) as processes:
         for beams in settings.beams:
             for batch in settings.batches:
                 sources = measured_sources(shape, batch, settings.source_length)
                 job = Job(sources, settings.new_tokens, beams)
-                found = measure_call(turns, job, settings.rounds, REFERENCE)
+                found = measure_call(processes, job, settings.rounds, REFERENCE)
                 rows += _rows(shape, job, found)
                 print(f"{shape.name}, batch {batch}, beams {beams}: measured", flush=True)
     return rows
@@ -153,7 +153,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         folder: where models are kept.
 
     Returns:
-        JSON: ``rows`` of calls in turns, ``load`` of requests of many lengths, with its ``looks``.
+        JSON: ``rows`` of calls in processes, ``load`` of requests of many lengths, with its ``looks``.
 
     Raises:
         RuntimeError: a contender ended.
@@ -169,7 +169,7 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "threads": settings.threads,
     }
     load = measure_load(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
-    looks = measure_looks(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
+    looks = measure_steps_per_sync(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
     return {
         **{name: getattr(settings, name) for name in ("source_length", "new_tokens", "rounds", "threads")},
         "shapes": [asdict(shape) for shape in settings.shapes],
@@ -186,11 +186,11 @@ def _rows(shape: Shape, job: Job, found: Mapping[str, Called]) -> list[dict[str,
             "beams": job.beams,
             "contender": name,
             "median_s": round(one.median, 6),
-            "least_s": round(min(one.seconds), 6),
-            "most_s": round(max(one.seconds), 6),
+            "min_s": round(min(one.seconds), 6),
+            "max_s": round(max(one.seconds), 6),
             "tokens_per_s": one.tokens_per_s,
             **{ratio: round(found[other].median / one.median, 2) for ratio, other in RATIOS.items()},
-            "equal_tokens": one.equal_tokens,
+            "token_agreement": one.token_agreement,
         }
         for name, one in found.items()
     ]

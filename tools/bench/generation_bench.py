@@ -11,13 +11,13 @@ from precast.tools.bench.bench_result import Arrival, GenerationRow
 from precast.tools.bench.comparison import Compared
 from precast.tools.bench.generation_calls import measure_call
 from precast.tools.bench.generation_load import measure_load
-from precast.tools.bench.generation_models import drawn_sources
+from precast.tools.bench.generation_models import random_sources
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.work import FirstToken, Work
 from precast.tools.bench.ratios import ratios
 from precast.tools.bench.results import summary
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 BATCHES = (1, 16)
 BEAMS = (1, 4)
@@ -39,11 +39,11 @@ def job(compared: Sequence[Compared], batch: int, beams: int, new_tokens: int = 
     source = min(SOURCE_LENGTH, *(one.max_source_length for one in limits))
     target = min(new_tokens, *(one.max_target_length - 1 for one in limits))
     vocabulary = compared[0].manifest.model.vocab_size
-    return Job(drawn_sources(vocabulary, batch, source), target, beams)
+    return Job(random_sources(vocabulary, batch, source), target, beams)
 
 
 def figures(
-    turns: Turns[Work, Any], compared: Sequence[Compared], rounds: int, say: Callable[[str], None]
+    processes: InterleavedProcesses[Work, Any], compared: Sequence[Compared], rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
     """``rows``, no ``texts``, and ``once`` for each contender."""
     ours = [one.name for one in compared]
@@ -51,8 +51,8 @@ def figures(
     for beams in _beams(compared):
         for batch in BATCHES:
             say(f"batch {batch}, {'greedy' if beams == 1 else f'{beams} beams'}")
-            rows += measure(turns, job(compared, batch, beams), rounds, ours)
-    first = _first_tokens(turns, job(compared, 1, 1), rounds)
+            rows += measure(processes, job(compared, batch, beams), rounds, ours)
+    first = _first_tokens(processes, job(compared, 1, 1), rounds)
     return {
         "texts": [],
         "rows": [row.model_dump() for row in rows],
@@ -60,9 +60,9 @@ def figures(
     }
 
 
-def measure(turns: Turns[Work, Any], call: Job, rounds: int, ours: Collection[str]) -> list[GenerationRow]:
+def measure(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int, ours: Collection[str]) -> list[GenerationRow]:
     """A row for each contender."""
-    found = measure_call(turns, call, rounds, REFERENCE)
+    found = measure_call(processes, call, rounds, REFERENCE)
     beside = ratios({name: one.median for name, one in found.items()}, ours)
     return [
         GenerationRow(
@@ -71,7 +71,7 @@ def measure(turns: Turns[Work, Any], call: Job, rounds: int, ours: Collection[st
             beams=call.beams,
             **summary(one.seconds),
             tokens_per_s=one.tokens_per_s,
-            equal_tokens=one.equal_tokens,
+            token_agreement=one.token_agreement,
             **beside[name],
         )
         for name, one in found.items()
@@ -97,10 +97,10 @@ def arrivals(
     return rows
 
 
-def _first_tokens(turns: Turns[Work, Any], call: Job, rounds: int) -> dict[str, float | None]:
+def _first_tokens(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int) -> dict[str, float | None]:
     """Median milliseconds; the engines time themselves, since their answer comes when all is over."""
-    turns.answers(FirstToken(call))
-    taken = [turns.answers(FirstToken(call)) for _ in range(rounds)]
+    processes.outputs(FirstToken(call))
+    taken = [processes.outputs(FirstToken(call)) for _ in range(rounds)]
     return {
         name: None if value is None else round(statistics.median(found[name] for found in taken) * 1e3, 3)
         for name, value in taken[0].items()

@@ -8,7 +8,7 @@ from typing import Any
 
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.peers.work import Generate, Work
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Called:
     Attributes:
         seconds: of each round.
         tokens_per_s: at the median; tokens count once for each source, whatever the number of beams.
-        equal_tokens: the share that is the reference's.
+        token_agreement: the share that is the reference's.
     """
 
     seconds: list[float]
     tokens_per_s: float
-    equal_tokens: float
+    token_agreement: float
 
     @property
     def median(self) -> float:
@@ -31,16 +31,16 @@ class Called:
         return statistics.median(self.seconds)
 
 
-def measure_call(turns: Turns[Work, Any], job: Job, rounds: int, reference: str) -> dict[str, Called]:
+def measure_call(processes: InterleavedProcesses[Work, Any], job: Job, rounds: int, reference: str) -> dict[str, Called]:
     """A call by everybody.
 
     Args:
-        turns: the contenders.
+        processes: the contenders.
         job: the call.
         rounds: that count, after one that does not.
         reference: whose tokens are right.
     """
-    answers, seconds = turns.measured(Generate(job), rounds)
+    answers, seconds = processes.measured(Generate(job), rounds)
     tokens = len(job.sources) * job.new_tokens
     return {
         name: Called(

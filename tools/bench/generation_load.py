@@ -17,12 +17,12 @@ from precast.tools.bench.ragged import (
     Load,
     Request,
     Served,
-    draw_requests,
+    random_requests,
     percentile,
     poisson,
     server,
 )
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 GROUP = 16
 SATURATION = 0.7
@@ -46,7 +46,7 @@ def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, th
     """
     requests = _requests(artifact, vocab_size, count)
     ways = _ways(artifact)
-    with Turns[Load, Served]({_ENGINE: partial(server, artifact, threads)}) as engine:
+    with InterleavedProcesses[Load, Served]({_ENGINE: partial(server, artifact, threads)}) as engine:
         at_once = _rounds(engine, requests, (0.0,) * count, ways, rounds)
         saturation = count / statistics.median(served.seconds for served in at_once["in flight"])
         rate = SATURATION * saturation
@@ -60,7 +60,7 @@ def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, th
     }
 
 
-def measure_looks(
+def measure_steps_per_sync(
     artifact: Path, vocab_size: int, *, count: int, rounds: int, threads: int
 ) -> list[dict[str, Any]]:
     """A row for each number of steps between looks: the same requests, all there at once.
@@ -74,9 +74,9 @@ def measure_looks(
     """
     load = Load(_requests(artifact, vocab_size, count), (0.0,) * count, None)
     makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_SYNC}
-    with Turns[Load, Served](makers) as engines:
-        engines.answers(load)
-        found = [engines.answers(load) for _ in range(rounds)]
+    with InterleavedProcesses[Load, Served](makers) as engines:
+        engines.outputs(load)
+        found = [engines.outputs(load) for _ in range(rounds)]
     return [
         {"steps_per_sync": int(steps), **_medians([served[steps] for served in found])} for steps in makers
     ]
@@ -86,7 +86,7 @@ def _requests(artifact: Path, vocab_size: int, count: int) -> tuple[Request, ...
     """None longer than the artifact takes; a target has its start token besides."""
     limits = read_manifest(artifact).limits
     assert isinstance(limits, GenerateLimits)
-    return draw_requests(
+    return random_requests(
         count,
         vocab_size,
         source=min(LONGEST_SOURCE, limits.max_source_length),
@@ -103,7 +103,7 @@ def _ways(artifact: Path) -> dict[str, int | None]:
 
 
 def _rounds(
-    engine: Turns[Load, Served],
+    engine: InterleavedProcesses[Load, Served],
     requests: tuple[Request, ...],
     arrivals: tuple[float, ...],
     ways: Mapping[str, int | None],
@@ -112,7 +112,7 @@ def _rounds(
     found: dict[str, list[Served]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, group in ways.items():
-            served = engine.answers(Load(requests, arrivals, group))[_ENGINE]
+            served = engine.outputs(Load(requests, arrivals, group))[_ENGINE]
             if number:
                 found[way].append(served)
     return found
@@ -125,7 +125,7 @@ def _rows(arrival: str, found: Mapping[str, Sequence[Served]]) -> list[dict[str,
         {
             "arrival": arrival,
             "way": way,
-            "times_groups": round(base / statistics.median(one.seconds for one in served), 2),
+            "speedup_vs_static": round(base / statistics.median(one.seconds for one in served), 2),
             **_medians(served),
         }
         for way, served in found.items()

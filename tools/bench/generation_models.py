@@ -110,13 +110,13 @@ def measured_sources(shape: Shape, batch: int, length: int = SOURCE_LENGTH) -> S
         ValueError: a trained model, and another length.
     """
     if shape.training is None:
-        return drawn_sources(shape.vocab_size, batch, length)
+        return random_sources(shape.vocab_size, batch, length)
     if length != SOURCE_LENGTH:
         raise ValueError(f"{shape.name} was trained on {SOURCE_LENGTH} tokens, got a length of {length}")
     return held_out(shape.vocab_size, batch)
 
 
-def drawn_sources(vocab_size: int, batch: int, length: int) -> Sequences:
+def random_sources(vocab_size: int, batch: int, length: int) -> Sequences:
     """Token ids, always the same ones."""
     draw = random.Random(0)
     return tuple(

@@ -11,7 +11,7 @@ from precast.tools.bench.fresh import PHASES
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table.
+    """One index of a table.
 
     Attributes:
         text: what stands there.
@@ -54,7 +54,7 @@ def grids(result: BenchResult) -> list[Grid]:
 
 def accuracy(row: EncoderRow) -> str:
     """The cosine, or the relative error where answers have none."""
-    return f"off by {row.relative_error:.1e}" if row.least_cosine is None else f"{row.least_cosine:.5f}"
+    return f"off by {row.relative_error:.1e}" if row.min_cosine is None else f"{row.min_cosine:.5f}"
 
 
 def _encoders(result: BenchResult) -> Iterator[Grid]:
@@ -92,7 +92,7 @@ def _generators(result: BenchResult) -> Iterator[Grid]:
         cells = tuple(
             (
                 Cell(str(row.batch)), Cell(row.contender), _milliseconds(row), *_ratios(row, mine),
-                Cell(f"{row.tokens_per_s:.0f}"), Cell(f"{row.equal_tokens:.0%}"),
+                Cell(f"{row.tokens_per_s:.0f}"), Cell(f"{row.token_agreement:.0%}"),
             )
             for row, mine in zip(rows, ours, strict=True)
         )  # fmt: skip
@@ -135,8 +135,8 @@ def _milliseconds(row: EncoderRow | GenerationRow) -> Cell:
 
 def _ratios(row: EncoderRow | GenerationRow, ours: bool) -> tuple[Cell, Cell]:
     """Against HF fp32 and against the best peer, which is named where the row is one of ours."""
-    hf = Cell(f"{row.times_hf_fp32:.2f}×", ours and row.times_hf_fp32 > 1)
-    if row.times_best_peer is None:
+    hf = Cell(f"{row.speedup_vs_hf_fp32:.2f}×", ours and row.speedup_vs_hf_fp32 > 1)
+    if row.speedup_vs_best_peer is None:
         return hf, Cell("")
-    good = ours and row.times_best_peer > 1
-    return hf, Cell(f"{row.times_best_peer:.2f}×", good, str(row.best_peer) if ours else "")
+    good = ours and row.speedup_vs_best_peer > 1
+    return hf, Cell(f"{row.speedup_vs_best_peer:.2f}×", good, str(row.best_peer) if ours else "")

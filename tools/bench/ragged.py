@@ -66,7 +66,7 @@ LONGEST_SOURCE, LONGEST_TARGET = 60, 64
 _SHORTEST_SOURCE, _SHORTEST_TARGET = 5, 8
 
 
-def draw_requests(
+def random_requests(
     count: int, vocab_size: int, seed: int = 0, source: int = LONGEST_SOURCE, target: int = LONGEST_TARGET
 ) -> tuple[Request, ...]:
     """Sources of 5 to 60 tokens, targets of 8 to 64, or less where an artifact takes no more.
@@ -129,9 +129,9 @@ def _serve_all(load: Load, submit: Callable[[Request], Future[Any]]) -> Served:
     """Latencies count from the planned arrival, so that one noticed late is not flattered."""
     ended = [0.0] * len(load.requests)
 
-    def start(place: int) -> Future[Any]:
-        future = submit(load.requests[place])
-        future.add_done_callback(lambda _: ended.__setitem__(place, time.perf_counter() - started))
+    def start(index: int) -> Future[Any]:
+        future = submit(load.requests[index])
+        future.add_done_callback(lambda _: ended.__setitem__(index, time.perf_counter() - started))
         return future
 
     futures: list[Future[Any]] = []
@@ -139,7 +139,7 @@ def _serve_all(load: Load, submit: Callable[[Request], Future[Any]]) -> Served:
     while len(futures) < len(load.requests):
         _sleep_until(started + load.arrivals[len(futures)])
         arrived = _arrived(load, len(futures), time.perf_counter() - started)
-        futures += [start(place) for place in arrived]
+        futures += [start(index) for index in arrived]
         if load.group is not None:
             wait(futures)
     # A result is there a moment before its callback has run: the callbacks say when all is over.

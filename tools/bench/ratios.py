@@ -22,9 +22,9 @@ def ratios(
     best = min(others, key=others.__getitem__, default=None)
     return {
         name: {
-            "times_hf_fp32": round(medians[REFERENCE] / seconds, 3),
+            "speedup_vs_hf_fp32": round(medians[REFERENCE] / seconds, 3),
             "best_peer": best,
-            "times_best_peer": None if best is None else round(others[best] / seconds, 3),
+            "speedup_vs_best_peer": None if best is None else round(others[best] / seconds, 3),
         }
         for name, seconds in medians.items()
     }

@@ -39,7 +39,7 @@ _WAITING = 64
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     """One source and its options."""
 
     text: str
@@ -50,7 +50,7 @@ class Asked:
 class Seen:
     """What became of the requests; threads count under ``lock``."""
 
-    answered: int = 0
+    completed: int = 0
     cancelled: int = 0
     failed: int = 0
     wrong: list[str] = field(default_factory=list)
@@ -60,21 +60,21 @@ class Seen:
 
     @property
     def over(self) -> int:
-        return self.answered + self.cancelled + self.failed
+        return self.completed + self.cancelled + self.failed
 
 
-def asked(count: int, seed: int = 0) -> list[Asked]:
+def asked(count: int, seed: int = 0) -> list[Request]:
     """Different requests: greedy, beams and samples, short and long targets, sources of all lengths."""
     draw = random.Random(seed)
     found = []
-    for place, (text, _) in enumerate(held_out_dates(count, seed)):
+    for index, (text, _) in enumerate(held_out_dates(count, seed)):
         options: dict[str, Any] = {"max_length": draw.randint(4, LONGEST_TARGET)}
-        if place % 3 == 1:
+        if index % 3 == 1:
             options |= {"num_beams": draw.randint(2, 5), "length_penalty": draw.choice([0.0, 1.0, 2.0])}
-        elif place % 3 == 2:
+        elif index % 3 == 2:
             options |= {"do_sample": True, "seed": draw.randrange(1 << 40), "temperature": 0.8, "top_k": 20}
             options["num_return_sequences"] = draw.randint(1, 3)
-        found.append(Asked(text if draw.random() < 0.7 else text[: draw.randint(1, len(text))], options))
+        found.append(Request(text if draw.random() < 0.7 else text[: draw.randint(1, len(text))], options))
     return found
 
 
@@ -82,8 +82,8 @@ def tokens_of(answer: Any) -> list[list[int]]:
     return [one.token_ids.tolist() for one in answer.sequences]
 
 
-def differing_from_hugging_face(
-    checkpoint: Path, requests: Sequence[Asked], expected: Sequence[list[list[int]]]
+def find_hf_mismatches(
+    checkpoint: Path, requests: Sequence[Request], expected: Sequence[list[list[int]]]
 ) -> list[str]:
     """A line for each greedy or beam request that Hugging Face answers otherwise; samples do not repeat."""
     from transformers import AutoModelForSeq2SeqLM, AutoTokenizer
@@ -102,24 +102,24 @@ def differing_from_hugging_face(
 
 
 def push(
-    engine: Seq2Seq, requests: Sequence[Asked], expected: Sequence[list[list[int]]], seen: Seen, total: int,
+    engine: Seq2Seq, requests: Sequence[Request], expected: Sequence[list[list[int]]], seen: Seen, total: int,
     count: int, seed: int,
 ) -> None:  # fmt: skip
     """One thread's share: ``count`` requests, some cancelled, each answer checked."""
     draw = random.Random(seed)
     flying: list[tuple[int, Any]] = []
     for _ in range(count):
-        place = draw.randrange(len(requests))
-        flying.append((place, _submit(engine, requests[place])))
+        index = draw.randrange(len(requests))
+        flying.append((index, _submit(engine, requests[index])))
         if draw.random() < _CANCELLED:
             draw.choice(flying)[1].cancel()
         if len(flying) >= _WAITING:
             _check(*flying.pop(draw.randrange(len(flying))), requests, expected, seen, total)
-    for place, future in flying:
-        _check(place, future, requests, expected, seen, total)
+    for index, future in flying:
+        _check(index, future, requests, expected, seen, total)
 
 
-def _submit(engine: Seq2Seq, one: Asked) -> Any:
+def _submit(engine: Seq2Seq, one: Request) -> Any:
     while True:
         try:
             return engine.submit(one.text, **one.options)
@@ -128,7 +128,7 @@ def _submit(engine: Seq2Seq, one: Asked) -> Any:
 
 
 def _check(
-    place: int, future: Any, requests: Sequence[Asked], expected: Sequence[list[list[int]]], seen: Seen,
+    index: int, future: Any, requests: Sequence[Request], expected: Sequence[list[list[int]]], seen: Seen,
     total: int,
 ) -> None:  # fmt: skip
     try:
@@ -141,9 +141,9 @@ def _check(
             seen.failed += 1
     else:
         with seen.lock:
-            seen.answered += 1
-            if found != expected[place]:
-                seen.wrong.append(f"{requests[place]}: {found}, alone {expected[place]}")
+            seen.completed += 1
+            if found != expected[index]:
+                seen.wrong.append(f"{requests[index]}: {found}, alone {expected[index]}")
     with seen.lock:
         if seen.over * 100 // total > len(seen.memory):
             seen.memory.append(resident_bytes())
@@ -164,12 +164,12 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
     requests, seen = asked(DISTINCT), Seen()
     with precast.load(folder / "artifact", max_waiting=threads * _WAITING // 2) as engine:
         expected = [tokens_of(engine.generate(one.text, **one.options)) for one in requests]
-        foreign = differing_from_hugging_face(checkpoint, requests, expected)
+        foreign = find_hf_mismatches(checkpoint, requests, expected)
         begun = time.monotonic()
-        shares = [count // threads + (place < count % threads) for place in range(threads)]
+        shares = [count // threads + (index < count % threads) for index in range(threads)]
         workers = [
-            threading.Thread(target=push, args=(engine, requests, expected, seen, count, share, place))
-            for place, share in enumerate(shares)
+            threading.Thread(target=push, args=(engine, requests, expected, seen, count, share, index))
+            for index, share in enumerate(shares)
         ]
         for worker in workers:
             worker.start()
@@ -182,13 +182,13 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
         "threads": threads,
         "distinct": len(requests),
         "requests": count,
-        "answered": seen.answered,
+        "completed": seen.completed,
         "cancelled": seen.cancelled,
         "failed": seen.failed,
         "lost": count - seen.over,
         "wrong": len(seen.wrong),
-        "first_wrong": seen.wrong[:3],
-        "unlike_hugging_face": foreign,
+        "first_mismatches": seen.wrong[:3],
+        "hf_mismatches": foreign,
         "rss_bytes": {f"{part}%": _at(seen.memory, part) for part in range(10, 101, 10)},
         "rss_growth_bytes": _at(seen.memory, 100) - _at(seen.memory, 50),
         "num_seqs_used": stats.num_seqs_used,
@@ -214,7 +214,7 @@ def _at(memory: Sequence[int], percent: int) -> int:
 
 def complaints(found: dict[str, Any]) -> list[str]:
     """What is wrong with the figures."""
-    names = ("failed", "lost", "wrong", "unlike_hugging_face", "num_seqs_used", "self_blocks_used")
+    names = ("failed", "lost", "wrong", "hf_mismatches", "num_seqs_used", "self_blocks_used")
     lines = [f"{name}: {found[name]}" for name in (*names, "cross_blocks_used") if found[name]]
     if found["rss_growth_bytes"] > GROWTH:
         lines.append(f"memory grew by {found['rss_growth_bytes']} bytes, allowed {GROWTH}")

@@ -18,7 +18,7 @@ SOURCE_LENGTH, TARGET_LENGTH = 40, 64
 """Tokens: one word of each kind; and their translations, of two tokens for three kinds in five."""
 FIRST_WORD = 3
 """Token ids below it mean something to the models that are measured; words are drawn from here up."""
-SAMPLE_GROUPS = 8
+WORDS_PER_KIND = 8
 """Words of a kind."""
 
 Sequences = tuple[tuple[int, ...], ...]
@@ -32,13 +32,13 @@ class Training:
         steps: of the optimizer.
         batch: sources a step.
         rate: the highest learning rate; it rises to it and falls to nothing.
-        least_right: the share of tokens that the last step must get right.
+        min_accuracy: the share of tokens that the last step must get right.
     """
 
     steps: int
     batch: int = 16
     rate: float = 5e-4
-    least_right: float = 0.999
+    min_accuracy: float = 0.999
 
 
 class Sorting:
@@ -53,13 +53,13 @@ class Sorting:
 
     def __init__(self, vocab_size: int) -> None:
         kinds = [2 if kind % 5 < 3 else 1 for kind in range(SOURCE_LENGTH)]
-        needed = SAMPLE_GROUPS * (SOURCE_LENGTH + sum(kinds))
+        needed = WORDS_PER_KIND * (SOURCE_LENGTH + sum(kinds))
         if vocab_size < FIRST_WORD + needed:
             raise ValueError(
                 f"expected a vocabulary of {FIRST_WORD + needed} tokens or more, got {vocab_size}"
             )
         ids = iter(random.Random(0).sample(range(FIRST_WORD, vocab_size), needed))
-        self._kinds = [[next(ids) for _ in range(SAMPLE_GROUPS)] for _ in kinds]
+        self._kinds = [[next(ids) for _ in range(WORDS_PER_KIND)] for _ in kinds]
         self._translations = {
             word: [next(ids) for _ in range(length)]
             for words, length in zip(self._kinds, kinds, strict=True)
@@ -110,9 +110,9 @@ def train(model: PreTrainedModel, training: Training) -> None:
         schedule.step()
         right = (found.logits.argmax(-1) == targets).float().mean().item()
     model.eval()
-    if right < training.least_right:
+    if right < training.min_accuracy:
         raise RuntimeError(
-            f"expected {training.least_right:.1%} of the tokens right after {training.steps} steps, "
+            f"expected {training.min_accuracy:.1%} of the tokens right after {training.steps} steps, "
             f"found {right:.1%}: train longer"
         )
 

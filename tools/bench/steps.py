@@ -23,7 +23,7 @@ from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 
 THREADS = 2
 STEPS: dict[str, tuple[Precision, bool]] = {
@@ -53,12 +53,12 @@ def artifacts(model: Path, folder: Path) -> dict[str, Path]:
 def measure(
     name: str, make: Callable[..., Any], paths: Mapping[str, Path], works: Mapping[str, Work], rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each piece of work and step; ``times_first`` is its speed against the first."""
+    """A row for each piece of work and step; ``speedup`` is its speed against the first."""
     engines = {step: partial(served, partial(make, path, THREADS), THREADS) for step, path in paths.items()}
     rows: list[dict[str, Any]] = []
-    with Turns[Work, Any](engines, rest=0.1) as turns:
+    with InterleavedProcesses[Work, Any](engines, rest=0.1) as processes:
         for what, work in works.items():
-            taken = {step: summary(found) for step, found in turns.seconds(work, rounds).items()}
+            taken = {step: summary(found) for step, found in processes.seconds(work, rounds).items()}
             first = next(iter(taken.values()))["median_ms"]
             rows += [
                 {
@@ -66,7 +66,7 @@ def measure(
                     "work": what,
                     "step": step,
                     **found,
-                    "times_first": round(first / found["median_ms"], 2),
+                    "speedup": round(first / found["median_ms"], 2),
                 }
                 for step, found in taken.items()
             ]

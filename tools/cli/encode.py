@@ -103,8 +103,8 @@ def rank_command(
         print_json(ranked)
     else:
         table = Table("rank", "score", "document")
-        for place, entry in enumerate(ranked, 1):
-            table.add_row(str(place), f"{entry['score']:.4f}", _short(entry["text"]))
+        for index, entry in enumerate(ranked, 1):
+            table.add_row(str(index), f"{entry['score']:.4f}", _short(entry["text"]))
         out.print(table)
 
 

@@ -58,7 +58,7 @@ def _facts(manifest: Manifest) -> Table:
     rows = {
         "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, "
         f"vocabulary {model.vocab_size:,})",
-        "task": f"{model.task}  {_answer(manifest)}",
+        "task": f"{model.task}  {_show_outputs(manifest)}",
         "built for": f"{build.device}, {build.architecture}, {_precision(build)}, backend {build.backend}",
         "built with": f"precast {build.precast}, torch {build.torch}, {_options(manifest)}",
         "instructions": ", ".join(_notable(build.instruction_sets)) or "none",
@@ -107,7 +107,7 @@ def _short(value: object) -> str:
     return f"{len(value)} entries" if isinstance(value, tuple) and len(value) > 4 else str(value)
 
 
-def _answer(manifest: Manifest) -> str:
+def _show_outputs(manifest: Manifest) -> str:
     info = manifest.output
     if info.kind == "generate":
         pool = info.self_kv

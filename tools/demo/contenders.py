@@ -52,7 +52,7 @@ def makers(checkpoint: Path, artifacts: Mapping[str, Path]) -> dict[str, Callabl
 
 
 def make_precast(artifact: Path, *, batched: bool) -> Contender:
-    """An engine; ``batched``: texts decode together, otherwise each is sent when the last was answered."""
+    """An engine; ``batched``: texts decode together, otherwise each is sent when the last was completed."""
     engine = precast.load(artifact, num_threads=THREADS)
 
     def generate(work: Work) -> np.ndarray:
@@ -60,7 +60,7 @@ def make_precast(artifact: Path, *, batched: bool) -> Contender:
             answers = engine.generate(list(work.texts), **work.options)
         else:
             answers = [engine.generate(text, **work.options) for text in work.texts]
-        return filled_up([answer.token_ids for answer in answers])
+        return pad_to_matrix([answer.token_ids for answer in answers])
 
     return generate
 
@@ -81,22 +81,22 @@ def make_hugging_face(checkpoint: Path, *, batched: bool) -> Contender:
         found = model.generate(
             input_ids=given["input_ids"], attention_mask=given["attention_mask"], **options
         )
-        return [up_to_end(row, tokenizer.eos_token_id) for row in found.numpy()]
+        return [trim_after_eos(row, tokenizer.eos_token_id) for row in found.numpy()]
 
     def generate(work: Work) -> np.ndarray:
         groups = [list(work.texts)] if batched else [[text] for text in work.texts]
-        return filled_up([row for group in groups for row in generate_together(group, work.options)])
+        return pad_to_matrix([row for group in groups for row in generate_together(group, work.options)])
 
     return generate
 
 
-def up_to_end(row: np.ndarray, eos: int) -> np.ndarray:
+def trim_after_eos(row: np.ndarray, eos: int) -> np.ndarray:
     """``row`` without what Hugging Face fills it up with behind its end token."""
     ends = np.flatnonzero(row == eos)
     return row[: ends[0] + 1] if len(ends) else row
 
 
-def filled_up(rows: Sequence[np.ndarray]) -> np.ndarray:
+def pad_to_matrix(rows: Sequence[np.ndarray]) -> np.ndarray:
     """One array of all rows."""
     table = np.full((len(rows), max(map(len, rows))), FILL, np.int32)
     for at, row in enumerate(rows):
@@ -109,7 +109,7 @@ def generated(tokens: np.ndarray) -> int:
     return int((tokens[:, 1:] != FILL).sum())
 
 
-def same_answers(one: np.ndarray, other: np.ndarray) -> int:
+def count_identical(one: np.ndarray, other: np.ndarray) -> int:
     """How many rows of two such arrays are the same, token by token."""
     width = max(one.shape[1], other.shape[1])
     wide = [np.pad(each, ((0, 0), (0, width - each.shape[1])), constant_values=FILL) for each in (one, other)]

@@ -16,11 +16,11 @@ from precast.tools.bench.comparison import describe, open_artifacts
 from precast.tools.bench.machine import cores
 from precast.tools.bench.minilm import checkpoint
 from precast.tools.bench.peers.work import EmbedTexts, Work, makers
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.cli.compile import compile_command
 from precast.tools.cli.console import out as console
 
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
+MIN_COSINE = {"fp32": 0.99999, "bf16": 0.999}
 ROUNDS = 9
 SENTENCES = [
     "The cat sleeps on the warm windowsill.",
@@ -36,7 +36,7 @@ SENTENCES = [
 def play(folder: Path) -> list[str]:
     """Compile into ``folder`` and show; gives the dtypes whose answers are not Hugging Face's."""
     console.rule("[bold]1. compile all-MiniLM-L6-v2 ahead of time")
-    artifacts = {dtype: folder / f"minilm-{dtype}.precast" for dtype in LEAST_COSINE}
+    artifacts = {dtype: folder / f"minilm-{dtype}.precast" for dtype in MIN_COSINE}
     for dtype, path in artifacts.items():
         console.print(f"precast compile all-MiniLM-L6-v2 -o {path} --dtype {dtype}", style="bold cyan")
         compile_command(str(checkpoint()), path, dtype=dtype, overwrite=True)
@@ -69,8 +69,8 @@ def _compare(artifacts: Mapping[str, Path]) -> list[str]:
     with TemporaryDirectory() as folder:
         subject = describe(compared, model, cores(), Path(folder))
     contenders, _ = contenders_of(compared, subject, ("hf",))
-    with Turns[Work, np.ndarray](makers(contenders, subject.threads)) as turns:
-        answers, seconds = turns.measured(EmbedTexts((batch,)), ROUNDS)
+    with InterleavedProcesses[Work, np.ndarray](makers(contenders, subject.threads)) as processes:
+        answers, seconds = processes.measured(EmbedTexts((batch,)), ROUNDS)
     expected = answers["HF eager fp32"]
     cosine = {name: float((answer * expected).sum(-1).min()) for name, answer in answers.items()}
     median = {name: sorted(taken)[ROUNDS // 2] for name, taken in seconds.items()}
@@ -78,7 +78,7 @@ def _compare(artifacts: Mapping[str, Path]) -> list[str]:
     wrong = []
     for name, value in cosine.items():
         dtype = name.split()[-1]
-        ok = value >= LEAST_COSINE[dtype]
+        ok = value >= MIN_COSINE[dtype]
         if name.startswith("precast") and not ok:
             wrong.append(dtype)
         verdict = "" if name.startswith("HF") else ("[green]agrees" if ok else "[red]DIFFERS")

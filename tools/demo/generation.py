@@ -14,10 +14,10 @@ import transformers
 from rich.table import Table
 
 import precast
-from precast.tools.bench.turns import Turns
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.cli.compile import compile_command
 from precast.tools.cli.console import out as console
-from precast.tools.demo.contenders import HF_ALONE, Work, generated, makers, same_answers
+from precast.tools.demo.contenders import HF_ALONE, Work, generated, makers, count_identical
 from precast.tools.synthetic import LONGEST_TARGET, held_out_dates, write_dates_model
 
 DTYPES: Mapping[str, tuple[str, ...]] = {"t5": ("fp32", "bf16"), "marian": ("fp32",)}
@@ -28,9 +28,9 @@ MODES: Mapping[str, Mapping[str, Any]] = {
 }
 DATES = 32
 ROUNDS = 5
-LEAST_RIGHT = 0.95
+MIN_ACCURACY = 0.95
 """Of held-out dates. Below it the training has failed, and equal answers would say little."""
-_ROWS = 128
+_NUM_SEQS = 128
 
 
 def play(folder: Path) -> list[str]:
@@ -45,7 +45,7 @@ def play(folder: Path) -> list[str]:
     wrong: list[str] = []
     for family, paths in artifacts.items():
         for dtype, path in paths.items():
-            wrong += _answer(f"{family} {dtype}", path, pairs)
+            wrong += _show_outputs(f"{family} {dtype}", path, pairs)
     console.rule("[bold]7. the same tokens as Hugging Face, and tokens per second in the same run")
     for family, paths in artifacts.items():
         wrong += compare(family, checkpoints[family], paths, tuple(text for text, _ in pairs))
@@ -72,13 +72,13 @@ def _compile(checkpoint: Path, folder: Path, family: str) -> dict[str, Path]:
             path,
             dtype=dtype,
             max_target_length=LONGEST_TARGET,
-            max_num_seqs=_ROWS,
+            max_num_seqs=_NUM_SEQS,
             overwrite=True,
         )
     return paths
 
 
-def _answer(name: str, path: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
+def _show_outputs(name: str, path: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Show answers of all kinds; gives the name if too few are right."""
     texts = [text for text, _ in pairs]
     with precast.load(path) as engine:
@@ -96,7 +96,7 @@ def _answer(name: str, path: Path, pairs: Sequence[tuple[str, str]]) -> list[str
         table.add_row(text, *shown, f"{answers['4 beams'][at].score:.4f}")
     console.print(table)
     console.print(f"streamed, piece by piece: {' · '.join(pieces)}", highlight=False)
-    enough = min(right.values()) >= LEAST_RIGHT * len(pairs) and "".join(pieces) == answers["greedy"][1].text
+    enough = min(right.values()) >= MIN_ACCURACY * len(pairs) and "".join(pieces) == answers["greedy"][1].text
     return [] if enough else [f"{name}, held-out dates"]
 
 
@@ -109,13 +109,13 @@ def compare(
         family: for the title.
         checkpoint: that the artifacts were compiled from.
         artifacts: by dtype.
-        texts: to be answered.
+        texts: to be completed.
     """
     wrong = []
-    with Turns(makers(checkpoint, artifacts)) as turns:
+    with InterleavedProcesses(makers(checkpoint, artifacts)) as processes:
         for mode, options in MODES.items():
-            answers, seconds = turns.measured(Work(texts, options), ROUNDS)
-            same = {name: same_answers(answer, answers[HF_ALONE]) for name, answer in answers.items()}
+            answers, seconds = processes.measured(Work(texts, options), ROUNDS)
+            same = {name: count_identical(answer, answers[HF_ALONE]) for name, answer in answers.items()}
             speed = {
                 name: generated(answers[name]) / float(np.median(taken)) for name, taken in seconds.items()
             }
@@ -128,7 +128,7 @@ def compare(
 def _table(title: str, count: int, speed: Mapping[str, float], same: Mapping[str, int]) -> Table:
     table = Table(
         "", "tokens/s", "speed", "same tokens", "",
-        title=f"{title}: {count} dates, median of {ROUNDS} rounds in turns, one thread each; "
+        title=f"{title}: {count} dates, median of {ROUNDS} rounds in processes, one thread each; "
         f"compared with {HF_ALONE}",
     )  # fmt: skip
     for name, rate in speed.items():

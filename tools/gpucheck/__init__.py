@@ -5,5 +5,5 @@
 CPU, so that no line runs for the first time where every minute counts.
 
 To add a stage: a module in ``stages/`` with a row ``STAGE`` and a function that gives a ``Report``, and its
-place in ``stages.STAGES``.
+index in ``stages.STAGES``.
 """

@@ -12,7 +12,7 @@ from precast.tools.gpucheck.process import PartProcess
 from precast.tools.gpucheck.result import Result
 from precast.tools.gpucheck.stage import Report, Setting, Stage, finished
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 @dataclass
@@ -71,7 +71,7 @@ class Runner:
                 for stage in self._stages:
                     if stage.name not in self._ended:
                         self._advance(stage)
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
         finally:
             for progress in self._progress.values():
                 for process in progress.running:

@@ -82,5 +82,5 @@ class Skipped:
     reason: str
 
 
-class CannotRun(Exception):
+class UnsupportedTask(Exception):
     """A peer has nothing that does the task; says what it lacks."""

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Precision, Subject
+from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Precision, Subject
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
@@ -130,13 +130,13 @@ def _check_encoder(subject: Subject) -> None:
     from precast.compiler.frontend.sentence_transformers import read_modules
 
     if subject.task not in ("embed", "hidden"):
-        raise CannotRun(f"it gives hidden states and has no head for {subject.task}")
+        raise UnsupportedTask(f"it gives hidden states and has no head for {subject.task}")
     checkpoint = open_checkpoint(subject.model)
     if checkpoint.config.model_type not in ENCODERS:
-        raise CannotRun(f"its converter knows no encoder {checkpoint.config.model_type}")
+        raise UnsupportedTask(f"its converter knows no encoder {checkpoint.config.model_type}")
     modules = read_modules(checkpoint) if subject.task == "embed" else None
     if (modules and modules.embedder.dense) or not set(subject.pooling) <= set(POOLING):
-        raise CannotRun("it gives hidden states, and only mean and first-token pooling are written for it")
+        raise UnsupportedTask("it gives hidden states, and only mean and first-token pooling are written for it")
 
 
 def _pooled(hidden: np.ndarray, mask: np.ndarray, subject: Subject) -> np.ndarray:

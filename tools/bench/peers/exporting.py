@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from precast.tools.bench.peers.answering import Answering
+from precast.tools.bench.peers.hf_model import HuggingFaceModel
 from precast.tools.bench.peers.contender import Subject
 from precast.tools.bench.peers.padded import padded
 
@@ -32,15 +32,15 @@ def exported(subject: Subject) -> ExportedProgram:
         RuntimeError: its answers to padded batches are not the model's.
     """
     torch.set_num_threads(subject.threads)
-    model = Answering(subject, torch.float32).eval()
+    model = HuggingFaceModel(subject, torch.float32).eval()
     vocabulary = model.model.config.vocab_size
-    example = drawn_batch(subject, vocabulary, 3, 7)
+    example = random_batch(subject, vocabulary, 3, 7)
     sizes = {0: Dim.AUTO, 1: Dim.AUTO}
     with torch.no_grad():
         program = torch.export.export(model, example, dynamic_shapes=(sizes, sizes))
         loose = program.module()
         for batch, length in _SIZES:
-            given = drawn_batch(subject, vocabulary, batch, length)
+            given = random_batch(subject, vocabulary, batch, length)
             _check(loose(*given), model(*given), given[1], subject)
     return program
 
@@ -58,7 +58,7 @@ def onnx_model(subject: Subject, path: Path) -> Path:
     return path
 
 
-def drawn_batch(subject: Subject, vocabulary: int, batch: int, length: int) -> tuple[Tensor, Tensor]:
+def random_batch(subject: Subject, vocabulary: int, batch: int, length: int) -> tuple[Tensor, Tensor]:
     """Ids and mask; where there is room, inputs are of different lengths, the first the longest."""
     draw = np.random.default_rng(length)
     lengths = itertools.islice(itertools.cycle((length, max(1, length // 2), 1)), batch)

@@ -46,10 +46,10 @@ def encoder_engine(subject: Subject, dtype: Dtype, compile_with: str | None = No
     """
     import torch
 
-    from precast.tools.bench.peers.answering import Answering
+    from precast.tools.bench.peers.hf_model import HuggingFaceModel
 
     torch.set_num_threads(subject.threads)
-    answering = Answering(subject, torch_dtype(dtype))
+    answering = HuggingFaceModel(subject, torch_dtype(dtype))
     model: Any = (
         answering if compile_with is None else torch.compile(answering, backend=compile_with, dynamic=True)
     )

@@ -38,7 +38,7 @@ class GenerationEngine(Protocol):
 
 
 def agreement(found: Targets, wanted: Targets) -> float:
-    """The share of tokens that are equal, place by place; a place that one of them lacks is not equal."""
+    """The share of tokens that are equal, index by index; a index that one of them lacks is not equal."""
     equal = sum(
         ours == theirs
         for one, other in zip(found, wanted, strict=True)

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Subject
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 def contenders(subject: Subject) -> list[Contender]:
     """Both precisions; one file serves both."""
     if subject.task == "generate":
-        raise CannotRun("it runs graphs and has no generate of its own")
+        raise UnsupportedTask("it runs graphs and has no generate of its own")
     kinds: tuple[Kind, ...] = ("fp32", "bf16")
     return [
         Contender(

@@ -47,9 +47,9 @@ def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray,
     longest = max(map(len, sequences))
     ids = np.full((len(sequences), longest), pad_id, np.int64)
     mask = np.zeros_like(ids)
-    for place, sequence in enumerate(sequences):
-        ids[place, : len(sequence)] = sequence
-        mask[place, : len(sequence)] = 1
+    for index, sequence in enumerate(sequences):
+        ids[index, : len(sequence)] = sequence
+        mask[index, : len(sequence)] = 1
     return ids, mask
 
 

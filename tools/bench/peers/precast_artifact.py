@@ -36,7 +36,7 @@ def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Co
 
 
 class Encoding:
-    """``embed``, or ``encode`` where something else than embeddings is answered.
+    """``embed``, or ``encode`` where something else than embeddings is completed.
 
     Args:
         artifact: its folder.
@@ -52,18 +52,18 @@ class Encoding:
 
     def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
         """The model alone."""
-        return self._answers(list(sequences))
+        return self._outputs(list(sequences))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
         """From strings; no prompt is put before them, since not every peer would."""
-        return self._answers(list(texts))
+        return self._outputs(list(texts))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         """The runtime's tokenization, by an object of its own: the engine does not show its."""
         self._tokenizer = self._tokenizer or text_tokenizer(self._artifact, self._engine.manifest)
         return token_ids(self._tokenizer, texts)
 
-    def _answers(self, inputs: list[Any]) -> np.ndarray:
+    def _outputs(self, inputs: list[Any]) -> np.ndarray:
         import numpy as np
 
         if self._kind == "embed":
@@ -130,8 +130,8 @@ def token_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]
         InputError: a text that cannot be tokenized; it says which.
     """
     found = []
-    for place, tokens in enumerate(tokenizer.encode(list(texts), True)):
+    for index, tokens in enumerate(tokenizer.encode(list(texts), True)):
         if isinstance(tokens, Exception):
-            raise tokens.at(place)
+            raise tokens.at(index)
         found.append(tokens.ids.tolist())
     return found

@@ -14,7 +14,7 @@ from precast.tools.bench.peers import (
     sentence_transformer,
     torch_compile,
 )
-from precast.tools.bench.peers.contender import CannotRun, Contender, Skipped, Subject
+from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Skipped, Subject
 
 
 @dataclass(frozen=True)
@@ -52,6 +52,6 @@ def gather(names: Sequence[str], subject: Subject) -> tuple[list[Contender], lis
             continue
         try:
             found += PEERS[name].contenders(subject)
-        except CannotRun as error:
+        except UnsupportedTask as error:
             skipped.append(Skipped(name, str(error)))
     return found, skipped

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Subject
 from precast.tools.bench.peers.hugging_face import Dtype, torch_dtype
 from precast.tools.bench.peers.padded import padded
 
@@ -19,15 +19,15 @@ NEEDS = ("torch", "sentence_transformers")
 def contenders(subject: Subject) -> list[Contender]:
     """Both dtypes, where the checkpoint says how sentence-transformers shall pool."""
     if subject.task != "embed":
-        raise CannotRun(f"it embeds texts, the task is {subject.task}")
+        raise UnsupportedTask(f"it embeds texts, the task is {subject.task}")
     from precast.compiler.frontend.checkpoint import open_checkpoint
     from precast.compiler.frontend.sentence_transformers import read_modules
 
     modules = read_modules(open_checkpoint(subject.model))
     if modules is None:
-        raise CannotRun("the checkpoint has no modules.json")
+        raise UnsupportedTask("the checkpoint has no modules.json")
     if modules.embedder.pooling != subject.pooling:
-        raise CannotRun(
+        raise UnsupportedTask(
             f"the checkpoint pools by {', '.join(modules.embedder.pooling)}, the artifact by "
             f"{', '.join(subject.pooling)}"
         )

@@ -99,14 +99,14 @@ Work: TypeAlias = EmbedIds | EmbedTexts | Tokenize | Generate | FirstToken | Pea
 
 
 def served(make: Callable[[], Any], threads: int) -> Callable[[Work], Any]:
-    """An engine as ``Turns`` asks it; its tokenizer gets no more threads than its kernels."""
+    """An engine as ``InterleavedProcesses`` asks it; its tokenizer gets no more threads than its kernels."""
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     engine = make()
     return lambda work: work.run(engine)
 
 
 def makers(contenders: Sequence[Contender], threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
-    """Contenders as ``Turns`` makes them."""
+    """Contenders as ``InterleavedProcesses`` makes them."""
     return {one.name: partial(served, one.make, threads) for one in contenders}
 
 

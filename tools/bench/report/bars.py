@@ -21,8 +21,8 @@ def waterfall(rows: Mapping[str, Mapping[str, float]], ours: Sequence[str], labe
     longest = max(sum(parts.values()) for parts in rows.values()) or 1.0
     scale = (WIDTH - _LEFT - _RIGHT) / longest
     found = []
-    for place, (name, parts) in enumerate(rows.items()):
-        top, left = place * _ROW + 6, float(_LEFT)
+    for index, (name, parts) in enumerate(rows.items()):
+        top, left = index * _ROW + 6, float(_LEFT)
         found.append(_name(name, top, name in ours))
         for number, (part, size) in enumerate(parts.items()):
             said = element("title", f"{name}, {part}: {size:.3f}")
@@ -44,8 +44,8 @@ def bars(rows: Mapping[str, float], ours: Sequence[str], label: str) -> Markup:
     """
     scale = (WIDTH - _LEFT - _RIGHT) / (max(rows.values()) or 1.0)
     found = []
-    for place, (name, size) in enumerate(rows.items()):
-        top = place * _ROW + 6
+    for index, (name, size) in enumerate(rows.items()):
+        top = index * _ROW + 6
         kind = "ours" if name in ours else "peer"
         found.append(_name(name, top, name in ours))
         found.append(element("rect", x=_LEFT, y=top, width=size * scale, height=_BAR, class_=kind))

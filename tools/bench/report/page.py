@@ -37,7 +37,7 @@ def page(result: BenchResult) -> str:
 
 def _summary(result: BenchResult) -> str:
     return (
-        f"Task {result.task}, median of {result.rounds} rounds in turns, each contender alone in its process "
+        f"Task {result.task}, median of {result.rounds} rounds in processes, each contender alone in its process "
         f"with {result.threads} {'thread' if result.threads == 1 else 'threads'}. Ratios count, not times; "
         f"above 1 is faster. Brackets hold quartiles."
     )

@@ -47,7 +47,7 @@ class _Axis:
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
-    """Points with their names; the best place is at the upper left."""
+    """Points with their names; the best index is at the upper left."""
     x = _axis([point.x for point in points], _LEFT, WIDTH - _RIGHT)
     y = _axis([point.y for point in points], HEIGHT - _BOTTOM, _TOP)
     lines = [*_ticks_x(x), *_ticks_y(y)]
@@ -104,7 +104,7 @@ def _placed(points: Sequence[Point], x: _Axis, y: _Axis) -> list[tuple[Point, fl
     found: list[tuple[Point, float, float]] = []
     for one in sorted(points, key=lambda point: y.at(point.y)):
         left, top = x.at(one.x) + 10, y.at(one.y)
-        for other, begin, height in sorted(found, key=lambda place: place[2]):
+        for other, begin, height in sorted(found, key=lambda index: index[2]):
             wide = begin < left + len(one.name) * _LETTER and left < begin + len(other.name) * _LETTER
             if wide and abs(height - top) < _LINE:
                 top = height + _LINE

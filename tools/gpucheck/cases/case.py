@@ -39,7 +39,7 @@ class Case:
     reference: Callable[[], Tensor]
 
 
-Draw = Callable[[np.random.Generator, np.random.Generator, Sizes, str], Case]
+CaseMaker = Callable[[np.random.Generator, np.random.Generator, Sizes, str], Case]
 """From what stays for ``REPEATS`` cases and what changes in each, sizes and the device."""
 
 
@@ -65,7 +65,7 @@ def poisoned() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def draw_lengths(random: np.random.Generator, most: int) -> list[int]:
+def random_lengths(random: np.random.Generator, most: int) -> list[int]:
     """Ragged: edges of tiles, empty sequences, anything between."""
     lengths: list[int] = []
     while sum(lengths) < most:
@@ -83,10 +83,10 @@ def draw_lengths(random: np.random.Generator, most: int) -> list[int]:
     return lengths if sum(lengths) else [min(most, 5)]
 
 
-def draw_dtype(random: np.random.Generator, device: str) -> torch.dtype:
+def random_dtype(random: np.random.Generator, device: str) -> torch.dtype:
     """Triton's interpreter, which is what a CPU has, gets bf16 wrong."""
     return list(ALLOWED)[int(random.integers(2 if device == "cpu" else 3))]
 
 
-def draw_head_dim(random: np.random.Generator, device: str) -> int:
+def random_head_dim(random: np.random.Generator, device: str) -> int:
     return int(random.choice(HEAD_SIZES if device != "cpu" else FEW_HEAD_SIZES))

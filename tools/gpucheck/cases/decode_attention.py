@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.triton import decode_attention as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim, random_lengths
 
 MOST_BEAMS = 20
 """One more than a program takes together, and then some."""
 
 
 @dataclass(frozen=True)
-class DrawnStep:
+class RandomStep:
     """``rows`` ``[R]`` step; ``slots`` and ``lengths`` are of all rows of state."""
 
     rows: Tensor
@@ -42,18 +42,18 @@ class DrawnStep:
         )  # fmt: skip
 
 
-def draw_step(
+def random_step(
     variant: np.random.Generator,
     random: np.random.Generator,
     device: str,
     lengths: list[int],
     request: list[int],
-) -> DrawnStep:
+) -> RandomStep:
     """Rows of the drawn ``lengths``; the same ``request`` means that all slots are shared."""
     dtype, heads, head_dim = (
-        draw_dtype(variant, device),
+        random_dtype(variant, device),
         int(variant.integers(1, 5)),
-        draw_head_dim(variant, device),
+        random_head_dim(variant, device),
     )
     splits, longest = int(variant.choice([1, 2, 4, 16])), max(*lengths, 1) + 5
     count = max(request) + 1
@@ -65,7 +65,7 @@ def draw_step(
     rows = torch.arange(len(request))[: int(random.integers(1, len(request) + 1))]
     key_cache, value_cache = kv_cache.to(device, dtype)
     scale = float(random.choice([1.0, head_dim**-0.5]))
-    return DrawnStep(
+    return RandomStep(
         rows.int().to(device),
         sizes.int().to(device),
         slots.int().to(device),
@@ -79,10 +79,10 @@ def draw_step(
     )
 
 
-def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+def random_self_attention(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
     """The answer, and what the kv_cache hold at the rows' own slots; NaN if anything else in them changed."""
-    lengths = [max(1, length) for length in draw_lengths(random, sizes.tokens)]
-    step = draw_step(variant, random, device, lengths, list(range(len(lengths))))
+    lengths = [max(1, length) for length in random_lengths(random, sizes.tokens)]
+    step = random_step(variant, random, device, lengths, list(range(len(lengths))))
     reach = [None, 0, 3, 64, 128][int(random.integers(5))]
     heads = step.query.shape[1]
     bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device)
@@ -116,11 +116,11 @@ def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: 
     return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
 
 
-def draw_cross(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+def random_cross_attention(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
     """Sources that several rows side by side share, some of them empty."""
-    lengths = draw_lengths(random, sizes.tokens)
+    lengths = random_lengths(random, sizes.tokens)
     request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MOST_BEAMS])))]
-    step = draw_step(variant, random, device, lengths, request)
+    step = random_step(variant, random, device, lengths, request)
 
     def call() -> Tensor:
         return kernels.decode_cross_attention(

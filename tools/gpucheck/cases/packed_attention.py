@@ -7,22 +7,22 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.triton import packed_attention as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim, random_lengths
 
 
-def draw_attention(
+def random_packed_attention(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    dtype = draw_dtype(variant, device)
+    dtype = random_dtype(variant, device)
     group = int(variant.choice([1, 1, 2, 4]))
-    head_dim = draw_head_dim(variant, device)
+    head_dim = random_head_dim(variant, device)
     biased, strided = variant.random() < 0.4, bool(variant.random() < 0.5)
-    lengths = draw_lengths(random, sizes.tokens)
+    lengths = random_lengths(random, sizes.tokens)
     spare = int(random.choice([0, 1, 7, 64]))
     kv_heads = int(random.integers(1, 4))
     window = [(None, None), (None, 0), (0, 0), (16, 16), (127, 0), (3, 40)][int(random.integers(6))]
     reach = int(random.choice([1, 24, 128])) if biased else None
-    q, k, v = draw_qkv(sum(lengths) + spare, kv_heads, group, head_dim, dtype, device)
+    q, k, v = random_qkv(sum(lengths) + spare, kv_heads, group, head_dim, dtype, device)
     if not strided:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     begin, end = ranges(lengths, spare, window, device)
@@ -45,7 +45,7 @@ def draw_attention(
     return Case(what, dtype, lambda: kernels.packed_attention(q, k, v, begin, end, bias, scale), reference)
 
 
-def draw_qkv(
+def random_qkv(
     tokens: int, kv_heads: int, group: int, head_dim: int, dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Views of one projection, as a model gives them."""

@@ -25,7 +25,7 @@ import precast
 engine = precast.load(sys.argv[1])
 marks["load"] = time.time()
 CALL
-marks["first answer"] = time.time()
+marks["first result"] = time.time()
 stats = engine.stats()
 captures = [[one.bucket, round(one.seconds, 4), one.bytes] for one in stats.captures]
 engine.close()
@@ -84,8 +84,8 @@ def one_start(path: Path, call: str = "engine.encode([[5, 6, 7]])") -> dict[str,
     found = json.loads(done.stdout.strip().splitlines()[-1])
     marks = found["marks"]
     return {
-        "from_start_s": marks["first answer"] - before,
-        "after_import_s": marks["first answer"] - marks["import torch"],
+        "from_start_s": marks["first result"] - before,
+        "after_import_s": marks["first result"] - marks["import torch"],
         "load_s": rounded(marks["load"] - marks["import torch"]),
         "captures": found["captures"],
     }

@@ -85,7 +85,7 @@ def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report)
     allowed = ALLOWED[manifest.build.dtype]
     worst = {"max_relative_error": 0.0, "min_cosine": 1.0}
     for bucket in buckets:
-        inputs = draw_batch(random, manifest, bucket)
+        inputs = random_batch(random, manifest, bucket)
         found = [output.hidden for output in engine.encode(inputs)]
         error = compare(found, [tensor.numpy() for tensor in oracle.answers([i.tolist() for i in inputs])])
         report.expect(
@@ -118,7 +118,7 @@ def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
     return difference if np.isfinite(difference) else float("inf")
 
 
-def draw_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
+def random_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
     """Inputs that together run at ``bucket``: more than the bucket below it holds."""
     below = [size for size in manifest.graphs[GraphName.ENCODE].buckets.sizes if size < bucket]
     budget = int(random.integers(max(below, default=0) + 1, bucket + 1))

@@ -43,7 +43,7 @@ WAYS: tuple[dict[str, Any], ...] = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class Request:
     source: list[int]
     options: dict[str, Any]
 
@@ -79,13 +79,13 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     return report
 
 
-def draw(sizes: Sizes, vocab_size: int) -> list[Asked]:
+def draw(sizes: Sizes, vocab_size: int) -> list[Request]:
     """Sources of all lengths, each way of decoding in turns; lengths that no graph was captured at."""
     random = np.random.default_rng(5)
     lengths = random.integers(1, sizes.max_length + 1, size=sizes.requests)
     limits = random.integers(2, sizes.new_tokens + 1, size=sizes.requests)
     return [
-        Asked(
+        Request(
             random.integers(3, vocab_size, size=int(length)).tolist(),
             {**WAYS[at % len(WAYS)], "max_new_tokens": int(limit)},
         )
@@ -94,7 +94,7 @@ def draw(sizes: Sizes, vocab_size: int) -> list[Asked]:
 
 
 def check_in_flight(
-    engine: Seq2Seq, asked: Sequence[Asked], alone: Sequence[GenerateOutput], dtype: Dtype, report: Report
+    engine: Seq2Seq, asked: Sequence[Request], alone: Sequence[GenerateOutput], dtype: Dtype, report: Report
 ) -> None:
     """All at once, and one that is cancelled among them: each answer is the one it gets alone."""
     gone = engine.submit(asked[0].source, num_beams=1)
@@ -112,7 +112,7 @@ def check_in_flight(
 
 
 def check_against_hf(
-    model: Path, asked: Sequence[Asked], found: Sequence[GenerateOutput], dtype: Dtype, report: Report
+    model: Path, asked: Sequence[Request], found: Sequence[GenerateOutput], dtype: Dtype, report: Report
 ) -> int:
     """In fp32 on the CPU. Gives how many have other tokens."""
     disable_progress_bar()

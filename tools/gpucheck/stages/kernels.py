@@ -7,7 +7,7 @@ import time
 import numpy as np
 import torch
 
-from precast.tools.gpucheck.cases.case import ALLOWED, Draw, Sizes, error_of
+from precast.tools.gpucheck.cases.case import ALLOWED, CaseMaker, Sizes, error_of
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 REPEATS = 5
@@ -34,28 +34,28 @@ TINY = Sizes(cases=4, tokens=40, seconds=60)
 def run(setting: Setting, part: str) -> Report:
     sizes = TINY if setting.tiny else FULL
     kind, _, number = part.partition("-")
-    return check(draws()[kind], sizes, setting.device, seed=int(number))
+    return check(case_makers()[kind], sizes, setting.device, seed=int(number))
 
 
-def draws() -> dict[str, Draw]:
+def case_makers() -> dict[str, CaseMaker]:
     """By the kinds of ``FILES``. Imported late: a machine without Triton still lists the stages."""
-    from precast.tools.gpucheck.cases.decode_attention import draw_cross, draw_self
-    from precast.tools.gpucheck.cases.few_rows import draw_few_rows
-    from precast.tools.gpucheck.cases.packed_attention import draw_attention
-    from precast.tools.gpucheck.cases.project import draw_project
-    from precast.tools.gpucheck.cases.segment_pool import draw_pooling
+    from precast.tools.gpucheck.cases.decode_attention import random_cross_attention, random_self_attention
+    from precast.tools.gpucheck.cases.few_rows import random_few_rows
+    from precast.tools.gpucheck.cases.packed_attention import random_packed_attention
+    from precast.tools.gpucheck.cases.project import random_cross_kv
+    from precast.tools.gpucheck.cases.segment_pool import random_segment_pool
 
     return {
-        "attention": draw_attention,
-        "pooling": draw_pooling,
-        "self": draw_self,
-        "cross": draw_cross,
-        "rows": draw_few_rows,
-        "project": draw_project,
+        "attention": random_packed_attention,
+        "pooling": random_segment_pool,
+        "self": random_self_attention,
+        "cross": random_cross_attention,
+        "rows": random_few_rows,
+        "project": random_cross_kv,
     }
 
 
-def check(draw: Draw, sizes: Sizes, device: str, seed: int) -> Report:
+def check(draw: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
     """Run drawn cases; content: the worst error of each dtype, as a share of what is allowed."""
     report, worst = Report(), dict.fromkeys(map(str, ALLOWED), 0.0)
     random, started = np.random.default_rng(seed), time.monotonic()

@@ -21,7 +21,7 @@ from precast.tools.gpucheck.rows import Row, rounded
 from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
 from precast.tools.gpucheck.stages.shapes import SHAPES, TINY_SHAPES, Shape
 
-LARGEST_DIFFERENCE = 0.1
+MAX_LOGIT_DIFFERENCE = 0.1
 """Of logits to HF's in bf16, relative to the largest: a row whose answers are wrong has no time."""
 ONE_BATCH = 16_384
 
@@ -106,10 +106,10 @@ def measure(
     expected = peers[hf.SDPA].logits(ids)
     for name, ours in engines.items():
         apart = float(np.abs(ours.logits(ids) - expected).max() / np.abs(expected).max())
-        report.expect(apart <= LARGEST_DIFFERENCE, f"{shape.name}, {name}: {apart:.3f} from HF's logits")
+        report.expect(apart <= MAX_LOGIT_DIFFERENCE, f"{shape.name}, {name}: {apart:.3f} from HF's logits")
     contenders = {name: ours.contender(ids) for name, ours in engines.items()}
     contenders |= {name: theirs(model, ids, clock) for name, model in peers.items()}
-    found = in_turns(contenders, sizes)
+    found = interleave(contenders, sizes)
     print(shape.name, {name: (one["device_ms"], one["host_ms"]) for name, one in found.items()})
     return found
 
@@ -119,7 +119,7 @@ def theirs(model: hf.Classifier, ids: np.ndarray, clock: Clock) -> Contender:
     return Contender(partial(model.logits, ids), lambda rounds: clock.device_seconds([alone], rounds))
 
 
-def in_turns(contenders: Mapping[str, Contender], sizes: Sizes) -> dict[str, dict[str, Any]]:
+def interleave(contenders: Mapping[str, Contender], sizes: Sizes) -> dict[str, dict[str, Any]]:
     """Medians and quartiles of all turns."""
     device: dict[str, list[float]] = {name: [] for name in contenders}
     host: dict[str, list[float]] = {name: [] for name in contenders}
@@ -156,7 +156,7 @@ def add_compiled(
         ids = shape.ids(np.random.default_rng(3), 100)
         for _ in range(3):
             model.logits(ids)
-        figures[shape.name] |= in_turns({hf.COMPILED: theirs(model, ids, clock)}, sizes)
+        figures[shape.name] |= interleave({hf.COMPILED: theirs(model, ids, clock)}, sizes)
         print(shape.name, hf.COMPILED, figures[shape.name][hf.COMPILED]["device_ms"])
         report.content["rows"] = rows(setting, sizes, figures)
         keep(setting, report)

@@ -90,7 +90,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def lower(setting: Setting, build: Build, variant: int | None) -> int:
-    """Put the graphs of ``build`` into the cache: all of them, or the one of this place; how many."""
+    """Put the graphs of ``build`` into the cache: all of them, or the one of this index; how many."""
     options = build.options(setting)
     with tempfile.TemporaryDirectory(dir=setting.work) as folder:
         work = Work(options, Path(folder))

@@ -18,7 +18,7 @@ from precast.runtime.options import EngineOptions
 from precast.tools.gpucheck.clock import clock_of
 from precast.tools.gpucheck.engines import artifact
 from precast.tools.gpucheck.stage import Report, Setting, Stage
-from precast.tools.gpucheck.stages.families import draw_batch, relative_difference
+from precast.tools.gpucheck.stages.families import random_batch, relative_difference
 
 ALLOWED_RELATIVE = 2e-2
 """Of an embedding by a replay to the same by a direct call: bf16, other sizes of the multiplications."""
@@ -45,7 +45,7 @@ def run(setting: Setting, part: str) -> Report:
     before = clock.reserved_bytes()
     with precast.load(path) as replayed, precast.load(path, capture=16) as second, direct(setting) as called:
         during = clock.reserved_bytes()
-        batches = draw_batches(replayed, sizes)
+        batches = random_batches(replayed, sizes)
         worst, separation = compare_engines(replayed, second, called, batches, report)
         stats = replayed.stats()
         captures = [(one.bucket, round(one.seconds, 4), one.bytes) for one in stats.captures]
@@ -82,12 +82,12 @@ def direct(setting: Setting) -> Encoder:
     return start_engine(path, changed, EngineOptions(batch_tokens=manifest.limits.max_tokens))
 
 
-def draw_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
+def random_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
     """For every bucket some, in random order: every replay at other lengths than those of its capture."""
     random = np.random.default_rng(5)
     buckets = [*engine.manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
-    return [draw_batch(random, engine.manifest, bucket) for bucket in buckets]
+    return [random_batch(random, engine.manifest, bucket) for bucket in buckets]
 
 
 def compare_engines(

@@ -110,7 +110,7 @@ def measure(
         "default_tflops": rounded(flops / default / 1e6),
         "best_tflops": rounded(flops / tiles[best] / 1e6) if best else None,
         "floor_us": None if floor is None else rounded(floor * 1e6),
-        "torch_us": torchs_own(device, clock, sizes, point, batch, lengths),
+        "torch_us": torch_attention(device, clock, sizes, point, batch, lengths),
     }
 
 
@@ -126,7 +126,7 @@ def timed(clock: Clock, sizes: Sizes, work: Callable[[], object]) -> float:
     return rounded(seconds / sizes.launches * 1e6)
 
 
-def torchs_own(
+def torch_attention(
     device: str, clock: Clock, sizes: Sizes, point: Point, batch: Batch, lengths: list[int]
 ) -> dict[str, float]:
     """FlashAttention as torch brings it: for ragged batches on CUDA, and with one length as a dense one."""

@@ -15,7 +15,7 @@ from precast.compiler.verify.oracle import TORCH_ACTIVATIONS, model_class
 from precast.tools.bench.peers.contender import Subject
 
 
-class Answering(nn.Module):
+class HuggingFaceModel(nn.Module):
     """Padded token ids and their mask to what the artifact answers.
 
     Args:
@@ -63,11 +63,11 @@ class _Dense(nn.Module):
 def _dense(modules: SentenceModules) -> list[nn.Module]:
     return [
         _Dense(
-            modules.weights[f"head.dense.{place}.linear.weight"],
-            modules.weights.get(f"head.dense.{place}.linear.bias"),
+            modules.weights[f"head.dense.{index}.linear.weight"],
+            modules.weights.get(f"head.dense.{index}.linear.bias"),
             dense.activation,
         )
-        for place, dense in enumerate(modules.embedder.dense)
+        for index, dense in enumerate(modules.embedder.dense)
     ]
 
 
