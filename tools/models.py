@@ -242,10 +242,10 @@ def random_texts(count: int, words: int, size: int, seed: int = 0) -> list[str]:
 
     One word in eight carries an ending, so that the tokenizer has something to cut.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     known = [entry for entry in _entries(size) if len(entry) > 3 and entry.isalpha()] or ["a"]
     return [
-        " ".join(draw.choice(known) + ("s" if draw.random() < 0.125 else "") for _ in range(words)) + "."
+        " ".join(rng.choice(known) + ("s" if rng.random() < 0.125 else "") for _ in range(words)) + "."
         for _ in range(count)
     ]
 
@@ -255,10 +255,10 @@ def _entries(size: int) -> list[str]:
     letters = string.ascii_lowercase + string.digits
     entries = [*SPECIAL, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     syllables = [first + second for first in "bdfghklmnprstvwz" for second in "aeiou"]
-    draw = random.Random(7)
+    rng = random.Random(7)
     seen = set(entries)
     while len(entries) < size:
-        word = "".join(draw.choice(syllables) for _ in range(draw.randint(2, 4)))
+        word = "".join(rng.choice(syllables) for _ in range(rng.randint(2, 4)))
         if word not in seen:
             seen.add(word)
             entries.append(word)

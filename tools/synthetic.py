@@ -107,10 +107,10 @@ def _ordinal(day: int) -> str:
     return f"{day}{ending}"
 
 
-def _dates(draw: random.Random, count: int, *, held_out: bool) -> list[tuple[str, str]]:
+def _dates(rng: random.Random, count: int, *, held_out: bool) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     while len(found) < count:
-        number = draw.randrange(_DAYS)
+        number = rng.randrange(_DAYS)
         if (number % _HELD_OUT == 0) == held_out:
             day = _FIRST + timedelta(days=number)
             found.append((FORMS[len(found) % len(FORMS)](day), day.isoformat()))
@@ -183,9 +183,9 @@ def _train(model: PreTrainedModel, tokenizer: PreTrainedTokenizerFast, training:
 
 
 def _batches(tokenizer: PreTrainedTokenizerFast, training: Training) -> Iterator[dict[str, Tensor]]:
-    draw = random.Random(training.seed)
+    rng = random.Random(training.seed)
     for _ in range(training.steps):
-        sources, targets = zip(*_dates(draw, training.batch, held_out=False), strict=True)
+        sources, targets = zip(*_dates(rng, training.batch, held_out=False), strict=True)
         given = tokenizer(list(sources), padding=True, return_tensors="pt")
         # ISO dates are of one length: nothing is padded, and all counts.
         labels = tokenizer(list(targets), return_tensors="pt")["input_ids"]

@@ -1,4 +1,4 @@
-"""``precast bench`` from the command line to its files, and what it refuses."""
+"""``precast bench`` from the command line to its files, and the arguments it rejects."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def invoke(*arguments: object) -> Result:
 
 @pytest.fixture
 def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is started afresh, which takes seconds; files are made all the same."""
+    """Skip cold starts, which take seconds; models are converted all the same."""
     monkeypatch.setattr(fresh, "start", lambda *_: dict.fromkeys(fresh.PHASES, 0.1))
 
 
@@ -110,7 +110,7 @@ def test_the_first_token_comes_before_the_last(tmp_path: Path) -> None:
         assert engine.first_token(job) > 0 and len(engine.generate(job)[0]) == 12
 
 
-def test_a_peer_that_fails_is_left_out_with_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_fails_is_skipped_with_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(one: Contender, *_: object) -> dict[str, float]:
         if one.name == "broken":
             raise fresh.FreshProcessError("ImportError: no such thing")
@@ -122,11 +122,11 @@ def test_a_peer_that_fails_is_left_out_with_its_own_error(monkeypatch: pytest.Mo
     assert [one.name for one in entered.contenders] == ["whole"] == list(entered.starts)
     assert [(one.name, one.reason) for one in entered.skipped] == [("broken", "ImportError: no such thing")]
     ours = Contender("broken", "precast", "fp32", dict, ())
-    with pytest.raises(BenchError, match="broken does not answer: ImportError"):
+    with pytest.raises(BenchError, match="broken fails: ImportError"):
         bench.enter([ours], [], WORK, 1, 1, lambda _: None)
 
 
-def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
+def test_a_new_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
     (one,) = open_artifacts([tiny["embed"].artifact], None)
     made = contender(one.path, one.name, one.manifest, 1)
     seconds = fresh.start(made, WORK, 1)
@@ -134,18 +134,18 @@ def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
     assert seconds["import torch"] > 0.1 and seconds["load"] > 0
 
 
-def test_who_leaves_is_not_asked_again_and_who_fails_is_named() -> None:
-    some = [Contender(name, name, "fp32", dict, ()) for name in ("leaves", "stays")]
+def test_a_removed_contender_is_not_called_and_one_that_fails_is_named() -> None:
+    some = [Contender(name, name, "fp32", dict, ()) for name in ("removed", "kept")]
     with InterleavedProcesses[Work, Any](makers(some, 1)) as processes:
-        assert list(processes.outputs(PeakMemory())) == ["leaves", "stays"]
-        processes.remove("leaves")
-        assert list(processes.measured(PeakMemory(), 2)[1]) == ["stays"]
-        with pytest.raises(ContenderExited, match="stays ended before it completed"):
-            processes.outputs(WORK)  # a dict embeds nothing
+        assert list(processes.outputs(PeakMemory())) == ["removed", "kept"]
+        processes.remove("removed")
+        assert list(processes.measured(PeakMemory(), 2)[1]) == ["kept"]
+        with pytest.raises(ContenderExited, match="kept exited before it returned an output"):
+            processes.outputs(WORK)  # a dict has no method embed
 
 
-def test_a_fresh_process_tells_its_last_word() -> None:
-    one = Contender("nobody", "nobody", "fp32", dict, ("no_such_module_anywhere",))
+def test_a_new_process_reports_its_error() -> None:
+    one = Contender("broken", "broken", "fp32", dict, ("no_such_module_anywhere",))
     with pytest.raises(fresh.FreshProcessError, match="No module named 'no_such_module_anywhere'"):
         fresh.start(one, WORK, 1)
 
@@ -162,18 +162,18 @@ def test_a_fresh_process_tells_its_last_word() -> None:
         (("--texts", "missing.txt"), "missing.txt is no file"),
     ],
 )
-def test_what_cannot_be_is_refused(tiny: TinyModels, arguments: tuple[object, ...], said: str) -> None:
+def test_invalid_arguments_are_rejected(tiny: TinyModels, arguments: tuple[object, ...], said: str) -> None:
     failed = invoke(tiny["embed"].artifact, *arguments)
     assert failed.exit_code == 2 and said in " ".join(failed.output.split())
 
 
-def test_errors_are_json_where_json_is_asked_for(tmp_path: Path) -> None:
+def test_errors_are_json_with_the_json_option(tmp_path: Path) -> None:
     failed = invoke(tmp_path / "nothing", "--json")
     assert failed.exit_code == 2
     assert json.loads(failed.stdout)["error"]["type"] == "NotAnArtifactError"
 
 
-def test_artifacts_answer_the_same_and_have_names_of_their_own(tiny: TinyModels, tmp_path: Path) -> None:
+def test_artifacts_belong_to_one_model_and_have_distinct_names(tiny: TinyModels, tmp_path: Path) -> None:
     artifact, checkpoint = tiny["embed"].artifact, str(tiny["embed"].checkpoint)
     other = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "other.precast", max_length=20)
     half = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "half.precast", dtype="bf16")

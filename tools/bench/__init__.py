@@ -1,1 +1,1 @@
-"""Benchmarks. Each writes one file to ``benchmarks/results/``; README's tables are made from those."""
+"""Benchmarks. Each writes one file to ``benchmarks/results/``; the tables of README and docs come from those."""

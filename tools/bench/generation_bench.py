@@ -1,4 +1,4 @@
-"""The part of ``precast bench`` that generates."""
+"""``precast bench`` for encoder-decoders."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ BEAMS = (1, 4)
 SOURCE_LENGTH = 40
 NEW_TOKENS = 64
 REQUESTS = 100
-"""Of many lengths."""
+"""Number of mixed-length requests."""
 _FIRST_TOKENS = 4
 
 
 def first_job(compared: Sequence[Compared]) -> Job:
-    """What a fresh process is asked: a few tokens."""
+    """Return the call that measures a cold start: a few tokens."""
     return job(compared, 1, 1, _FIRST_TOKENS)
 
 
 def job(compared: Sequence[Compared], batch: int, beams: int, new_tokens: int = NEW_TOKENS) -> Job:
-    """A call that every artifact takes: sources drawn, lengths within their limits."""
+    """Return a call with random sources and with lengths within the limits of every artifact."""
     limits = [_limits(one) for one in compared]
     source = min(SOURCE_LENGTH, *(one.max_source_length for one in limits))
     target = min(new_tokens, *(one.max_target_length - 1 for one in limits))
@@ -45,7 +45,7 @@ def job(compared: Sequence[Compared], batch: int, beams: int, new_tokens: int = 
 def figures(
     processes: InterleavedProcesses[Work, Any], compared: Sequence[Compared], rounds: int, say: Callable[[str], None]
 ) -> dict[str, Any]:
-    """``rows``, no ``texts``, and ``once`` for each contender."""
+    """Return ``rows``, empty ``texts``, and ``once`` with the facts of each contender."""
     ours = [one.name for one in compared]
     rows: list[GenerationRow] = []
     for beams in _beams(compared):
@@ -61,36 +61,36 @@ def figures(
 
 
 def measure(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int, ours: Collection[str]) -> list[GenerationRow]:
-    """A row for each contender."""
-    found = measure_call(processes, call, rounds, REFERENCE)
-    beside = ratios({name: one.median for name, one in found.items()}, ours)
+    """Return one row for each contender."""
+    calls = measure_call(processes, call, rounds, REFERENCE)
+    speedups = ratios({name: measured.median for name, measured in calls.items()}, ours)
     return [
         GenerationRow(
             contender=name,
             batch=len(call.sources),
             beams=call.beams,
-            **summary(one.seconds),
-            tokens_per_s=one.tokens_per_s,
-            token_agreement=one.token_agreement,
-            **beside[name],
+            **summary(measured.seconds),
+            tokens_per_s=measured.tokens_per_s,
+            token_agreement=measured.token_agreement,
+            **speedups[name],
         )
-        for name, one in found.items()
+        for name, measured in calls.items()
     ]
 
 
 def arrivals(
     compared: Sequence[Compared], rounds: int, threads: int, say: Callable[[str], None]
 ) -> list[dict[str, Any]]:
-    """Requests of many lengths through each of ours."""
+    """Return the throughput and latency of each artifact for mixed-length requests."""
     rows = []
     for one in compared:
-        say(f"{one.name}: requests of many lengths")
+        say(f"{one.name}: mixed-length requests")
         vocabulary = one.manifest.model.vocab_size
         found = measure_load(one.path, vocabulary, count=REQUESTS, rounds=rounds, threads=threads)
         rows += [
             Arrival(
                 contender=one.name,
-                **{name: row[name] for name in ("arrival", "way", "tokens_per_s", "p50_s", "p95_s")},
+                **{name: row[name] for name in ("arrival", "batching", "tokens_per_s", "p50_s", "p95_s")},
             ).model_dump()
             for row in found["rows"]
         ]
@@ -98,7 +98,7 @@ def arrivals(
 
 
 def _first_tokens(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int) -> dict[str, float | None]:
-    """Median milliseconds; the engines time themselves, since their answer comes when all is over."""
+    """Return median milliseconds. The engines measure them, since their output arrives after the last token."""
     processes.outputs(FirstToken(call))
     taken = [processes.outputs(FirstToken(call)) for _ in range(rounds)]
     return {
@@ -108,9 +108,9 @@ def _first_tokens(processes: InterleavedProcesses[Work, Any], call: Job, rounds:
 
 
 def _beams(compared: Sequence[Compared]) -> list[int]:
-    """Not more than there are rows."""
-    rows = min(_limits(one).max_num_seqs for one in compared)
-    return [beams for beams in BEAMS if beams <= rows]
+    """Return the numbers of beams that the artifacts have sequences for."""
+    sequences = min(_limits(one).max_num_seqs for one in compared)
+    return [beams for beams in BEAMS if beams <= sequences]
 
 
 def _limits(one: Compared) -> GenerateLimits:

@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -39,10 +40,10 @@ def measured_rates() -> dict[str, float]:
     import torch
 
     source, target = np.ones(_COPIED_BYTES, np.uint8), np.zeros(_COPIED_BYTES, np.uint8)
-    rates = {"memory_gb_per_s": 2 * _COPIED_BYTES / _shortest(lambda: np.copyto(target, source)) / 1e9}
+    rates = {"memory_gb_per_s": 2 * _COPIED_BYTES / _shortest(partial(np.copyto, target, source)) / 1e9}
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         left, right = (torch.randn(_MATRIX_SIDE, _MATRIX_SIDE).to(dtype) for _ in range(2))
-        seconds = _shortest(lambda left=left, right=right: left @ right)
+        seconds = _shortest(partial(torch.matmul, left, right))
         rates[f"{name}_tflop_per_s"] = 2 * _MATRIX_SIDE**3 / seconds / 1e12
     return {name: round(rate, 3) for name, rate in rates.items()}
 

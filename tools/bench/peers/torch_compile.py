@@ -1,4 +1,4 @@
-"""``torch.compile`` of Hugging Face's model, compiled once for batches of any size."""
+"""``torch.compile`` of the Hugging Face model with dynamic shapes."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from precast.tools.bench.peers.hugging_face import NEEDS, encoder_engine
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """bf16, its faster form."""
+    """Return one contender in bf16, which is faster than fp32."""
     if subject.task == "generate":
-        raise UnsupportedTask("torch.compile takes a module, and generate is a loop around one")
+        raise UnsupportedTask("torch.compile compiles a module, not the loop of generate")
     make = partial(encoder_engine, subject, "bf16", "inductor")
     return [Contender("torch.compile bf16", "compile", "bf16", make, NEEDS)]
