@@ -48,9 +48,7 @@ def test_the_table_shows_the_median_of_all_runs_and_their_spread() -> None:
     assert lines[2] == "| 32 texts | best peer | 2× | 1.30× (1.30–1.30) | 2.10× (1.90–2.50) | met |"
     assert lines[3].endswith("| 1.40× (1.40–1.40) | missed |")
     assert lines[4].endswith("| 9.00× (9.00–9.00) | missed |"), "an ineligible artifact meets no aim"
-    assert lines[-1].endswith(
-        "Lowest token agreement with HF fp32: precast bf16 100.0%, precast int8 25.0%."
-    )
+    assert lines[-1].endswith("Lowest token agreement with HF fp32: precast bf16 100.0%, precast int8 25.0%.")
     assert "median of 3 runs" in lines[-1] and "runs of a (3 rounds), b (3 rounds), c (5 rounds)" in lines[-1]
 
 
@@ -70,7 +68,9 @@ def test_one_run_with_inaccurate_outputs_makes_an_artifact_ineligible() -> None:
     assert aims(data).splitlines()[2].endswith("| missed |")
 
 
-def test_only_artifacts_with_the_right_tokens_are_eligible(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_only_artifacts_with_the_right_tokens_are_eligible(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     def tiny(shape: Shape, folder: Path, backend: object) -> Prepared:
         return prepare(shape, tmp_path, "reference")
 

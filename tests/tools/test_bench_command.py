@@ -13,6 +13,7 @@ import precast
 from precast.tools.bench import bench, fresh, generation_bench
 from precast.tools.bench.bench_result import read
 from precast.tools.bench.comparison import BenchError, open_artifacts
+from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 from precast.tools.bench.peers import registry
 from precast.tools.bench.peers.contender import REFERENCE, Contender
 from precast.tools.bench.peers.ctranslate2_model import convert
@@ -21,7 +22,6 @@ from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating, torch_
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Generating, contender
 from precast.tools.bench.peers.work import EmbedTexts, PeakMemory, Work, makers
-from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 from precast.tools.cli import console
 from precast.tools.cli.app import app
 from precast.tools.models import write_small_seq2seq

@@ -24,7 +24,7 @@ from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.precision import PRECISIONS
-from precast.tools.bench.ragged import Load, Request, random_requests, percentile, poisson
+from precast.tools.bench.ragged import Load, Request, percentile, poisson, random_requests
 from precast.tools.bench.readme import TABLES
 
 TINY = replace(

@@ -18,8 +18,8 @@ from precast.artifacts.reader import read_manifest
 from precast.graphs.encode import Task
 from precast.tools.bench.comparison import describe, open_artifacts
 from precast.tools.bench.peers import exporting, registry
-from precast.tools.bench.peers.hf_model import pool
 from precast.tools.bench.peers.contender import Contender, Subject
+from precast.tools.bench.peers.hf_model import pool
 from precast.tools.bench.peers.hugging_face import encoder_engine
 from precast.tools.bench.peers.padded import PaddedEngine, padded, padding_waste
 from precast.tools.bench.peers.registry import PEERS, gather

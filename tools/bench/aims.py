@@ -80,9 +80,7 @@ def encoder_aims(folder: Path, rounds: int) -> list[dict[str, Any]]:
         speedups = {name: times[BASELINE] / times[name] for name in ours}
         aims.append(make_aim(f"32 {kind} texts, from strings", BASELINE, 3.0, speedups, ours))
     aims.append(
-        make_aim(
-            "1 short text, from strings", "best peer", 1.5, _vs_best(result, "short", 1, "texts"), ours
-        )
+        make_aim("1 short text, from strings", "best peer", 1.5, _vs_best(result, "short", 1, "texts"), ours)
     )
     starts = {one.name: after_torch(one.cold_start_s) for one in result.contenders}
     speedups = {name: starts[BASELINE] / starts[name] for name in ours}

@@ -14,6 +14,7 @@ from precast.tools.bench import encoder_calls, fresh, generation_bench
 from precast.tools.bench.bench_result import NAME, BenchResult, ContenderInfo, SkippedInfo, read
 from precast.tools.bench.comparison import BenchError, Compared, describe, open_artifacts, shown_name
 from precast.tools.bench.encoder_calls import Texts
+from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 from precast.tools.bench.machine import cores
 from precast.tools.bench.peers import hugging_face, precast_artifact
 from precast.tools.bench.peers.contender import OURS, REFERENCE, Contender, Skipped, Subject
@@ -22,7 +23,6 @@ from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Generate, PeakM
 from precast.tools.bench.report.page import page
 from precast.tools.bench.results import described
 from precast.tools.bench.texts import texts
-from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 
 FIRST_TEXT = "Cast ahead of time, assembled on site."
 
@@ -176,7 +176,9 @@ def _measure(
     say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return everything that is measured in interleaved rounds, as JSON."""
-    with InterleavedProcesses[Work, Any](makers(entered.contenders, subject.threads), options.rest) as processes:
+    with InterleavedProcesses[Work, Any](
+        makers(entered.contenders, subject.threads), options.rest
+    ) as processes:
         if subject.task == "generate":
             figures = generation_bench.figures(processes, compared, options.rounds, say)
         else:

@@ -11,12 +11,12 @@ import numpy as np
 
 from precast.compiler.verify.parity import compare
 from precast.tools.bench.bench_result import INPUTS, EncoderRow, Input, TextSet
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.padded import padding_waste
 from precast.tools.bench.peers.work import EmbedIds, EmbedTexts, Tokenize, Work
 from precast.tools.bench.ratios import ratios
 from precast.tools.bench.results import summary
-from precast.tools.bench.interleave import InterleavedProcesses
 
 BATCHES = (1, 8, 32)
 FAIR_COSINE = 0.999
@@ -59,7 +59,9 @@ class Texts:
         return TextSet(name=self.name, texts=len(self.texts), tokens=sum(lengths), padding=waste)
 
 
-def measure(processes: InterleavedProcesses[Work, Any], given: Texts, rounds: int, ours: Collection[str]) -> list[EncoderRow]:
+def measure(
+    processes: InterleavedProcesses[Work, Any], given: Texts, rounds: int, ours: Collection[str]
+) -> list[EncoderRow]:
     """Return one row for each batch size, kind of input and contender.
 
     Args:

@@ -20,13 +20,13 @@ from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.replay import Graph
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.precast_artifact import Generating
 from precast.tools.bench.peers.work import Generate, Work, served
 from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
-from precast.tools.bench.interleave import InterleavedProcesses
 
 THREADS = 2
 WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}

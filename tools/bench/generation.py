@@ -24,6 +24,7 @@ from precast.tools.bench.generation_models import (
     measured_sources,
     write_checkpoint,
 )
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.ctranslate2_model import convert
 from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
@@ -33,7 +34,6 @@ from precast.tools.bench.peers.work import Work, served
 from precast.tools.bench.precision import PRECISIONS, Precision, compile_as
 from precast.tools.bench.results import FOLDER, write_result
 from precast.tools.bench.sorting import SOURCE_LENGTH, TARGET_LENGTH
-from precast.tools.bench.interleave import InterleavedProcesses
 
 REFERENCE = "HF generate fp32"
 RATIOS = {
@@ -199,12 +199,16 @@ def _rows(shape: Shape, job: Job, calls: Mapping[str, MeasuredCall]) -> list[dic
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny models, one round")
-    parser.add_argument("--output", type=Path, help="result file (default: benchmarks/results/generation.json)")
+    parser.add_argument(
+        "--output", type=Path, help="result file (default: benchmarks/results/generation.json)"
+    )
     parser.add_argument("--models", type=Path, default=MODELS)
     options = parser.parse_args()
     content = run(QUICK if options.quick else Settings(), options.models)
     default = options.models / "quick.json" if options.quick else FOLDER / "generation.json"
-    print(f"wrote {write_result('generation', {'quick': options.quick, **content}, options.output or default)}")
+    print(
+        f"wrote {write_result('generation', {'quick': options.quick, **content}, options.output or default)}"
+    )
 
 
 if __name__ == "__main__":

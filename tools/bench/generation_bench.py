@@ -12,12 +12,12 @@ from precast.tools.bench.comparison import Compared
 from precast.tools.bench.generation_calls import measure_call
 from precast.tools.bench.generation_load import measure_load
 from precast.tools.bench.generation_models import random_sources
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.work import FirstToken, Work
 from precast.tools.bench.ratios import ratios
 from precast.tools.bench.results import summary
-from precast.tools.bench.interleave import InterleavedProcesses
 
 BATCHES = (1, 16)
 BEAMS = (1, 4)
@@ -43,7 +43,10 @@ def job(compared: Sequence[Compared], batch: int, beams: int, new_tokens: int = 
 
 
 def figures(
-    processes: InterleavedProcesses[Work, Any], compared: Sequence[Compared], rounds: int, say: Callable[[str], None]
+    processes: InterleavedProcesses[Work, Any],
+    compared: Sequence[Compared],
+    rounds: int,
+    say: Callable[[str], None],
 ) -> dict[str, Any]:
     """Return ``rows``, empty ``texts``, and ``once`` with the facts of each contender."""
     ours = [one.name for one in compared]
@@ -60,7 +63,9 @@ def figures(
     }
 
 
-def measure(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int, ours: Collection[str]) -> list[GenerationRow]:
+def measure(
+    processes: InterleavedProcesses[Work, Any], call: Job, rounds: int, ours: Collection[str]
+) -> list[GenerationRow]:
     """Return one row for each contender."""
     calls = measure_call(processes, call, rounds, REFERENCE)
     speedups = ratios({name: measured.median for name, measured in calls.items()}, ours)
@@ -97,7 +102,9 @@ def arrivals(
     return rows
 
 
-def _first_tokens(processes: InterleavedProcesses[Work, Any], call: Job, rounds: int) -> dict[str, float | None]:
+def _first_tokens(
+    processes: InterleavedProcesses[Work, Any], call: Job, rounds: int
+) -> dict[str, float | None]:
     """Return median milliseconds. The engines measure them, since their output arrives after the last token."""
     processes.outputs(FirstToken(call))
     taken = [processes.outputs(FirstToken(call)) for _ in range(rounds)]

@@ -6,9 +6,9 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.peers.work import Generate, Work
-from precast.tools.bench.interleave import InterleavedProcesses
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,9 @@ class MeasuredCall:
         return statistics.median(self.seconds)
 
 
-def measure_call(processes: InterleavedProcesses[Work, Any], job: Job, rounds: int, reference: str) -> dict[str, MeasuredCall]:
+def measure_call(
+    processes: InterleavedProcesses[Work, Any], job: Job, rounds: int, reference: str
+) -> dict[str, MeasuredCall]:
     """Measure one call of every contender.
 
     Args:

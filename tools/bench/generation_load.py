@@ -10,18 +10,18 @@ from typing import Any
 
 from precast.artifacts.reader import read_manifest
 from precast.graphs.seq2seq import GenerateLimits
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.ragged import (
     LONGEST_SOURCE,
     LONGEST_TARGET,
     Load,
     Request,
     Served,
-    random_requests,
     percentile,
     poisson,
+    random_requests,
     server,
 )
-from precast.tools.bench.interleave import InterleavedProcesses
 
 GROUP = 16
 SATURATION = 0.7

@@ -49,7 +49,12 @@ def bar(name: str, aim: float, value: float, *, lower_is_better: bool = False) -
         value: the measured value, in the unit of ``aim``.
         lower_is_better: true for times and sizes, false for speeds.
     """
-    return {"name": name, "aim": aim, "value": value, "met": value <= aim if lower_is_better else value >= aim}
+    return {
+        "name": name,
+        "aim": aim,
+        "value": value,
+        "met": value <= aim if lower_is_better else value >= aim,
+    }
 
 
 def read_result(name: str) -> dict[str, Any] | None:

@@ -15,6 +15,7 @@ from unittest.mock import PropertyMock, patch
 from precast.artifacts.reader import read_manifest
 from precast.compiler.options import CompileOptions
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.minilm import checkpoint
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Encoding, Generating, text_tokenizer, token_ids
@@ -23,7 +24,6 @@ from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
-from precast.tools.bench.interleave import InterleavedProcesses
 
 THREADS = 2
 STEPS: dict[str, tuple[Precision, bool]] = {

@@ -41,7 +41,9 @@ def options_from(
 
         own = inspect.signature(command, eval_str=True).parameters
         rest = [parameter for name, parameter in own.items() if name != "make_options"]
-        keyword = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*generated, *rest)]
+        keyword = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in (*generated, *rest)
+        ]
         wrapper.__signature__ = inspect.Signature(keyword)  # type: ignore[attr-defined]
         wrapper.__annotations__ = {}
         return wrapper
@@ -100,7 +102,9 @@ def _declarations(name: str, hint: Any) -> list[str]:
 def _command_line_type(hint: Any) -> tuple[Any, list[str]]:
     """Return the type that Typer parses, and the values that a ``Literal`` accepts."""
     members = _members(hint)
-    choices = [str(value) for member in members if get_origin(member) is Literal for value in get_args(member)]
+    choices = [
+        str(value) for member in members if get_origin(member) is Literal for value in get_args(member)
+    ]
     plain = [member for member in members if get_origin(member) is not Literal and member is not type(None)]
     if choices:
         kind: Any = str

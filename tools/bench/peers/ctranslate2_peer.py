@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Precision, Subject
+from precast.tools.bench.peers.contender import Contender, Precision, Subject, UnsupportedTask
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 

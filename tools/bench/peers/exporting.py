@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.export import Dim, ExportedProgram
 
-from precast.tools.bench.peers.hf_model import HuggingFaceModel
 from precast.tools.bench.peers.contender import Subject
+from precast.tools.bench.peers.hf_model import HuggingFaceModel
 from precast.tools.bench.peers.padded import padded
 
 INPUTS = ("input_ids", "attention_mask")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from precast.tools.bench.peers import (
     sentence_transformer,
     torch_compile,
 )
-from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Skipped, Subject
+from precast.tools.bench.peers.contender import Contender, Skipped, Subject, UnsupportedTask
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.hugging_face import Dtype, torch_dtype
 from precast.tools.bench.peers.padded import padded
 

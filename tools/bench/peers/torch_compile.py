@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from precast.tools.bench.peers.contender import UnsupportedTask, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.hugging_face import NEEDS, encoder_engine
 
 

@@ -27,7 +27,9 @@ def waterfall(rows: Mapping[str, Mapping[str, float]], ours: Sequence[str], labe
         for number, (part, size) in enumerate(parts.items()):
             tooltip = element("title", f"{name}, {part}: {size:.3f}")
             elements.append(
-                element("rect", tooltip, x=left, y=top, width=size * scale, height=_BAR, class_=f"part{number}")
+                element(
+                    "rect", tooltip, x=left, y=top, width=size * scale, height=_BAR, class_=f"part{number}"
+                )
             )
             left += size * scale
         elements.append(element("text", f"{sum(parts.values()):.2f}", x=left + 6, y=top + 12, class_="tick"))

@@ -79,7 +79,9 @@ def random_step(
     )
 
 
-def random_self_attention(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+def random_self_attention(
+    variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
+) -> Case:
     """The answer, and what the kv_cache hold at the rows' own slots; NaN if anything else in them changed."""
     lengths = [max(1, length) for length in random_lengths(random, sizes.tokens)]
     step = random_step(variant, random, device, lengths, list(range(len(lengths))))
@@ -116,7 +118,9 @@ def random_self_attention(variant: np.random.Generator, random: np.random.Genera
     return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
 
 
-def random_cross_attention(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
+def random_cross_attention(
+    variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
+) -> Case:
     """Sources that several rows side by side share, some of them empty."""
     lengths = random_lengths(random, sizes.tokens)
     request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MOST_BEAMS])))]
