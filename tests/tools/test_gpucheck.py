@@ -130,13 +130,13 @@ def test_list_only_and_skip(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(stage.name in printed and stage.proves in printed for stage in STAGES)
     names = [stage.name for stage in STAGES]
-    only = command.chosen(STAGES, ("profile", "replay"), ())
+    only = command.select_stages(STAGES, ("profile", "replay"), ())
     assert [stage.name for stage in only] == ["machine", "lower", "compile", "replay", "profile"]
-    assert [stage.name for stage in command.chosen(STAGES, ("profile",), (), ["compile"])] == ["profile"]
-    left = command.chosen(STAGES, None, ("tiles", "families"))
+    assert [stage.name for stage in command.select_stages(STAGES, ("profile",), (), ["compile"])] == ["profile"]
+    left = command.select_stages(STAGES, None, ("tiles", "families"))
     assert [stage.name for stage in left] == [n for n in names if n not in ("tiles", "families")]
     with pytest.raises(SystemExit, match="no stage speed; there are machine, lower"):
-        command.chosen(STAGES, ("speed",), ())
+        command.select_stages(STAGES, ("speed",), ())
 
 
 def test_without_a_gpu_there_is_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -287,8 +287,8 @@ def test_generation(setting: Setting, part: str) -> None:
 def test_generation_sees_other_tokens(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     against_hf = generation.check_against_hf
 
-    def check(model: Path, asked: Any, *rest: Any) -> int:
-        others = [generation.Request([*one.source[::-1], 5], one.options) for one in asked]
+    def check(model: Path, requests: Any, *rest: Any) -> int:
+        others = [generation.Request([*one.source[::-1], 5], one.options) for one in requests]
         return against_hf(model, others, *rest)
 
     monkeypatch.setattr(generation, "check_against_hf", check)

@@ -62,16 +62,16 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
         max_length=sizes.max_length, max_target_length=sizes.new_tokens + 2, **backend,
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")
-    asked = draw(sizes, manifest.model.vocab_size)
+    requests = random_requests(sizes, manifest.model.vocab_size)
     with precast.load(folder / "model.precast") as engine:
-        alone = [engine.generate(one.source, **one.options) for one in asked]
-        check_in_flight(engine, asked, alone, dtype, report)
+        alone = [engine.generate(one.source, **one.options) for one in requests]
+        check_in_flight(engine, requests, alone, dtype, report)
         captured = len(engine.stats().captures)
     report.expect(setting.device == "cpu" or captured > 1, f"{captured} graphs were captured")
-    different = check_against_hf(model, asked, alone, dtype, report)
+    different = check_against_hf(model, requests, alone, dtype, report)
     report.content = {
         "parity": manifest.parity.model_dump() if manifest.parity else None,
-        "requests": len(asked),
+        "requests": len(requests),
         "other_tokens_than_hf": different,
         "captured": captured,
     }
@@ -79,7 +79,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     return report
 
 
-def draw(sizes: Sizes, vocab_size: int) -> list[Request]:
+def random_requests(sizes: Sizes, vocab_size: int) -> list[Request]:
     """Sources of all lengths, each way of decoding in turns; lengths that no graph was captured at."""
     random = np.random.default_rng(5)
     lengths = random.integers(1, sizes.max_length + 1, size=sizes.requests)
@@ -94,36 +94,36 @@ def draw(sizes: Sizes, vocab_size: int) -> list[Request]:
 
 
 def check_in_flight(
-    engine: Seq2Seq, asked: Sequence[Request], alone: Sequence[GenerateOutput], dtype: Dtype, report: Report
+    engine: Seq2Seq, requests: Sequence[Request], alone: Sequence[GenerateOutput], dtype: Dtype, report: Report
 ) -> None:
     """All at once, and one that is cancelled among them: each answer is the one it gets alone."""
-    gone = engine.submit(asked[0].source, num_beams=1)
-    futures = [engine.submit(one.source, **one.options) for one in asked]
+    gone = engine.submit(requests[0].source, num_beams=1)
+    futures = [engine.submit(one.source, **one.options) for one in requests]
     gone.cancel()
     different = 0
-    for one, future, expected in zip(asked, futures, alone, strict=True):
+    for one, future, expected in zip(requests, futures, alone, strict=True):
         found = future.result(timeout=120)
         if not np.array_equal(found.token_ids, expected.token_ids):
             different += 1
             near = abs(found.score - expected.score) <= SAME_SCORE[dtype]
             report.expect(near, f"in flight {one.options} scores {found.score}, alone {expected.score}")
-    allowed = DIFFERENT[dtype] * len(asked)
-    report.expect(different <= allowed, f"{different} of {len(asked)} have other tokens in flight than alone")
+    allowed = DIFFERENT[dtype] * len(requests)
+    report.expect(different <= allowed, f"{different} of {len(requests)} have other tokens in flight than alone")
 
 
 def check_against_hf(
-    model: Path, asked: Sequence[Request], found: Sequence[GenerateOutput], dtype: Dtype, report: Report
+    model: Path, requests: Sequence[Request], found: Sequence[GenerateOutput], dtype: Dtype, report: Report
 ) -> int:
     """In fp32 on the CPU. Gives how many have other tokens."""
     disable_progress_bar()
     theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.float32, local_files_only=True)
     theirs.eval()
     different = 0
-    for one, ours in zip(asked, found, strict=True):
+    for one, ours in zip(requests, found, strict=True):
         expected = theirs.generate(torch.tensor([one.source]), **one.options)[0]
         different += expected.tolist() != ours.token_ids.tolist()
-    allowed = DIFFERENT[dtype] * len(asked)
-    report.expect(different <= allowed, f"{different} of {len(asked)} have other tokens than Hugging Face")
+    allowed = DIFFERENT[dtype] * len(requests)
+    report.expect(different <= allowed, f"{different} of {len(requests)} have other tokens than Hugging Face")
     return different
 
 

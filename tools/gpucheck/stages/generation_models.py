@@ -32,7 +32,7 @@ def run(setting: Setting, part: str) -> Report:
         folder / "model", folder / "model.precast", device=setting.device, dtype="bf16", overwrite=True,
         max_length=max(work.source[1] for work in timed.works),
         max_target_length=max(work.new_tokens for work in timed.works) + 1,
-        max_num_seqs=max(work.rows for work in timed.works), task="generate", **backend,
+        max_num_seqs=max(work.num_seqs for work in timed.works), task="generate", **backend,
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     report.content = {

@@ -13,7 +13,7 @@ from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.generation_shapes import Work
 from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
 from precast.tools.gpucheck.stages.generation_models import folder_of, timed_of
-from precast.tools.gpucheck.stages.generation_speed import draw, options
+from precast.tools.gpucheck.stages.generation_speed import options, random_sources
 from precast.tools.gpucheck.stages.profile import Listing, activities, print_profile, summarized
 
 MODELS = ("T5-small", "T5-base", "BART-large-CNN")
@@ -42,7 +42,7 @@ def run(setting: Setting, part: str) -> Report:
 
 def profiled(engine: Seq2Seq, work: Work, layers: int, device: str) -> dict[str, Any]:
     """Kernels of a step, those of encoding the sources spread over the steps."""
-    sources = draw(engine, work)
+    sources = random_sources(engine, work)
     engine.generate(sources, **options(work))
     # The steps are taken by the engine's own thread.
     everywhere = _ExperimentalConfig(profile_all_threads=True)

@@ -104,7 +104,7 @@ def measure(
     engine: Seq2Seq, timed: Timed, work: Work, ceilings: Ceilings | None, sizes: Sizes, report: Report
 ) -> Row:
     """The median of several rounds; the first one, which captures, does not count."""
-    sources = draw(engine, work)
+    sources = random_sources(engine, work)
     answers = engine.generate(sources, **options(work))
     whole = all(len(one.token_ids) == work.new_tokens + 1 for one in answers)
     report.expect(whole, f"{work} ended early")
@@ -142,7 +142,7 @@ def compare_steps(path: Path, work: Work, sizes: Sizes) -> dict[str, float]:
     found = {}
     for steps in sizes.steps:
         with precast.load(path, steps_per_sync=steps) as other:
-            sources = draw(other, work)
+            sources = random_sources(other, work)
             other.generate(sources, **options(work))
             started = time.perf_counter()
             for _ in range(sizes.rounds):
@@ -183,7 +183,7 @@ def _rate(model: Any, ids: torch.Tensor, work: Work, given: dict[str, Any]) -> f
     return work.batch * int(found.shape[1] - 1) / seconds
 
 
-def draw(engine: Seq2Seq, work: Work) -> list[list[int]]:
+def random_sources(engine: Seq2Seq, work: Work) -> list[list[int]]:
     """Token ids of drawn lengths, always the same."""
     random = np.random.default_rng(1)
     lengths = random.integers(work.source[0], work.source[1] + 1, size=work.batch)

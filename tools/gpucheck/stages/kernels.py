@@ -55,7 +55,7 @@ def case_makers() -> dict[str, CaseMaker]:
     }
 
 
-def check(draw: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
+def check(make_case: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
     """Run drawn cases; content: the worst error of each dtype, as a share of what is allowed."""
     report, worst = Report(), dict.fromkeys(map(str, ALLOWED), 0.0)
     random, started = np.random.default_rng(seed), time.monotonic()
@@ -65,7 +65,7 @@ def check(draw: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
             report.expect(number >= sizes.cases // 4, f"only {number} of {sizes.cases} cases were reached")
             break
         variant = np.random.default_rng([seed, number // REPEATS])
-        case = draw(variant, random, sizes, device)
+        case = make_case(variant, random, sizes, device)
         error = error_of(case)
         report.expect(
             error <= ALLOWED[case.dtype], f"{case.what}: error {error:.2e}, allowed {ALLOWED[case.dtype]}"

@@ -71,9 +71,9 @@ def sanitize(command: list[str], tool: str, sizes: Sizes, device: str) -> Report
 def kernel_cases(cases: int, tokens: int, device: str) -> None:
     """What runs inside the sanitizer: some cases of every kernel; wrong numbers end it with an error."""
     repair_interpreter()
-    for draw in kernels.case_makers().values():
+    for make_case in kernels.case_makers().values():
         sizes = case.Sizes(cases=cases, tokens=tokens, seconds=1e9)
-        report = kernels.check(draw, sizes, device, seed=99)
+        report = kernels.check(make_case, sizes, device, seed=99)
         if report.failures:
             sys.exit("\n".join(report.failures))
     print(f"ran {cases * len(kernels.case_makers())} kernel cases")

@@ -53,7 +53,7 @@ class Batch:
     scale: float
 
     @classmethod
-    def draw(cls, lengths: list[int], heads: int, head_dim: int, dtype: torch.dtype, device: str) -> Batch:
+    def random(cls, lengths: list[int], heads: int, head_dim: int, dtype: torch.dtype, device: str) -> Batch:
         """Views of one projection, as in a model."""
         rows = torch.randn(sum(lengths), 3 * heads, head_dim, device=device).to(dtype)
         begin, end = ranges(lengths, 0, (None, None), device)
@@ -79,7 +79,7 @@ def run(setting: Setting, part: str) -> Report:
     report, works = Report(), []
     dtype = torch.float16 if setting.device == "cpu" else torch.bfloat16
     lengths = [16, 5, 11] if setting.tiny else [128, 384, 200, 312]
-    batch = Batch.draw(lengths, 2, 16 if setting.tiny else int(part), dtype, setting.device)
+    batch = Batch.random(lengths, 2, 16 if setting.tiny else int(part), dtype, setting.device)
     expected = batch.reference()
     for tile in TINY_TILES if setting.tiny else TILES:
         try:

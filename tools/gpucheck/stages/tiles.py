@@ -91,7 +91,7 @@ def measure(
     """Microseconds of one layer's attention by tile, of our own choice, and of torch."""
     heads, lengths = sizes.hidden // head_dim, point.lengths()
     dtype = torch.float16 if device == "cpu" else torch.bfloat16
-    batch = Batch.draw(lengths, heads, head_dim, dtype, device)
+    batch = Batch.random(lengths, heads, head_dim, dtype, device)
     tiles: dict[str, float] = {}
     for tile in sizes.tiles:
         try:
