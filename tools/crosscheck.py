@@ -1,7 +1,7 @@
 """Lowering the graphs of every family for CUDA on a machine without a GPU: ``make cross-check``.
 
-It shows that every graph traces, that precast's kernels compile in it and that one library is built. Whether the
-graph runs, and how fast, is up to the GPU check.
+It shows that every graph traces, that precast's kernels compile in it and that one library is built. Whether
+the graph runs, and how fast, is up to the GPU check.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _model(name: str, folder: Path) -> tuple[Path, Task]:
 
 
 def run(families: list[str], jobs: int) -> list[Row]:
-    """Check each model in a new process, so that no state of Inductor carries over; jobs reuse their cache."""
+    """Check each model in a new process, so that no state of Inductor carries over."""
     rows = []
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(jobs) as threads:
         folders: SimpleQueue[str] = SimpleQueue()

@@ -1,7 +1,7 @@
 """Random checkpoints for tests: a small one of every family, and BERT-base in its real shape.
 
-Norms and biases get random values: with the defaults, ones and zeros, a check would not notice that one of them
-is not applied.
+Norms and biases get random values: with the defaults, ones and zeros, a check would not notice that one of
+them is not applied.
 """
 
 from __future__ import annotations
@@ -219,7 +219,7 @@ def word_piece(size: int, max_length: int) -> PreTrainedTokenizerFast:
 
 
 def bert_tokenizer(entries: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
-    """Return a WordPiece tokenizer over ``entries``, including special ones, with BERT's pairs and token types."""
+    """Return a WordPiece tokenizer over ``entries``, with BERT's special tokens and token types."""
     vocabulary = {token: index for index, token in enumerate(entries)}
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)

@@ -1,4 +1,4 @@
-"""The generation benchmark: all contenders generate the same tokens, and requests are served as they arrive."""
+"""The generation benchmark: contenders generate the same tokens, and requests are served as they arrive."""
 
 from __future__ import annotations
 

@@ -170,7 +170,7 @@ class Options:
 
 
 def options_app() -> tuple[typer.Typer, list[Options]]:
-    """Return an app with one command whose options come from ``Options``, and the options it is called with."""
+    """Return an app whose command takes the options of ``Options``, and the list of options it receives."""
     seen: list[Options] = []
 
     @options_from(Options, arguments=("model",))

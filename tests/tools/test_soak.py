@@ -1,4 +1,4 @@
-"""The soak test: its requests, and that it notices wrong outputs, lost requests, growth and unreleased blocks."""
+"""The soak test: its requests, and the faults that it must notice."""
 
 from __future__ import annotations
 

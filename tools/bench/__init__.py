@@ -1,1 +1,1 @@
-"""Benchmarks. Each writes one file to ``benchmarks/results/``; the tables of README and docs come from those."""
+"""Benchmarks. Each writes one file to ``benchmarks/results/``, from which the tables of the docs are made."""

@@ -141,7 +141,7 @@ def enter(
     threads: int,
     say: Callable[[str], None],
 ) -> Participants:
-    """Measure cold starts in interleaved rounds; a peer that fails is skipped with its error as the reason."""
+    """Measure cold starts in interleaved rounds; a peer that fails is skipped with its error as reason."""
     entered, left_out = list(contenders), list(skipped)
     taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in contenders}
     for one in contenders:

@@ -1,7 +1,8 @@
 """A contender in a new process, which prepares its files or times its cold start.
 
-The parent sends a pickle to the standard input of ``python -m precast.tools.bench.fresh``; the last line of the
-child's output is JSON. Both use the wall clock, so the parent's time before the process starts is comparable.
+The parent sends a pickle to the standard input of ``python -m precast.tools.bench.fresh``; the last line of
+the child's output is JSON. Both use the wall clock, so the parent's time before the process starts is
+comparable.
 """
 
 from __future__ import annotations

@@ -105,7 +105,7 @@ def arrivals(
 def _first_tokens(
     processes: InterleavedProcesses[Work, Any], call: Job, rounds: int
 ) -> dict[str, float | None]:
-    """Return median milliseconds. The engines measure them, since their output arrives after the last token."""
+    """Return median milliseconds, measured by the engines: their output arrives after the last token."""
     processes.outputs(FirstToken(call))
     taken = [processes.outputs(FirstToken(call)) for _ in range(rounds)]
     return {

@@ -1,8 +1,8 @@
 """The encoder-decoders of the benchmarks: real shapes, with trained or random weights.
 
 A model with default random weights repeats one token forever: the input embedding dominates the tied output
-projection, or the mean over all tokens that its attention computes does. The weights are changed to avoid both,
-so that tokens differ and equal outputs are evidence.
+projection, or the mean over all tokens that its attention computes does. The weights are changed to avoid
+both, so that tokens differ and equal outputs are evidence.
 """
 
 from __future__ import annotations
@@ -183,7 +183,7 @@ def _marian(shape: Shape) -> PreTrainedModel:
 
 
 def _quiet_attention(model: PreTrainedModel) -> None:
-    """Scale attention outputs down: random attention is a mean over all tokens, which outweighs each token."""
+    """Scale attention outputs down: random attention is a mean over all tokens and outweighs each one."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("out_proj.weight"):

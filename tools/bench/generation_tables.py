@@ -81,8 +81,8 @@ def speed(encoder: dict[str, Any], generated: dict[str, Any]) -> str:
     rows += [_generation_speed(generated, model, batch, beams) for batch, beams in _SPEED_GENERATION]
     heads = ["", *(f"precast {precision}" for precision in _SPEED_PRECISIONS), "compared with"]
     caption = (
-        f"{encoder['model']} from text to embeddings, and generation with the {model} architecture from token "
-        f"ids to token ids. Median of {encoder['rounds']} and {generated['rounds']} interleaved rounds, "
+        f"{encoder['model']} from text to embeddings; {model} architecture from token ids to token "
+        f"ids. Median of {encoder['rounds']} and {generated['rounds']} interleaved rounds, "
         f"{encoder['threads']} threads, on {machine_of(encoder)}."
     )
     return markdown(heads, rows, caption)

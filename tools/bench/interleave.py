@@ -1,7 +1,7 @@
 """Contenders that are measured in interleaved rounds, each in a process of its own.
 
-In one process the OpenMP thread pools of all contenders would contend for the cores, a cost that an application
-with one engine does not have.
+In one process the OpenMP thread pools of all contenders would contend for the cores, a cost that an
+application with one engine does not have.
 """
 
 from __future__ import annotations

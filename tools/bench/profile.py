@@ -90,7 +90,7 @@ def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, 
 
 
 def repeat_work(artifact: Path, work: str) -> None:
-    """Run the profiled workload: print ``READY`` when it is warm, and repeat it until the process is killed."""
+    """Run the profiled workload: print ``READY`` when warm, and repeat until the process is killed."""
     call = _encoding(artifact, *TEXTS[work]) if work in TEXTS else _generating(artifact, *SEARCHES[work])
     warm = time.monotonic() + WARM
     while time.monotonic() < warm:

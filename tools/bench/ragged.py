@@ -1,7 +1,8 @@
 """Mixed-length requests through one engine: continuous batching compared with static batches.
 
-``continuous batching`` submits each request when it arrives. ``static batches of N`` submits the requests that
-have arrived, at most ``N`` in order of arrival, and waits for all of them before it submits the next batch.
+``continuous batching`` submits each request when it arrives. ``static batches of N`` submits the requests
+that have arrived, at most ``N`` in order of arrival, and waits for all of them before it submits the next
+batch.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A soak test: tens of thousands of mixed requests through one engine, with every output and the memory checked.
+"""A soak test: tens of thousands of mixed requests through one engine, with checks of outputs and memory.
 
 Exits with status 1 if an output is wrong, a request fails, memory grows, or KV cache blocks are not released.
 """
@@ -64,7 +64,7 @@ class Outcome:
 
 
 def make_requests(count: int, seed: int = 0) -> list[Request]:
-    """Return different requests: greedy, beam search and sampling, with sources and targets of all lengths."""
+    """Return different requests: greedy, beam search and sampling, with sources of all lengths."""
     rng = random.Random(seed)
     requests = []
     for index, (text, _) in enumerate(held_out_dates(count, seed)):

@@ -1,7 +1,7 @@
 """A task that a T5 of real size learns in minutes: sort words and translate them.
 
-With random weights the best token is hardly better than the next, so any rounding changes the output. A trained
-model shows whether int8 quantization does.
+With random weights the best token is hardly better than the next, so any rounding changes the output. A
+trained model shows whether int8 quantization does.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 SOURCE_LENGTH, TARGET_LENGTH = 40, 64
-"""Tokens of a source, one word of each kind, and of its target: three kinds in five translate to two tokens."""
+"""Tokens of a source, one word of each kind, and of its target; three kinds in five take two tokens."""
 FIRST_WORD = 3
 """The lowest token id of a word; the measured models use lower ones as special tokens."""
 WORDS_PER_KIND = 8

@@ -81,6 +81,6 @@ def _table(grid: Grid) -> Table:
 
 
 def _cell(cell: Cell, ours: bool) -> str:
-    """Return the markup of a cell; precast rows show details on a second line, others have no room for them."""
+    """Return the markup of a cell; only rows of precast show details, on a second line."""
     shown = f"[green]{escape(cell.text)}[/]" if cell.good else escape(cell.text)
     return f"{shown}\n[dim]{escape(cell.detail)}[/]" if ours and cell.detail else shown

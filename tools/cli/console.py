@@ -25,7 +25,7 @@ def print_json(value: Any) -> None:
 
 @contextmanager
 def errors_as_exit(as_json: bool) -> Iterator[None]:
-    """Print a ``PrecastError`` and exit with status 2; any other exception is a bug and keeps its traceback."""
+    """Print a ``PrecastError`` and exit with status 2; other exceptions are bugs and keep their traceback."""
     try:
         yield
     except PrecastError as error:

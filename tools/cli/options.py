@@ -1,4 +1,4 @@
-"""Command-line options generated from the fields of a frozen dataclass, so that each option is written once."""
+"""Command-line options generated from the fields of a dataclass, so that each is written once."""
 
 from __future__ import annotations
 

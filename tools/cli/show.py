@@ -27,7 +27,7 @@ def inspect_command(
     artifact: Annotated[Path, typer.Argument(help="Directory of the artifact.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
-    """Show an artifact's properties, verify the hashes of its files, and check whether it runs on this machine."""
+    """Show an artifact's properties, verify its file hashes, and check whether it runs on this machine."""
     with errors_as_exit(as_json):
         manifest = read_manifest(artifact)
         check_files(artifact, manifest)

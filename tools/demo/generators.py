@@ -1,7 +1,7 @@
 """The contenders of the generation demo: precast and Hugging Face, each in a process of its own.
 
-Their output is one int32 array ``[texts, tokens]`` with the start token and the generated tokens up to the end
-token, padded with -1.
+Their output is one int32 array ``[texts, tokens]`` with the start token and the generated tokens up to the
+end token, padded with -1.
 """
 
 from __future__ import annotations

@@ -46,11 +46,15 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--list", action="store_true", help="list the stages and exit")
     parser.add_argument("--only", type=_names, help="run these stages and those they depend on")
     parser.add_argument("--skip", type=_names, default=(), help="run all but these stages")
-    parser.add_argument("--output", type=Path, help="result file (default: benchmarks/results/gpu_check*.json)")
+    parser.add_argument(
+        "--output", type=Path, help="result file (default: benchmarks/results/gpu_check*.json)"
+    )
     parser.add_argument("--work", type=Path, help="directory for models and compiled graphs")
     parser.add_argument("--budget", type=float, default=BUDGET_S, help="total time in seconds")
     parser.add_argument("--jobs", type=int, default=jobs_here(), help="parallel processes")
-    parser.add_argument("--rehearse", action="store_true", help="run with tiny sizes on the CPU; figures are meaningless")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run with tiny sizes on the CPU; figures are meaningless"
+    )
     return parser.parse_args(arguments)
 
 

@@ -40,6 +40,7 @@ class Clock(Protocol):
 
 class CudaClock:
     """The clock of a CUDA device, based on events."""
+
     def device_seconds(self, works: Sequence[Work], rounds: int, warmup: int = 3) -> list[float]:
         pairs = [
             (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))

@@ -44,7 +44,7 @@ class Stopwatch:
 
 
 def timed(device: type[Any], stopwatch: Stopwatch, make_event: Callable[[], Any]) -> type[Any]:
-    """Return a device class that records events around each replay and direct run while the stopwatch is on."""
+    """Return a device class that records events around replays and direct runs for a stopwatch."""
 
     class Timed(device):
         def replay(self, graph: CapturedGraph, stream: Stream) -> None:
@@ -101,7 +101,7 @@ def artifact(setting: Setting, name: str) -> Path:
 
 
 def checkpoint(setting: Setting) -> Path:
-    """Return the directory of BERT-base (in a rehearsal a tiny BERT), written by the first stage that needs it."""
+    """Return the directory of BERT-base, or of a tiny BERT in a rehearsal."""
     return setting.work / "models" / "bert-base"
 
 

@@ -2,7 +2,7 @@
 
     floor = max(bytes / copy rate, flops / matrix rate)
 
-Both rates are measured in the same run (stage ``machine``): bytes read and written by a device-to-device copy,
+Both rates are measured in the same run (stage ``machine``): bytes read and written by a copy on the device,
 and a large matrix multiplication of the same dtype on random numbers. No implementation is faster, unless
 weights stay in a cache.
 """
@@ -51,7 +51,8 @@ class Ceilings:
 def encoder_flops(shape: EncoderShape, lengths: Sequence[int]) -> float:
     """Return the FLOPs of one packed batch.
 
-    They are 2 per weight and token, and per layer ``4 * n**2 * hidden`` for the attention of an input of n tokens.
+    They are 2 per weight and token, and per layer ``4 * n**2 * hidden`` for the attention of an input of n
+    tokens.
     """
     linear = 2 * shape.weights * sum(lengths)
     return linear + 4 * shape.layers * shape.hidden * sum(length**2 for length in lengths)

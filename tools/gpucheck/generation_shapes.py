@@ -45,7 +45,8 @@ class Timed:
     """A model in its real shape with random bf16 weights, and its workloads.
 
     The other attributes determine how much memory one step must read: ``weights`` is the number of weights of
-    the decoder and its head; each token of the past has keys and values of ``width`` numbers in ``layers`` layers.
+    the decoder and its head; each token of the past has keys and values of ``width`` numbers in ``layers``
+    layers.
     """
 
     name: str
@@ -56,7 +57,7 @@ class Timed:
     width: int
 
     def bytes_per_step(self, work: Work, mean_source: float) -> float:
-        """Return the bytes of a step at half of the target length. Beams share the KV cache of their source."""
+        """Return the bytes of a step at half of the target length; beams share the cross-attention KV cache."""
         tokens = work.batch * mean_source + work.num_seqs * work.new_tokens / 2
         return ITEMSIZE * (self.weights + 2 * self.layers * self.width * tokens)
 
@@ -155,7 +156,7 @@ def tiny(timed: Timed) -> Timed:
 
 
 def write(timed: Timed, folder: Path, device: str) -> Path:
-    """Write the checkpoint in bf16 and return its directory; weights are sampled on the device, which is fast."""
+    """Write the checkpoint in bf16, with weights sampled on the device; return its directory."""
     disable_progress_bar()
     torch.manual_seed(0)
     with torch.device(device):

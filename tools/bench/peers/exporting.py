@@ -1,8 +1,8 @@
 """The Hugging Face model as a ``torch.export`` program, from which ONNX and OpenVINO models are converted.
 
-transformers may skip the attention mask if nothing in the example batch is masked, and the exported model then
-attends to padding. So the example has padding, its sizes are dynamic, and the program is compared with the model
-at other sizes before it is converted.
+transformers may skip the attention mask if nothing in the example batch is masked, and the exported model
+then attends to padding. So the example has padding, its sizes are dynamic, and the program is compared with
+the model at other sizes before it is converted.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class HuggingFaceGenerating:
         return [row[1:] for row in self._generate(job, None).tolist()]
 
     def first_token(self, job: Job) -> float | None:
-        """Return the seconds until the first token, measured by a streamer, which gets the start token first."""
+        """Return the seconds until the first token; the streamer gets the start token before it."""
         clock = _Clock()
         started = time.perf_counter()
         self._generate(job, clock)

@@ -96,7 +96,7 @@ class Generating:
         return [output.token_ids[1:].tolist() for output in outputs]
 
     def first_token(self, job: Job) -> float | None:
-        """Return the seconds until the first piece of ``stream``; None without a tokenizer, which it needs."""
+        """Return the seconds until the first piece of ``stream``; None without a tokenizer."""
         if self._engine.manifest.tokenization.file is None:
             return None
         started = time.perf_counter()

@@ -1,4 +1,4 @@
-"""Attention of a step: rows of ragged pasts over scattered slots; what no row sees is NaN."""
+"""Decode attention: sequences of ragged lengths over scattered slots; slots that none attends to hold NaN."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from torch import Tensor
 from precast.compiler.kernels.triton import decode_attention as kernels
 from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim, random_lengths
 
-MOST_BEAMS = 20
-"""One more than a program takes together, and then some."""
+MAX_BEAMS = 20
+"""More beams than one program of the kernel handles."""
 
 
 @dataclass(frozen=True)
 class RandomStep:
-    """``rows`` ``[R]`` step; ``slots`` and ``lengths`` are of all rows of state."""
+    """Inputs of a step: ``rows`` ``[R]`` are the active sequences; ``slots`` and ``lengths`` are for all."""
 
     rows: Tensor
     lengths: Tensor
@@ -31,11 +31,12 @@ class RandomStep:
 
     @property
     def own(self) -> Tensor:
-        """The slots of the rows' last keys."""
+        """The slots of the last token of each active sequence."""
         last = self.lengths[self.rows.long()].long() - 1
         return self.slots[self.rows.long()].gather(1, last[:, None])[:, 0].long()
 
     def expected(self, bias: Tensor | None) -> Tensor:
+        """Return the reference output in fp64."""
         return kernels.decode_attention_reference(
             self.query.double(), self.key_cache.double(), self.value_cache.double(), self.slots, self.rows,
             self.lengths, bias, self.scale,
@@ -49,7 +50,15 @@ def random_step(
     lengths: list[int],
     request: list[int],
 ) -> RandomStep:
-    """Rows of the drawn ``lengths``; the same ``request`` means that all slots are shared."""
+    """Return the inputs of a step.
+
+    Args:
+        variant: generator of what determines the compiled kernel.
+        random: generator of everything else.
+        device: device of the tensors.
+        lengths: number of tokens of each request.
+        request: request of each sequence; sequences of one request share all slots.
+    """
     dtype, heads, head_dim = (
         random_dtype(variant, device),
         int(variant.integers(1, 5)),
@@ -82,7 +91,10 @@ def random_step(
 def random_self_attention(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    """The answer, and what the kv_cache hold at the rows' own slots; NaN if anything else in them changed."""
+    """Return a self-attention case, which compares the output and the keys and values written to the cache.
+
+    The output is NaN if the kernel writes to any other slot.
+    """
     lengths = [max(1, length) for length in random_lengths(random, sizes.tokens)]
     step = random_step(variant, random, device, lengths, list(range(len(lengths))))
     reach = [None, 0, 3, 64, 128][int(random.integers(5))]
@@ -121,9 +133,9 @@ def random_self_attention(
 def random_cross_attention(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    """Sources that several rows side by side share, some of them empty."""
+    """Return a cross-attention case, in which adjacent sequences share sources, some of them empty."""
     lengths = random_lengths(random, sizes.tokens)
-    request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MOST_BEAMS])))]
+    request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MAX_BEAMS])))]
     step = random_step(variant, random, device, lengths, request)
 
     def call() -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear layers over few rows: sizes on both sides of every tile."""
+"""Linear layers with few rows, with sizes at and around the edges of tiles."""
 
 from __future__ import annotations
 

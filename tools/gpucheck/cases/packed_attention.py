@@ -1,4 +1,4 @@
-"""Packed attention: ragged lengths, windows, grouped heads, biases; what nobody sees is NaN."""
+"""Packed attention: ragged lengths, windows, grouped heads and biases; unused tokens hold NaN."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def random_packed_attention(
     if not strided:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     begin, end = ranges(lengths, spare, window, device)
-    # Nobody sees spare tokens: what is there must not matter.
+    # No token attends to spare tokens, so NaN in them must not matter.
     k[sum(lengths) :] = v[sum(lengths) :] = float("nan")
     heads = kv_heads * group
     bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device) * 2
@@ -48,7 +48,7 @@ def random_packed_attention(
 def random_qkv(
     tokens: int, kv_heads: int, group: int, head_dim: int, dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of one projection, as a model gives them."""
+    """Return query, key and value as views of one projection, as in a model."""
     split = [kv_heads * group, kv_heads, kv_heads]
     rows = torch.randn(tokens, sum(split), head_dim, device=device).to(dtype)
     q, k, v = rows.split(split, dim=1)
@@ -58,7 +58,7 @@ def random_qkv(
 def ranges(
     lengths: list[int], spare: int, window: tuple[int | None, int | None], device: str
 ) -> tuple[Tensor, Tensor]:
-    """The keys that each token sees, as ``TritonOps.visible`` makes them; a spare token sees none."""
+    """Return the range of keys that each token attends to, empty for spare tokens."""
     begin, end = [], []
     start = 0
     for length in lengths:

@@ -1,4 +1,4 @@
-"""Sums and maxima of a sequence's rows."""
+"""Segment pooling: sums and maxima over the rows of each sequence."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def random_segment_pool(
     kind = ["sum", "weighted sum", "maximum"][int(random.integers(3))]
     weight = torch.rand(len(rows), device=device) + 0.5 if kind == "weighted sum" else None
     wide = rows.double()
-    # The result is fp32 whatever the rows are: sums are as good as fp32 adds them.
+    # The result is fp32 for rows of any dtype, so it must be as accurate as fp32 sums.
     what = f"segment {kind} of {dtype} rows, lengths {lengths}, {columns} columns"
     if kind == "maximum":
         return Case(

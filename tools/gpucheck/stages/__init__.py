@@ -1,4 +1,4 @@
-"""The stages, in the order in which they run: what machine, right or wrong, then how fast."""
+"""The stages in the order in which they run: the machine, correctness, then speed."""
 
 from __future__ import annotations
 

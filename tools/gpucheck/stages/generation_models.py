@@ -1,4 +1,4 @@
-"""The models of stage ``generation_speed``: written, compiled, held against Hugging Face by the compiler."""
+"""The models of stage ``generation_speed``, written, compiled and verified against Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ PARTS = tuple(timed.name for timed in TIMED)
 
 
 def timed_of(setting: Setting, name: str) -> Timed:
-    (found,) = (timed for timed in TIMED if timed.name == name)
-    return tiny(found) if setting.tiny else found
+    """Return the model with a name, or a tiny one in a rehearsal."""
+    (timed,) = (timed for timed in TIMED if timed.name == name)
+    return tiny(timed) if setting.tiny else timed
 
 
 def folder_of(setting: Setting, name: str) -> Path:
+    """Return the directory of a model's checkpoint and artifact."""
     return setting.work / "timed" / name
 
 
@@ -46,7 +48,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "generation_models",
-    "the encoder-decoders that are timed, compiled and right",
+    "the encoder-decoders that are timed compile and agree with Hugging Face",
     limit=295,
     run=run,
     parts=PARTS,

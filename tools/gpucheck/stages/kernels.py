@@ -1,4 +1,4 @@
-"""Every kernel of ``compiler/kernels/cuda`` against its plain-torch form in fp64, on drawn shapes."""
+"""Every kernel of ``compiler/kernels/triton`` compared with its reference in fp64, on random shapes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from precast.tools.gpucheck.cases.case import ALLOWED, CaseMaker, Sizes, error_o
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 REPEATS = 5
-"""Cases in a row of one dtype, head size and grouping: each such choice is a kernel to compile."""
+"""Consecutive cases with one dtype, head size and grouping, each combination of which compiles a kernel."""
 PARTS = (
     *(f"attention-{seed}" for seed in range(4)),
     *(f"{kind}-{seed}" for kind in ("self", "cross") for seed in range(2)),
@@ -25,7 +25,7 @@ FILES = {
     "rows": "few_rows",
     "project": "project",
 }
-"""The file of ``compiler/kernels/cuda`` that a kind of case is about; a test holds that none is missing."""
+"""The file of ``compiler/kernels/triton`` that a kind of case tests; a test checks that none is missing."""
 
 FULL = Sizes(cases=150, tokens=1500, seconds=110)
 TINY = Sizes(cases=4, tokens=40, seconds=60)
@@ -38,7 +38,10 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def case_makers() -> dict[str, CaseMaker]:
-    """By the kinds of ``FILES``. Imported late: a machine without Triton still lists the stages."""
+    """Return functions that make cases, by the kinds of ``FILES``.
+
+    They are imported here because a machine without Triton must still be able to list the stages.
+    """
     from precast.tools.gpucheck.cases.decode_attention import random_cross_attention, random_self_attention
     from precast.tools.gpucheck.cases.few_rows import random_few_rows
     from precast.tools.gpucheck.cases.packed_attention import random_packed_attention
@@ -56,13 +59,13 @@ def case_makers() -> dict[str, CaseMaker]:
 
 
 def check(make_case: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
-    """Run drawn cases; content: the worst error of each dtype, as a share of what is allowed."""
+    """Run random cases and report the worst error of each dtype, as a share of the allowed error."""
     report, worst = Report(), dict.fromkeys(map(str, ALLOWED), 0.0)
     random, started = np.random.default_rng(seed), time.monotonic()
     torch.manual_seed(seed)
     for number in range(sizes.cases):
         if time.monotonic() - started > sizes.seconds:
-            report.expect(number >= sizes.cases // 4, f"only {number} of {sizes.cases} cases were reached")
+            report.expect(number >= sizes.cases // 4, f"only {number} of {sizes.cases} cases ran in time")
             break
         variant = np.random.default_rng([seed, number // REPEATS])
         case = make_case(variant, random, sizes, device)
@@ -78,7 +81,7 @@ def check(make_case: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
 
 STAGE = Stage(
     "kernels",
-    "every kernel against fp64 on drawn shapes, outputs poisoned before",
+    "every kernel agrees with fp64 on random shapes, with poisoned outputs",
     limit=200,
     run=run,
     parts=PARTS,
