@@ -144,13 +144,13 @@ def test_random_requests_are_within_their_bounds() -> None:
 
 
 def served(
-    monkeypatch: pytest.MonkeyPatch, load: Load, answer: Callable[[int], object]
+    monkeypatch: pytest.MonkeyPatch, load: Load, work: Callable[[int], object]
 ) -> tuple[ragged.Served, int]:
     """Serve a load with a fake engine; return the figures and the highest number of running requests."""
     running, most = set[int](), [0]
 
     def one(index: int) -> Any:
-        answer(index)
+        work(index)
         running.discard(index)
         return SimpleNamespace(token_ids=np.zeros(3, np.int32))
 

@@ -140,7 +140,7 @@ def test_peers_that_are_missing_or_do_not_support_the_task_are_named(
     assert "no head" in reasons["ctranslate2"]
     assert {one.peer for one in entered} == set(PEERS) - set(reasons)
     _, skipped = gather(tuple(PEERS), replace(subject_of("embed"), pooling=("max",)))
-    assert any("pools by mean, the artifact by max" in one.reason for one in skipped)
+    assert any("has mean pooling, the artifact max" in one.reason for one in skipped)
 
 
 def test_work_runs_in_batches(subject_of: SubjectOf) -> None:

@@ -24,7 +24,7 @@ ENCODING = {
 
 
 GENERATING = {
-    "7f1 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 12, 2> (/encode_source.so)": (
+    "7 precast::multiply_tile<precast::Int8Panel<precast::Relu, c10::BFloat16>, 12, 2> (/encode_source.so)": (
         "source encoder"
     ),
     "7f1 precast::multiply_tile<precast::Int8Panel<precast::Identity, float>, 12, 2> (/x/decode.so)": (

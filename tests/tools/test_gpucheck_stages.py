@@ -200,10 +200,10 @@ def test_families(setting: Setting, part: str) -> None:
 
 
 def test_families_detect_a_wrong_output(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = families.Oracle.answers
+    original_answers = families.Oracle.answers
 
     def shifted(self: families.Oracle, sequences: Any) -> list[torch.Tensor]:
-        return [answer + 0.5 for answer in answers(self, sequences)]
+        return [output + 0.5 for output in original_answers(self, sequences)]
 
     original = families.check_buckets
 
@@ -407,13 +407,13 @@ def test_replays_are_timed_while_the_stopwatch_is_on() -> None:
     served.prepare()
     random = np.random.default_rng(0)
 
-    def answer(*lengths: int) -> None:
+    def run(*lengths: int) -> None:
         served.launch(fill(served, [random_tokens(random, length) for length in lengths])).result()
 
-    answer(5)
+    run(5)
     assert stopwatch.marks == []
-    assert stopwatch.spans(lambda: answer(5), 2) == [1e-3, 1e-3]
-    assert stopwatch.spans(lambda: (answer(5), answer(20, 20)), 1) == [3e-3]  # type: ignore[func-returns-value]
+    assert stopwatch.spans(lambda: run(5), 2) == [1e-3, 1e-3]
+    assert stopwatch.spans(lambda: (run(5), run(20, 20)), 1) == [3e-3]  # type: ignore[func-returns-value]
     with pytest.raises(RuntimeError, match="expected a replay"):
         stopwatch.spans(lambda: None, 1)
     served.close()

@@ -1,4 +1,4 @@
-"""The second part of the demo: a T5 and a Marian learn to rewrite dates and are compared with Hugging Face."""
+"""The second part of the demo: a T5 and a Marian that rewrite dates, compared with Hugging Face."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ def main(order: Path) -> int:
     """Run the part that a file describes and write the report next to it; return the exit status."""
     _end_with_the_parent()
     wanted: dict[str, Any] = json.loads(order.read_text("utf-8"))
-    answer: dict[str, Any]
+    report: dict[str, Any]
     try:
         stage = find_stage(wanted["stages"], wanted["stage"])
         places = {"work": Path(wanted["setting"]["work"]), "kept": order.with_name("kept.json")}
@@ -30,14 +30,14 @@ def main(order: Path) -> int:
         if not (stage.alone or stage.urgent):
             os.nice(10)
         repair_interpreter()
-        answer = asdict(stage.run(setting, wanted["part"]))
+        report = asdict(stage.run(setting, wanted["part"]))
     except Skip as reason:
-        answer = {"skipped": str(reason)}
+        report = {"skipped": str(reason)}
     except BaseException as error:  # the log shows the traceback, the result its last lines
         traceback.print_exc()
         _write(order, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
-    _write(order, answer)
+    _write(order, report)
     return 0
 
 
@@ -50,10 +50,10 @@ def find_stage(stages: str, name: str) -> Stage:
     raise LookupError(f"{stages} has no stage {name!r}")
 
 
-def _write(order: Path, answer: dict[str, Any]) -> None:
+def _write(order: Path, report: dict[str, Any]) -> None:
     """Write the report atomically: the parent may kill this process at any moment."""
     partial = order.with_name("report.partial")
-    partial.write_text(json.dumps(answer, default=plain), "utf-8")
+    partial.write_text(json.dumps(report, default=plain), "utf-8")
     partial.replace(order.with_name("report.json"))
 
 

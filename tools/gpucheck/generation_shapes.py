@@ -57,7 +57,7 @@ class Timed:
     width: int
 
     def bytes_per_step(self, work: Work, mean_source: float) -> float:
-        """Return the bytes of a step at half of the target length; beams share the cross-attention KV cache."""
+        """Return the bytes of a step at half of the target length; beams share their source."""
         tokens = work.batch * mean_source + work.num_seqs * work.new_tokens / 2
         return ITEMSIZE * (self.weights + 2 * self.layers * self.width * tokens)
 

@@ -32,7 +32,7 @@ def contenders(subject: Subject) -> list[Contender]:
         raise UnsupportedTask("the checkpoint has no modules.json")
     if modules.embedder.pooling != subject.pooling:
         raise UnsupportedTask(
-            f"the checkpoint pools by {', '.join(modules.embedder.pooling)}, the artifact by "
+            f"the checkpoint has {', '.join(modules.embedder.pooling)} pooling, the artifact "
             f"{', '.join(subject.pooling)}"
         )
     return [

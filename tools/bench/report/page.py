@@ -38,8 +38,8 @@ def page(result: BenchResult) -> str:
 def _summary(result: BenchResult) -> str:
     return (
         f"Task {result.task}, median of {result.rounds} interleaved rounds, each contender in its own "
-        f"process with {result.threads} {'thread' if result.threads == 1 else 'threads'}. Compare ratios, not "
-        f"absolute times; above 1 is faster. Quartiles are in parentheses."
+        f"process with {result.threads} {'thread' if result.threads == 1 else 'threads'}. Compare "
+        f"ratios, not absolute times; above 1 is faster. Quartiles are in parentheses."
     )
 
 

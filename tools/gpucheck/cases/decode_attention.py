@@ -97,9 +97,9 @@ def random_self_attention(
     """
     lengths = [max(1, length) for length in random_lengths(random, sizes.tokens)]
     step = random_step(variant, random, device, lengths, list(range(len(lengths))))
-    reach = [None, 0, 3, 64, 128][int(random.integers(5))]
+    distance = [None, 0, 3, 64, 128][int(random.integers(5))]
     heads = step.query.shape[1]
-    bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device)
+    bias = None if distance is None else torch.randn(heads, 2 * distance + 1, device=device)
     own, kv_cache = step.own, (step.key_cache.clone(), step.value_cache.clone())
     fused = torch.stack((step.query, kv_cache[0][own], kv_cache[1][own]), dim=1)
 
@@ -127,7 +127,9 @@ def random_self_attention(
         found, keys, values = step.expected(wide), step.key_cache[own], step.value_cache[own]
         return torch.cat((found.flatten(), keys.double().flatten(), values.double().flatten()))
 
-    return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
+    return Case(
+        f"decode_self_attention {step.what} max distance {distance}", step.query.dtype, call, reference
+    )
 
 
 def random_cross_attention(

@@ -21,7 +21,7 @@ def random_packed_attention(
     spare = int(random.choice([0, 1, 7, 64]))
     kv_heads = int(random.integers(1, 4))
     window = [(None, None), (None, 0), (0, 0), (16, 16), (127, 0), (3, 40)][int(random.integers(6))]
-    reach = int(random.choice([1, 24, 128])) if biased else None
+    distance = int(random.choice([1, 24, 128])) if biased else None
     q, k, v = random_qkv(sum(lengths) + spare, kv_heads, group, head_dim, dtype, device)
     if not strided:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
@@ -29,11 +29,11 @@ def random_packed_attention(
     # No token attends to spare tokens, so NaN in them must not matter.
     k[sum(lengths) :] = v[sum(lengths) :] = float("nan")
     heads = kv_heads * group
-    bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device) * 2
+    bias = None if distance is None else torch.randn(heads, 2 * distance + 1, device=device) * 2
     scale = float(random.choice([1.0, head_dim**-0.5, 0.05]))
     what = (
         f"packed_attention {dtype} lengths {lengths} spare {spare} heads {heads}/{kv_heads}x{head_dim} "
-        f"window {window} reach {reach} scale {scale:.3f}"
+        f"window {window} max distance {distance} scale {scale:.3f}"
     )
 
     wide_bias = None if bias is None else bias.double()

@@ -55,4 +55,4 @@ GENERATION: tuple[Stage, ...] = (
     generation_start.STAGE,
     generation_profile.STAGE,
 )
-"""Of encoder-decoders that generate; together with the others they would outlast what one check may take."""
+"""The stages for encoder-decoders, a suite of their own because all stages would exceed one time budget."""

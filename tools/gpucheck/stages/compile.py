@@ -19,14 +19,14 @@ def run(setting: Setting, part: str) -> Report:
     if build.autotune and not ready:
         # Autotuning would exceed the time limit, and an untuned artifact is better than none.
         print(f"{build.name}: not all graphs were lowered in time, compiling without autotuning")
-    chosen = replace(build, autotune=build.autotune and ready)
-    result = compile_model(chosen.options(setting))
+    build = replace(build, autotune=build.autotune and ready)
+    result = compile_model(build.options(setting))
     report = Report()
     manifest = result.manifest
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     report.expect(bool(manifest.graphs[GraphName.ENCODE].variants), "the artifact has no graph")
     report.content = {
-        "tuned": chosen.autotune,
+        "tuned": build.autotune,
         "from_cache": result.from_cache,
         "step_seconds": {name: round(seconds, 2) for name, seconds in result.seconds.items()},
         "parity": manifest.parity.model_dump() if manifest.parity else None,

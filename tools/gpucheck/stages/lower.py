@@ -99,10 +99,10 @@ def lower(setting: Setting, build: Build, variant: int | None) -> int:
         read_model(work)
         backend, (graph,) = select_backend(options), work.plan.graphs
         sizes = lowering_sizes(backend, graph)
-        chosen = sizes if variant is None else sizes[variant : variant + 1]
-        for size in chosen:
+        selected = sizes if variant is None else sizes[variant : variant + 1]
+        for size in selected:
             cached_lower(backend, graph.source, size)
-        return len(chosen)
+        return len(selected)
 
 
 def mark(setting: Setting, build: str, part: str) -> Path:

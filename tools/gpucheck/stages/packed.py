@@ -36,8 +36,8 @@ def run(setting: Setting, part: str) -> Report:
             lengths = mixed_lengths(random, inputs, longest)
             found: dict[str, dict[str, float]] = {}
             kinds = {"packed": lengths, "padded": [longest] * inputs}
-            for kind, chosen in (*kinds.items(), *kinds.items()):
-                ids = random_ids(random, chosen, vocab)
+            for kind, kind_lengths in (*kinds.items(), *kinds.items()):
+                ids = random_ids(random, kind_lengths, vocab)
                 host_seconds([lambda: engine.encode(ids)], 3)  # noqa: B023 - called immediately
                 device = spans(lambda: engine.encode(ids), sizes.rounds)  # noqa: B023
                 host = host_seconds([lambda: engine.encode(ids)], sizes.rounds)  # noqa: B023
@@ -69,8 +69,8 @@ def row(
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     ratio = found["padded"]["device_ms"] / found["packed"]["device_ms"]
     floors = {
-        kind: encoder_floor_s(ceilings, "bf16", BERT_BASE, chosen)
-        for kind, chosen in (("packed", lengths), ("padded", [longest] * inputs))
+        kind: encoder_floor_s(ceilings, "bf16", BERT_BASE, kind_lengths)
+        for kind, kind_lengths in (("packed", lengths), ("padded", [longest] * inputs))
     }
     details: dict[str, object] = {
         **{kind: {name: rounded(value) for name, value in one.items()} for kind, one in found.items()},

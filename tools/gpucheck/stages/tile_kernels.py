@@ -64,9 +64,9 @@ class Batch:
         """Run the kernel with a tile size, or with its default."""
         from precast.compiler.kernels.triton import packed_attention as kernels
 
-        chosen = None if tile is None else kernels.Tile(tile.queries, tile.keys, tile.warps, tile.stages)
+        packed_tile = None if tile is None else kernels.Tile(tile.queries, tile.keys, tile.warps, tile.stages)
         return kernels.launch_packed_attention(
-            self.query, self.key, self.value, self.begin, self.end, None, self.scale, chosen
+            self.query, self.key, self.value, self.begin, self.end, None, self.scale, packed_tile
         )
 
     def reference(self) -> Tensor:
