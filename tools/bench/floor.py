@@ -37,7 +37,7 @@ def bytes_per_step(shape: Shape, precision: Precision) -> int:
     """Return the bytes of the weights that a step reads once each.
 
     Each layer has four projections of self-attention, two of cross-attention (keys and values of a source are
-    projected before the first step) and two of the feed-forward layer; then there is the vocabulary projection.
+    projected before the first step) and two of the feed-forward layer. The vocabulary projection comes last.
     """
     hidden = shape.hidden_size
     layer = 6 * hidden * hidden + 2 * hidden * shape.inner_size
@@ -109,7 +109,7 @@ def measure(
     rounds: int,
     backend: Literal["inductor", "reference"] = "inductor",
 ) -> list[dict[str, Any]]:
-    """Return one row for each precision: milliseconds of a whole token, of a step, and of reading the weights."""
+    """Return one row for each precision: milliseconds of a token, of a step, and of reading the weights."""
     engines: dict[str, Callable[[], Any]] = {}
     for precision in WEIGHT_BYTES:
         path = folder / f"{precision}.precast"
