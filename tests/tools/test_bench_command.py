@@ -118,12 +118,14 @@ def test_a_peer_that_fails_is_skipped_with_its_own_error(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(fresh, "start", start)
     some = [Contender(name, name, "fp32", dict, ()) for name in ("broken", "whole")]
-    entered = bench.enter(some, [], WORK, 1, 1, lambda _: None)
-    assert [one.name for one in entered.contenders] == ["whole"] == list(entered.starts)
-    assert [(one.name, one.reason) for one in entered.skipped] == [("broken", "ImportError: no such thing")]
+    participants = bench.start_contenders(some, [], WORK, 1, 1, lambda _: None)
+    assert [one.name for one in participants.contenders] == ["whole"] == list(participants.starts)
+    assert [(one.name, one.reason) for one in participants.skipped] == [
+        ("broken", "ImportError: no such thing")
+    ]
     ours = Contender("broken", "precast", "fp32", dict, ())
     with pytest.raises(BenchError, match="broken fails: ImportError"):
-        bench.enter([ours], [], WORK, 1, 1, lambda _: None)
+        bench.start_contenders([ours], [], WORK, 1, 1, lambda _: None)
 
 
 def test_a_new_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:

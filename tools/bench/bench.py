@@ -91,9 +91,9 @@ def run(options: Options, say: Callable[[str], None] = print) -> BenchResult:
         subject = describe(compared, options.model, threads, Path(folder))
         contenders, skipped = contenders_of(compared, subject, options.against)
         first = _first_work(compared, subject)
-        entered = enter(contenders, skipped, first, options.rounds, threads, say)
+        participants = start_contenders(contenders, skipped, first, options.rounds, threads, say)
         try:
-            content = _measure(entered, compared, subject, options, say)
+            content = _measure(participants, compared, subject, options, say)
         except ContenderExited as error:
             raise BenchError(f"{error}; exclude its peer with --against") from error
     content["model"] = options.name or shown_name(options.model or compared[0].manifest.model.name)
@@ -133,7 +133,7 @@ def _first_work(compared: Sequence[Compared], subject: Subject) -> Work:
     return EmbedTexts(([FIRST_TEXT],))
 
 
-def enter(
+def start_contenders(
     contenders: Sequence[Contender],
     skipped: Sequence[Skipped],
     first: Work,
@@ -142,7 +142,7 @@ def enter(
     say: Callable[[str], None],
 ) -> Participants:
     """Measure cold starts in interleaved rounds; a peer that fails is skipped with its error as reason."""
-    entered, left_out = list(contenders), list(skipped)
+    started, unavailable = list(contenders), list(skipped)
     taken: dict[str, list[dict[str, float]]] = {one.name: [] for one in contenders}
     for one in contenders:
         say(f"{one.name}: prepare and start")
@@ -152,24 +152,24 @@ def enter(
         except fresh.FreshProcessError as error:
             if one.peer == OURS or one.name == REFERENCE:
                 raise BenchError(f"{one.name} fails: {error}") from error
-            entered.remove(one)
-            left_out.append(Skipped(one.name, str(error)))
+            started.remove(one)
+            unavailable.append(Skipped(one.name, str(error)))
     for number in range(rounds):
         say(f"cold start, round {number + 1} of {rounds}")
-        for one in entered:
+        for one in started:
             taken[one.name].append(fresh.start(one, first, threads))
     starts = {
         one.name: {
             phase: round(statistics.median(run[phase] for run in taken[one.name]), 4)
             for phase in fresh.PHASES
         }
-        for one in entered
+        for one in started
     }
-    return Participants(entered, starts, left_out)
+    return Participants(started, starts, unavailable)
 
 
 def _measure(
-    entered: Participants,
+    participants: Participants,
     compared: Sequence[Compared],
     subject: Subject,
     options: Options,
@@ -177,36 +177,36 @@ def _measure(
 ) -> dict[str, Any]:
     """Return everything that is measured in interleaved rounds, as JSON."""
     with InterleavedProcesses[Work, Any](
-        makers(entered.contenders, subject.threads), options.rest
+        makers(participants.contenders, subject.threads), options.rest
     ) as processes:
         if subject.task == "generate":
             figures = generation_bench.figures(processes, compared, options.rounds, say)
         else:
-            figures = _encoder_figures(processes, entered, compared, options, say)
+            figures = _encoder_figures(processes, participants, compared, options, say)
         peak_memory = processes.outputs(PeakMemory())
     if subject.task == "generate":
         figures["arrivals"] = generation_bench.arrivals(compared, options.rounds, subject.threads, say)
     once = figures.pop("once")
     contenders = [
         ContenderInfo(
-            name=one.name, peer=one.peer, precision=one.precision, cold_start_s=entered.starts[one.name],
+            name=one.name, peer=one.peer, precision=one.precision, cold_start_s=participants.starts[one.name],
             peak_memory_bytes=peak_memory[one.name], **once[one.name],
         )
-        for one in entered.contenders if one.name in peak_memory
+        for one in participants.contenders if one.name in peak_memory
     ]  # fmt: skip
     return {
         "task": subject.task,
         "rounds": options.rounds,
         "threads": subject.threads,
         "contenders": [one.model_dump() for one in contenders],
-        "skipped": [SkippedInfo(**asdict(one)).model_dump() for one in entered.skipped],
+        "skipped": [SkippedInfo(**asdict(one)).model_dump() for one in participants.skipped],
         **figures,
     }
 
 
 def _encoder_figures(
     processes: InterleavedProcesses[Work, Any],
-    entered: Participants,
+    participants: Participants,
     compared: Sequence[Compared],
     options: Options,
     say: Callable[[str], None],
@@ -214,13 +214,13 @@ def _encoder_figures(
     """Return ``texts``, ``rows``, empty ``arrivals``, and ``once`` with the facts of each contender."""
     ours = [one.name for one in compared]
     given = _read(compared, options)
-    theirs = [one for one in entered.contenders if one.name not in (REFERENCE, *ours)]
+    theirs = [one for one in participants.contenders if one.name not in (REFERENCE, *ours)]
     exact = [one.name for one in theirs if one.precision == "fp32"]
     mixed = max(given, key=lambda one: len(set(map(len, one.ids))))
     outputs = processes.outputs(EmbedIds((mixed.ids[: options.batches[-1]],)))
     for name, reason in encoder_calls.find_disagreeing(outputs, exact).items():
         processes.remove(name)
-        entered.skipped.append(Skipped(name, reason))
+        participants.skipped.append(Skipped(name, reason))
         del outputs[name]
     rows, tokenizing = [], {}
     for one in given:
