@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Literal
 import numpy as np
 import pytest
 import typer
+from transformers.utils import logging
 from typer.testing import CliRunner, Result
 
 import precast
@@ -221,6 +223,21 @@ def test_an_error_of_the_dataclass_exits_with_status_2() -> None:
 def test_compile_has_an_option_for_every_field() -> None:
     shown = invoke("compile", "--help").output
     assert all(f"--{entry.name.replace('_', '-')}" in shown for entry in fields(CompileOptions)[1:])
+
+
+def test_libraries_are_quiet_while_a_model_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with console.quiet_libraries():
+            warnings.warn_explicit("old", FutureWarning, "x.py", 1, module="transformers.models.x")
+            warnings.warn_explicit("old", FutureWarning, "x.py", 1, module="torch.export")
+            warnings.warn_explicit("ours", FutureWarning, "x.py", 1, module="precast.x")
+            logging.get_logger("transformers.x").warning("a warning")
+            assert not logging.is_progress_bar_enabled()
+    assert [str(warning.message) for warning in seen] == ["ours"]
+    assert "a warning" not in capsys.readouterr().err
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_version() -> None:
