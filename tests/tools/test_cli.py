@@ -93,7 +93,7 @@ def test_an_encoder_decoder_is_compiled_and_inspected(tmp_path: Path) -> None:
     shown = succeed("inspect", out)
     assert "20 tokens per source, 12 positions per target, 6 sequences" in shown
     assert "decoder_start_token_id=2" in shown and "vocabulary 160" in shown
-    assert "cross_key_0 … cross_value_1 [cross_kv, 2, 32] float32" in shown
+    assert "cross_key_0 … cross_value_1 [cross_cache, 2, 32] float32" in shown
     assert all(name in shown for name in ("encode_source", "sample.beam", "sampled_seqs: 1, 2, 4, 6"))
 
 
