@@ -161,7 +161,7 @@ def test_a_new_process_reports_its_error() -> None:
         (("--model", "/nowhere/at all"), "--model"),
         (("--output", "x.txt"), "must end in .json"),
         (("--report", "x.pdf"), "must end in .html"),
-        (("--texts", "missing.txt"), "missing.txt is no file"),
+        (("--texts", "missing.txt"), "missing.txt is not a file"),
     ],
 )
 def test_invalid_arguments_are_rejected(tiny: TinyModels, arguments: tuple[object, ...], said: str) -> None:

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import precast
-from precast.graphs.encode import EncodeLimits
 from precast.tools.bench.peers.contender import OURS, Contender
 from precast.tools.bench.peers.jobs import Job, Targets
 
@@ -109,6 +108,7 @@ class Generating:
 
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """Return the tokenizer of an encoder artifact."""
+    from precast.graphs.encode import EncodeLimits
     from precast.runtime.io.tokenization import TextTokenizer
     from precast.runtime.load import tokenizer_json
     from precast.runtime.options import DEFAULTS
