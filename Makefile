@@ -1,5 +1,5 @@
-# Every target makes its own environment with pinned versions; nothing else needs to be installed
-# but Python 3.11 or later and a C++ compiler (g++).
+# Every target creates a virtual environment with pinned versions. Required are only Python 3.11 or later and a
+# C++ compiler (g++).
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,7 +8,7 @@ READY := $(VENV)/.ready
 CUDA_VENV := .venv-cuda
 CUDA_BIN := $(CUDA_VENV)/bin
 CUDA_READY := $(CUDA_VENV)/.ready
-# The release that the floor of support comes with, and the compiler of its CUDA.
+# The oldest supported release of torch, and the compiler of its CUDA version.
 CUDA_TORCH := torch==2.11.0
 CUDA_COMPILER := nvidia-cuda-nvcc==13.0.88 nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88 nvidia-cuda-cccl==13.0.85
 
@@ -30,11 +30,12 @@ lint: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# By file, in their order: those that compile for minutes have few tests and come early.
+# Distributed by file and in order: files that compile for minutes have few tests and come first.
 test: lint
 	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(READY)
+	$(BIN)/python -m precast.tools.bench.compile_time
 	$(BIN)/python -m precast.tools.bench.encoder_bench
 	$(BIN)/python -m precast.tools.bench.generation
 	$(BIN)/python -m precast.tools.bench.steps
@@ -49,7 +50,7 @@ soak: $(READY)
 readme: $(READY)
 	$(BIN)/python -m precast.tools.bench.readme
 
-# Several GB of packages. No GPU is needed, and none is used.
+# Downloads several GB of packages. No GPU is needed.
 $(CUDA_READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(CUDA_VENV)
 	$(CUDA_BIN)/pip install --quiet --upgrade pip

@@ -1,7 +1,7 @@
-"""Lowering the graphs of every family for a CUDA device that is not here: ``make cross-check``.
+"""Lowering the graphs of every family for CUDA on a machine without a GPU: ``make cross-check``.
 
-It proves that every graph traces, that our kernels compile inside it and that one library comes out. It does
-not prove that the graph runs, or runs fast: that is the GPU check's.
+It shows that every graph traces, that precast's kernels compile in it and that one library is built. Whether
+the graph runs, and how fast, is up to the GPU check.
 """
 
 from __future__ import annotations
@@ -33,31 +33,31 @@ ARCHITECTURE = "sm_90"
 
 @dataclass(frozen=True)
 class Row:
-    """One family: what came of it."""
+    """The result for one model."""
 
     family: str
     seconds: float
     libraries: int
-    """One for each graph and variant."""
+    """Number of libraries: one for each graph and variant."""
     library_kib: int
     kernels: int
-    """Distinct Triton kernels inside each library, summed up."""
+    """Sum over all libraries of their distinct Triton kernels."""
     error: str | None
 
 
 CLASSIFIER = "bert, classify"
-"""Besides every family with an embedding: a head whose size no tile divides."""
+"""A model with a classification head, whose size no tile divides."""
 GENERATES = ", generate"
-NUM_SEQS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
+MODELS = (*SMALL, CLASSIFIER, *(f"{family}{GENERATES}" for family in SEQ2SEQ))
 
 
 def check(family: str, cache: str) -> Row:
-    """Write a small model of ``family`` and compile it, in a process of its own; never raises.
+    """Write a small model and compile it; an exception becomes the ``error`` of the result.
 
     Args:
-        family: one of ``NUM_SEQS``.
-        cache: a folder in which Inductor finds what is compiled already. It deletes some files once they are
-            linked, so nobody else may use the folder meanwhile.
+        family: one of ``MODELS``.
+        cache: directory of Inductor's cache. Inductor deletes some files after linking, so no other process
+            may use the directory at the same time.
     """
     os.environ["TORCHINDUCTOR_CACHE_DIR"] = cache
     with tempfile.TemporaryDirectory() as folder:
@@ -69,7 +69,7 @@ def check(family: str, cache: str) -> Row:
             precast.compile(
                 checkpoint, output, device=f"cuda:{ARCHITECTURE}", dtype="bf16", verify=False, task=task
             )
-        except Exception as error:  # whatever went wrong is what the row is for
+        except Exception as error:  # any failure is a result
             return Row(
                 family, time.perf_counter() - started, 0, 0, 0, f"{type(error).__name__}: {error}"[:2000]
             )
@@ -89,10 +89,7 @@ def _model(name: str, folder: Path) -> tuple[Path, Task]:
 
 
 def run(families: list[str], jobs: int) -> list[Row]:
-    """Each family in a fresh process: what one leaves behind in Inductor must not help the next.
-
-    What is compiled by the same job before is found on disk.
-    """
+    """Check each model in a new process, so that no state of Inductor carries over."""
     rows = []
     with tempfile.TemporaryDirectory() as work, ThreadPoolExecutor(jobs) as threads:
         folders: SimpleQueue[str] = SimpleQueue()
@@ -113,14 +110,14 @@ def run(families: list[str], jobs: int) -> list[Row]:
 
 
 def main(
-    only: Annotated[str | None, typer.Option(help="Rows, separated by semicolons.")] = None,
-    jobs: Annotated[int, typer.Option(help="Families lowered side by side.")] = 2,
+    only: Annotated[str | None, typer.Option(help="Models, separated by semicolons.")] = None,
+    jobs: Annotated[int, typer.Option(help="Models lowered in parallel.")] = 2,
     save: Annotated[bool, typer.Option(help="Write benchmarks/results/cross_check.json.")] = True,
 ) -> None:
     """Lower all graphs of every family for sm_90, without a GPU."""
     if torch.version.cuda is None:
-        raise SystemExit("expected a CUDA build of torch, found one for the cpu; run `make cross-check`")
-    families = only.split(";") if only else list(NUM_SEQS)
+        raise SystemExit("expected a CUDA build of torch, found a CPU build; run `make cross-check`")
+    families = only.split(";") if only else list(MODELS)
     started = time.perf_counter()
     rows = run(families, jobs)
     seconds = time.perf_counter() - started

@@ -1,4 +1,4 @@
-"""The ``precast`` command. It needs the ``compile`` extra, which the runtime does not."""
+"""Entry point of the ``precast`` command, which needs the ``compile`` extra."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 
 
 def main() -> None:
+    """Run the command, or exit with a message if typer or rich is not installed."""
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         sys.exit(f"the command line needs {' and '.join(missing)}: pip install 'precast[compile]'")

@@ -1,7 +1,7 @@
-"""Random checkpoints, made in seconds: a small one of every family, and BERT-base in its real shape.
+"""Random checkpoints for tests: a small one of every family, and BERT-base in its real shape.
 
-For checks that need a model of some shape and not its knowledge. Every norm and bias gets a value that is
-worth comparing: fresh norms are ones and fresh biases zeros, which would hide one that is not applied.
+Norms and biases get random values: with the defaults, ones and zeros, a check would not notice that one of
+them is not applied.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ from transformers import (
 
 VOCAB = 160
 MAX_LENGTH = 256
-"""Positions of a small model; its windows and the reach of its biases are far shorter."""
+"""Positions of a small model; its attention windows and relative distances are far shorter."""
 SPREAD = 0.15
-"""Standard deviation of small weights. HF's 0.02 leaves attention uniform, and a mistake in it unseen."""
+"""Standard deviation of weights. With the default of 0.02 attention is almost uniform and hides mistakes."""
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 _BERT_LIKE: dict[str, Any] = {
@@ -87,7 +87,7 @@ def _auto(model_type: str, **values: Any) -> PreTrainedModel:
 
 
 def _bart_like(kind: str) -> PreTrainedModel:
-    """HF's class that generates, both halves; its bias of the logits is a buffer, and zero at first."""
+    """Return a model with encoder and decoder, and with random instead of zero logits biases."""
     make = getattr(transformers, kind)
     model: PreTrainedModel = make(make.config_class(**_BART_LIKE))
     for name, buffer in model.named_buffers():
@@ -125,7 +125,7 @@ def _gemma3() -> PreTrainedModel:
 
 
 def _positions_from(padding_idx: int) -> dict[str, Any]:
-    """RoBERTa's positions begin behind the padding id."""
+    """Return the configuration of RoBERTa's positions, which start after the padding id."""
     return {"pad_token_id": padding_idx, "max_position_embeddings": MAX_LENGTH + padding_idx + 1}
 
 
@@ -156,23 +156,23 @@ _MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     **{name: partial(_bart_like, kind) for name, kind in _BART_CLASSES.items()},
 }
 SMALL: tuple[str, ...] = tuple(_MAKERS)
-"""Every form that ``write_small`` knows: the families, and umT5 beside T5 (gated, a bias in each layer)."""
+"""The models of ``write_small``: the families, and umT5, a T5 with gated layers and a bias in each layer."""
 FAMILIES: tuple[str, ...] = tuple(name for name in SMALL if name != "umt5")
-"""The families that precast compiles, by the names of its registry."""
+"""The families that precast supports, by their names in its registry."""
 
 
 def write_small(family: str, folder: Path) -> Path:
-    """A checkpoint of two layers and head size 32, without a tokenizer.
+    """Write a checkpoint of two layers and head size 32, without a tokenizer; return its directory.
 
     Args:
         family: one of ``SMALL``.
-        folder: to write into.
+        folder: directory to write.
 
     Raises:
-        ValueError: nobody has said what a small model of this family is.
+        ValueError: there is no small model of this family.
     """
     if family not in _MAKERS:
-        raise ValueError(f"no small model of family {family!r}; known are {', '.join(SMALL)}")
+        raise ValueError(f"family must be one of {', '.join(SMALL)}, found {family!r}")
     torch.manual_seed(0)
     return _write(_MAKERS[family](), folder)
 
@@ -187,23 +187,23 @@ _SEQ2SEQ_MAKERS: dict[str, Callable[[], PreTrainedModel]] = {
     **{name: make for name, make in _MAKERS.items() if name in _BART_CLASSES},
 }
 SEQ2SEQ: tuple[str, ...] = tuple(_SEQ2SEQ_MAKERS)
-"""Every form that ``write_small_seq2seq`` knows."""
+"""The models of ``write_small_seq2seq``."""
 
 
 def write_small_seq2seq(family: str, folder: Path) -> Path:
-    """As ``write_small``, with a decoder: a checkpoint of one of ``SEQ2SEQ`` that generates."""
+    """Write a checkpoint of one of ``SEQ2SEQ``, with encoder and decoder; return its directory."""
     torch.manual_seed(0)
     return _write(_SEQ2SEQ_MAKERS[family](), folder)
 
 
 def write_bert_base(folder: Path, *, labels: int = 2, tokenizer: bool = True, **changes: Any) -> Path:
-    """BERT-base with a classification head and, where asked for, a WordPiece tokenizer of its vocabulary.
+    """Write BERT-base with a classification head and a WordPiece tokenizer; return its directory.
 
     Args:
-        folder: to write into.
-        labels: of the classification head.
-        tokenizer: whether to write one.
-        **changes: of the configuration, for a smaller model of the same kind.
+        folder: directory to write.
+        labels: number of labels of the classification head.
+        tokenizer: whether to write a tokenizer.
+        **changes: changes of the configuration, for a smaller model.
     """
     torch.manual_seed(0)
     config = BertConfig(num_labels=labels, **changes)
@@ -214,12 +214,12 @@ def write_bert_base(folder: Path, *, labels: int = 2, tokenizer: bool = True, **
 
 
 def word_piece(size: int, max_length: int) -> PreTrainedTokenizerFast:
-    """A lower-case WordPiece tokenizer with ``size`` entries: letters, word ends, invented words."""
+    """Return a lower-case WordPiece tokenizer with ``size`` entries: letters, endings, invented words."""
     return bert_tokenizer(_entries(size), max_length)
 
 
 def bert_tokenizer(entries: Sequence[str], max_length: int) -> PreTrainedTokenizerFast:
-    """WordPiece over ``entries``, the special ones among them, with BERT's pairs and token types."""
+    """Return a WordPiece tokenizer over ``entries``, with BERT's special tokens and token types."""
     vocabulary = {token: index for index, token in enumerate(entries)}
     tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -238,27 +238,27 @@ def bert_tokenizer(entries: Sequence[str], max_length: int) -> PreTrainedTokeniz
 
 
 def random_texts(count: int, words: int, size: int, seed: int = 0) -> list[str]:
-    """Texts of invented words that ``word_piece(size)`` knows: about ``words`` tokens each.
+    """Return random texts of about ``words`` tokens each from the vocabulary of ``word_piece(size)``.
 
-    One word in eight carries an ending, so that the tokenizer has something to cut.
+    One word in eight has an ending, which the tokenizer splits off.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
     known = [entry for entry in _entries(size) if len(entry) > 3 and entry.isalpha()] or ["a"]
     return [
-        " ".join(draw.choice(known) + ("s" if draw.random() < 0.125 else "") for _ in range(words)) + "."
+        " ".join(rng.choice(known) + ("s" if rng.random() < 0.125 else "") for _ in range(words)) + "."
         for _ in range(count)
     ]
 
 
 def _entries(size: int) -> list[str]:
-    """Special tokens, characters, endings, then words of two to four syllables in a fixed order."""
+    """Return special tokens, characters, endings and words of two to four syllables, in a fixed order."""
     letters = string.ascii_lowercase + string.digits
     entries = [*SPECIAL, *letters, *string.punctuation, *(f"##{letter}" for letter in letters)]
     syllables = [first + second for first in "bdfghklmnprstvwz" for second in "aeiou"]
-    draw = random.Random(7)
+    rng = random.Random(7)
     seen = set(entries)
     while len(entries) < size:
-        word = "".join(draw.choice(syllables) for _ in range(draw.randint(2, 4)))
+        word = "".join(rng.choice(syllables) for _ in range(rng.randint(2, 4)))
         if word not in seen:
             seen.add(word)
             entries.append(word)
@@ -272,5 +272,6 @@ def _write(model: PreTrainedModel, folder: Path) -> Path:
             if parameter.dim() == 1:
                 parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
     folder.mkdir(parents=True, exist_ok=True)
+    transformers.utils.logging.disable_progress_bar()
     model.eval().save_pretrained(folder)
     return folder

@@ -1,4 +1,4 @@
-"""Stages for the runner of the GPU check: ones that pass, and ones that go wrong in every way."""
+"""Stages for tests of the GPU check's runner: some pass, others fail in every possible way."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def raising(setting: Setting, part: str) -> Report:
 
 
 def hanging(setting: Setting, part: str) -> Report:
-    """Keeps what it has, starts a process of its own, and neither ends."""
+    """Store a partial report, start a child process, and let neither end."""
     keep(setting, Report(2, {"kept": True}, []))
     child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
     (setting.work / "pids").write_text(f"{os.getpid()} {child.pid}", "utf-8")
@@ -60,11 +60,11 @@ def half(setting: Setting, part: str) -> Report:
 
 
 def timing(setting: Setting, part: str) -> Report:
-    """Writes when it began and ended, to show that nothing ran beside it."""
-    begun = time.time()
+    """Record start and end, to show which stages ran in parallel."""
+    started = time.time()
     time.sleep(0.3)
     with (setting.work / "spans").open("a", encoding="utf-8") as file:
-        file.write(f"{os.environ.get('OMP_NUM_THREADS')} {begun} {time.time()}\n")
+        file.write(f"{os.environ.get('OMP_NUM_THREADS')} {started} {time.time()}\n")
     return Report(1)
 
 

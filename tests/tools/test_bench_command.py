@@ -1,4 +1,4 @@
-"""``precast bench`` from the command line to its files, and what it refuses."""
+"""``precast bench`` from the command line to its files, and the arguments it rejects."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import precast
 from precast.tools.bench import bench, fresh, generation_bench
 from precast.tools.bench.bench_result import read
 from precast.tools.bench.comparison import BenchError, open_artifacts
+from precast.tools.bench.interleave import ContenderExited, InterleavedProcesses
 from precast.tools.bench.peers import registry
 from precast.tools.bench.peers.contender import REFERENCE, Contender
 from precast.tools.bench.peers.ctranslate2_model import convert
@@ -21,7 +22,6 @@ from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating, torch_
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Generating, contender
 from precast.tools.bench.peers.work import EmbedTexts, PeakMemory, Work, makers
-from precast.tools.bench.turns import ContenderEnded, Turns
 from precast.tools.cli import console
 from precast.tools.cli.app import app
 from precast.tools.models import write_small_seq2seq
@@ -37,7 +37,7 @@ def invoke(*arguments: object) -> Result:
 
 @pytest.fixture
 def quick_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is started afresh, which takes seconds; files are made all the same."""
+    """Skip cold starts, which take seconds; models are converted all the same."""
     monkeypatch.setattr(fresh, "start", lambda *_: dict.fromkeys(fresh.PHASES, 0.1))
 
 
@@ -69,7 +69,7 @@ def test_a_table_a_result_and_a_report(
         assert one.cold_start_s == dict.fromkeys(fresh.PHASES, 0.1)
         assert one.tokenization_ms["mine"] > 0 and (one.peak_memory_bytes or 1) > 0
     for row in result.encoder_rows():
-        assert row.best_peer in names[1:] and row.least_cosine is not None and row.least_cosine > 0.98
+        assert row.best_peer in names[1:] and row.min_cosine is not None and row.min_cosine > 0.98
         assert row.lower_quartile_ms == row.median_ms == row.upper_quartile_ms
     assert "precast fp32" in report.read_text("utf-8") and result.versions["torch"]
 
@@ -89,7 +89,7 @@ def test_encoder_decoders_are_compared_too(tmp_path: Path, monkeypatch: pytest.M
     assert {(row.contender, row.batch, row.beams) for row in rows} == {
         (name, batch, beams) for name in ("precast fp32", REFERENCE) for batch in (1, 2) for beams in (1, 4)
     }
-    assert all(row.equal_tokens == 1.0 for row in rows) and "generate" in result.skipped[0].reason
+    assert all(row.token_agreement == 1.0 for row in rows) and "generate" in result.skipped[0].reason
     first = {one.name: one.first_token_ms for one in result.contenders}
     assert first["precast fp32"] is None and (first[REFERENCE] or 0) > 0  # no tokenizer: no text to stream
     assert len(result.arrivals) == 2 * 3 and all(0 < one.p50_s <= one.p95_s for one in result.arrivals)
@@ -110,7 +110,7 @@ def test_the_first_token_comes_before_the_last(tmp_path: Path) -> None:
         assert engine.first_token(job) > 0 and len(engine.generate(job)[0]) == 12
 
 
-def test_a_peer_that_fails_is_left_out_with_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_peer_that_fails_is_skipped_with_its_own_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def start(one: Contender, *_: object) -> dict[str, float]:
         if one.name == "broken":
             raise fresh.FreshProcessError("ImportError: no such thing")
@@ -118,15 +118,17 @@ def test_a_peer_that_fails_is_left_out_with_its_own_error(monkeypatch: pytest.Mo
 
     monkeypatch.setattr(fresh, "start", start)
     some = [Contender(name, name, "fp32", dict, ()) for name in ("broken", "whole")]
-    entered = bench.enter(some, [], WORK, 1, 1, lambda _: None)
-    assert [one.name for one in entered.contenders] == ["whole"] == list(entered.starts)
-    assert [(one.name, one.reason) for one in entered.skipped] == [("broken", "ImportError: no such thing")]
+    participants = bench.start_contenders(some, [], WORK, 1, 1, lambda _: None)
+    assert [one.name for one in participants.contenders] == ["whole"] == list(participants.starts)
+    assert [(one.name, one.reason) for one in participants.skipped] == [
+        ("broken", "ImportError: no such thing")
+    ]
     ours = Contender("broken", "precast", "fp32", dict, ())
-    with pytest.raises(BenchError, match="broken does not answer: ImportError"):
-        bench.enter([ours], [], WORK, 1, 1, lambda _: None)
+    with pytest.raises(BenchError, match="broken fails: ImportError"):
+        bench.start_contenders([ours], [], WORK, 1, 1, lambda _: None)
 
 
-def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
+def test_a_new_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
     (one,) = open_artifacts([tiny["embed"].artifact], None)
     made = contender(one.path, one.name, one.manifest, 1)
     seconds = fresh.start(made, WORK, 1)
@@ -134,18 +136,18 @@ def test_a_fresh_process_is_timed_phase_by_phase(tiny: TinyModels) -> None:
     assert seconds["import torch"] > 0.1 and seconds["load"] > 0
 
 
-def test_who_leaves_is_not_asked_again_and_who_fails_is_named() -> None:
-    some = [Contender(name, name, "fp32", dict, ()) for name in ("leaves", "stays")]
-    with Turns[Work, Any](makers(some, 1)) as turns:
-        assert list(turns.answers(PeakMemory())) == ["leaves", "stays"]
-        turns.leave("leaves")
-        assert list(turns.measured(PeakMemory(), 2)[1]) == ["stays"]
-        with pytest.raises(ContenderEnded, match="stays ended before it answered"):
-            turns.answers(WORK)  # a dict embeds nothing
+def test_a_removed_contender_is_not_called_and_one_that_fails_is_named() -> None:
+    some = [Contender(name, name, "fp32", dict, ()) for name in ("removed", "kept")]
+    with InterleavedProcesses[Work, Any](makers(some, 1)) as processes:
+        assert list(processes.outputs(PeakMemory())) == ["removed", "kept"]
+        processes.remove("removed")
+        assert list(processes.measured(PeakMemory(), 2)[1]) == ["kept"]
+        with pytest.raises(ContenderExited, match="kept exited before it returned an output"):
+            processes.outputs(WORK)  # a dict has no method embed
 
 
-def test_a_fresh_process_tells_its_last_word() -> None:
-    one = Contender("nobody", "nobody", "fp32", dict, ("no_such_module_anywhere",))
+def test_a_new_process_reports_its_error() -> None:
+    one = Contender("broken", "broken", "fp32", dict, ("no_such_module_anywhere",))
     with pytest.raises(fresh.FreshProcessError, match="No module named 'no_such_module_anywhere'"):
         fresh.start(one, WORK, 1)
 
@@ -159,21 +161,21 @@ def test_a_fresh_process_tells_its_last_word() -> None:
         (("--model", "/nowhere/at all"), "--model"),
         (("--output", "x.txt"), "must end in .json"),
         (("--report", "x.pdf"), "must end in .html"),
-        (("--texts", "missing.txt"), "missing.txt is no file"),
+        (("--texts", "missing.txt"), "missing.txt is not a file"),
     ],
 )
-def test_what_cannot_be_is_refused(tiny: TinyModels, arguments: tuple[object, ...], said: str) -> None:
+def test_invalid_arguments_are_rejected(tiny: TinyModels, arguments: tuple[object, ...], said: str) -> None:
     failed = invoke(tiny["embed"].artifact, *arguments)
     assert failed.exit_code == 2 and said in " ".join(failed.output.split())
 
 
-def test_errors_are_json_where_json_is_asked_for(tmp_path: Path) -> None:
+def test_errors_are_json_with_the_json_option(tmp_path: Path) -> None:
     failed = invoke(tmp_path / "nothing", "--json")
     assert failed.exit_code == 2
     assert json.loads(failed.stdout)["error"]["type"] == "NotAnArtifactError"
 
 
-def test_artifacts_answer_the_same_and_have_names_of_their_own(tiny: TinyModels, tmp_path: Path) -> None:
+def test_artifacts_belong_to_one_model_and_have_distinct_names(tiny: TinyModels, tmp_path: Path) -> None:
     artifact, checkpoint = tiny["embed"].artifact, str(tiny["embed"].checkpoint)
     other = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "other.precast", max_length=20)
     half = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "half.precast", dtype="bf16")

@@ -1,4 +1,4 @@
-"""The weights of a step are those that a model multiplies; a step is the last of its job, again and again."""
+"""The floor benchmark: the bytes of a step's weights, and the repeated last step of a job."""
 
 from __future__ import annotations
 
@@ -41,16 +41,16 @@ def test_the_weights_of_a_step_are_those_of_the_model(shape: Shape, tmp_path: Pa
     )
 
 
-def test_a_step_is_the_last_one_of_its_job_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_repeats_the_last_one_of_its_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     scores: list[Tensor] = []
 
     def opened(*given: Any) -> dict[GraphName, Graph]:
         graphs = open_graphs(*given)
 
         def decode(inputs: Mapping[str, Tensor]) -> list[Tensor]:
-            found = graphs[GraphName.DECODE](inputs)
-            scores.append(found[0].clone())
-            return found
+            outputs = graphs[GraphName.DECODE](inputs)
+            scores.append(outputs[0].clone())
+            return outputs
 
         return {**graphs, GraphName.DECODE: decode}
 
@@ -64,10 +64,10 @@ def test_a_step_is_the_last_one_of_its_job_again(tmp_path: Path, monkeypatch: py
     assert not torch.equal(scores[3], scores[4]), "steps of one job differ"
     before = len(scores)
     step.generate(job)
-    assert len(scores) == before + 5, "the job is generated once"
+    assert len(scores) == before + 5, "the job is generated only once"
 
 
-def test_each_precision_has_a_token_a_step_and_its_weights_read(tmp_path: Path) -> None:
+def test_each_precision_has_times_of_a_token_a_step_and_reading(tmp_path: Path) -> None:
     shape = TINY_SHAPES[0]
     rows = measure(shape, write_checkpoint(shape, tmp_path), tmp_path / "artifacts", 1, "reference")
     assert [row["precision"] for row in rows] == ["fp32", "bf16", "int8"]

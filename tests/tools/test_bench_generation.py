@@ -1,4 +1,4 @@
-"""The benchmark of generation: everybody generates the same, and requests are served as they arrive."""
+"""The generation benchmark: contenders generate the same tokens, and requests are served as they arrive."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.precision import PRECISIONS
-from precast.tools.bench.ragged import Load, Request, draw_requests, percentile, poisson
+from precast.tools.bench.ragged import Load, Request, percentile, poisson, random_requests
 from precast.tools.bench.readme import TABLES
 
 TINY = replace(
@@ -40,14 +40,14 @@ TINY = replace(
 
 @pytest.fixture(scope="module")
 def result(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """All contenders on one tiny model, and the loads."""
+    """Figures of all contenders on one tiny model, and of the mixed-length requests."""
     settings = replace(TINY, shapes=TINY_SHAPES[:1])
     content = generation.run(settings, tmp_path_factory.mktemp("models"))
-    found: dict[str, Any] = json.loads(json.dumps(content))
-    return found
+    parsed: dict[str, Any] = json.loads(json.dumps(content))
+    return parsed
 
 
-def test_a_row_stands_for_every_contender_and_number_of_beams(result: dict[str, Any]) -> None:
+def test_there_is_one_row_for_every_contender_and_number_of_beams(result: dict[str, Any]) -> None:
     names = {(row["contender"], row["beams"]) for row in result["rows"]}
     contenders = (*(f"precast {name}" for name in PRECISIONS), *generation.RATIOS.values())
     assert names == {(name, beams) for name in contenders for beams in (1, 4)}
@@ -55,13 +55,13 @@ def test_a_row_stands_for_every_contender_and_number_of_beams(result: dict[str, 
 
 
 def test_contenders_in_fp32_generate_the_same_tokens(result: dict[str, Any]) -> None:
-    greedy = {row["contender"]: row["equal_tokens"] for row in result["rows"] if row["beams"] == 1}
+    greedy = {row["contender"]: row["token_agreement"] for row in result["rows"] if row["beams"] == 1}
     assert {name: share for name, share in greedy.items() if name.endswith("fp32")} == dict.fromkeys(
         ("precast fp32", "HF generate fp32", "CTranslate2 fp32"), 1.0
     )
 
 
-def test_speed_and_ratios_follow_from_the_medians(result: dict[str, Any]) -> None:
+def test_throughput_and_speedups_follow_from_the_medians(result: dict[str, Any]) -> None:
     for row in result["rows"]:
         by_name = {
             one["contender"]: one["median_s"] for one in result["rows"] if one["beams"] == row["beams"]
@@ -71,26 +71,26 @@ def test_speed_and_ratios_follow_from_the_medians(result: dict[str, Any]) -> Non
             assert row[ratio] == pytest.approx(by_name[other] / row["median_s"], rel=0.1, abs=0.02)
 
 
-def test_every_way_to_serve_generates_the_tokens_that_were_asked_for(result: dict[str, Any]) -> None:
+def test_every_way_of_batching_is_measured_with_both_arrival_patterns(result: dict[str, Any]) -> None:
     load = result["load"]
-    ways = [(row["arrival"], row["way"]) for row in load["rows"]]
+    ways = [(row["arrival"], row["batching"]) for row in load["rows"]]
     assert ways == [
         (arrival, way)
-        for arrival in ("all at once", "stream")
-        for way in ("in flight", "groups of 16", "groups of 64")
+        for arrival in ("simultaneous", "stream")
+        for way in ("continuous batching", "static batches of 16", "static batches of 64")
     ]
     assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in load["rows"])
     assert load["stream_requests_per_s"] == pytest.approx(0.7 * load["saturation_requests_per_s"], rel=0.02)
 
 
-def test_looks_of_every_number_of_steps_are_measured(result: dict[str, Any]) -> None:
-    looks = result["load"]["looks"]
-    assert [row["steps_per_sync"] for row in looks] == list(STEPS_PER_SYNC)
-    assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in looks)
+def test_every_steps_per_sync_is_measured(result: dict[str, Any]) -> None:
+    rows = result["load"]["by_steps_per_sync"]
+    assert [row["steps_per_sync"] for row in rows] == list(STEPS_PER_SYNC)
+    assert all(0 < row["p50_s"] <= row["p95_s"] and row["tokens_per_s"] > 0 for row in rows)
 
 
 @pytest.mark.parametrize("name", ["generation", "generation_load"])
-def test_a_table_holds_a_row_for_each_of_ours_and_refuses_a_quick_run(
+def test_a_table_has_a_row_for_each_artifact_and_rejects_a_quick_run(
     result: dict[str, Any], name: str
 ) -> None:
     data = {
@@ -98,15 +98,15 @@ def test_a_table_holds_a_row_for_each_of_ours_and_refuses_a_quick_run(
         "machine": {"cpu": "a CPU", "cores": 2, "instruction_sets": ["avx2"]},
         "versions": {"torch": "2", "transformers": "5", "ctranslate2": "4"},
     }
-    lines = TABLES[name]({**data, "quick": False}).splitlines()
+    lines = TABLES[name].render({**data, "quick": False}).splitlines()
     rows = [line for line in lines if line.startswith("|")]
     wanted = {"generation": 2 * len(PRECISIONS), "generation_load": 6}[name]
     assert len(rows) == wanted + 2 and len({line.count("|") for line in rows}) == 1
-    assert TABLES[name]({**data, "quick": True}) == generation_tables.ABSENT
+    assert TABLES[name].render({**data, "quick": True}) == generation_tables.UNMEASURED
 
 
 @pytest.mark.parametrize("shape", TINY_SHAPES, ids=lambda shape: shape.kind)
-def test_ctranslate2_holds_the_same_model(shape: Shape, tmp_path: Path) -> None:
+def test_ctranslate2_runs_the_same_model(shape: Shape, tmp_path: Path) -> None:
     checkpoint = write_checkpoint(shape, tmp_path)
     converted = convert(checkpoint, tmp_path / "converted")
     sources = tuple(tuple(range(start, start + 9)) for start in range(3, 250, 25))
@@ -114,11 +114,11 @@ def test_ctranslate2_holds_the_same_model(shape: Shape, tmp_path: Path) -> None:
     theirs = HuggingFaceGenerating(checkpoint, torch.float32, 1).generate(job)
     ours = CTranslate2Generating(converted, "float32", 1).generate(job)
     assert all(len(target) == 16 for target in ours)
-    assert len({tuple(target) for target in theirs}) > 1, "all targets alike would show nothing"
+    assert len({tuple(target) for target in theirs}) > 1, "equal targets for all sources would prove nothing"
     assert ours == theirs
 
 
-def test_agreement_is_the_share_of_equal_places() -> None:
+def test_agreement_is_the_share_of_equal_positions() -> None:
     assert agreement([[1, 2], [3, 4]], [[1, 2], [4, 3]]) == 0.5
     assert agreement([[1, 2]], [[1, 2, 3, 4]]) == 0.5
 
@@ -129,29 +129,29 @@ def test_percentiles_are_values_that_occurred() -> None:
     assert percentile([3.0], 0.5) == 3
 
 
-def test_a_stream_comes_at_its_rate() -> None:
+def test_a_stream_arrives_at_its_rate() -> None:
     times = poisson(20_000, 50.0)
     assert times[0] == 0 and list(times) == sorted(times)
     assert times[-1] / len(times) == pytest.approx(1 / 50, rel=0.05)
 
 
-def test_requests_are_drawn_within_their_bounds() -> None:
-    requests = draw_requests(500, 100)
+def test_random_requests_are_within_their_bounds() -> None:
+    requests = random_requests(500, 100)
     assert {len(one.source) for one in requests} == set(range(5, 61))
     assert {one.new_tokens for one in requests} == set(range(8, 65))
     assert all(3 <= token < 99 for one in requests for token in one.source)
-    assert requests == draw_requests(500, 100)
+    assert requests == random_requests(500, 100)
 
 
 def served(
-    monkeypatch: pytest.MonkeyPatch, load: Load, answer: Callable[[int], object]
+    monkeypatch: pytest.MonkeyPatch, load: Load, work: Callable[[int], object]
 ) -> tuple[ragged.Served, int]:
-    """A load through an engine of threads, and the most requests that it had at one time."""
+    """Serve a load with a fake engine; return the figures and the highest number of running requests."""
     running, most = set[int](), [0]
 
-    def one(place: int) -> Any:
-        answer(place)
-        running.discard(place)
+    def one(index: int) -> Any:
+        work(index)
+        running.discard(index)
         return SimpleNamespace(token_ids=np.zeros(3, np.int32))
 
     with ThreadPoolExecutor(16) as pool:
@@ -167,25 +167,25 @@ def served(
 
 
 @pytest.mark.parametrize(("group", "most"), [(3, 3), (None, 6)])
-def test_a_group_ends_before_the_next_one_begins(
+def test_a_static_batch_ends_before_the_next_one_starts(
     monkeypatch: pytest.MonkeyPatch, group: int | None, most: int
 ) -> None:
-    gate = threading.Barrier(most)  # nobody ends before so many are there
-    requests = tuple(Request((place,), 2) for place in range(6))
+    gate = threading.Barrier(most)  # no request ends before that many are running
+    requests = tuple(Request((index,), 2) for index in range(6))
     load = Load(requests, (0.0,) * 6, group)
-    found, at_once = served(monkeypatch, load, lambda place: gate.wait(timeout=20))
-    assert at_once == most and found.tokens == 12
+    figures, max_running = served(monkeypatch, load, lambda index: gate.wait(timeout=20))
+    assert max_running == most and figures.tokens == 12
 
 
 def test_a_latency_counts_from_the_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = (Request((0,), 2), Request((1,), 2))
-    found, _ = served(monkeypatch, Load(requests, (0.0, 0.4), None), lambda place: None)
+    found, _ = served(monkeypatch, Load(requests, (0.0, 0.4), None), lambda index: None)
     assert found.seconds >= 0.4
     assert all(0 <= latency < 0.3 for latency in found.latencies)
 
 
-def test_a_request_that_waits_for_its_group_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_waits_for_the_previous_batch_is_late(monkeypatch: pytest.MonkeyPatch) -> None:
     requests = (Request((0,), 2), Request((1,), 2))
-    found, at_once = served(monkeypatch, Load(requests, (0.0, 0.1), 2), lambda place: time.sleep(0.3))
-    assert at_once == 1  # the second was not there when the first group began
-    assert found.latencies[1] >= 0.45
+    figures, max_running = served(monkeypatch, Load(requests, (0.0, 0.1), 2), lambda index: time.sleep(0.3))
+    assert max_running == 1  # the second request arrived after the first batch had started
+    assert figures.latencies[1] >= 0.45

@@ -1,4 +1,4 @@
-"""What is made of a result of ``precast bench``: ratios, tables, a report that needs nothing else."""
+"""What is derived from a result of ``precast bench``: speedups, tables and a self-contained report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pydantic import ValidationError
 
 from precast.tools.bench import bench_tables
 from precast.tools.bench.bench_result import BenchResult, read
-from precast.tools.bench.encoder_calls import disagreeing
+from precast.tools.bench.encoder_calls import find_disagreeing
 from precast.tools.bench.grids import grids
 from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.ratios import ratios
@@ -27,7 +27,7 @@ VOID = {"meta", "br"}
 
 
 class Page(HTMLParser):
-    """Every tag with its attributes, and whether all were closed in order."""
+    """Collects every tag with its attributes, and checks that all are closed in order."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -45,38 +45,38 @@ class Page(HTMLParser):
         assert self._open.pop() == tag
 
 
-def test_ratios_are_against_hf_and_against_the_fastest_of_the_others() -> None:
+def test_speedups_are_over_hf_and_over_the_fastest_peer() -> None:
     found = ratios({"ours": 2.0, "ours too": 1.0, REFERENCE: 6.0, "a": 3.0, "b": 4.0}, ["ours", "ours too"])
-    assert found["ours"] == {"times_hf_fp32": 3.0, "best_peer": "a", "times_best_peer": 1.5}
-    assert found["b"] == {"times_hf_fp32": 1.5, "best_peer": "a", "times_best_peer": 0.75}
-    assert found[REFERENCE]["times_hf_fp32"] == 1.0
+    assert found["ours"] == {"speedup_vs_hf_fp32": 3.0, "best_peer": "a", "speedup_vs_best_peer": 1.5}
+    assert found["b"] == {"speedup_vs_hf_fp32": 1.5, "best_peer": "a", "speedup_vs_best_peer": 0.75}
+    assert found[REFERENCE]["speedup_vs_hf_fp32"] == 1.0
 
 
-def test_a_peer_that_answers_wrong_is_not_the_best() -> None:
+def test_an_inaccurate_peer_is_not_the_best() -> None:
     medians = {"ours": 1.0, REFERENCE: 6.0, "a": 2.0, "b": 4.0}
     found = ratios(medians, ["ours"], inexact=["a"])
-    assert found["ours"]["best_peer"] == "b" and found["ours"]["times_best_peer"] == 4.0
-    assert found["a"]["times_hf_fp32"] == 3.0
+    assert found["ours"]["best_peer"] == "b" and found["ours"]["speedup_vs_best_peer"] == 4.0
+    assert found["a"]["speedup_vs_hf_fp32"] == 3.0
 
 
-def test_one_round_is_its_own_quartiles() -> None:
+def test_the_quartiles_of_one_round_are_its_time() -> None:
     assert summary([0.002]) == dict.fromkeys(("median_ms", "lower_quartile_ms", "upper_quartile_ms"), 2.0)
 
 
-def test_who_runs_another_model_is_left_out() -> None:
+def test_a_contender_that_runs_another_model_is_skipped() -> None:
     wanted = np.eye(8, dtype=np.float32)
-    answers = {REFERENCE: wanted, "same": wanted + 1e-5, "other": wanted + 0.1, "shape": wanted[:1]}
-    found = disagreeing(answers, ["same", "other", "shape"])
-    assert set(found) == {"other", "shape"} and "cosine" in found["other"]
+    outputs = {REFERENCE: wanted, "same": wanted + 1e-5, "other": wanted + 0.1, "shape": wanted[:1]}
+    reasons = find_disagreeing(outputs, ["same", "other", "shape"])
+    assert set(reasons) == {"other", "shape"} and "cosine" in reasons["other"]
     logits = np.array([[1.0], [2.0]])
     assert set(
-        disagreeing({REFERENCE: logits, "same": logits, "other": logits + 0.5}, ["same", "other"])
+        find_disagreeing({REFERENCE: logits, "same": logits, "other": logits + 0.5}, ["same", "other"])
     ) == {"other"}
-    assert disagreeing({REFERENCE: wanted, "nan": wanted * np.nan}, ["nan"])
+    assert find_disagreeing({REFERENCE: wanted, "nan": wanted * np.nan}, ["nan"])
 
 
 @pytest.mark.parametrize("result", [encoder_result(), generation_result()], ids=["encoder", "generation"])
-def test_a_result_is_read_as_it_was_written(result: BenchResult) -> None:
+def test_a_result_survives_writing_and_reading(result: BenchResult) -> None:
     assert read(result.model_dump_json()) == result
     with pytest.raises(ValidationError):
         read(result.model_dump_json().replace('"rounds":3', '"rounds":"three"'))
@@ -87,7 +87,7 @@ def test_a_result_is_read_as_it_was_written(result: BenchResult) -> None:
 @pytest.mark.parametrize(
     "result", [encoder_result(HOSTILE, HOSTILE), generation_result()], ids=["encoder", "generation"]
 )
-def test_the_report_needs_nothing_else_and_escapes_what_it_is_told(result: BenchResult) -> None:
+def test_the_report_is_self_contained_and_escapes_its_content(result: BenchResult) -> None:
     text = page(result)
     found = Page(text)
     assert {tag for tag, _ in found.tags}.isdisjoint({"script", "link", "img", "iframe", "object", "embed"})
@@ -101,12 +101,12 @@ def test_the_report_needs_nothing_else_and_escapes_what_it_is_told(result: Bench
     assert {"svg", "circle", "rect", "table"} <= {tag for tag, _ in found.tags}
 
 
-def test_every_contender_stands_in_every_chart_and_table() -> None:
+def test_every_contender_is_in_every_chart_and_table() -> None:
     text = page(encoder_result())
     for name in (OURS, REFERENCE, PEER):
         assert text.count(f">{name}<") >= 4  # scatter, waterfall, two tables
     assert f'class="good">1.50×<small> {PEER}</small>' in text and "openvino" in text
-    assert ">1.25<" in text  # what padding wastes
+    assert ">1.25<" in text  # padding overhead
 
 
 def test_tables_are_as_wide_as_their_heads() -> None:
@@ -122,18 +122,18 @@ def test_tables_are_as_wide_as_their_heads() -> None:
 
 
 def test_the_readme_has_a_row_for_each_of_ours() -> None:
-    table = TABLES["bench_encoder"](encoder_result().model_dump(mode="json"))
+    table = TABLES["bench_encoder"].render(encoder_result().model_dump(mode="json"))
     rows = [line for line in table.splitlines() if line.startswith("|")]
     assert len(rows) == 2 + 2 and len({line.count("|") for line in rows}) == 1
     assert rows[2] == f"| short | 1 | {OURS} | 1.50× {PEER} | 1.50× {PEER} | 3.00× | 0.99990 |"
     assert "Not measured: openvino (not installed)." in table and "torch 2" in table
 
 
-def test_ticks_are_round_and_names_do_not_cover_each_other() -> None:
+def test_ticks_are_round_and_labels_do_not_overlap() -> None:
     assert ticks(0.3, 30) == pytest.approx([0.5, 1, 2, 5, 10, 20])
     same = [Point(f"contender {number}", 5.0, 100.0, number == 0) for number in range(5)]
-    drawn = scatter(same, "ms", "texts/s")
-    heights = [float(y) for y in re.findall(r'y="([\d.]+)" class="label', drawn)]
+    svg = scatter(same, "ms", "texts/s")
+    heights = [float(y) for y in re.findall(r'y="([\d.]+)" class="label', svg)]
     assert len(heights) == 5 and min(np.diff(sorted(heights))) >= 13
     assert isinstance(element("p", Markup("<b>"), "<i>"), Markup)
     assert element("p", Markup("<b></b>"), "<i>", class_="a") == '<p class="a"><b></b>&lt;i&gt;</p>'
@@ -141,7 +141,7 @@ def test_ticks_are_round_and_names_do_not_cover_each_other() -> None:
 
 def test_the_table_of_steps_has_a_row_for_each() -> None:
     rows = [
-        {"model": "M", "work": work, "step": step, "times_first": times}
+        {"model": "M", "work": work, "step": step, "speedup": times}
         for step, times in (("first", 1.0), ("second", 2.5))
         for work in ("short", "long")
     ]

@@ -1,17 +1,28 @@
-"""The command line, from compiling to ranking, as a user types it."""
+"""The command line, from ``compile`` to ``rank``."""
 
 from __future__ import annotations
 
+import inspect
 import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
+import typer
+from transformers.utils import logging
 from typer.testing import CliRunner, Result
 
 import precast
+from precast.compiler.options import CompileOptions
+from precast.runtime.errors import TaskError
 from precast.tools.cli import console
 from precast.tools.cli.app import app
+from precast.tools.cli.compile import compile_command
+from precast.tools.cli.options import options_from
 from precast.tools.models import write_small
 from tests.support.artifacts import TinyModels
 
@@ -28,7 +39,7 @@ def succeed(*arguments: object, text: str | None = None) -> str:
 
 @pytest.fixture(autouse=True)
 def wide(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tables of one width, whatever terminal the tests run in."""
+    """Give tables one width, whatever terminal the tests run in."""
     monkeypatch.setattr(console.out, "_width", 200)
 
 
@@ -37,7 +48,7 @@ def test_compile_inspect_verify(tiny: TinyModels, tmp_path: Path) -> None:
     said = succeed("compile", checkpoint, "-o", out, "--backend", "reference", "--max-length", 20)
     assert "task embed" in said and "parity over" in said
     shown = succeed("inspect", out)
-    assert "mean pooling" in shown and "20 tokens an input" in shown and "input_ids [tokens] int32" in shown
+    assert "mean pooling" in shown and "20 tokens per input" in shown and "input_ids [tokens] int32" in shown
     manifest = json.loads(succeed("inspect", out, "--json"))
     assert manifest["limits"]["max_length"] == 20
     parity = json.loads(succeed("verify", out, "--against", checkpoint, "--json"))
@@ -45,7 +56,7 @@ def test_compile_inspect_verify(tiny: TinyModels, tmp_path: Path) -> None:
     assert "parity over" in succeed("verify", out, "--against", checkpoint)
 
 
-def test_a_buckets_is_fitted_and_shown_with_its_costs(
+def test_buckets_are_fitted_to_a_workload_and_shown_with_their_costs(
     tiny: TinyModels, compiled: Path, tmp_path: Path
 ) -> None:
     out, lengths = tmp_path / "a.precast", tmp_path / "lengths.json"
@@ -65,7 +76,7 @@ def test_a_buckets_is_fitted_and_shown_with_its_costs(
     assert "ms: " + ", ".join(f"{1000 * seconds:.3g}" for seconds in costs) in shown
 
 
-def test_compile_says_in_json_what_it_did(tiny: TinyModels, tmp_path: Path) -> None:
+def test_compile_prints_a_json_summary(tiny: TinyModels, tmp_path: Path) -> None:
     checkpoint, out = tiny["classify"].checkpoint, tmp_path / "a.precast"
     said = json.loads(
         succeed("compile", checkpoint, "-o", out, "--backend", "reference", "--no-verify", "--json")
@@ -76,13 +87,13 @@ def test_compile_says_in_json_what_it_did(tiny: TinyModels, tmp_path: Path) -> N
 
 def test_an_encoder_decoder_is_compiled_and_inspected(tmp_path: Path) -> None:
     checkpoint, out = write_small("marian", tmp_path / "model"), tmp_path / "a.precast"
-    limits = ("--max-target-length", 12, "--max-rows", 6, "--max-length", 20)
+    limits = ("--max-target-length", 12, "--max-num-seqs", 6, "--max-length", 20)
     said = succeed("compile", checkpoint, "-o", out, "--backend", "reference", "--no-verify", *limits)
     assert "task generate" in said
     shown = succeed("inspect", out)
-    assert "20 tokens a source, 12 positions an answer, 6 rows" in shown
-    assert "decoder_start_token_id=2" in shown and "over a vocabulary of 160" in shown
-    assert "cross_key_0 … cross_value_1 [cross_kv, 2, 32] float32" in shown
+    assert "20 tokens per source, 12 positions per target, 6 sequences" in shown
+    assert "decoder_start_token_id=2" in shown and "vocabulary 160" in shown
+    assert "cross_key_0 … cross_value_1 [cross_cache, 2, 32] float32" in shown
     assert all(name in shown for name in ("encode_source", "sample.beam", "sampled_seqs: 1, 2, 4, 6"))
 
 
@@ -126,7 +137,7 @@ def test_classify_and_rank(tiny: TinyModels, tmp_path: Path) -> None:
     assert "document" in succeed("rank", tiny["rerank"].artifact, "cat", "the")
 
 
-def test_errors_are_told_and_end_with_status_2(tiny: TinyModels, tmp_path: Path) -> None:
+def test_errors_are_printed_and_exit_with_status_2(tiny: TinyModels, tmp_path: Path) -> None:
     failed = invoke("inspect", tmp_path / "nothing")
     assert failed.exit_code == 2 and "NotAnArtifactError" in failed.stderr
     failed = invoke("classify", tiny["embed"].artifact, "a", "--json")
@@ -140,8 +151,95 @@ def test_errors_are_told_and_end_with_status_2(tiny: TinyModels, tmp_path: Path)
 @pytest.mark.parametrize(
     "arguments", [("a", "--input", "x.txt"), ("--input", "missing.txt"), ("-o", "x.csv", "a")]
 )
-def test_impossible_arguments_are_refused(tiny: TinyModels, arguments: tuple[str, ...]) -> None:
+def test_invalid_arguments_are_rejected(tiny: TinyModels, arguments: tuple[str, ...]) -> None:
     assert invoke("embed", tiny["embed"].artifact, *arguments).exit_code == 2
+
+
+@dataclass(frozen=True)
+class Options:
+    """One field of every kind that an option can have."""
+
+    model: str
+    output: Path
+    kind: Literal["a", "b"] | Literal["auto"] = field(default="auto", metadata={"help": "Kind of model."})
+    size: int | None = field(default=None, metadata={"help": "Size of the model."})
+    names: tuple[str, ...] | None = None
+    verify: bool = True
+    tune: bool | None = None
+    level: Literal["low", "high"] | None = field(default=None, metadata={"help": "low, or high: slow."})
+
+    def __post_init__(self) -> None:
+        if self.size == 0:
+            raise TaskError("size must be positive, found 0")
+
+
+def options_app() -> tuple[typer.Typer, list[Options]]:
+    """Return an app whose command takes the options of ``Options``, and the list of options it receives."""
+    seen: list[Options] = []
+
+    @options_from(Options, arguments=("model",))
+    def command(make_options: Callable[[], Options], as_json: bool = False) -> None:
+        """Do something."""
+        with console.errors_as_exit(as_json):
+            seen.append(make_options())
+
+    options_only = typer.Typer()
+    options_only.command()(command)
+    return options_only, seen
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("m", "--output", "o"), Options("m", Path("o"))),
+        (
+            ("m", "-o", "o", "--kind", "b", "--size", "3", "--names", "x", "--names", "y", "--no-verify"),
+            Options("m", Path("o"), kind="b", size=3, names=("x", "y"), verify=False),
+        ),
+        (("m", "-o", "o", "--tune", "--level", "low"), Options("m", Path("o"), tune=True, level="low")),
+        (("m", "-o", "o", "--no-tune"), Options("m", Path("o"), tune=False)),
+    ],
+)
+def test_options_come_from_the_fields_of_a_dataclass(arguments: tuple[str, ...], expected: Options) -> None:
+    app, seen = options_app()
+    result = CliRunner().invoke(app, list(arguments))
+    assert result.exit_code == 0, result.output
+    assert seen == [expected]
+
+
+def test_the_help_of_an_option_is_that_of_its_field_with_the_values_it_accepts() -> None:
+    app, _ = options_app()
+    shown = " ".join(CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"}).output.split())
+    assert "Kind of model. One of a, b, auto." in shown and "Size of the model." in shown
+    assert "low, or high: slow." in shown and "One of low" not in shown
+    assert "--verify" in shown and "--no-verify" in shown and "--as-json" in shown
+
+
+def test_an_error_of_the_dataclass_exits_with_status_2() -> None:
+    app, seen = options_app()
+    failed = CliRunner().invoke(app, ["m", "-o", "o", "--size", "0"])
+    assert failed.exit_code == 2 and "size must be positive" in failed.stderr and not seen
+    assert CliRunner().invoke(app, ["m"]).exit_code == 2, "output is required"
+
+
+def test_compile_has_an_option_for_every_field() -> None:
+    names = [entry.name for entry in fields(CompileOptions)]
+    assert list(inspect.signature(compile_command).parameters) == [*names, "as_json"]
+
+
+def test_libraries_are_quiet_while_a_model_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        with console.quiet_libraries():
+            warnings.warn_explicit("old", FutureWarning, "x.py", 1, module="transformers.models.x")
+            warnings.warn_explicit("old", FutureWarning, "x.py", 1, module="torch.export")
+            warnings.warn_explicit("ours", FutureWarning, "x.py", 1, module="precast.x")
+            logging.get_logger("transformers.x").warning("a warning")
+            assert not logging.is_progress_bar_enabled()
+    assert [str(warning.message) for warning in seen] == ["ours"]
+    assert "a warning" not in capsys.readouterr().err
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
 
 
 def test_version() -> None:

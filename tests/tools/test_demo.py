@@ -1,4 +1,4 @@
-"""The demo's second act in small: what it trains, and that it would notice a wrong answer."""
+"""The second part of the demo at a small scale: its training, and that it notices a wrong output."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 import precast
 from precast.tools.demo import generation
-from precast.tools.demo.contenders import filled_up, generated, same_answers, up_to_end
+from precast.tools.demo.generators import count_generated, count_identical, pad_to_matrix, trim_after_eos
 from precast.tools.synthetic import FORMS, Training, held_out_dates, write_dates_model
 
 SHORT = Training(steps=30, batch=32)
@@ -23,7 +23,7 @@ def compiled(family: str, checkpoint: Path, folder: Path) -> Path:
     return path
 
 
-def test_held_out_dates_are_of_every_form_and_of_one_day_each() -> None:
+def test_held_out_dates_cycle_through_all_forms() -> None:
     pairs = held_out_dates(40)
     assert pairs == held_out_dates(40) and pairs != held_out_dates(40, seed=1)
     assert pairs[0][0] == "September 9, 1986" and pairs[0][1] == "1986-09-09"
@@ -33,15 +33,13 @@ def test_held_out_dates_are_of_every_form_and_of_one_day_each() -> None:
         assert text == form(date.fromisoformat(iso)) and "1950" <= iso < "2050"
 
 
-def test_a_training_gives_the_same_weights_again(tmp_path: Path) -> None:
+def test_training_is_reproducible(tmp_path: Path) -> None:
     first, second = (write_dates_model("marian", tmp_path / name, SHORT) for name in ("a", "b"))
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
 @pytest.mark.parametrize("family", ["t5", "marian"])
-def test_the_act_compares_with_hugging_face(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_equal_outputs_are_not_reported(family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "ROUNDS", 1)
     checkpoint = write_dates_model(family, tmp_path / "right", SHORT)
     artifact = compiled(family, checkpoint, tmp_path)
@@ -49,7 +47,7 @@ def test_the_act_compares_with_hugging_face(
     assert generation.compare(family, checkpoint, {"fp32": artifact}, texts) == []
 
 
-def test_a_wrong_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_output_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generation, "ROUNDS", 1)
     checkpoint = write_dates_model("t5", tmp_path / "one", SHORT)
     other = write_dates_model("t5", tmp_path / "other", Training(steps=30, batch=32, seed=1))
@@ -59,10 +57,10 @@ def test_a_wrong_answer_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert "t5 greedy, precast fp32, one by one" in wrong and "t5 4 beams, precast fp32, as a list" in wrong
 
 
-def test_answers_are_compared_without_their_filling() -> None:
-    one = filled_up([np.array([0, 5, 1]), np.array([0, 1])])
-    other = filled_up([np.array([0, 5, 1]), np.array([0, 1, 7, 8])])
-    assert one.tolist() == [[0, 5, 1], [0, 1, -1]] and generated(one) == 3
-    assert same_answers(one, other) == 1 and same_answers(one, one) == 2
-    assert up_to_end(np.array([0, 5, 1, 0, 0]), 1).tolist() == [0, 5, 1]
-    assert up_to_end(np.array([0, 5, 0]), 1).tolist() == [0, 5, 0]
+def test_outputs_are_compared_without_their_padding() -> None:
+    one = pad_to_matrix([np.array([0, 5, 1]), np.array([0, 1])])
+    other = pad_to_matrix([np.array([0, 5, 1]), np.array([0, 1, 7, 8])])
+    assert one.tolist() == [[0, 5, 1], [0, 1, -1]] and count_generated(one) == 3
+    assert count_identical(one, other) == 1 and count_identical(one, one) == 2
+    assert trim_after_eos(np.array([0, 5, 1, 0, 0]), 1).tolist() == [0, 5, 1]
+    assert trim_after_eos(np.array([0, 5, 0]), 1).tolist() == [0, 5, 0]

@@ -1,4 +1,4 @@
-"""The GPU check without a GPU: its runner, its formulas, its table."""
+"""The GPU check without a GPU: its runner, its formulas and its table."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ENVIRONMENT = {"PYTHONPATH": f"{ROOT / 'src'}{os.pathsep}{ROOT}"}
 
 
 def run(work: Path, *names: str, budget: float = 60) -> tuple[bool, dict[str, Any]]:
-    """Fake stages through the real runner; what the result file says of them."""
+    """Run fake stages; return whether they passed, and the stages of the result file."""
     stages = [stage for stage in fake_stages.STAGES if stage.name in names]
     assert len(stages) == len(names)
     runner = Runner(
@@ -47,7 +47,7 @@ def run(work: Path, *names: str, budget: float = 60) -> tuple[bool, dict[str, An
     return passed, found["stages"]
 
 
-def test_what_passes_and_what_goes_wrong(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_passing_and_failing_stages(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     names = ("passing", "parts", "raising", "hanging", "dying", "chatty", "idle", "skipping")
     started = time.monotonic()
     passed, found = run(tmp_path, *names)
@@ -73,7 +73,7 @@ def test_what_passes_and_what_goes_wrong(tmp_path: Path, capsys: pytest.CaptureF
     _wait_for(lambda: all(map(_gone, pids)))
 
 
-def test_a_stage_runs_if_the_part_that_it_needs_is_good(tmp_path: Path) -> None:
+def test_a_stage_runs_if_the_part_that_it_needs_passed(tmp_path: Path) -> None:
     passed, found = run(tmp_path, "half", "needs-good", "needs-bad")
     assert not passed
     assert found["half"]["failures"] == ["bad: wrong on purpose"]
@@ -81,7 +81,7 @@ def test_a_stage_runs_if_the_part_that_it_needs_is_good(tmp_path: Path) -> None:
     assert found["needs-bad"]["failures"] == ["needs half/bad, which did not pass"]
 
 
-def test_nothing_runs_beside_a_stage_that_is_alone(tmp_path: Path) -> None:
+def test_a_stage_that_runs_alone_has_no_parallel_stages(tmp_path: Path) -> None:
     passed, _ = run(tmp_path, "beside", "alone", "last")
     assert passed
     lines = [line.split() for line in (tmp_path / "spans").read_text("utf-8").splitlines()]
@@ -90,13 +90,13 @@ def test_nothing_runs_beside_a_stage_that_is_alone(tmp_path: Path) -> None:
     for before, after in pairwise(spans[1:]):
         assert before[1] <= after[0]
     assert spans[0][1] <= spans[2][0]
-    assert lines[0][0] == lines[1][0] == lines[-1][0] == "2", "processes side by side have few threads"
+    assert lines[0][0] == lines[1][0] == lines[-1][0] == "2", "parallel processes have few threads"
 
 
-def test_the_budget_ends_what_is_left(tmp_path: Path) -> None:
+def test_stages_beyond_the_budget_fail(tmp_path: Path) -> None:
     _, found = run(tmp_path, "hanging", "alone", budget=1)
     assert found["hanging"]["status"] == "failed"
-    assert found["alone"]["failures"] == [f"{part}: there was no time left to begin" for part in "ab"]
+    assert found["alone"]["failures"] == [f"{part}: not started: no time left" for part in "ab"]
 
 
 PROGRAM = """
@@ -116,7 +116,7 @@ Runner(stages, Setting(work), result, where=where, jobs=2, budget=600, environme
 """
 
 
-def test_a_run_that_is_killed_keeps_what_it_had_and_leaves_nothing_running(tmp_path: Path) -> None:
+def test_a_killed_run_keeps_its_results_and_leaves_no_process(tmp_path: Path) -> None:
     environment = {**os.environ, **ENVIRONMENT}
     runner = subprocess.Popen(
         [sys.executable, "-u", "-c", PROGRAM, str(tmp_path)],
@@ -143,18 +143,20 @@ def test_list_only_and_skip(capsys: pytest.CaptureFixture[str]) -> None:
     printed = capsys.readouterr().out
     assert all(stage.name in printed and stage.proves in printed for stage in STAGES)
     names = [stage.name for stage in STAGES]
-    only = command.chosen(STAGES, ("profile", "replay"), ())
+    only = command.select_stages(STAGES, ("profile", "replay"), ())
     assert [stage.name for stage in only] == ["machine", "lower", "compile", "replay", "profile"]
-    assert [stage.name for stage in command.chosen(STAGES, ("profile",), (), ["compile"])] == ["profile"]
-    left = command.chosen(STAGES, None, ("tiles", "families"))
+    assert [stage.name for stage in command.select_stages(STAGES, ("profile",), (), ["compile"])] == [
+        "profile"
+    ]
+    left = command.select_stages(STAGES, None, ("tiles", "families"))
     assert [stage.name for stage in left] == [n for n in names if n not in ("tiles", "families")]
-    with pytest.raises(SystemExit, match="no stage speed; there are machine, lower"):
-        command.chosen(STAGES, ("speed",), ())
+    with pytest.raises(SystemExit, match="stages must be among machine, lower, .*; found speed"):
+        command.select_stages(STAGES, ("speed",), ())
 
 
 def test_without_a_gpu_there_is_a_rehearsal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    with pytest.raises(SystemExit, match="expected a CUDA device, torch sees none; --rehearse runs"):
+    with pytest.raises(SystemExit, match="expected a CUDA device, found none; --rehearse runs"):
         command.main([])
 
 
@@ -171,24 +173,26 @@ def test_exit_status_and_stored_results(tmp_path: Path, monkeypatch: pytest.Monk
     seen = json.loads(output.read_text("utf-8"))["stages"]
     assert list(seen) == ["parts"] and seen["parts"]["parts"]["a"]["seen"] == ["passing"]
     assert command.main([*options, "--only", "needs-bad"]) == 1
-    assert (tmp_path / "work" / "result.json").is_file(), "a part of the check is no result of the project"
+    assert (tmp_path / "work" / "result.json").is_file(), (
+        "a partial check does not replace the result of the project"
+    )
 
 
 @pytest.mark.parametrize("suite", list(command.SUITES))
-def test_the_rows_are_sound(suite: str) -> None:
+def test_the_stages_are_consistent(suite: str) -> None:
     stages = command.SUITES[suite].stages
     names = [stage.name for stage in stages]
     assert len(set(names)) == len(names)
     for at, stage in enumerate(stages):
         assert stage.limit > 0 and stage.proves and stage.parts
-        assert stage.waits <= set(names[:at]), f"{stage.name} waits for what comes later"
+        assert stage.waits <= set(names[:at]), f"{stage.name} waits for a later stage"
         for need in stage.needs:
             name, _, part = need.partition("/")
             assert not part or part in stages[names.index(name)].parts
     assert worst_case(stages) < command.BUDGET_S <= 540
 
 
-def test_the_worst_case_adds_what_cannot_overlap() -> None:
+def test_the_worst_case_adds_the_limits_that_cannot_overlap() -> None:
     def stage(name: str, limit: float, **more: Any) -> Stage:
         return Stage(name, "", limit, lambda setting, part: Report(), **more)
 
@@ -265,7 +269,7 @@ def test_the_table_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def _gone(pid: int) -> bool:
-    """Ended; one that nobody waited for counts."""
+    """Return whether a process has ended; a zombie counts."""
     try:
         state = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()[0]
     except OSError:

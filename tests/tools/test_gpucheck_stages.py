@@ -1,4 +1,4 @@
-"""The real stages of the GPU check in tiny sizes on the CPU, and what they must not let pass."""
+"""The real stages of the GPU check with tiny sizes on the CPU, and the errors that they must detect."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.encoder.packing import fill
 from precast.tools.gpucheck import generation_shapes
-from precast.tools.gpucheck.cases.case import draw_lengths
+from precast.tools.gpucheck.cases.case import random_lengths
 from precast.tools.gpucheck.cases.packed_attention import ranges
 from precast.tools.gpucheck.clock import CudaClock, HostClock, clock_of
 from precast.tools.gpucheck.engines import Stopwatch, timed
@@ -59,7 +59,7 @@ KERNELS = Path(attention.__file__).parent
 
 @pytest.fixture(scope="module")
 def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
-    """After the stages that all others build on."""
+    """Return a setting in which the stages that all others depend on have passed."""
     empty = Setting(tmp_path_factory.mktemp("gpucheck"), "cpu", tiny=True)
     machine = passed(machine_stage.STAGE, empty)["all"]
     before = replace(empty, earlier={"machine": machine.content})
@@ -70,7 +70,7 @@ def setting(tmp_path_factory: pytest.TempPathFactory) -> Setting:
 
 
 def passed(stage: Stage, setting: Setting, parts: tuple[str, ...] | None = None) -> dict[str, Report]:
-    """Every part of a stage, none of them with a failure."""
+    """Run every part of a stage, check that none fails, and return the reports."""
     reports = {part: stage.run(setting, part) for part in parts or stage.parts}
     assert [report.failures for report in reports.values()] == [[]] * len(reports)
     assert sum(report.checks for report in reports.values()) > 0
@@ -82,8 +82,8 @@ def uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda model, **_: model)
 
 
-def test_no_part_hands_back_a_report_without_checks() -> None:
-    """Which the stages below show one by one; the rows here say that none was left out."""
+def test_every_stage_is_tested() -> None:
+    """Each stage has a test below; this test checks that none is missing."""
     shown = {
         machine_stage, lower, compile_stage, kernels, sanitizer, families, peers, tile_kernels, replay,
         latency, strings, packed, saturated, cold_start, profile, tiles,
@@ -102,7 +102,9 @@ def test_each_tuned_graph_has_its_part() -> None:
     ]
 
 
-def test_what_was_not_lowered_is_compiled_without_a_search(setting: Setting, tmp_path: Path) -> None:
+def test_graphs_that_were_not_lowered_are_compiled_without_autotuning(
+    setting: Setting, tmp_path: Path
+) -> None:
     report = compile_stage.STAGE.run(replace(setting, work=tmp_path), "classify-bf16")
     assert not report.failures and report.content["tuned"] is False
 
@@ -112,7 +114,7 @@ def test_replay(setting: Setting) -> None:
     assert content["batches"] > 3 and content["worst_relative_difference"] < 0.02
 
 
-def test_replay_sees_another_answer(setting: Setting) -> None:
+def test_replay_detects_a_wrong_output(setting: Setting) -> None:
     class Wrong:
         def embed(self, batch: list[Any]) -> np.ndarray:
             return np.ones((len(batch), 4), np.float32) + np.arange(len(batch))[:, None] / 10
@@ -138,14 +140,14 @@ def test_latency(setting: Setting) -> None:
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_latency_of_wrong_answers_fails(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latency_with_wrong_logits_fails(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency.Ours, "logits", lambda self, ids: np.full((len(ids), 2), 9.0))
     report = latency.STAGE.run(setting, "all")
     assert report.checks == len(report.failures) == 16
 
 
 @pytest.mark.usefixtures("uncompiled")
-def test_latency_keeps_what_it_has_when_time_runs_out(
+def test_latency_keeps_its_results_when_time_runs_out(
     setting: Setting, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(latency, "TINY", replace(latency.TINY, seconds=0.0))
@@ -178,8 +180,10 @@ def test_cold_start(setting: Setting) -> None:
     assert 0 < row["measured"] < row["details"]["from_process_start_s"]
 
 
-def test_cold_start_of_nothing_says_what_failed() -> None:
-    with pytest.raises(RuntimeError, match=r"a fresh process failed: (?s:.*)nowhere is not an artifact"):
+def test_cold_start_of_a_missing_artifact_reports_the_error() -> None:
+    with pytest.raises(
+        RuntimeError, match=r"the new process failed: (?s:.*)NotAnArtifactError(?s:.*)nowhere"
+    ):
         cold_start.one_start(Path("nowhere"))
 
 
@@ -196,11 +200,11 @@ def test_families(setting: Setting, part: str) -> None:
     assert content["parity"] and content["against_hf"]["min_cosine"] > 0.99
 
 
-def test_families_see_another_answer(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = families.Oracle.answers
+def test_families_detect_a_wrong_output(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    original_answers = families.Oracle.answers
 
     def shifted(self: families.Oracle, sequences: Any) -> list[torch.Tensor]:
-        return [answer + 0.5 for answer in answers(self, sequences)]
+        return [output + 0.5 for output in original_answers(self, sequences)]
 
     original = families.check_buckets
 
@@ -221,7 +225,7 @@ def test_a_part_for_cuda_alone_is_skipped_here(setting: Setting) -> None:
 
 def test_every_kernel_file_is_covered() -> None:
     files = {path.stem for path in KERNELS.glob("*.py") if "@triton_op(" in path.read_text("utf-8")}
-    assert files == set(kernels.FILES.values()) and set(kernels.FILES) == set(kernels.draws())
+    assert files == set(kernels.FILES.values()) and set(kernels.FILES) == set(kernels.case_makers())
     assert {part.partition("-")[0] for part in kernels.PARTS} == set(kernels.FILES)
 
 
@@ -254,7 +258,7 @@ def _not_appended(query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *
         (decode_attention, "decode_self_attention", _not_appended, "self-0"),
     ],
 )
-def test_kernels_see_a_wrong_one(
+def test_kernels_detect_a_wrong_one(
     module: ModuleType,
     name: str,
     wrong: Callable[..., torch.Tensor],
@@ -267,10 +271,10 @@ def test_kernels_see_a_wrong_one(
     assert report.checks == len(report.failures) == kernels.TINY.cases
 
 
-def test_drawn_lengths_fit_and_have_tokens() -> None:
+def test_random_lengths_fit_and_have_tokens() -> None:
     random = np.random.default_rng(0)
     for _ in range(200):
-        lengths = draw_lengths(random, 60)
+        lengths = random_lengths(random, 60)
         assert 0 < sum(lengths) <= 60
 
 
@@ -285,11 +289,11 @@ def test_generation(setting: Setting, part: str) -> None:
     assert content["requests"] == generation.TINY.requests
 
 
-def test_generation_sees_other_tokens(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_generation_detects_wrong_tokens(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     against_hf = generation.check_against_hf
 
-    def check(model: Path, asked: Any, *rest: Any) -> int:
-        others = [generation.Asked([*one.source[::-1], 5], one.options) for one in asked]
+    def check(model: Path, requests: Any, *rest: Any) -> int:
+        others = [generation.Request([*one.source[::-1], 5], one.options) for one in requests]
         return against_hf(model, others, *rest)
 
     monkeypatch.setattr(generation, "check_against_hf", check)
@@ -318,13 +322,13 @@ def test_generation_profile(setting: Setting) -> None:
     assert 0 < len(found["top"]) <= 16 and found["kernel_us_a_launch"] > 0
 
 
-def test_what_was_not_compiled_is_not_timed(setting: Setting, tmp_path: Path) -> None:
+def test_a_missing_artifact_is_not_timed(setting: Setting, tmp_path: Path) -> None:
     for stage, part in ((generation_speed.STAGE, "OPUS-MT"), (generation_start.STAGE, "all")):
         with pytest.raises(Skip, match="was not compiled"):
             stage.run(replace(setting, work=tmp_path), part)
 
 
-def test_what_a_step_must_read() -> None:
+def test_the_bytes_that_a_step_reads() -> None:
     timed = generation_shapes.TIMED[0]
     (work,) = timed.works
     weights = 6 * (6 * 512 * 512 + 2 * 512 * 2048) + 512 * 32_128
@@ -343,7 +347,7 @@ def test_sanitizer(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")
     with program(tmp_path, '"$@" && echo "========= ERROR SUMMARY: 0 errors"'):
         report = passed(sanitizer.STAGE, setting, ("memcheck",))["memcheck"]
-    assert report.content["cases"] == len(kernels.draws()) * sanitizer.TINY.cases
+    assert report.content["cases"] == len(kernels.case_makers()) * sanitizer.TINY.cases
     for text in (
         '"$@"; echo "========= ERROR SUMMARY: 3 errors"; exit 9',
         'echo "========= ERROR SUMMARY: 0 errors"',
@@ -362,7 +366,7 @@ def test_sanitizer(setting: Setting, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_sanitizer_without_the_program_is_skipped(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sanitizer.shutil, "which", lambda *_, **__: None)
-    with pytest.raises(Skip, match="there is no compute-sanitizer"):
+    with pytest.raises(Skip, match="compute-sanitizer is not installed"):
         sanitizer.STAGE.run(setting, "memcheck")
 
 
@@ -380,7 +384,7 @@ def test_points_hold_their_tokens() -> None:
 
 
 class FakeEvent:
-    """An event whose time is its number."""
+    """An event whose time is the number of events recorded before it."""
 
     made = 0
 
@@ -397,28 +401,28 @@ class FakeEvent:
         return float(end.at - self.at)
 
 
-def test_replays_are_marked_while_the_stopwatch_is_on() -> None:
+def test_replays_are_timed_while_the_stopwatch_is_on() -> None:
     stopwatch = Stopwatch()
     device = timed(FakeDevice, stopwatch, lambda: FakeEvent(enable_timing=True))(seed=3)
     served = fake_replay(device, upto=8)
     served.prepare()
     random = np.random.default_rng(0)
 
-    def answer(*lengths: int) -> None:
+    def run(*lengths: int) -> None:
         served.launch(fill(served, [random_tokens(random, length) for length in lengths])).result()
 
-    answer(5)
+    run(5)
     assert stopwatch.marks == []
-    assert stopwatch.spans(lambda: answer(5), 2) == [1e-3, 1e-3]
-    assert stopwatch.spans(lambda: (answer(5), answer(20, 20)), 1) == [3e-3]  # type: ignore[func-returns-value]
-    with pytest.raises(RuntimeError, match="nothing was replayed"):
+    assert stopwatch.spans(lambda: run(5), 2) == [1e-3, 1e-3]
+    assert stopwatch.spans(lambda: (run(5), run(20, 20)), 1) == [3e-3]  # type: ignore[func-returns-value]
+    with pytest.raises(RuntimeError, match="expected a replay"):
         stopwatch.spans(lambda: None, 1)
     served.close()
     assert device.violations == []
 
 
 def test_the_clock_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against stand-ins for torch.cuda: that the calls are those, in that order."""
+    """Check the order of calls with a fake torch.cuda."""
     calls: list[str] = []
 
     @contextmanager
@@ -431,12 +435,12 @@ def test_the_clock_of_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
         def replay(self) -> None:
             calls.append("replay")
 
-    for name, stand_in in (
+    for name, fake in (
         ("Event", FakeEvent), ("Stream", FakeStream), ("CUDAGraph", Graph), ("graph", context),
         ("stream", context), ("synchronize", lambda: calls.append("synchronize")),
         ("empty_cache", lambda: None), ("memory_reserved", lambda: 7),
     ):  # fmt: skip
-        monkeypatch.setattr(torch.cuda, name, stand_in)
+        monkeypatch.setattr(torch.cuda, name, fake)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: FakeStream("side"))
     clock = clock_of("cuda")
     assert isinstance(clock, CudaClock) and isinstance(clock_of("cpu"), HostClock)

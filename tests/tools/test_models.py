@@ -1,4 +1,4 @@
-"""The random checkpoints of the tools: complete, compilable, the same each time."""
+"""The random checkpoints of the tools: complete, compilable and reproducible."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def test_every_family_of_the_registry_has_a_small_model() -> None:
 
 
 @pytest.mark.parametrize("name", models.SMALL)
-def test_a_small_model_compiles_and_hides_nothing(name: str, tmp_path: Path) -> None:
+def test_a_small_model_compiles_and_has_no_constant_vector(name: str, tmp_path: Path) -> None:
     folder = models.write_small(name, tmp_path / "model")
     config = json.loads((folder / "config.json").read_text("utf-8"))
     assert family_of(config["model_type"]).name == ("t5" if name == "umt5" else name)
     assert not (folder / "tokenizer.json").exists()
     for weight, tensor in load_file(folder / "model.safetensors").items():
-        assert tensor.dim() > 1 or tensor.unique().numel() > 1, f"{weight} is all the same"
+        assert tensor.dim() > 1 or tensor.unique().numel() > 1, f"{weight} is constant"
     manifest = precast.compile(
         folder, tmp_path / "out.precast", task="hidden", backend="reference", max_length=200
     )
@@ -38,8 +38,8 @@ def test_the_same_model_each_time(tmp_path: Path) -> None:
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
 
 
-def test_an_unknown_family_is_named() -> None:
-    with pytest.raises(ValueError, match="no small model of family 'gpt'; known are bert, roberta"):
+def test_an_unknown_family_is_rejected() -> None:
+    with pytest.raises(ValueError, match="family must be one of bert, roberta, .*, found 'gpt'"):
         models.write_small("gpt", Path("nowhere"))
 
 
@@ -54,7 +54,7 @@ def test_a_bert_base_with_a_tokenizer_takes_texts(tmp_path: Path) -> None:
             assert output.logits.shape == (3,)
 
 
-def test_texts_are_whole_words_mostly() -> None:
+def test_random_texts_consist_of_known_words() -> None:
     tokenizer = models.word_piece(30_522, 512)
     assert len(tokenizer) == 30_522
     texts = models.random_texts(50, 20, 30_522)

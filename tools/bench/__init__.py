@@ -1,1 +1,1 @@
-"""Benchmarks. Each writes one file to ``benchmarks/results/``; README's tables are made from those."""
+"""Benchmarks. Each writes one file to ``benchmarks/results/``, from which the tables of the docs are made."""

@@ -1,4 +1,4 @@
-"""What ``precast bench`` found, as its JSON file holds it. Strict: a report never reads half a file."""
+"""The schema of ``precast bench``'s JSON file. It is strict, so that a damaged file is never reported on."""
 
 from __future__ import annotations
 
@@ -9,34 +9,34 @@ from precast.graphs.encode import Task
 
 NAME = "bench"
 Input = Literal["ids", "texts"]
-"""The model alone, or from strings."""
+"""Token ids, which measures the model alone, or texts, which includes tokenization."""
 INPUTS: tuple[Input, ...] = ("ids", "texts")
 
 
 class Row(StrictModel):
-    """One contender in one setting. Ratios say how many times as fast it is; above 1 is faster."""
+    """One contender in one setting. A speedup above 1 means that this contender is faster."""
 
     contender: str
     batch: int
-    times_hf_fp32: float
+    speedup_vs_hf_fp32: float
     best_peer: str | None
-    """The fastest contender that is none of ours; None where no other was measured."""
-    times_best_peer: float | None
+    """The fastest contender that is not precast; None if there is no other."""
+    speedup_vs_best_peer: float | None
 
 
 class EncoderRow(Row):
     texts: str
-    """Name of the set."""
+    """Name of the set of texts."""
     input: Input
     median_ms: float
-    """Of one call of ``batch`` texts."""
+    """Time of one call with ``batch`` texts."""
     lower_quartile_ms: float
     upper_quartile_ms: float
     texts_per_s: float
-    least_cosine: float | None
-    """Against HF fp32, over all answers; None where they have fewer than 8 numbers."""
+    min_cosine: float | None
+    """Lowest cosine to HF fp32 over all outputs; None for outputs of fewer than 8 numbers."""
     relative_error: float
-    """The largest difference to HF fp32, relative to the largest number of its answers."""
+    """Largest difference to HF fp32, relative to the largest absolute value of its outputs."""
 
 
 class GenerationRow(Row):
@@ -45,8 +45,8 @@ class GenerationRow(Row):
     lower_quartile_ms: float
     upper_quartile_ms: float
     tokens_per_s: float
-    equal_tokens: float
-    """The share that is HF fp32's."""
+    token_agreement: float
+    """Share of generated tokens that equal those of HF fp32."""
 
 
 class TextSet(StrictModel):
@@ -54,22 +54,22 @@ class TextSet(StrictModel):
     texts: int
     tokens: int
     padding: dict[str, float]
-    """By batch: tokens of padded batches for each real one."""
+    """By batch size: tokens of padded batches per real token."""
 
 
 class ContenderInfo(StrictModel):
-    """What was measured once for each contender."""
+    """Figures of one contender that do not depend on the workload."""
 
     name: str
     peer: str
     precision: str
     cold_start_s: dict[str, float]
-    """Medians of the phases of a fresh process."""
+    """Median seconds of each phase of a new process."""
     peak_memory_bytes: int | None
     tokenization_ms: dict[str, float]
-    """By set of texts: all of it at once."""
+    """Time to tokenize a whole set of texts, by its name."""
     first_token_ms: float | None
-    """None for encoders, and for who cannot stream."""
+    """None for encoders and for contenders that cannot stream."""
 
 
 class SkippedInfo(StrictModel):
@@ -78,18 +78,18 @@ class SkippedInfo(StrictModel):
 
 
 class Arrival(StrictModel):
-    """Requests of many lengths to one of ours."""
+    """Throughput and latency of one artifact for requests of mixed lengths."""
 
     contender: str
     arrival: str
-    way: str
+    batching: str
     tokens_per_s: float
     p50_s: float
     p95_s: float
 
 
 class BenchResult(StrictModel):
-    """All of it."""
+    """The whole result."""
 
     benchmark: str
     machine: dict[str, Any]
@@ -111,14 +111,14 @@ class BenchResult(StrictModel):
         return [row for row in self.rows if isinstance(row, GenerationRow)]
 
     def ours(self) -> list[str]:
-        """Names of our artifacts."""
+        """Return the names of the precast artifacts."""
         return [one.name for one in self.contenders if one.peer == "precast"]
 
 
 def read(text: str) -> BenchResult:
-    """A result file.
+    """Parse a result file.
 
     Raises:
-        ValidationError: it is none.
+        ValidationError: the text is not a valid result.
     """
     return BenchResult.model_validate_json(text)

@@ -1,4 +1,4 @@
-"""What ``precast bench`` compares: artifacts of one checkpoint, opened and held against each other."""
+"""The artifacts that ``precast bench`` compares: opened, and checked to belong to one checkpoint and task."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from precast.tools.bench.peers.contender import Subject
 
 
 class BenchError(PrecastError):
-    """What was asked for cannot be compared."""
+    """The artifacts, peers or options cannot be compared."""
 
 
 @dataclass(frozen=True)
 class Compared:
-    """An artifact and its name in tables."""
+    """An artifact with its name in tables."""
 
     name: str
     path: Path
@@ -31,28 +31,28 @@ class Compared:
 
 
 def open_artifacts(paths: Sequence[Path], model: str | None) -> list[Compared]:
-    """Check artifacts and name them by their precision, and by their folder where that is not enough.
+    """Open artifacts and name them by precision, and by directory if several have the same precision.
 
     Args:
-        paths: their folders, at least one.
-        model: the checkpoint of all; None where they name it themselves.
+        paths: directories of at least one artifact.
+        model: the checkpoint of all artifacts; None to use the name in their manifests.
 
     Raises:
-        ArtifactError: one is damaged, or was built for another machine.
-        BenchError: they do not answer the same, or not on a CPU.
+        ArtifactError: an artifact is damaged or was built for another machine.
+        BenchError: the artifacts differ in model, task or pooling, or were not built for a CPU.
     """
     manifests = [open_artifact(path, 0) for path in paths]
     first = manifests[0]
     for path, manifest in zip(paths, manifests, strict=True):
         if manifest.build.device != "cpu":
             raise BenchError(
-                f"peers are compared on a CPU, {path} was built for {manifest.build.device}; compile it with "
-                f"--device cpu"
+                f"expected artifacts for the CPU, {path} was built for {manifest.build.device}; compile it "
+                f"with --device cpu"
             )
-        if _answers(manifest, model) != _answers(first, model):
+        if _outputs(manifest, model) != _outputs(first, model):
             raise BenchError(
-                f"{path} has model, task, vocabulary and pooling {_answers(manifest, model)}, {paths[0]} has "
-                f"{_answers(first, model)}; compare artifacts of one checkpoint and task"
+                f"{path} has model, task, vocabulary and pooling {_outputs(manifest, model)}, {paths[0]} has "
+                f"{_outputs(first, model)}; compare artifacts of one checkpoint and task"
             )
     precisions = Counter(manifest.build.precision for manifest in manifests)
     names = [
@@ -60,38 +60,40 @@ def open_artifacts(paths: Sequence[Path], model: str | None) -> list[Compared]:
         for path, build in zip(paths, (manifest.build for manifest in manifests), strict=True)
     ]
     if len(set(names)) < len(names):
-        raise BenchError(f"two artifacts would have one name among {names}; rename a folder")
+        raise BenchError(f"two artifacts have the same name among {names}; rename a directory")
     return [Compared(*one) for one in zip(names, paths, manifests, strict=True)]
 
 
 def describe(compared: Sequence[Compared], model: str | None, threads: int, folder: Path) -> Subject:
-    """The model that everybody shall run.
+    """Return the model that every contender runs.
 
     Args:
         compared: at least one artifact.
-        model: the checkpoint; as it was named when compiling where left out.
-        threads: of every contender.
-        folder: where peers keep what they convert.
+        model: the checkpoint; by default the name in the manifest.
+        threads: threads of each contender.
+        folder: directory for converted models of peers.
 
     Raises:
-        BenchError: the checkpoint is not to be had, or there is no tokenizer.
+        BenchError: the checkpoint is not available, or the artifact has no tokenizer.
     """
     first = compared[0]
     manifest, name = first.manifest, model or first.manifest.model.name
     try:
         checkpoint = open_checkpoint(name)
     except CheckpointError as error:
-        raise BenchError(f"peers need the checkpoint: {error}; say where it is with --model") from error
+        raise BenchError(f"peers need the checkpoint: {error}; pass its location with --model") from error
     tokenization = manifest.tokenization
     if tokenization.file is None and manifest.output.kind != "generate":
-        raise BenchError(f"{first.path} was compiled without a tokenizer, and texts are what is measured")
-    answer = manifest.output
+        raise BenchError(
+            f"{first.path} has no tokenizer, and the benchmark measures texts; compile a checkpoint with one"
+        )
+    output = manifest.output
     pad = checkpoint.config.pad_token_id
     return Subject(
         model=str(checkpoint.root),
         task=manifest.model.task,
-        pooling=answer.pooling if isinstance(answer, EmbedInfo) else (),
-        normalize=isinstance(answer, EmbedInfo) and answer.normalize,
+        pooling=output.pooling if isinstance(output, EmbedInfo) else (),
+        normalize=isinstance(output, EmbedInfo) and output.normalize,
         max_length=min(_longest(one.manifest) for one in compared),
         tokenizer=first.path / tokenization.file if tokenization.file else None,
         truncation_side=tokenization.truncation_side,
@@ -102,11 +104,11 @@ def describe(compared: Sequence[Compared], model: str | None, threads: int, fold
 
 
 def shown_name(model: str) -> str:
-    """A hub id as it is; of a directory its last part, since where it lies is nobody's business."""
+    """Return a hub id unchanged, or the last component of a directory: results must not reveal its path."""
     return Path(model).resolve().name if Path(model).is_dir() else model
 
 
-def _answers(manifest: Manifest, model: str | None) -> tuple[object, ...]:
+def _outputs(manifest: Manifest, model: str | None) -> tuple[object, ...]:
     pooling = manifest.output.pooling if isinstance(manifest.output, EmbedInfo) else ()
     info = manifest.model
     return model or info.name, info.task, info.vocab_size, pooling

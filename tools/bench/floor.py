@@ -1,6 +1,7 @@
-"""How near a decoder's step comes to its floor, which is reading its weights and nothing else.
+"""How close a decoder step comes to its lower bound, the time to read its weights.
 
-One source and greedy search, where memory alone bounds a step. The table stands in ``docs/performance.md``.
+It is measured with one source and greedy search, where memory bandwidth is the only limit. The table is in
+``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -20,23 +21,23 @@ from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.generation import loading as seq2seq_loading
 from precast.runtime.replay import Graph
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.precast_artifact import Generating
 from precast.tools.bench.peers.work import Generate, Work, served
 from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
-from precast.tools.bench.turns import Turns
 
 THREADS = 2
 WEIGHT_BYTES: dict[Precision, int] = {"fp32": 4, "bf16": 2, "int8": 1}
 
 
 def bytes_per_step(shape: Shape, precision: Precision) -> int:
-    """Bytes of the weights that a step multiplies, all of them once.
+    """Return the bytes of the weights that a step reads once each.
 
-    By layer four projections of self-attention, two of cross-attention (keys and values of a source are
-    projected once, before the first step) and two of the feed-forward layer; then the vocabulary.
+    Each layer has four projections of self-attention, two of cross-attention (keys and values of a source are
+    projected before the first step) and two of the feed-forward layer. The vocabulary projection comes last.
     """
     hidden = shape.hidden_size
     layer = 6 * hidden * hidden + 2 * hidden * shape.inner_size
@@ -44,11 +45,11 @@ def bytes_per_step(shape: Shape, precision: Precision) -> int:
 
 
 class Reading:
-    """Reads so many bytes from one end to the other for each new token, and generates nothing.
+    """An engine that reads a block of memory for each new token and generates nothing.
 
     Args:
-        size: bytes.
-        threads: that read.
+        size: bytes to read.
+        threads: number of reading threads.
     """
 
     def __init__(self, size: int, threads: int) -> None:
@@ -56,20 +57,20 @@ class Reading:
         self._weights = torch.ones(size // 4)
 
     def generate(self, job: Job) -> Targets:
-        """Read ``job.new_tokens`` times."""
+        """Read the memory ``job.new_tokens`` times; return no targets."""
         for _ in range(job.new_tokens):
             self._weights.sum()
         return []
 
 
 class Step:
-    """The ``decode`` graph alone, as it was called for the last token of a job.
+    """An engine that repeats the call of the ``decode`` graph for the last token of a job.
 
-    It writes the same keys and values to the same places each time, so that it can be called again.
+    The call can be repeated because it writes the same keys and values to the same slots.
 
     Args:
-        artifact: its folder.
-        threads: of its kernels.
+        artifact: directory of the artifact.
+        threads: threads of its kernels.
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
@@ -80,7 +81,7 @@ class Step:
         torch.set_num_threads(threads)
 
     def generate(self, job: Job) -> Targets:
-        """One call for each token; the first job is generated as a whole before, to have inputs."""
+        """Call the graph once for each token; the first job is generated completely to record the inputs."""
         if not self._inputs:
             self._last = job.new_tokens
             self._engine.generate(job)
@@ -96,7 +97,7 @@ class Step:
     def _recorded(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         self._calls += 1
         if self._calls == self._last:
-            # State goes on behind the step, and pools are dealt out again.
+            # Later steps change the state, and slots of the KV cache are reused.
             self._inputs = {name: tensor.clone() for name, tensor in inputs.items()}
         return self._decode(inputs)
 
@@ -108,7 +109,7 @@ def measure(
     rounds: int,
     backend: Literal["inductor", "reference"] = "inductor",
 ) -> list[dict[str, Any]]:
-    """A row for each precision: milliseconds of a token with all that a call does, of a step, of reading."""
+    """Return one row for each precision: milliseconds of a token, of a step, and of reading the weights."""
     engines: dict[str, Callable[[], Any]] = {}
     for precision in WEIGHT_BYTES:
         path = folder / f"{precision}.precast"
@@ -117,8 +118,8 @@ def measure(
         engines[f"{precision} step"] = partial(Step, path, THREADS)
         engines[f"{precision} reading"] = partial(Reading, bytes_per_step(shape, precision), THREADS)
     makers = {name: partial(served, make, THREADS) for name, make in engines.items()}
-    with Turns[Work, Targets](makers, rest=0.1) as turns:
-        taken = turns.seconds(Generate(Job(measured_sources(shape, 1), TARGET_LENGTH, 1)), rounds)
+    with InterleavedProcesses[Work, Targets](makers, rest=0.1) as processes:
+        taken = processes.seconds(Generate(Job(measured_sources(shape, 1), TARGET_LENGTH, 1)), rounds)
     of_a_token = {name: summary([one / TARGET_LENGTH for one in found]) for name, found in taken.items()}
     return [
         {

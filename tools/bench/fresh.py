@@ -1,8 +1,8 @@
-"""A contender in a fresh process: its files are made there, and its start is timed there.
+"""A contender in a new process, which prepares its files or times its cold start.
 
-The parent sends a pickle to the standard input of ``python -m precast.tools.bench.fresh``; the child's last
-line is JSON. The clock is the machine's, so that the parent's reading before the process began is on the same
-scale.
+The parent sends a pickle to the standard input of ``python -m precast.tools.bench.fresh``; the last line of
+the child's output is JSON. Both use the wall clock, so the parent's time before the process starts is
+comparable.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from typing import Any
 from precast.tools.bench.peers.contender import Contender
 from precast.tools.bench.peers.work import Work, served
 
-PHASES = ("interpreter", "import torch", "import", "load", "first answer")
-"""What ends at each mark, in order; ``import torch`` is nothing for who does without."""
-_REASON = 300
+PHASES = ("interpreter", "import torch", "import", "load", "first result")
+"""Phases of a cold start, in order; ``import torch`` takes no time for contenders that do without torch."""
+_MAX_REASON = 300
 
 
 class FreshProcessError(Exception):
-    """The process failed; says what its own error was."""
+    """The process failed; the message is its own error."""
 
 
 def prepare(contender: Contender) -> None:
-    """Make the files of a contender.
+    """Prepare the files of a contender, such as a converted model.
 
     Raises:
-        FreshProcessError: they cannot be made.
+        FreshProcessError: the preparation failed.
     """
     if contender.prepare is not None:
         _run(contender, None, 1)
 
 
 def start(contender: Contender, work: Work, threads: int) -> dict[str, float]:
-    """Seconds of each of ``PHASES``, from nothing to a first answer.
+    """Return the seconds of each of ``PHASES``, from starting a process to the first result.
 
     Raises:
-        FreshProcessError: it does not start, or does not answer.
+        FreshProcessError: the contender does not start, or fails.
     """
     before = time.time()
     marks = _run(contender, work, threads)
@@ -62,10 +62,11 @@ def _run(contender: Contender, work: Work | None, threads: int) -> dict[str, flo
     )
     lines = done.stdout.decode("utf-8", "replace").splitlines()
     if done.returncode or not lines:
-        said = done.stderr.decode("utf-8", "replace").strip().splitlines()
-        raise FreshProcessError(said[-1][:_REASON] if said else f"it ended with status {done.returncode}")
-    found: dict[str, float] = json.loads(lines[-1])
-    return found
+        errors = done.stderr.decode("utf-8", "replace").strip().splitlines()
+        reason = errors[-1][:_MAX_REASON] if errors else f"it exited with status {done.returncode}"
+        raise FreshProcessError(reason)
+    marks: dict[str, float] = json.loads(lines[-1])
+    return marks
 
 
 def _marks(contender: Contender, work: Work, threads: int) -> dict[str, float]:
@@ -76,10 +77,10 @@ def _marks(contender: Contender, work: Work, threads: int) -> dict[str, float]:
     for name in contender.imports:
         importlib.import_module(name)
     marks["import"] = time.time()
-    ask = served(contender.make, threads)
+    run = served(contender.make, threads)
     marks["load"] = time.time()
-    ask(work)
-    marks["first answer"] = time.time()
+    run(work)
+    marks["first result"] = time.time()
     return marks
 
 
@@ -92,7 +93,7 @@ def main() -> None:
         marks = _marks(contender, work, threads)
     sys.stdout.write("\n" + json.dumps(marks) + "\n")
     sys.stdout.flush()
-    os._exit(0)  # how a contender shuts down is not asked
+    os._exit(0)  # shutting down is not part of a cold start
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Encoder-decoders: tokens a second beside Hugging Face and CTranslate2, and requests of many lengths.
+"""Generation throughput compared with Hugging Face and CTranslate2, and serving of mixed-length requests.
 
-``--quick`` runs the same on tiny models, to see that it works; its figures go into no table.
+``--quick`` runs the same code on tiny models as a smoke test; tables do not show its figures.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, Literal
 
 import torch
 
-from precast.tools.bench.generation_calls import Called, measure_call
-from precast.tools.bench.generation_load import measure_load, measure_looks
+from precast.tools.bench.generation_calls import MeasuredCall, measure_call
+from precast.tools.bench.generation_load import measure_load, measure_steps_per_sync
 from precast.tools.bench.generation_models import (
     MODELS,
     SHAPES,
@@ -24,6 +24,7 @@ from precast.tools.bench.generation_models import (
     measured_sources,
     write_checkpoint,
 )
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.ctranslate2_model import convert
 from precast.tools.bench.peers.ctranslate2_peer import CTranslate2Generating
 from precast.tools.bench.peers.hugging_face import HuggingFaceGenerating
@@ -33,34 +34,33 @@ from precast.tools.bench.peers.work import Work, served
 from precast.tools.bench.precision import PRECISIONS, Precision, compile_as
 from precast.tools.bench.results import FOLDER, write_result
 from precast.tools.bench.sorting import SOURCE_LENGTH, TARGET_LENGTH
-from precast.tools.bench.turns import Turns
 
 REFERENCE = "HF generate fp32"
 RATIOS = {
-    "times_ctranslate2_int8": "CTranslate2 int8",
-    "times_ctranslate2_fp32": "CTranslate2 fp32",
-    "times_hf_fp32": REFERENCE,
-    "times_hf_bf16": "HF generate bf16",
+    "speedup_vs_ctranslate2_int8": "CTranslate2 int8",
+    "speedup_vs_ctranslate2_fp32": "CTranslate2 fp32",
+    "speedup_vs_hf_fp32": REFERENCE,
+    "speedup_vs_hf_bf16": "HF generate bf16",
 }
-"""Who each contender is divided by, and the name of the quotient."""
+"""Names of the speedups in the result file, and the contender that each refers to."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """What is measured.
+    """Settings of the benchmark.
 
     Attributes:
-        shapes: of the models; requests of many lengths go to the first one.
-        batches: sources of one call.
-        beams: 1 is greedy search.
-        source_length: tokens of every source.
-        new_tokens: of every target.
-        rounds: of which the median counts.
-        load_requests: of many lengths.
-        load_rounds: of which the median counts.
-        threads: of every contender.
-        rest: seconds before each turn.
-        backend: of precast's compiler.
+        shapes: shapes of the models; mixed-length requests go to the first one.
+        batches: batch sizes, in sources.
+        beams: numbers of beams; 1 is greedy search.
+        source_length: tokens of each source.
+        new_tokens: tokens of each target.
+        rounds: number of measured rounds; medians are reported.
+        load_requests: number of mixed-length requests.
+        load_rounds: number of measured rounds of mixed-length requests.
+        threads: threads of each contender.
+        rest: seconds to wait before each call.
+        backend: backend of the precast compiler.
     """
 
     shapes: tuple[Shape, ...] = SHAPES
@@ -89,12 +89,12 @@ QUICK = Settings(
 
 @dataclass(frozen=True)
 class Prepared:
-    """A model in everybody's own form.
+    """A model in the format of each contender.
 
     Attributes:
-        checkpoint: Hugging Face's.
-        converted: CTranslate2's.
-        artifacts: of precast, by precision.
+        checkpoint: directory of the Hugging Face checkpoint.
+        converted: directory of the CTranslate2 model.
+        artifacts: precast artifacts by precision.
     """
 
     checkpoint: Path
@@ -103,12 +103,12 @@ class Prepared:
 
 
 def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"]) -> Prepared:
-    """Write, convert and compile a model; only what the compiler's cache holds is not made anew.
+    """Write, convert and compile a model; graphs come from the compiler's cache if it has them.
 
     Args:
-        shape: of the model.
-        folder: where models are kept.
-        backend: of precast's compiler.
+        shape: shape of the model.
+        folder: directory for all models.
+        backend: backend of the precast compiler.
     """
     checkpoint = write_checkpoint(shape, folder)
     home = checkpoint.parent
@@ -120,7 +120,7 @@ def prepare(shape: Shape, folder: Path, backend: Literal["inductor", "reference"
 
 
 def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
-    """Everybody who generates with one model, in the order of their turns."""
+    """Return functions that create the contenders for one model, in the order of their calls."""
     engines: dict[str, Callable[[], Any]] = {
         **{f"precast {name}": partial(Generating, path, threads) for name, path in model.artifacts.items()},
         REFERENCE: partial(HuggingFaceGenerating, model.checkpoint, torch.float32, threads),
@@ -132,31 +132,31 @@ def makers(model: Prepared, threads: int) -> dict[str, Callable[[], Callable[[Wo
 
 
 def measure(shape: Shape, model: Prepared, settings: Settings) -> list[dict[str, Any]]:
-    """A row for each batch, number of beams and contender."""
+    """Return one row for each batch size, number of beams and contender."""
     rows: list[dict[str, Any]] = []
-    with Turns[Work, Any](makers(model, settings.threads), settings.rest) as turns:
+    with InterleavedProcesses[Work, Any](makers(model, settings.threads), settings.rest) as processes:
         for beams in settings.beams:
             for batch in settings.batches:
                 sources = measured_sources(shape, batch, settings.source_length)
                 job = Job(sources, settings.new_tokens, beams)
-                found = measure_call(turns, job, settings.rounds, REFERENCE)
-                rows += _rows(shape, job, found)
+                calls = measure_call(processes, job, settings.rounds, REFERENCE)
+                rows += _rows(shape, job, calls)
                 print(f"{shape.name}, batch {batch}, beams {beams}: measured", flush=True)
     return rows
 
 
 def run(settings: Settings, folder: Path) -> dict[str, Any]:
-    """All figures.
+    """Run the whole benchmark.
 
     Args:
-        settings: what is measured.
-        folder: where models are kept.
+        settings: what to measure.
+        folder: directory of all models.
 
     Returns:
-        JSON: ``rows`` of calls in turns, ``load`` of requests of many lengths, with its ``looks``.
+        JSON: ``rows`` of calls in interleaved rounds, and ``load`` with the figures of mixed-length requests.
 
     Raises:
-        RuntimeError: a contender ended.
+        RuntimeError: a contender's process exited.
     """
     prepared = [prepare(shape, folder, settings.backend) for shape in settings.shapes]
     rows: list[dict[str, Any]] = []
@@ -169,42 +169,46 @@ def run(settings: Settings, folder: Path) -> dict[str, Any]:
         "threads": settings.threads,
     }
     load = measure_load(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
-    looks = measure_looks(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
+    by_steps = measure_steps_per_sync(prepared[0].artifacts["bf16"], first.vocab_size, **sizes)
     return {
         **{name: getattr(settings, name) for name in ("source_length", "new_tokens", "rounds", "threads")},
         "shapes": [asdict(shape) for shape in settings.shapes],
         "rows": rows,
-        "load": {"shape": first.name, "contender": "precast bf16", **load, "looks": looks},
+        "load": {"shape": first.name, "contender": "precast bf16", **load, "by_steps_per_sync": by_steps},
     }
 
 
-def _rows(shape: Shape, job: Job, found: Mapping[str, Called]) -> list[dict[str, Any]]:
+def _rows(shape: Shape, job: Job, calls: Mapping[str, MeasuredCall]) -> list[dict[str, Any]]:
     return [
         {
             "shape": shape.name,
             "batch": len(job.sources),
             "beams": job.beams,
             "contender": name,
-            "median_s": round(one.median, 6),
-            "least_s": round(min(one.seconds), 6),
-            "most_s": round(max(one.seconds), 6),
-            "tokens_per_s": one.tokens_per_s,
-            **{ratio: round(found[other].median / one.median, 2) for ratio, other in RATIOS.items()},
-            "equal_tokens": one.equal_tokens,
+            "median_s": round(call.median, 6),
+            "min_s": round(min(call.seconds), 6),
+            "max_s": round(max(call.seconds), 6),
+            "tokens_per_s": call.tokens_per_s,
+            **{speedup: round(calls[peer].median / call.median, 2) for speedup, peer in RATIOS.items()},
+            "token_agreement": call.token_agreement,
         }
-        for name, one in found.items()
+        for name, call in calls.items()
     ]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="tiny models, one round")
-    parser.add_argument("--output", type=Path, help="the result; benchmarks/results/generation.json")
+    parser.add_argument(
+        "--output", type=Path, help="result file (default: benchmarks/results/generation.json)"
+    )
     parser.add_argument("--models", type=Path, default=MODELS)
     options = parser.parse_args()
     content = run(QUICK if options.quick else Settings(), options.models)
-    usual = options.models / "quick.json" if options.quick else FOLDER / "generation.json"
-    print(f"wrote {write_result('generation', {'quick': options.quick, **content}, options.output or usual)}")
+    default = options.models / "quick.json" if options.quick else FOLDER / "generation.json"
+    print(
+        f"wrote {write_result('generation', {'quick': options.quick, **content}, options.output or default)}"
+    )
 
 
 if __name__ == "__main__":

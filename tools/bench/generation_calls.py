@@ -1,4 +1,4 @@
-"""One call of ``generate``, by everybody in turns."""
+"""One call of ``generate``, measured for all contenders in interleaved rounds."""
 
 from __future__ import annotations
 
@@ -6,47 +6,49 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.peers.jobs import Job, agreement
 from precast.tools.bench.peers.work import Generate, Work
-from precast.tools.bench.turns import Turns
 
 
 @dataclass(frozen=True)
-class Called:
-    """What one contender made of a call.
+class MeasuredCall:
+    """The speed and accuracy of one contender in one call.
 
     Attributes:
-        seconds: of each round.
-        tokens_per_s: at the median; tokens count once for each source, whatever the number of beams.
-        equal_tokens: the share that is the reference's.
+        seconds: seconds of each round.
+        tokens_per_s: throughput at the median; tokens count once per source, whatever the number of beams.
+        token_agreement: share of tokens that equal those of the reference.
     """
 
     seconds: list[float]
     tokens_per_s: float
-    equal_tokens: float
+    token_agreement: float
 
     @property
     def median(self) -> float:
-        """Seconds."""
+        """Median seconds of all rounds."""
         return statistics.median(self.seconds)
 
 
-def measure_call(turns: Turns[Work, Any], job: Job, rounds: int, reference: str) -> dict[str, Called]:
-    """A call by everybody.
+def measure_call(
+    processes: InterleavedProcesses[Work, Any], job: Job, rounds: int, reference: str
+) -> dict[str, MeasuredCall]:
+    """Measure one call of every contender.
 
     Args:
-        turns: the contenders.
+        processes: the contenders.
         job: the call.
-        rounds: that count, after one that does not.
-        reference: whose tokens are right.
+        rounds: number of measured rounds, after a warmup round.
+        reference: name of the contender whose tokens are the reference.
     """
-    answers, seconds = turns.measured(Generate(job), rounds)
+    outputs, seconds = processes.measured(Generate(job), rounds)
     tokens = len(job.sources) * job.new_tokens
     return {
-        name: Called(
+        name: MeasuredCall(
             taken,
             round(tokens / statistics.median(taken), 1),
-            round(agreement(answers[name], answers[reference]), 4),
+            round(agreement(outputs[name], outputs[reference]), 4),
         )
         for name, taken in seconds.items()
     }

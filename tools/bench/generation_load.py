@@ -1,5 +1,4 @@
-"""Requests that arrive all at once, and as a stream below saturation, through one engine; and how many steps
-it had best take between its looks at what has ended and arrived."""
+"""Mixed-length requests that arrive simultaneously or as a stream, and the effect of ``steps_per_sync``."""
 
 from __future__ import annotations
 
@@ -11,44 +10,45 @@ from typing import Any
 
 from precast.artifacts.reader import read_manifest
 from precast.graphs.seq2seq import GenerateLimits
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.ragged import (
     LONGEST_SOURCE,
     LONGEST_TARGET,
     Load,
     Request,
     Served,
-    draw_requests,
     percentile,
     poisson,
+    random_requests,
     server,
 )
-from precast.tools.bench.turns import Turns
 
 GROUP = 16
 SATURATION = 0.7
-"""The stream's rate, as a part of the requests a second that are served in flight when all are there."""
+"""Rate of the stream, as a share of the throughput of continuous batching with simultaneous arrivals."""
 STEPS_PER_SYNC = (1, 2, 4, 8)
+CONTINUOUS = "continuous batching"
 _ENGINE = "engine"
 
 
 def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, threads: int) -> dict[str, Any]:
-    """A row for each kind of arrival and way to serve; the ways take turns.
+    """Measure each arrival pattern with each way of batching, in interleaved rounds.
 
     Args:
-        artifact: that generates.
-        vocab_size: of its sources.
-        count: of requests.
-        rounds: of which medians count, after one that does not.
-        threads: of the engine.
+        artifact: directory of an artifact that generates.
+        vocab_size: size of the source vocabulary.
+        count: number of requests.
+        rounds: number of measured rounds, after a warmup round.
+        threads: threads of the engine.
 
     Returns:
         JSON: ``requests``, ``saturation_requests_per_s``, ``stream_requests_per_s`` and ``rows``.
     """
     requests = _requests(artifact, vocab_size, count)
     ways = _ways(artifact)
-    with Turns[Load, Served]({_ENGINE: partial(server, artifact, threads)}) as engine:
-        at_once = _rounds(engine, requests, (0.0,) * count, ways, rounds)
-        saturation = count / statistics.median(served.seconds for served in at_once["in flight"])
+    with InterleavedProcesses[Load, Served]({_ENGINE: partial(server, artifact, threads)}) as engine:
+        simultaneous = _rounds(engine, requests, (0.0,) * count, ways, rounds)
+        saturation = count / statistics.median(served.seconds for served in simultaneous[CONTINUOUS])
         rate = SATURATION * saturation
         stream = _rounds(engine, requests, poisson(count, rate), ways, rounds)
     return {
@@ -56,37 +56,37 @@ def measure_load(artifact: Path, vocab_size: int, *, count: int, rounds: int, th
         "rounds": rounds,
         "saturation_requests_per_s": round(saturation, 2),
         "stream_requests_per_s": round(rate, 2),
-        "rows": [*_rows("all at once", at_once), *_rows("stream", stream)],
+        "rows": [*_rows("simultaneous", simultaneous), *_rows("stream", stream)],
     }
 
 
-def measure_looks(
+def measure_steps_per_sync(
     artifact: Path, vocab_size: int, *, count: int, rounds: int, threads: int
 ) -> list[dict[str, Any]]:
-    """A row for each number of steps between looks: the same requests, all there at once.
+    """Return one row for each ``steps_per_sync``: the same requests with simultaneous arrivals.
 
     Args:
-        artifact: that generates.
-        vocab_size: of its sources.
-        count: of requests.
-        rounds: of which medians count, after one that does not.
-        threads: of each engine.
+        artifact: directory of an artifact that generates.
+        vocab_size: size of the source vocabulary.
+        count: number of requests.
+        rounds: number of measured rounds, after a warmup round.
+        threads: threads of each engine.
     """
     load = Load(_requests(artifact, vocab_size, count), (0.0,) * count, None)
     makers = {str(steps): partial(server, artifact, threads, steps) for steps in STEPS_PER_SYNC}
-    with Turns[Load, Served](makers) as engines:
-        engines.answers(load)
-        found = [engines.answers(load) for _ in range(rounds)]
+    with InterleavedProcesses[Load, Served](makers) as engines:
+        engines.outputs(load)
+        measured = [engines.outputs(load) for _ in range(rounds)]
     return [
-        {"steps_per_sync": int(steps), **_medians([served[steps] for served in found])} for steps in makers
+        {"steps_per_sync": int(steps), **_medians([served[steps] for served in measured])} for steps in makers
     ]
 
 
 def _requests(artifact: Path, vocab_size: int, count: int) -> tuple[Request, ...]:
-    """None longer than the artifact takes; a target has its start token besides."""
+    """Return random requests within the limits of the artifact, whose targets include a start token."""
     limits = read_manifest(artifact).limits
     assert isinstance(limits, GenerateLimits)
-    return draw_requests(
+    return random_requests(
         count,
         vocab_size,
         source=min(LONGEST_SOURCE, limits.max_source_length),
@@ -95,40 +95,40 @@ def _requests(artifact: Path, vocab_size: int, count: int) -> tuple[Request, ...
 
 
 def _ways(artifact: Path) -> dict[str, int | None]:
-    """Groups as large as the engine's own number of rows too: size alone must not decide."""
+    """Return the ways of batching; one has batches as large as the engine's own, for a fair comparison."""
     limits = read_manifest(artifact).limits
     assert isinstance(limits, GenerateLimits)
-    groups = {f"groups of {size}": size for size in (GROUP, limits.max_num_seqs)}
-    return {"in flight": None, **groups}
+    groups = {f"static batches of {size}": size for size in (GROUP, limits.max_num_seqs)}
+    return {CONTINUOUS: None, **groups}
 
 
 def _rounds(
-    engine: Turns[Load, Served],
+    engine: InterleavedProcesses[Load, Served],
     requests: tuple[Request, ...],
     arrivals: tuple[float, ...],
     ways: Mapping[str, int | None],
     rounds: int,
 ) -> dict[str, list[Served]]:
-    found: dict[str, list[Served]] = {way: [] for way in ways}
+    measured: dict[str, list[Served]] = {way: [] for way in ways}
     for number in range(rounds + 1):
         for way, group in ways.items():
-            served = engine.answers(Load(requests, arrivals, group))[_ENGINE]
+            served = engine.outputs(Load(requests, arrivals, group))[_ENGINE]
             if number:
-                found[way].append(served)
-    return found
+                measured[way].append(served)
+    return measured
 
 
-def _rows(arrival: str, found: Mapping[str, Sequence[Served]]) -> list[dict[str, Any]]:
-    """Medians over the rounds of each round's figures."""
-    base = statistics.median(served.seconds for served in found[f"groups of {GROUP}"])
+def _rows(arrival: str, measured: Mapping[str, Sequence[Served]]) -> list[dict[str, Any]]:
+    """Return one row for each way of batching, with medians over all rounds."""
+    base = statistics.median(served.seconds for served in measured[f"static batches of {GROUP}"])
     return [
         {
             "arrival": arrival,
-            "way": way,
-            "times_groups": round(base / statistics.median(one.seconds for one in served), 2),
+            "batching": way,
+            "speedup_vs_static": round(base / statistics.median(one.seconds for one in served), 2),
             **_medians(served),
         }
-        for way, served in found.items()
+        for way, served in measured.items()
     ]
 
 

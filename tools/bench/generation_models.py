@@ -1,7 +1,8 @@
-"""The encoder-decoders that are measured: real shapes; weights that were trained on a task, or drawn.
+"""The encoder-decoders of the benchmarks: real shapes, with trained or random weights.
 
-Drawn weights make a model that would say the same token forever: the input's embedding shines through to the
-tied output, or the mean that attention takes drowns it. Both are mended, so that tokens differ and tell.
+A model with default random weights repeats one token forever: the input embedding dominates the tied output
+projection, or the mean over all tokens that its attention computes does. The weights are changed to avoid
+both, so that tokens differ and equal outputs are evidence.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import transformers
 from torch import Tensor
 from transformers import GenerationConfig, MarianConfig, MarianMTModel, PreTrainedModel, T5Config
 from transformers import T5ForConditionalGeneration as T5
@@ -32,17 +34,17 @@ Kind = Literal["t5", "marian"]
 
 @dataclass(frozen=True)
 class Shape:
-    """A model's sizes.
+    """Sizes of a model.
 
     Attributes:
-        name: in tables and file names.
-        kind: T5, or Marian as OPUS-MT has it.
-        vocab_size: of both sides.
-        hidden_size: of both stacks.
-        inner_size: of the feed-forward layers.
-        layers: of each stack.
-        heads: of every attention.
-        training: None for drawn weights.
+        name: name in tables and file names.
+        kind: T5, or Marian as in OPUS-MT.
+        vocab_size: size of the shared vocabulary.
+        hidden_size: hidden size of encoder and decoder.
+        inner_size: inner size of the feed-forward layers.
+        layers: layers of the encoder, and of the decoder.
+        heads: heads of each attention layer.
+        training: how the model is trained; None for random weights.
     """
 
     name: str
@@ -66,18 +68,18 @@ TINY_SHAPES = (
 
 
 MODELS = Path("build/bench/generation")
-"""Where models are kept; in the folder of each, its checkpoint and what others made of it."""
+"""Directory of all models; each has a directory with its checkpoint, converted models and artifacts."""
 
 
 def write_checkpoint(shape: Shape, models: Path) -> Path:
-    """Write a model of ``shape``; one that was trained is kept if it is there.
+    """Write the checkpoint of a model; a trained one is reused if it exists.
 
     Args:
-        shape: of the model.
-        models: where models are kept.
+        shape: shape of the model.
+        models: directory of all models.
 
     Returns:
-        The checkpoint's folder, in a folder of the model's own.
+        The directory of the checkpoint, inside a directory of this model.
 
     Raises:
         RuntimeError: the model has not learned its task.
@@ -87,10 +89,11 @@ def write_checkpoint(shape: Shape, models: Path) -> Path:
     wanted = json.dumps(asdict(shape))
     if shape.training and recipe.is_file() and recipe.read_text("utf-8") == wanted:
         return folder
+    transformers.utils.logging.disable_progress_bar()
     torch.manual_seed(0)
     model = {"t5": _t5, "marian": _marian}[shape.kind](shape)
     if shape.training:
-        print(f"{shape.name}: training, once, for minutes", flush=True)
+        print(f"{shape.name}: training; this takes minutes and is done once", flush=True)
         train(model, shape.training)
     folder.mkdir(parents=True, exist_ok=True)
     model.eval().save_pretrained(folder)
@@ -99,28 +102,28 @@ def write_checkpoint(shape: Shape, models: Path) -> Path:
 
 
 def measured_sources(shape: Shape, batch: int, length: int = SOURCE_LENGTH) -> Sequences:
-    """Token ids, always the same ones: of the model's task, or drawn.
+    """Return the same sources on each call: inputs of the model's task, or random token ids.
 
     Args:
-        shape: of the model.
-        batch: how many.
-        length: of each; a trained model takes the one that it was trained on.
+        shape: shape of the model.
+        batch: number of sources.
+        length: tokens of each source; a trained model requires the length of its training.
 
     Raises:
-        ValueError: a trained model, and another length.
+        ValueError: the model was trained with another length.
     """
     if shape.training is None:
-        return drawn_sources(shape.vocab_size, batch, length)
+        return random_sources(shape.vocab_size, batch, length)
     if length != SOURCE_LENGTH:
         raise ValueError(f"{shape.name} was trained on {SOURCE_LENGTH} tokens, got a length of {length}")
     return held_out(shape.vocab_size, batch)
 
 
-def drawn_sources(vocab_size: int, batch: int, length: int) -> Sequences:
-    """Token ids, always the same ones."""
-    draw = random.Random(0)
+def random_sources(vocab_size: int, batch: int, length: int) -> Sequences:
+    """Return random token ids, the same ones on each call."""
+    rng = random.Random(0)
     return tuple(
-        tuple(draw.randrange(FIRST_WORD, vocab_size - 1) for _ in range(length)) for _ in range(batch)
+        tuple(rng.randrange(FIRST_WORD, vocab_size - 1) for _ in range(length)) for _ in range(batch)
     )
 
 
@@ -170,7 +173,7 @@ def _marian(shape: Shape) -> PreTrainedModel:
     model = MarianMTModel(config)
     with torch.no_grad():
         model.final_logits_bias.normal_(0, 0.1)
-        model.get_input_embeddings().weight[pad] = 0  # as OPUS-MT's: the decoder begins with nothing
+        model.get_input_embeddings().weight[pad] = 0  # as in OPUS-MT: the decoder starts from zeros
     _quiet_attention(model)
     _both_signs(model.model.decoder.layers[-1].final_layer_norm.weight)
     model.generation_config = _defaults(
@@ -180,7 +183,7 @@ def _marian(shape: Shape) -> PreTrainedModel:
 
 
 def _quiet_attention(model: PreTrainedModel) -> None:
-    """Attention as drawn takes the mean over all tokens, which outweighs the token itself."""
+    """Scale attention outputs down: random attention is a mean over all tokens and outweighs each one."""
     with torch.no_grad():
         for name, weight in model.named_parameters():
             if name.endswith("out_proj.weight"):
@@ -188,7 +191,7 @@ def _quiet_attention(model: PreTrainedModel) -> None:
 
 
 def _both_signs(weight: Tensor) -> None:
-    """Wide, so that the best token stands out as it does in a trained model."""
+    """Sample wide weights of both signs, so that the best token stands out as in a trained model."""
     with torch.no_grad():
         weight.normal_(0, 3.0)
 

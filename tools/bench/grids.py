@@ -1,4 +1,4 @@
-"""The tables of ``precast bench``, as the terminal and the report both show them."""
+"""The tables of ``precast bench``, shared by the terminal and the HTML report."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from precast.tools.bench.fresh import PHASES
 
 @dataclass(frozen=True)
 class Cell:
-    """One place of a table.
+    """One cell of a table.
 
     Attributes:
-        text: what stands there.
-        good: whether it is a ratio above 1 of one of ours.
-        detail: behind it, in a softer voice.
+        text: content of the cell.
+        good: whether the cell is a speedup of precast above 1.
+        detail: secondary content, shown less prominently.
     """
 
     text: str
@@ -29,10 +29,10 @@ class Grid:
     """One table.
 
     Attributes:
-        title: above it.
-        heads: of its columns; the first one or two name the row.
-        rows: as wide as the heads.
-        ours: for each row, whether it is one of ours.
+        title: title of the table.
+        heads: column heads; the first one or two columns name the row.
+        rows: cells, as many in each row as there are heads.
+        ours: for each row, whether it belongs to precast.
     """
 
     title: str
@@ -42,25 +42,25 @@ class Grid:
 
 
 def grids(result: BenchResult) -> list[Grid]:
-    """All tables of a result, in order."""
-    found = [*_encoders(result), *_generators(result), _once(result)]
+    """Return all tables of a result, in order."""
+    tables = [*_encoders(result), *_generators(result), _once(result)]
     if result.arrivals:
-        found.append(_arrivals(result))
+        tables.append(_arrivals(result))
     if result.skipped:
         rows = tuple((Cell(one.name), Cell(one.reason)) for one in result.skipped)
-        found.append(Grid("Not measured", ("who", "why"), rows, (False,) * len(rows)))
-    return found
+        tables.append(Grid("Not measured", ("contender", "reason"), rows, (False,) * len(rows)))
+    return tables
 
 
 def accuracy(row: EncoderRow) -> str:
-    """The cosine, or the relative error where answers have none."""
-    return f"off by {row.relative_error:.1e}" if row.least_cosine is None else f"{row.least_cosine:.5f}"
+    """Return the cosine, or the relative error for outputs without a cosine."""
+    return f"relative error {row.relative_error:.1e}" if row.min_cosine is None else f"{row.min_cosine:.5f}"
 
 
 def _encoders(result: BenchResult) -> Iterator[Grid]:
     heads = (
-        "batch", "who", "model alone, ms", "× HF fp32", "× best peer",
-        "from strings, ms", "× HF fp32", "× best peer", "texts/s", "cosine to HF fp32",
+        "batch", "contender", "token ids, ms", "× HF fp32", "× best peer",
+        "text, ms", "× HF fp32", "× best peer", "texts/s", "cosine to HF fp32",
     )  # fmt: skip
     for given in result.texts:
         rows = [row for row in result.encoder_rows() if row.texts == given.name]
@@ -85,14 +85,16 @@ def _encoders(result: BenchResult) -> Iterator[Grid]:
 
 
 def _generators(result: BenchResult) -> Iterator[Grid]:
-    heads = ("batch", "who", "ms", "× HF fp32", "× best peer", "tokens/s", "tokens as HF fp32")
+    heads = (
+        "batch", "contender", "ms", "× HF fp32", "× best peer", "tokens/s", "token agreement with HF fp32",
+    )  # fmt: skip
     for beams in dict.fromkeys(row.beams for row in result.generation_rows()):
         rows = [row for row in result.generation_rows() if row.beams == beams]
         ours = tuple(row.contender in result.ours() for row in rows)
         cells = tuple(
             (
                 Cell(str(row.batch)), Cell(row.contender), _milliseconds(row), *_ratios(row, mine),
-                Cell(f"{row.tokens_per_s:.0f}"), Cell(f"{row.equal_tokens:.0%}"),
+                Cell(f"{row.tokens_per_s:.0f}"), Cell(f"{row.token_agreement:.0%}"),
             )
             for row, mine in zip(rows, ours, strict=True)
         )  # fmt: skip
@@ -100,10 +102,10 @@ def _generators(result: BenchResult) -> Iterator[Grid]:
 
 
 def _once(result: BenchResult) -> Grid:
-    """What each contender has once: start, memory, tokenization or time to the first token."""
+    """Return the table of cold start, peak memory, and tokenization or time to the first token."""
     sets = [given.name for given in result.texts]
     last = [f"tokenize {name}, ms" for name in sets] or ["first token, ms"]
-    heads = ("who", *(f"{phase}, s" for phase in PHASES), "cold start, s", "peak memory, MB", *last)
+    heads = ("contender", *(f"{phase}, s" for phase in PHASES), "cold start, s", "peak memory, MB", *last)
     cells = []
     for one in result.contenders:
         memory = "" if one.peak_memory_bytes is None else f"{one.peak_memory_bytes / 1e6:.0f}"
@@ -113,30 +115,30 @@ def _once(result: BenchResult) -> Grid:
         total = f"{sum(one.cold_start_s.values()):.2f}"
         cells.append(tuple(Cell(text) for text in (one.name, *texts, total, memory, *times)))
     ours = tuple(one.name in result.ours() for one in result.contenders)
-    return Grid("A fresh process, and what it takes", heads, tuple(cells), ours)
+    return Grid("Cold start and memory", heads, tuple(cells), ours)
 
 
 def _arrivals(result: BenchResult) -> Grid:
-    heads = ("requests come", "who", "served", "tokens/s", "p50 latency, s", "p95 latency, s")
+    heads = ("arrivals", "contender", "batching", "tokens/s", "p50 latency, s", "p95 latency, s")
     cells = tuple(
         (
-            Cell(one.arrival), Cell(one.contender), Cell(one.way), Cell(f"{one.tokens_per_s:.0f}"),
+            Cell(one.arrival), Cell(one.contender), Cell(one.batching), Cell(f"{one.tokens_per_s:.0f}"),
             Cell(f"{one.p50_s:.3f}"), Cell(f"{one.p95_s:.3f}"),
         )
         for one in result.arrivals
     )  # fmt: skip
-    return Grid("Requests of many lengths", heads, cells, (True,) * len(cells))
+    return Grid("Mixed-length requests", heads, cells, (True,) * len(cells))
 
 
 def _milliseconds(row: EncoderRow | GenerationRow) -> Cell:
-    """The median and its quartiles."""
+    """Return the median and the quartiles."""
     return Cell(f"{row.median_ms:.2f}", detail=f"({row.lower_quartile_ms:.2f}–{row.upper_quartile_ms:.2f})")
 
 
 def _ratios(row: EncoderRow | GenerationRow, ours: bool) -> tuple[Cell, Cell]:
-    """Against HF fp32 and against the best peer, which is named where the row is one of ours."""
-    hf = Cell(f"{row.times_hf_fp32:.2f}×", ours and row.times_hf_fp32 > 1)
-    if row.times_best_peer is None:
+    """Return the speedups over HF fp32 and over the best peer, which is named in rows of precast."""
+    hf = Cell(f"{row.speedup_vs_hf_fp32:.2f}×", ours and row.speedup_vs_hf_fp32 > 1)
+    if row.speedup_vs_best_peer is None:
         return hf, Cell("")
-    good = ours and row.times_best_peer > 1
-    return hf, Cell(f"{row.times_best_peer:.2f}×", good, str(row.best_peer) if ours else "")
+    good = ours and row.speedup_vs_best_peer > 1
+    return hf, Cell(f"{row.speedup_vs_best_peer:.2f}×", good, str(row.best_peer) if ours else "")

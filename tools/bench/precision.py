@@ -1,4 +1,4 @@
-"""The precisions in which models are measured."""
+"""The precisions that are measured."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def compile_as(
     precision: Precision,
     backend: Literal["inductor", "reference"] = "inductor",
 ) -> None:
-    """Compile for the CPU, whatever is at ``output``; ``int8`` leaves all but linear layers in bf16."""
+    """Compile for the CPU and replace ``output``; with ``int8``, all but linear layers are in bf16."""
     if precision == "int8":
         precast.compile(
             model, output, dtype="bf16", quantize="int8", backend=backend, check_speed=False, overwrite=True

@@ -1,4 +1,4 @@
-"""Where the time goes in eight bits, by Linux's ``perf``: ``benchmarks/results/profile.json``."""
+"""CPU profiles of int8 artifacts, recorded with Linux ``perf``: ``benchmarks/results/profile.json``."""
 
 from __future__ import annotations
 
@@ -26,51 +26,51 @@ from precast.tools.bench.texts import texts
 
 THREADS = 2
 WARM = 1.0
-"""Seconds of work before samples are taken."""
+"""Seconds of work before samples are recorded."""
 READY = "ready"
 ENCODER, DECODER = "MiniLM-L6", SHAPES[0]
 TEXTS = {"1 short text": ("short", 1), "32 short texts": ("short", 32), "32 long texts": ("long", 32)}
 SEARCHES = {"1 x greedy": (1, 1), "16 x greedy": (16, 1), "16 x 4 beams": (16, 4)}
-"""Sources of a call, and beams."""
+"""Batch size and number of beams."""
 GROUPS: Mapping[str, Mapping[str, str]] = {
     ENCODER: {
-        "products of linear layers": r"Panel<[^>]*Identity",
-        "products with GELU inside": r"Panel<[^>]*Gelu",
-        "quantizing rows": r"quantize_row|precast::linear",
+        "linear layers": r"Panel<[^>]*Identity",
+        "linear layers with fused GELU": r"Panel<[^>]*Gelu",
+        "activation quantization": r"quantize_row|precast::linear",
         "attention": r"Head<|attention|lay_keys|lay_values",
-        "norms, sums, embeddings, pooling": r"cpp_fused|precast::norm<|pool_sequences",
-        "threads that wait": r"libgomp",
-        "Python and the rest": r"",
+        "norms, residuals, embeddings, pooling": r"cpp_fused|precast::norm<|pool_sequences",
+        "idle OpenMP threads": r"libgomp",
+        "Python and other": r"",
     },
     DECODER.name: {
-        "encoding the sources": r"/encode_source\.",
-        "projection to the vocabulary": r"Panel<[^>]*Identity, float",
-        "products of other linear layers": r"Panel<",
-        "quantizing rows": r"quantize_row|precast::linear",
-        "attention over the pools": r"decode_attention|DecodeSequence<",
-        "rules and choice": r"/logits_processors\.|/sample\.|Sleef|topk",
-        "norms, sums, embeddings": r"cpp_fused|precast::norm<",
-        "threads that wait": r"libgomp",
-        "Python and the rest": r"",
+        "source encoder": r"/encode_source\.",
+        "vocabulary projection": r"Panel<[^>]*Identity, float",
+        "other linear layers": r"Panel<",
+        "activation quantization": r"quantize_row|precast::linear",
+        "attention over the KV cache": r"decode_attention|DecodeSequence<",
+        "logits processors and sampling": r"/logits_processors\.|/sample\.|Sleef|topk",
+        "norms, residuals, embeddings": r"cpp_fused|precast::norm<",
+        "idle OpenMP threads": r"libgomp",
+        "Python and other": r"",
     },
 }
-"""By model, what a sample's function or library is called; the first that fits counts."""
+"""By model, patterns of the function or library of a sample; the first match counts."""
 
 
 def group_of(sample: str, groups: Mapping[str, str]) -> str:
-    """The group of a line of ``perf script``: a function and its library."""
+    """Return the group of one line of ``perf script``, which holds a function and its library."""
     return next(name for name, pattern in groups.items() if re.search(pattern, sample))
 
 
 def shares(samples: Iterable[str], groups: Mapping[str, str]) -> dict[str, float]:
-    """The share of each group among the samples."""
+    """Return the share of each group in the samples."""
     counted = Counter(group_of(sample, groups) for sample in samples)
     total = counted.total() or 1
     return {name: round(counted[name] / total, 4) for name in groups}
 
 
 def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, Any]:
-    """A row: a piece of work is run again and again in a process of its own, and looked at."""
+    """Profile a workload that is repeated in a process of its own, and return one row."""
     with tempfile.TemporaryDirectory() as folder:
         data = str(Path(folder, "perf.data"))
         command = [sys.executable, "-m", __spec__.name, "--run", work, str(artifact)]
@@ -85,12 +85,12 @@ def profile(artifact: Path, model: str, work: str, seconds: float) -> dict[str, 
         script = subprocess.run(
             ["perf", "script", "-i", data, "-F", "ip,sym,dso"], check=True, capture_output=True, text=True
         )
-    found = shares((line for line in script.stdout.splitlines() if line.strip()), GROUPS[model])
-    return {"model": model, "work": work, "shares": found}
+    samples = (line for line in script.stdout.splitlines() if line.strip())
+    return {"model": model, "work": work, "shares": shares(samples, GROUPS[model])}
 
 
-def work_again(artifact: Path, work: str) -> None:
-    """What is looked at: says that it is warm, and goes on until it is ended."""
+def repeat_work(artifact: Path, work: str) -> None:
+    """Run the profiled workload: print ``READY`` when warm, and repeat until the process is killed."""
     call = _encoding(artifact, *TEXTS[work]) if work in TEXTS else _generating(artifact, *SEARCHES[work])
     warm = time.monotonic() + WARM
     while time.monotonic() < warm:
@@ -120,10 +120,10 @@ def main() -> None:
     options = parser.parse_args()
     if options.run:
         work, path = options.run
-        work_again(Path(path), work)
+        repeat_work(Path(path), work)
         return
     if shutil.which("perf") is None:
-        print("no profile: this needs perf (Debian: apt-get install linux-perf)")
+        print("skipped: profiles need perf (Debian: apt-get install linux-perf)")
         return
     encoder = minilm.artifact(options.artifacts, "int8")
     decoder = prepare(DECODER, MODELS, "inductor").artifacts["int8"]

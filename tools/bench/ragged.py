@@ -1,8 +1,8 @@
-"""Requests of many lengths through one engine: joined while others run, beside groups that wait for their
-longest.
+"""Mixed-length requests through one engine: continuous batching compared with static batches.
 
-``in flight`` submits each request when it arrives. ``groups of N`` takes what has arrived, at most ``N`` in
-the order of arrival, and takes the next group when the whole one is done.
+``continuous batching`` submits each request when it arrives. ``static batches of N`` submits the requests
+that have arrived, at most ``N`` in order of arrival, and waits for all of them before it submits the next
+batch.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Request:
     """One request.
 
     Attributes:
-        source: token ids.
-        new_tokens: forced.
+        source: token ids of the source.
+        new_tokens: number of tokens to generate, neither fewer nor more.
     """
 
     source: tuple[int, ...]
@@ -34,12 +34,12 @@ class Request:
 
 @dataclass(frozen=True)
 class Load:
-    """Requests and how they come.
+    """Requests with their arrival times and the way to batch them.
 
     Attributes:
-        requests: in the order of arrival.
-        arrivals: seconds from the start, never falling, one for each request.
-        group: how many are batched and waited for together; None to let them join in flight.
+        requests: requests in order of arrival.
+        arrivals: ascending arrival times in seconds from the start, one for each request.
+        group: size of a static batch; None for continuous batching.
     """
 
     requests: tuple[Request, ...]
@@ -49,12 +49,12 @@ class Load:
 
 @dataclass(frozen=True)
 class Served:
-    """What became of a load.
+    """The figures of a load that was served.
 
     Attributes:
-        seconds: from the start to the last answer.
-        latencies: seconds from each request's arrival to its answer.
-        tokens: generated.
+        seconds: seconds from the start to the last output.
+        latencies: seconds from the arrival of each request to its output.
+        tokens: number of generated tokens.
     """
 
     seconds: float
@@ -66,26 +66,26 @@ LONGEST_SOURCE, LONGEST_TARGET = 60, 64
 _SHORTEST_SOURCE, _SHORTEST_TARGET = 5, 8
 
 
-def draw_requests(
+def random_requests(
     count: int, vocab_size: int, seed: int = 0, source: int = LONGEST_SOURCE, target: int = LONGEST_TARGET
 ) -> tuple[Request, ...]:
-    """Sources of 5 to 60 tokens, targets of 8 to 64, or less where an artifact takes no more.
+    """Return random requests with sources of 5 to 60 tokens and targets of 8 to 64.
 
     Args:
-        count: of requests.
-        vocab_size: token ids are from 3 up, below its last.
-        seed: of the drawing.
-        source: tokens of the longest source.
-        target: tokens of the longest target.
+        count: number of requests.
+        vocab_size: size of the vocabulary; token ids are at least 3 and below the last one.
+        seed: seed of the random generator.
+        source: tokens of the longest source, if the artifact takes fewer than 60.
+        target: tokens of the longest target, if the artifact takes fewer than 64.
     """
-    draw = random.Random(seed)
+    rng = random.Random(seed)
 
     def length(shortest: int, longest: int) -> int:
-        return draw.randint(min(shortest, longest), longest)
+        return rng.randint(min(shortest, longest), longest)
 
     return tuple(
         Request(
-            tuple(draw.randrange(3, vocab_size - 1) for _ in range(length(_SHORTEST_SOURCE, source))),
+            tuple(rng.randrange(3, vocab_size - 1) for _ in range(length(_SHORTEST_SOURCE, source))),
             length(_SHORTEST_TARGET, target),
         )
         for _ in range(count)
@@ -93,45 +93,45 @@ def draw_requests(
 
 
 def poisson(count: int, rate: float, seed: int = 0) -> tuple[float, ...]:
-    """Arrival times in seconds, ``rate`` a second on average; the first one comes at once."""
-    draw, now, times = random.Random(seed), 0.0, []
+    """Return arrival times of a Poisson process with ``rate`` requests per second, starting at 0."""
+    rng, now, times = random.Random(seed), 0.0, []
     for _ in range(count):
         times.append(now)
-        now += draw.expovariate(rate)
+        now += rng.expovariate(rate)
     return tuple(times)
 
 
 def server(artifact: Path, threads: int, steps_per_sync: int | None = None) -> Callable[[Load], Served]:
-    """One engine that serves loads in either way.
+    """Load an artifact and return a function that serves a load.
 
     Args:
-        artifact: its folder.
-        threads: of its kernels.
-        steps_per_sync: as ``precast.load`` takes it; its default where left out.
+        artifact: directory of the artifact.
+        threads: threads of its kernels.
+        steps_per_sync: option of ``precast.load``; None for its default.
     """
     engine = precast.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
 
     def submit(request: Request) -> Future[Any]:
-        found: Future[Any] = engine.submit(
+        future: Future[Any] = engine.submit(
             list(request.source), min_new_tokens=request.new_tokens, max_new_tokens=request.new_tokens
         )
-        return found
+        return future
 
     return lambda load: _serve_all(load, submit)
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that at least ``share`` of all do not exceed."""
+    """Return the smallest value that at least ``share`` of all values do not exceed."""
     return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
 
 
 def _serve_all(load: Load, submit: Callable[[Request], Future[Any]]) -> Served:
-    """Latencies count from the planned arrival, so that one noticed late is not flattered."""
+    """Serve a load. Latencies count from the planned arrival, even if a request is submitted late."""
     ended = [0.0] * len(load.requests)
 
-    def start(place: int) -> Future[Any]:
-        future = submit(load.requests[place])
-        future.add_done_callback(lambda _: ended.__setitem__(place, time.perf_counter() - started))
+    def start(index: int) -> Future[Any]:
+        future = submit(load.requests[index])
+        future.add_done_callback(lambda _: ended.__setitem__(index, time.perf_counter() - started))
         return future
 
     futures: list[Future[Any]] = []
@@ -139,10 +139,10 @@ def _serve_all(load: Load, submit: Callable[[Request], Future[Any]]) -> Served:
     while len(futures) < len(load.requests):
         _sleep_until(started + load.arrivals[len(futures)])
         arrived = _arrived(load, len(futures), time.perf_counter() - started)
-        futures += [start(place) for place in arrived]
+        futures += [start(index) for index in arrived]
         if load.group is not None:
             wait(futures)
-    # A result is there a moment before its callback has run: the callbacks say when all is over.
+    # A result is available shortly before its callback has run, so wait for the callbacks.
     tokens = sum(len(future.result().token_ids) - 1 for future in futures)
     while not all(ended):
         time.sleep(0.001)
@@ -151,7 +151,7 @@ def _serve_all(load: Load, submit: Callable[[Request], Future[Any]]) -> Served:
 
 
 def _arrived(load: Load, first: int, now: float) -> range:
-    """Places from ``first`` on that have arrived, at least one, at most a group."""
+    """Return the indices from ``first`` that have arrived: at least one, at most a batch."""
     end = first + 1
     limit = len(load.requests) if load.group is None else min(len(load.requests), first + load.group)
     while end < limit and load.arrivals[end] <= now:

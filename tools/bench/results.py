@@ -1,4 +1,4 @@
-"""Results on disk."""
+"""Result files: figures with the machine, the package versions and the pass marks they are held against."""
 
 from __future__ import annotations
 
@@ -17,26 +17,48 @@ _PACKAGES = (
 )  # fmt: skip
 
 
-def write_result(name: str, content: dict[str, Any], path: Path | None = None) -> Path:
-    """Write the figures with the machine and the versions beside them.
+def write_result(
+    name: str, content: dict[str, Any], path: Path | None = None, *, bars: Sequence[dict[str, Any]] = ()
+) -> Path:
+    """Write figures together with the machine and the package versions; return the path.
 
     Args:
-        name: of the benchmark.
-        content: JSON.
-        path: of the file; ``benchmarks/results/NAME.json`` where left out.
+        name: name of the benchmark.
+        content: the figures, as JSON.
+        path: the file to write, ``benchmarks/results/NAME.json`` by default.
+        bars: aims and whether they are met, each made by ``bar``; omitted from the file if empty.
     """
     path = path or FOLDER / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(described(name, content), indent=2) + "\n", "utf-8")
+    described_content = described(name, content | ({"bars": list(bars)} if bars else {}))
+    path.write_text(json.dumps(described_content, indent=2) + "\n", "utf-8")
     return path
 
 
 def described(name: str, content: dict[str, Any]) -> dict[str, Any]:
-    """The figures with the machine and the versions beside them, as ``write_result`` writes them."""
+    """Return the figures with the machine and the package versions, as ``write_result`` writes them."""
     return {"benchmark": name, "machine": machine(), "versions": versions(*_PACKAGES), **content}
 
 
+def bar(name: str, aim: float, value: float, *, lower_is_better: bool = False) -> dict[str, Any]:
+    """Return an aim, the measured value and whether the value meets the aim.
+
+    Args:
+        name: what is measured, with its unit.
+        aim: the value to reach.
+        value: the measured value, in the unit of ``aim``.
+        lower_is_better: true for times and sizes, false for speeds.
+    """
+    return {
+        "name": name,
+        "aim": aim,
+        "value": value,
+        "met": value <= aim if lower_is_better else value >= aim,
+    }
+
+
 def read_result(name: str) -> dict[str, Any] | None:
+    """Return the content of ``benchmarks/results/NAME.json``, or None if there is no such file."""
     path = FOLDER / f"{name}.json"
     if not path.is_file():
         return None
@@ -45,9 +67,9 @@ def read_result(name: str) -> dict[str, Any] | None:
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:
-    """Median and the quartiles around it, in milliseconds."""
-    given = seconds if len(seconds) > 1 else [*seconds, *seconds]  # one alone has no quartiles
-    low, middle, high = statistics.quantiles(given, n=4, method="inclusive")
+    """Return the median and both quartiles in milliseconds."""
+    samples = seconds if len(seconds) > 1 else [*seconds, *seconds]  # quantiles need two samples
+    low, middle, high = statistics.quantiles(samples, n=4, method="inclusive")
     return {
         "median_ms": round(middle * 1e3, 3),
         "lower_quartile_ms": round(low * 1e3, 3),

@@ -1,6 +1,6 @@
-"""What each step of making it fast was worth: MiniLM and a T5, compiled with and without our own kernels.
+"""The speedup of each optimization step: MiniLM and T5-small, compiled with and without precast's kernels.
 
-The table stands in ``docs/performance.md``.
+The table is in ``docs/performance.md``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from unittest.mock import PropertyMock, patch
 from precast.artifacts.reader import read_manifest
 from precast.compiler.options import CompileOptions
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.minilm import checkpoint
 from precast.tools.bench.peers.jobs import Job
 from precast.tools.bench.peers.precast_artifact import Encoding, Generating, text_tokenizer, token_ids
@@ -23,22 +24,21 @@ from precast.tools.bench.precision import Precision, compile_as
 from precast.tools.bench.results import summary, write_result
 from precast.tools.bench.sorting import TARGET_LENGTH
 from precast.tools.bench.texts import texts
-from precast.tools.bench.turns import Turns
 
 THREADS = 2
 STEPS: dict[str, tuple[Precision, bool]] = {
-    "torch's operators and oneDNN, fp32": ("fp32", False),
-    "the same in bf16": ("bf16", False),
-    "our kernels, fp32": ("fp32", True),
-    "our kernels, bf16": ("bf16", True),
-    "our kernels, int8": ("int8", True),
+    "PyTorch operators (oneDNN), fp32": ("fp32", False),
+    "PyTorch operators (oneDNN), bf16": ("bf16", False),
+    "precast kernels, fp32": ("fp32", True),
+    "precast kernels, bf16": ("bf16", True),
+    "precast kernels, int8": ("int8", True),
 }
-"""Precision, and whether our kernels are used where they could be."""
+"""Precision of each step, and whether it uses precast's AVX-512 kernels."""
 
 
 def artifacts(model: Path, folder: Path) -> dict[str, Path]:
-    """``model`` compiled for each step."""
-    found = {}
+    """Compile a model for each step and return the artifacts."""
+    paths = {}
     for name, (precision, ours) in STEPS.items():
         path = folder / f"{precision}{'' if ours else '-torch'}.precast"
         if ours:
@@ -46,36 +46,36 @@ def artifacts(model: Path, folder: Path) -> dict[str, Path]:
         else:
             with patch.object(CompileOptions, "kernels", PropertyMock(return_value="torch")):
                 compile_as(model, path, precision)
-        found[name] = path
-    return found
+        paths[name] = path
+    return paths
 
 
 def measure(
     name: str, make: Callable[..., Any], paths: Mapping[str, Path], works: Mapping[str, Work], rounds: int
 ) -> list[dict[str, Any]]:
-    """A row for each piece of work and step; ``times_first`` is its speed against the first."""
+    """Return one row for each workload and step; ``speedup`` is relative to the first step."""
     engines = {step: partial(served, partial(make, path, THREADS), THREADS) for step, path in paths.items()}
     rows: list[dict[str, Any]] = []
-    with Turns[Work, Any](engines, rest=0.1) as turns:
+    with InterleavedProcesses[Work, Any](engines, rest=0.1) as processes:
         for what, work in works.items():
-            taken = {step: summary(found) for step, found in turns.seconds(work, rounds).items()}
+            taken = {step: summary(times) for step, times in processes.seconds(work, rounds).items()}
             first = next(iter(taken.values()))["median_ms"]
             rows += [
                 {
                     "model": name,
                     "work": what,
                     "step": step,
-                    **found,
-                    "times_first": round(first / found["median_ms"], 2),
+                    **figures,
+                    "speedup": round(first / figures["median_ms"], 2),
                 }
-                for step, found in taken.items()
+                for step, figures in taken.items()
             ]
             print(f"{name}, {what}: measured", flush=True)
     return rows
 
 
 def encoder_works(artifact: Path) -> dict[str, Work]:
-    """Token ids in, embeddings out."""
+    """Return the encoder workloads: token ids in, embeddings out."""
     tokenizer = text_tokenizer(artifact, read_manifest(artifact))
     works: dict[str, Work] = {
         f"32 {kind} texts": EmbedIds((token_ids(tokenizer, texts(kind)),))
@@ -85,7 +85,7 @@ def encoder_works(artifact: Path) -> dict[str, Work]:
 
 
 def decoder_works(shape: Shape) -> dict[str, Work]:
-    """Token ids in and out."""
+    """Return the generation workloads: token ids in and out."""
     return {
         f"{batch} x {'greedy' if beams == 1 else f'{beams} beams'}": Generate(
             Job(measured_sources(shape, batch), TARGET_LENGTH, beams)

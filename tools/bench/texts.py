@@ -1,4 +1,4 @@
-"""The texts that are measured: 32 each of short, mixed and long ones."""
+"""The texts of the encoder benchmarks: short, mixed and long ones."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ _SENTENCES = (
     "Prices rose faster than wages for the third year in a row.",
     "The museum opens at ten and is free on the first Sunday.",
     "Rain is expected in the north, with clear skies further south.",
-    "They replace_modules the engine twice before it finally ran smoothly.",
+    "They rebuilt the engine twice before it finally ran smoothly.",
     "The committee asked for more time to study the proposal.",
 )
 
 
 def texts(kind: str, count: int = 32) -> list[str]:
-    """``short``: one sentence each; ``mixed``: one to six; ``long``: twelve."""
+    """Return texts of one sentence (``short``), one to six (``mixed``) or twelve (``long``)."""
     length = {"short": lambda _: 1, "mixed": lambda i: i % 6 + 1, "long": lambda _: 12}[kind]
     return [
         " ".join(_SENTENCES[(index + step) % len(_SENTENCES)] for step in range(length(index)))

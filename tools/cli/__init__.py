@@ -1,1 +1,1 @@
-"""``precast compile | inspect | verify | embed | classify | rank``."""
+"""``precast compile | inspect | verify | embed | classify | rank | generate | bench``."""

@@ -1,4 +1,4 @@
-"""The commands, put together."""
+"""The ``precast`` command with its subcommands."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from precast.tools.cli.show import inspect_command
 
 app = typer.Typer(
     name="precast",
-    help="Cast Hugging Face encoders and encoder-decoders ahead of time; replay them in a minimal runtime.",
+    help="Ahead-of-time compiler and lightweight runtime for Hugging Face encoders and encoder-decoders.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
@@ -29,8 +29,8 @@ app.command("generate")(generate_command)
 app.command("bench")(bench_command)
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(precast.__version__)
         raise typer.Exit
 

@@ -2,124 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.progress import Progress, ProgressColumn, SpinnerColumn, Task, TaskID, TextColumn
 from rich.text import Text
 
+from precast.artifacts.manifest import Manifest
+from precast.compiler.options import CompileOptions
 from precast.compiler.progress import ProgressEvent
-from precast.tools.cli.console import err, errors_as_exit, out, print_json
+from precast.tools.cli.console import err, errors_as_exit, out, print_json, quiet_libraries
+from precast.tools.cli.options import options_from
 from precast.tools.cli.show import parity_line
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
-def compile_command(
-    model: Annotated[str, typer.Argument(help="A local directory or a hub id.")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="Directory of the artifact.")],
-    task: Annotated[
-        str, typer.Option(help="auto, embed, classify, rerank, token-classify, hidden or generate.")
-    ] = "auto",
-    device: Annotated[
-        str, typer.Option(help="cpu, cuda, or cuda:sm_90 to build for a GPU that is not here.")
-    ] = "cpu",
-    dtype: Annotated[str, typer.Option(help="fp32, bf16 or, on cuda, fp16.")] = "fp32",
-    quantize: Annotated[
-        str | None, typer.Option(help="int8: weights of linear layers in eight bits, on a cpu.")
-    ] = None,
-    backend: Annotated[str, typer.Option(help="inductor, or reference: portable and slow.")] = "inductor",
-    max_length: Annotated[int | None, typer.Option(help="Tokens of one input, or of one source.")] = None,
-    max_tokens: Annotated[int | None, typer.Option(help="Tokens of a packed batch.")] = None,
-    max_batch: Annotated[int | None, typer.Option(help="Inputs of a packed batch.")] = None,
-    max_target_length: Annotated[
-        int | None, typer.Option(help="For generate: positions of one answer, its start token included.")
-    ] = None,
-    max_num_seqs: Annotated[
-        int, typer.Option(help="For generate: rows decoded side by side; a request has one a beam.")
-    ] = 64,
-    workload: Annotated[
-        Path | None,
-        typer.Option(
-            help="JSON file of input lengths in tokens, to fit the buckets to: a list, or "
-            '{"lengths": {"12": 340}, "concurrency": {"1": 900, "32": 10}}.'
-        ),
-    ] = None,
-    max_buckets: Annotated[
-        int | None, typer.Option(help="With --workload: buckets of the buckets at most.")
-    ] = None,
-    pooling: Annotated[
-        list[str] | None, typer.Option(help="Pooling for embed, in place of the checkpoint's; repeatable.")
-    ] = None,
-    revision: Annotated[str | None, typer.Option(help="Of a hub id.")] = None,
-    prepack: Annotated[
-        bool, typer.Option("--prepack/--no-prepack", help="Lay weights out for this CPU, in the graph.")
-    ] = True,
-    autotune: Annotated[
-        bool | None,
-        typer.Option("--autotune/--no-autotune", help="Search for the fastest matrix multiplications."),
-    ] = None,
-    verify: Annotated[
-        bool, typer.Option("--verify/--no-verify", help="Compare with Hugging Face before publishing.")
-    ] = True,
-    check_speed: Annotated[
-        bool,
-        typer.Option(
-            "--check-speed/--no-check-speed", help="With --quantize: refuse it unless it is faster here."
-        ),
-    ] = True,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what is at the output.")] = False,
-    as_json: Json = False,
-) -> None:
+@options_from(CompileOptions, arguments=("model",))
+def compile_command(make_options: Callable[[], CompileOptions], as_json: Json = False) -> None:
     """Compile a Hugging Face checkpoint to an artifact."""
     with errors_as_exit(as_json):
-        from precast.compiler.options import CompileOptions
-        from precast.compiler.pipeline import run
+        compile_model(make_options(), as_json=as_json)
 
-        options = CompileOptions(
-            model=model, output=output, task=cast(Any, task), device=device, dtype=cast(Any, dtype),
-            quantize=cast(Any, quantize),
-            backend=cast(Any, backend),
-            max_length=max_length, max_tokens=max_tokens, max_batch=max_batch,
-            max_target_length=max_target_length, max_num_seqs=max_num_seqs, workload=workload, max_buckets=max_buckets,
-            pooling=tuple(pooling) if pooling else None, revision=revision, prepack=prepack,
-            autotune=autotune, verify=verify, check_speed=check_speed, overwrite=overwrite,
-        )  # fmt: skip
-        with _steps() as progress:
-            result = run(options, progress)
+
+def compile_model(options: CompileOptions, *, as_json: bool = False) -> Manifest:
+    """Compile a model and print its progress and a summary; return the manifest.
+
+    Args:
+        options: what to compile.
+        as_json: print the summary as JSON.
+
+    Raises:
+        CompileError: the checkpoint cannot be compiled with these options.
+    """
+    from precast.compiler.pipeline import run
+
+    with quiet_libraries(), _progress() as report:
+        result = run(options, report)
+    manifest = result.manifest
     if as_json:
         print_json(
             {
-                "artifact": str(output),
+                "artifact": str(options.output),
                 "seconds": result.seconds,
                 "from_cache": result.from_cache,
-                "parity": result.manifest.parity.model_dump() if result.manifest.parity else None,
-                "notes": result.manifest.notes,
+                "parity": manifest.parity.model_dump() if manifest.parity else None,
+                "notes": manifest.notes,
             }
         )
-        return
-    for note in result.manifest.notes:
+        return manifest
+    for note in manifest.notes:
         err.print(f"note: {note}", style="dim", markup=False, soft_wrap=True)
-    said = f"{output}: task {result.manifest.model.task}, {parity_line(result.manifest)}"
-    out.print(said, highlight=False, soft_wrap=True)
+    summary = f"{options.output}: task {manifest.model.task}, {parity_line(manifest)}"
+    out.print(summary, highlight=False, soft_wrap=True)
+    return manifest
 
 
 def verify_command(
     artifact: Annotated[Path, typer.Argument(help="Directory of the artifact.")],
-    against: Annotated[str, typer.Option(help="The checkpoint that it was compiled from.")],
+    against: Annotated[str, typer.Option(help="Checkpoint the artifact was compiled from.")],
     as_json: Json = False,
 ) -> None:
-    """Load an artifact and compare its answers with Hugging Face's."""
+    """Load an artifact and compare its outputs with Hugging Face."""
     with errors_as_exit(as_json):
         import precast
         from precast.compiler.frontend.checkpoint import open_checkpoint
+        from precast.compiler.tasks.registry import TASKS
 
-        with precast.load(artifact) as engine:
-            parity = _check(engine, open_checkpoint(against))
+        with quiet_libraries(), precast.load(artifact) as engine:
+            task = TASKS[engine.manifest.model.task]
+            parity = task.check_parity(engine, open_checkpoint(against))
             manifest = engine.manifest.model_copy(update={"parity": parity})
     if as_json:
         print_json(parity.model_dump())
@@ -127,15 +83,8 @@ def verify_command(
         out.print(f"{artifact}: {parity_line(manifest)}", highlight=False, soft_wrap=True)
 
 
-def _check(engine: Any, checkpoint: Any) -> Any:
-    """The parity check for the kind of engine."""
-    from precast.compiler.tasks.registry import TASKS
-
-    return TASKS[engine.manifest.model.task].check_parity(engine, checkpoint)
-
-
 class _Seconds(ProgressColumn):
-    """Elapsed seconds to a tenth; rich's own column rounds most steps to zero."""
+    """Elapsed seconds to one decimal place; rich's own column rounds most steps to zero."""
 
     def render(self, task: Task) -> Text:
         elapsed = task.finished_time if task.finished else task.elapsed
@@ -143,8 +92,8 @@ class _Seconds(ProgressColumn):
 
 
 @contextmanager
-def _steps() -> Iterator[Any]:
-    """A line for each stage and each graph, with the time it took."""
+def _progress() -> Iterator[Callable[[ProgressEvent], None]]:
+    """Show one line for each stage and each graph, with its elapsed time."""
     columns = (SpinnerColumn(finished_text="[green]✓"), TextColumn("{task.description}"), _Seconds())
     with Progress(*columns, console=err) as progress:
         lines: dict[tuple[str, str | None], TaskID] = {}
@@ -152,14 +101,14 @@ def _steps() -> Iterator[Any]:
         def show(event: ProgressEvent) -> None:
             key = (event.stage, event.graph)
             if key not in lines:
-                lines[key] = progress.add_task(_described(event), total=1)
+                lines[key] = progress.add_task(_description(event), total=1)
             if event.finished:
-                progress.update(lines[key], completed=1, description=_described(event))
+                progress.update(lines[key], completed=1, description=_description(event))
 
         yield show
 
 
-def _described(event: ProgressEvent) -> str:
+def _description(event: ProgressEvent) -> str:
     if event.graph is None:
         return escape(event.stage)
     state = ", from the cache" if event.from_cache else ""

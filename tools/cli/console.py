@@ -1,9 +1,10 @@
-"""Where results and errors go: results to standard output, everything else to standard error."""
+"""Console output: results go to standard output, progress, notes and errors to standard error."""
 
 from __future__ import annotations
 
 import json
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -18,13 +19,13 @@ err = Console(stderr=True)
 
 
 def print_json(value: Any) -> None:
-    """One JSON value on one line, for machines."""
+    """Print one JSON value on one line, for scripts."""
     sys.stdout.write(json.dumps(value, ensure_ascii=False) + "\n")
 
 
 @contextmanager
 def errors_as_exit(as_json: bool) -> Iterator[None]:
-    """End with status 2 and the error's message; a traceback is for faults that are ours."""
+    """Print a ``PrecastError`` and exit with status 2; other exceptions are bugs and keep their traceback."""
     try:
         yield
     except PrecastError as error:
@@ -34,3 +35,26 @@ def errors_as_exit(as_json: bool) -> Iterator[None]:
             err.print(f"[bold red]{type(error).__name__}[/]: ", end="")
             err.print(str(error), markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(2) from error
+
+
+@contextmanager
+def quiet_libraries() -> Iterator[None]:
+    """Suppress progress bars, log messages and deprecation warnings of transformers and torch.
+
+    They concern the author of a library call, not the user of a command. Errors still propagate.
+    """
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    progress_bars = logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        with warnings.catch_warnings():
+            for category in (FutureWarning, DeprecationWarning, UserWarning):
+                warnings.filterwarnings("ignore", category=category, module=r"(torch|transformers)(\.|$)")
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if progress_bars:
+            logging.enable_progress_bar()

@@ -1,4 +1,4 @@
-"""``precast inspect``: an artifact as a person wants to see it."""
+"""``precast inspect``: the manifest of an artifact as tables."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def inspect_command(
     artifact: Annotated[Path, typer.Argument(help="Directory of the artifact.")],
     as_json: Annotated[bool, typer.Option("--json", help="Print the manifest.")] = False,
 ) -> None:
-    """Show what an artifact is, whether its files are whole, and whether it runs here."""
+    """Show an artifact's properties, verify its file hashes, and check whether it runs on this machine."""
     with errors_as_exit(as_json):
         manifest = read_manifest(artifact)
         check_files(artifact, manifest)
@@ -41,7 +41,7 @@ def inspect_command(
 
 
 def parity_line(manifest: Manifest) -> str:
-    """The parity check in one line."""
+    """Return the result of the parity check in one line."""
     parity = manifest.parity
     if parity is None:
         return "parity with Hugging Face not checked"
@@ -58,7 +58,7 @@ def _facts(manifest: Manifest) -> Table:
     rows = {
         "model": f"{model.name}  ({model.family}, {model.parameters:,} parameters, "
         f"vocabulary {model.vocab_size:,})",
-        "task": f"{model.task}  {_answer(manifest)}",
+        "task": f"{model.task}  {_output(manifest)}",
         "built for": f"{build.device}, {build.architecture}, {_precision(build)}, backend {build.backend}",
         "built with": f"precast {build.precast}, torch {build.torch}, {_options(manifest)}",
         "instructions": ", ".join(_notable(build.instruction_sets)) or "none",
@@ -80,40 +80,40 @@ def _limits(manifest: Manifest) -> str:
     limits = manifest.limits
     if isinstance(limits, GenerateLimits):
         return (
-            f"{limits.max_source_length} tokens a source, {limits.max_target_length} positions an answer, "
-            f"{limits.max_num_seqs} rows; {limits.max_tokens} tokens and {limits.max_batch} sources are admitted "
-            f"concurrency"
+            f"{limits.max_source_length} tokens per source, {limits.max_target_length} positions per target, "
+            f"{limits.max_num_seqs} sequences; {limits.max_tokens} tokens and {limits.max_batch} sources per "
+            f"encoder batch"
         )
-    batch = f"{limits.max_tokens} tokens and {limits.max_batch} inputs a batch"
-    return f"{limits.max_length} tokens an input, {batch}"
+    batch = f"{limits.max_tokens} tokens and {limits.max_batch} inputs per batch"
+    return f"{limits.max_length} tokens per input, {batch}"
 
 
 def _generation(manifest: Manifest) -> dict[str, str]:
-    """What the checkpoint asks for where a call says nothing; no row for an encoder."""
+    """Return the default generation parameters and languages; nothing for an encoder."""
     info = manifest.output
     if info.kind != "generate":
         return {}
     stated = info.defaults.model_dump(exclude_none=True)
     shown = ", ".join(f"{name}={_short(value)}" for name, value in stated.items())
-    rows = {"generates by": escape(shown or "Hugging Face's own defaults")}
+    rows = {"generation defaults": escape(shown or "those of Hugging Face")}
     languages = manifest.tokenization.languages
     if languages is not None:
-        rows["languages"] = f"{len(languages.codes)}, by default {languages.default or 'none'}"
+        rows["languages"] = f"{len(languages.codes)}, default {languages.default or 'none'}"
     return rows
 
 
 def _short(value: object) -> str:
-    """Lists of tokens may be thousands long."""
+    """Return a value as text, or its length if it is a long list, such as suppressed tokens."""
     return f"{len(value)} entries" if isinstance(value, tuple) and len(value) > 4 else str(value)
 
 
-def _answer(manifest: Manifest) -> str:
+def _output(manifest: Manifest) -> str:
     info = manifest.output
     if info.kind == "generate":
-        pool = info.self_kv
+        kv = info.self_kv
         return (
-            f"over a vocabulary of {info.vocab_size:,}; keys and values of {pool.layers} layers, "
-            f"{pool.heads} heads of {pool.head_dim}, in {pool.dtype}"
+            f"vocabulary {info.vocab_size:,}; KV cache of {kv.layers} layers, {kv.heads} heads, "
+            f"head size {kv.head_dim}, {kv.dtype}"
         )
     if info.kind == "embed":
         normalized = ", normalized" if info.normalize else ""
@@ -121,7 +121,7 @@ def _answer(manifest: Manifest) -> str:
         return f"{info.size} dimensions, {' + '.join(info.pooling)} pooling{normalized}{prompts}"
     if info.kind == "classify":
         return f"{len(info.labels)} labels: {', '.join(info.labels[:6])}"
-    return f"{info.size} dimensions a token"
+    return f"{info.size} dimensions per token"
 
 
 def _options(manifest: Manifest) -> str:
@@ -154,14 +154,14 @@ def _graphs(manifest: Manifest) -> Table:
 
 
 def _buffers(buffers: tuple[Buffer, ...]) -> str:
-    """A line for each buffer; the bracket is escaped because rich reads it as markup."""
+    """Return one line for each buffer; the bracket is escaped because rich parses it as markup."""
     return "\n".join(
-        f"{name} \\[{', '.join(map(str, shape))}] {dtype}" for name, shape, dtype in _gathered(buffers)
+        f"{name} \\[{', '.join(map(str, shape))}] {dtype}" for name, shape, dtype in _merged(buffers)
     )
 
 
-def _gathered(buffers: tuple[Buffer, ...]) -> Iterator[tuple[str, tuple[int | str, ...], str]]:
-    """Names, shapes and dtypes; tensors that a graph has one of in each layer go as one."""
+def _merged(buffers: tuple[Buffer, ...]) -> Iterator[tuple[str, tuple[int | str, ...], str]]:
+    """Yield names, shapes and dtypes, with the buffers of all layers merged into one entry."""
     for key, group in groupby(buffers, lambda b: (_LAYERED.fullmatch(b.name) is not None, b.shape, b.dtype)):
         (layered, shape, dtype), members = key, [buffer.name for buffer in group]
         names = [f"{members[0]} … {members[-1]}"] if layered and len(members) > 1 else members

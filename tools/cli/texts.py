@@ -1,4 +1,4 @@
-"""Texts from arguments, a file or standard input; arrays and records to files."""
+"""Reading texts from arguments, a file or standard input, and writing arrays and records to files."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ import typer
 
 
 def read_texts(arguments: list[str] | None, source: Path | None) -> list[str]:
-    """Texts given on the command line, else the lines of ``source`` (``-`` is standard input).
+    """Return the texts of the command line, or else the lines of ``source`` (``-`` is standard input).
 
-    A ``.jsonl`` file holds a string or an object with ``text`` on each line.
+    Each line of a ``.jsonl`` file holds a string or an object with the key ``text``.
 
     Raises:
-        typer.BadParameter: nothing to read, both given, or a line that is no text.
+        typer.BadParameter: there are no texts, or both arguments and a file, or a line without a text.
     """
     if arguments and source:
         raise typer.BadParameter("give texts or --input, not both")
@@ -29,7 +29,7 @@ def read_texts(arguments: list[str] | None, source: Path | None) -> list[str]:
     if source is None or str(source) == "-":
         return sys.stdin.read().splitlines()
     if not source.is_file():
-        raise typer.BadParameter(f"{source} is no file")
+        raise typer.BadParameter(f"{source} is not a file")
     lines = source.read_text("utf-8").splitlines()
     return [_json_text(line, n) for n, line in enumerate(lines, 1)] if source.suffix == ".jsonl" else lines
 
@@ -38,15 +38,17 @@ def _json_text(line: str, number: int) -> str:
     try:
         value = json.loads(line)
     except ValueError as error:
-        raise typer.BadParameter(f"line {number} is no JSON: {error}") from error
+        raise typer.BadParameter(f"line {number} is not valid JSON: {error}") from error
     text = value.get("text") if isinstance(value, dict) else value
     if not isinstance(text, str):
-        raise typer.BadParameter(f"line {number} holds no text; expected a string or an object with text")
+        raise typer.BadParameter(
+            f"line {number}: expected a string or an object with text, found {line[:80]}"
+        )
     return text
 
 
 def write_array(path: Path, texts: list[str], array: np.ndarray) -> None:
-    """``.npy``: the array. ``.jsonl``: one object a text, with its vector."""
+    """Write embeddings: the array as ``.npy``, or one object per text as ``.jsonl``."""
     if path.suffix == ".npy":
         np.save(path, array)
     elif path.suffix == ".jsonl":
@@ -57,7 +59,7 @@ def write_array(path: Path, texts: list[str], array: np.ndarray) -> None:
 
 
 def write_records(path: Path, records: Iterable[Any]) -> None:
-    """One JSON value a line."""
+    """Write one JSON value per line."""
     if path.suffix != ".jsonl":
         raise typer.BadParameter(f"--output {path} must end in .jsonl")
     with path.open("w", encoding="utf-8") as file:

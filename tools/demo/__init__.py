@@ -1,1 +1,1 @@
-"""``make demo``: models compiled ahead of time, loaded, answering as Hugging Face does."""
+"""``make demo``: models are compiled, loaded and compared with Hugging Face."""

@@ -1,4 +1,4 @@
-"""Both acts. Ends with a status other than 0 if an answer is not what Hugging Face gives."""
+"""Both parts of the demo. Exits with a status other than 0 if an output differs from Hugging Face."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from precast.tools.demo import embedding, generation
 
 def main() -> None:
     folder = Path("build/demo")
-    wrong = [*embedding.play(folder), *generation.play(folder)]
-    if wrong:
-        sys.exit(f"PARITY FAILED for {', '.join(wrong)}")
-    out.print("[bold green]every answer agrees with Hugging Face's")
+    different = [*embedding.run(folder), *generation.run(folder)]
+    if different:
+        sys.exit(f"outputs differ from Hugging Face: {', '.join(different)}")
+    out.print("[bold green]all outputs agree with Hugging Face")
 
 
 if __name__ == "__main__":

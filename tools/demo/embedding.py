@@ -1,4 +1,4 @@
-"""The first act: all-MiniLM-L6-v2 compiled, loaded, embedding as Hugging Face does."""
+"""The first part of the demo: all-MiniLM-L6-v2 is compiled, loaded and compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -11,16 +11,20 @@ import numpy as np
 from rich.table import Table
 
 import precast
+from precast.compiler.options import CompileOptions
+from precast.graphs.encode import Dtype
 from precast.tools.bench.bench import contenders_of
 from precast.tools.bench.comparison import describe, open_artifacts
+from precast.tools.bench.interleave import InterleavedProcesses
 from precast.tools.bench.machine import cores
 from precast.tools.bench.minilm import checkpoint
+from precast.tools.bench.peers.contender import REFERENCE
 from precast.tools.bench.peers.work import EmbedTexts, Work, makers
-from precast.tools.bench.turns import Turns
-from precast.tools.cli.compile import compile_command
+from precast.tools.cli.compile import compile_model
 from precast.tools.cli.console import out as console
 
-LEAST_COSINE = {"fp32": 0.99999, "bf16": 0.999}
+MIN_COSINE: Mapping[Dtype, float] = {"fp32": 0.99999, "bf16": 0.999}
+"""Lowest cosine to HF fp32 that is accepted, by dtype; the dtypes that are compiled."""
 ROUNDS = 9
 SENTENCES = [
     "The cat sleeps on the warm windowsill.",
@@ -33,24 +37,24 @@ SENTENCES = [
 ]
 
 
-def play(folder: Path) -> list[str]:
-    """Compile into ``folder`` and show; gives the dtypes whose answers are not Hugging Face's."""
+def run(folder: Path) -> list[str]:
+    """Compile into ``folder``, show the results, and return the dtypes that differ from Hugging Face."""
     console.rule("[bold]1. compile all-MiniLM-L6-v2 ahead of time")
-    artifacts = {dtype: folder / f"minilm-{dtype}.precast" for dtype in LEAST_COSINE}
+    artifacts = {dtype: folder / f"minilm-{dtype}.precast" for dtype in MIN_COSINE}
     for dtype, path in artifacts.items():
         console.print(f"precast compile all-MiniLM-L6-v2 -o {path} --dtype {dtype}", style="bold cyan")
-        compile_command(str(checkpoint()), path, dtype=dtype, overwrite=True)
+        compile_model(CompileOptions(model=str(checkpoint()), output=path, dtype=dtype, overwrite=True))
     console.rule("[bold]2. load and embed")
     for path in artifacts.values():
         started = time.perf_counter()
         with precast.load(path) as engine:
-            took = time.perf_counter() - started
-            console.print(f"precast.load({str(path)!r})  {took:.2f} s", highlight=False)
+            seconds = time.perf_counter() - started
+            console.print(f"precast.load({str(path)!r})  {seconds:.2f} s", highlight=False)
             embeddings = engine.embed(SENTENCES)
             similarity = engine.similarity(embeddings, embeddings)
     console.print(_similarity_table(similarity))
-    console.rule("[bold]3. parity and time, beside Hugging Face in the same run")
-    return _compare(artifacts)
+    console.rule("[bold]3. accuracy and speed compared with Hugging Face")
+    return _compare(list(artifacts.values()))
 
 
 def _similarity_table(similarity: np.ndarray) -> Table:
@@ -61,28 +65,30 @@ def _similarity_table(similarity: np.ndarray) -> Table:
     return table
 
 
-def _compare(artifacts: Mapping[str, Path]) -> list[str]:
-    """Print parity and time of every contender; return the dtypes whose answers are off."""
+def _compare(artifacts: list[Path]) -> list[str]:
+    """Print accuracy and speed of every contender; return the dtypes that are not accurate enough."""
     batch = SENTENCES * 4
     model = str(checkpoint())
-    compared = open_artifacts(list(artifacts.values()), model)
+    compared = open_artifacts(artifacts, model)
     with TemporaryDirectory() as folder:
         subject = describe(compared, model, cores(), Path(folder))
     contenders, _ = contenders_of(compared, subject, ("hf",))
-    with Turns[Work, np.ndarray](makers(contenders, subject.threads)) as turns:
-        answers, seconds = turns.measured(EmbedTexts((batch,)), ROUNDS)
-    expected = answers["HF eager fp32"]
-    cosine = {name: float((answer * expected).sum(-1).min()) for name, answer in answers.items()}
-    median = {name: sorted(taken)[ROUNDS // 2] for name, taken in seconds.items()}
-    table = Table("", f"{len(batch)} sentences", "against HF fp32", "least cosine to HF fp32", "")
-    wrong = []
-    for name, value in cosine.items():
-        dtype = name.split()[-1]
-        ok = value >= LEAST_COSINE[dtype]
-        if name.startswith("precast") and not ok:
-            wrong.append(dtype)
-        verdict = "" if name.startswith("HF") else ("[green]agrees" if ok else "[red]DIFFERS")
-        speed = f"{median['HF eager fp32'] / median[name]:.2f}×"
-        table.add_row(name, f"{median[name] * 1e3:.1f} ms", speed, f"{value:.6f}", verdict)
+    with InterleavedProcesses[Work, np.ndarray](makers(contenders, subject.threads)) as processes:
+        outputs, seconds = processes.measured(EmbedTexts((batch,)), ROUNDS)
+    expected = outputs[REFERENCE]
+    median = {name: sorted(times)[ROUNDS // 2] for name, times in seconds.items()}
+    precision = {contender.name: contender.precision for contender in contenders}
+    minimum: Mapping[str, float] = {str(dtype): cosine for dtype, cosine in MIN_COSINE.items()}
+    table = Table("", f"{len(batch)} sentences", "speedup over HF fp32", "lowest cosine to HF fp32", "")
+    inaccurate: list[str] = []
+    for name, output in outputs.items():
+        cosine = float((output * expected).sum(-1).min())
+        accurate = cosine >= minimum[precision[name]]
+        ours = name.startswith("precast")
+        if ours and not accurate:
+            inaccurate.append(precision[name])
+        verdict = "" if not ours else ("[green]agrees" if accurate else "[red]DIFFERS")
+        speedup = f"{median[REFERENCE] / median[name]:.2f}×"
+        table.add_row(name, f"{median[name] * 1e3:.1f} ms", speedup, f"{cosine:.6f}", verdict)
     console.print(table)
-    return wrong
+    return inaccurate

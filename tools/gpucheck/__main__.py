@@ -1,4 +1,4 @@
-"""``python -m precast.tools.gpucheck``."""
+"""The command line of the GPU check: ``python -m precast.tools.gpucheck``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MODULE = "precast.tools.gpucheck.stages"
 
 @dataclass(frozen=True)
 class Suite:
-    """Stages that run together, where a child finds them, and the name of their result."""
+    """Stages that run together, their location for child processes, and the name of their result file."""
 
     stages: tuple[Stage, ...]
     where: str
@@ -40,31 +40,36 @@ SUITES = {
 
 
 def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(prog="python -m precast.tools.gpucheck", description=__doc__)
-    parser.add_argument("--suite", choices=list(SUITES), default="encoders", help="what is checked")
-    parser.add_argument("--list", action="store_true", help="say what the stages are and end")
-    parser.add_argument("--only", type=_names, help="these stages, and what they build on")
-    parser.add_argument("--skip", type=_names, default=(), help="all but these stages")
-    parser.add_argument("--output", type=Path, help="the result; benchmarks/results/gpu_check*.json")
-    parser.add_argument("--work", type=Path, help="where models and compiled graphs are kept")
-    parser.add_argument("--budget", type=float, default=BUDGET_S, help="seconds for everything")
-    parser.add_argument("--jobs", type=int, default=jobs_here(), help="processes side by side")
-    parser.add_argument("--rehearse", action="store_true", help="tiny sizes on the CPU; proves no figure")
+    parser.add_argument("--suite", choices=list(SUITES), default="encoders", help="the stages to check")
+    parser.add_argument("--list", action="store_true", help="list the stages and exit")
+    parser.add_argument("--only", type=_names, help="run these stages and those they depend on")
+    parser.add_argument("--skip", type=_names, default=(), help="run all but these stages")
+    parser.add_argument(
+        "--output", type=Path, help="result file (default: benchmarks/results/gpu_check*.json)"
+    )
+    parser.add_argument("--work", type=Path, help="directory for models and compiled graphs")
+    parser.add_argument("--budget", type=float, default=BUDGET_S, help="total time in seconds")
+    parser.add_argument("--jobs", type=int, default=jobs_here(), help="parallel processes")
+    parser.add_argument(
+        "--rehearse", action="store_true", help="run with tiny sizes on the CPU; figures are meaningless"
+    )
     return parser.parse_args(arguments)
 
 
-def chosen(
+def select_stages(
     stages: Sequence[Stage], only: Sequence[str] | None, skip: Sequence[str], stored: Sequence[str] = ()
 ) -> list[Stage]:
-    """The stages to run, in their order: those asked for, and those before them that nobody stored.
+    """Return the stages to run, in order: the selected ones, and their dependencies without a stored result.
 
     Raises:
-        SystemExit: there is no such stage.
+        SystemExit: a stage does not exist.
     """
     by_name = {stage.name: stage for stage in stages}
     unknown = [name for name in (*(only or ()), *skip) if name not in by_name]
     if unknown:
-        raise SystemExit(f"no stage {', '.join(unknown)}; there are {', '.join(by_name)}")
+        raise SystemExit(f"stages must be among {', '.join(by_name)}; found {', '.join(unknown)}")
     wanted: set[str] = set()
     waiting = list(only if only is not None else by_name)
     while waiting:
@@ -76,26 +81,27 @@ def chosen(
 
 
 def stored(path: Path) -> dict[str, dict[str, Any]]:
-    """What stages of earlier runs in the same work folder found, those that passed."""
+    """Return the results of the stages that passed in earlier runs with the same work directory."""
     return {one.stem: json.loads(one.read_text("utf-8")) for one in sorted(path.glob("*.json"))}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the check and return the exit status."""
     asked = options(arguments)
     suite = SUITES[asked.suite]
     if asked.list:
         for stage in suite.stages:
-            beside = "alone" if stage.alone else "beside others"
-            print(f"{stage.name:14} {stage.limit:4.0f} s  {beside:13}  {stage.proves}")
+            mode = "alone" if stage.alone else "in parallel"
+            print(f"{stage.name:14} {stage.limit:4.0f} s  {mode:13}  {stage.proves}")
         print(f"at most {worst_case(suite.stages):.0f} s")
         return 0
     if not asked.rehearse and not torch.cuda.is_available():
-        raise SystemExit("expected a CUDA device, torch sees none; --rehearse runs the same code on the CPU")
+        raise SystemExit("expected a CUDA device, found none; --rehearse runs the same code on the CPU")
     work = (asked.work or Path(tempfile.mkdtemp(prefix="precast-gpucheck-"))).absolute()
     work.mkdir(parents=True, exist_ok=True)
     passed = work / "passed"
     earlier = stored(passed) if asked.only else {}
-    stages = chosen(suite.stages, asked.only, asked.skip, list(earlier))
+    stages = select_stages(suite.stages, asked.only, asked.skip, list(earlier))
     whole = not asked.rehearse and len(stages) == len(suite.stages)
     output = asked.output or (FOLDER / suite.result if whole else work / "result.json")
     result = Result(output, passed, rehearsal=asked.rehearse)
@@ -115,15 +121,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def environment(work: Path, *, rehearse: bool) -> dict[str, str]:
-    """All caches lie in the work folder: what one stage compiles, the next finds."""
-    found = {
+    """Return the environment variables that put all caches into the work directory, shared by the stages."""
+    variables = {
         "PRECAST_CACHE": str(work / "cache"),
         "TRITON_CACHE_DIR": str(work / "triton"),
         "TORCHINDUCTOR_CACHE_DIR": str(work / "inductor"),
         "TOKENIZERS_PARALLELISM": "true",
         "HF_HUB_OFFLINE": "1",
     }
-    return found | ({"TRITON_INTERPRET": "1"} if rehearse else {})
+    return variables | ({"TRITON_INTERPRET": "1"} if rehearse else {})
 
 
 def _names(text: str) -> tuple[str, ...]:
@@ -131,7 +137,7 @@ def _names(text: str) -> tuple[str, ...]:
 
 
 def _stop(*_: object) -> NoReturn:
-    """So that what was started is ended on the way out."""
+    """Exit through the ``finally`` blocks that end child processes."""
     sys.exit(1)
 
 

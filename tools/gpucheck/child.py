@@ -1,4 +1,4 @@
-"""One part of one stage, in a process of its own: ``python -m precast.tools.gpucheck.child``."""
+"""A child process that runs one part of a stage: ``python -m precast.tools.gpucheck.child``."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from precast.tools.gpucheck.stage import Setting, Skip, Stage, plain
 
 
 def main(order: Path) -> int:
-    """Do what the file says, and write the report beside it; its folder belongs to this part alone."""
+    """Run the part that a file describes and write the report next to it; return the exit status."""
     _end_with_the_parent()
     wanted: dict[str, Any] = json.loads(order.read_text("utf-8"))
-    answer: dict[str, Any]
+    report: dict[str, Any]
     try:
         stage = find_stage(wanted["stages"], wanted["stage"])
         places = {"work": Path(wanted["setting"]["work"]), "kept": order.with_name("kept.json")}
@@ -30,35 +30,35 @@ def main(order: Path) -> int:
         if not (stage.alone or stage.urgent):
             os.nice(10)
         repair_interpreter()
-        answer = asdict(stage.run(setting, wanted["part"]))
+        report = asdict(stage.run(setting, wanted["part"]))
     except Skip as reason:
-        answer = {"skipped": str(reason)}
-    except BaseException as error:  # the traceback is for the log, its last lines for the result
+        report = {"skipped": str(reason)}
+    except BaseException as error:  # the log shows the traceback, the result its last lines
         traceback.print_exc()
         _write(order, {"error": f"{type(error).__name__}: {error}"[:2000]})
         return 1
-    _write(order, answer)
+    _write(order, report)
     return 0
 
 
 def find_stage(stages: str, name: str) -> Stage:
-    """A row by its name; ``stages`` is ``module:tuple``."""
+    """Return the stage with a name; ``stages`` is ``module:tuple``."""
     module, _, attribute = stages.partition(":")
     for stage in getattr(importlib.import_module(module), attribute):
         if stage.name == name:
             return stage
-    raise LookupError(f"no stage {name!r} in {stages}")
+    raise LookupError(f"{stages} has no stage {name!r}")
 
 
-def _write(order: Path, answer: dict[str, Any]) -> None:
-    """Whole or not at all: the parent may end this process at any moment."""
+def _write(order: Path, report: dict[str, Any]) -> None:
+    """Write the report atomically: the parent may kill this process at any moment."""
     partial = order.with_name("report.partial")
-    partial.write_text(json.dumps(answer, default=plain), "utf-8")
+    partial.write_text(json.dumps(report, default=plain), "utf-8")
     partial.replace(order.with_name("report.json"))
 
 
 def _end_with_the_parent() -> None:
-    """A parent that was killed cannot end its children: they watch it themselves."""
+    """Exit when the parent exits: a parent that is killed cannot end its children."""
     parent = os.getppid()
 
     def watch() -> None:

@@ -1,4 +1,4 @@
-"""Times on a device, memory of a device; a CPU stands in for one in rehearsals."""
+"""Device times and device memory; a rehearsal uses the CPU as the device."""
 
 from __future__ import annotations
 
@@ -13,30 +13,34 @@ Work = Callable[[], object]
 
 
 class Clock(Protocol):
-    """What a device's work takes."""
+    """Measures times and memory of a device."""
 
     def device_seconds(self, works: Sequence[Work], rounds: int, warmup: int = 3) -> list[float]:
-        """Seconds that the device spends on each call, from the first kernel's start to the last one's end.
+        """Return device seconds of each call, from the start of its first kernel to the end of its last.
 
         Args:
-            works: called in turns; several, on memory of their own, keep one another out of the cache.
-            rounds: calls that count.
-            warmup: calls before them that do not.
+            works: functions, called alternately. Several functions with separate memory avoid cache hits.
+            rounds: number of measured calls.
+            warmup: number of calls before them.
         """
         ...
 
     def graph(self, work: Work) -> Work:
-        """``work`` captured, so that a call launches it at once; on a CPU ``work`` itself."""
+        """Capture a function as a CUDA graph and return its replay; on a CPU return the function itself."""
         ...
 
-    def synchronize(self) -> None: ...
+    def synchronize(self) -> None:
+        """Wait until the device is idle."""
+        ...
 
     def reserved_bytes(self) -> int:
-        """Memory that torch holds on the device."""
+        """Return the bytes of device memory that torch has reserved."""
         ...
 
 
 class CudaClock:
+    """The clock of a CUDA device, based on events."""
+
     def device_seconds(self, works: Sequence[Work], rounds: int, warmup: int = 3) -> list[float]:
         pairs = [
             (torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True))
@@ -53,7 +57,7 @@ class CudaClock:
         return [start.elapsed_time(end) / 1e3 for start, end in pairs]
 
     def graph(self, work: Work) -> Work:
-        torch.cuda.synchronize()  # what ``work`` reads may still be written on another stream
+        torch.cuda.synchronize()  # another stream may still be writing the inputs
         stream = torch.cuda.Stream()
         with torch.cuda.stream(stream):
             work()
@@ -72,7 +76,7 @@ class CudaClock:
 
 
 class HostClock:
-    """Everything is done when a call returns."""
+    """The clock of a CPU, where work is done when a call returns."""
 
     def device_seconds(self, works: Sequence[Work], rounds: int, warmup: int = 3) -> list[float]:
         for at in range(warmup):
@@ -90,18 +94,20 @@ class HostClock:
 
 
 def clock_of(device: str) -> Clock:
+    """Return the clock of a device."""
     return HostClock() if device == "cpu" else CudaClock()
 
 
 def host_seconds(works: Sequence[Work], rounds: int) -> list[float]:
-    """Seconds from a call to its return, as who waits for it sees them."""
-    taken = []
+    """Return the seconds from each call to its return, as the caller sees them."""
+    seconds = []
     for at in range(rounds):
         started = time.perf_counter()
         works[at % len(works)]()
-        taken.append(time.perf_counter() - started)
-    return taken
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def median_ms(seconds: Sequence[float]) -> float:
+    """Return the median in milliseconds."""
     return statistics.median(seconds) * 1e3

@@ -1,4 +1,4 @@
-"""Engines whose replays are timed on the device, and the artifacts that stage ``compile`` left."""
+"""Engines whose replays are timed on the device, and the artifacts of stage ``compile``."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from precast.tools.gpucheck.stage import Setting
 
 T = TypeVar("T")
 Mark = tuple[Any, Any]
-"""Events around one piece of work."""
+"""Start and end events of one replay."""
 
 
 class Stopwatch:
-    """Collects marks while it is on. The thread that replays adds them, the one that asks reads them."""
+    """Collects event pairs while it is on. The engine's thread adds them, the calling thread reads them."""
 
     def __init__(self) -> None:
         self.on = False
         self.marks: list[Mark] = []
 
     def spans(self, work: Callable[[], object], rounds: int) -> list[float]:
-        """Seconds of the device, from the start of a call's first replay to the end of its last one."""
-        found = []
+        """Return device seconds of each call, from the start of its first replay to the end of its last."""
+        seconds = []
         for _ in range(rounds):
             self.marks, self.on = [], True
             work()
             self.on = False
             if not self.marks:
-                raise RuntimeError("nothing was replayed on the device while it was timed")
-            found.append(self.marks[0][0].elapsed_time(self.marks[-1][1]) / 1e3)
-        return found
+                raise RuntimeError("expected a replay on the device during the call, found none")
+            seconds.append(self.marks[0][0].elapsed_time(self.marks[-1][1]) / 1e3)
+        return seconds
 
 
 def timed(device: type[Any], stopwatch: Stopwatch, make_event: Callable[[], Any]) -> type[Any]:
-    """A device class that marks each replay and each direct run while ``stopwatch`` is on."""
+    """Return a device class that records events around replays and direct runs for a stopwatch."""
 
     class Timed(device):
         def replay(self, graph: CapturedGraph, stream: Stream) -> None:
@@ -53,8 +53,8 @@ def timed(device: type[Any], stopwatch: Stopwatch, make_event: Callable[[], Any]
 
         def run(self, work: Callable[[], T], stream: Stream) -> T:
             with self._marked(stream):
-                found: T = super().run(work, stream)
-                return found
+                result: T = super().run(work, stream)
+                return result
 
         @contextmanager
         def _marked(self, stream: Stream) -> Iterator[None]:
@@ -74,9 +74,9 @@ def timed(device: type[Any], stopwatch: Stopwatch, make_event: Callable[[], Any]
 def timed_engine(
     setting: Setting, path: Path, **options: Any
 ) -> Iterator[tuple[Encoder, Callable[[Callable[[], object], int], list[float]]]]:
-    """An engine, and a function that gives the device seconds of calls to it.
+    """Yield an engine and a function that returns the device seconds of calls.
 
-    On a CPU these are the host's: there the call is the replay.
+    On a CPU they are the seconds of the call itself.
     """
     stopwatch = Stopwatch()
     watched = timed(graph_loader.CudaDevice, stopwatch, lambda: torch.cuda.Event(enable_timing=True))
@@ -87,24 +87,24 @@ def timed_engine(
 
 
 def _host_spans(work: Callable[[], object], rounds: int) -> list[float]:
-    found = []
+    seconds = []
     for _ in range(rounds):
         started = time.perf_counter()
         work()
-        found.append(time.perf_counter() - started)
-    return found
+        seconds.append(time.perf_counter() - started)
+    return seconds
 
 
 def artifact(setting: Setting, name: str) -> Path:
-    """One that stage ``compile`` made."""
+    """Return the directory of an artifact of stage ``compile``."""
     return setting.work / "artifacts" / f"{name}.precast"
 
 
 def checkpoint(setting: Setting) -> Path:
-    """BERT-base (in a rehearsal a small relative), written by stage ``machine`` or by whom needs it first."""
+    """Return the directory of BERT-base, or of a tiny BERT in a rehearsal."""
     return setting.work / "models" / "bert-base"
 
 
 def random_ids(random: np.random.Generator, lengths: Sequence[int], vocab: int) -> list[np.ndarray]:
-    """Inputs of token ids."""
+    """Return inputs of random token ids, int32, with the given lengths."""
     return [random.integers(0, vocab, size=length, dtype=np.int64).astype(np.int32) for length in lengths]

@@ -1,10 +1,10 @@
-"""The least time that a job can take on a device, from what it must compute and what it must move.
+"""Lower bounds for the time of a workload on a device (roofline model).
 
     floor = max(bytes / copy rate, flops / matrix rate)
 
-Both rates are measured in the same run (stage ``machine``): bytes read and written by a device-to-device
-copy, and a large matrix multiplication of the same dtype on random numbers. No version of the job is faster,
-as long as its weights do not stay in a cache.
+Both rates are measured in the same run (stage ``machine``): bytes read and written by a copy on the device,
+and a large matrix multiplication of the same dtype on random numbers. No implementation is faster, unless
+weights stay in a cache.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class EncoderShape:
-    """What the multiplications of an encoder depend on."""
+    """The sizes on which the matrix multiplications of an encoder depend."""
 
     layers: int = 12
     hidden: int = 768
@@ -24,7 +24,7 @@ class EncoderShape:
 
     @property
     def weights(self) -> int:
-        """Numbers in the matrices of all layers: Q, K, V, output, up and down."""
+        """Number of weights in the matrices of all layers: Q, K, V, output, up and down."""
         return self.layers * (4 * self.hidden**2 + 2 * self.hidden * self.feed_forward)
 
 
@@ -37,36 +37,42 @@ class Ceilings:
 
     bytes_per_s: float
     flops_per_s: Mapping[str, float]
-    """By dtype: ``bf16``, ``fp16``."""
+    """Matrix multiplication rate by dtype: ``bf16``, ``fp16``."""
 
     @classmethod
     def of(cls, machine: Mapping[str, Any] | None) -> Ceilings | None:
-        """Those that stage ``machine`` found; None where it did not run."""
+        """Return the rates measured by stage ``machine``; None if it did not run."""
         if machine is None:
             return None
-        found: Mapping[str, Any] = machine["ceilings"]
-        return cls(found["bytes_per_s"], found["flops_per_s"])
+        ceilings: Mapping[str, Any] = machine["ceilings"]
+        return cls(ceilings["bytes_per_s"], ceilings["flops_per_s"])
 
 
 def encoder_flops(shape: EncoderShape, lengths: Sequence[int]) -> float:
-    """Of one packed batch: 2 for each weight and token; 4 * n^2 * hidden a layer for the scores of an input
-    of n tokens and their product with the values."""
+    """Return the FLOPs of one packed batch.
+
+    They are 2 per weight and token, and per layer ``4 * n**2 * hidden`` for the attention of an input of n
+    tokens.
+    """
     linear = 2 * shape.weights * sum(lengths)
     return linear + 4 * shape.layers * shape.hidden * sum(length**2 for length in lengths)
 
 
 def encoder_bytes(shape: EncoderShape, lengths: Sequence[int], itemsize: int = 2) -> float:
-    """Every weight read once, and a row of embeddings for each token: a fully fused encoder moves no more."""
+    """Return the bytes that a fully fused encoder moves: each weight once, and one embedding per token."""
     return itemsize * (shape.weights + sum(lengths) * shape.hidden)
 
 
 def attention_flops(lengths: Sequence[int], heads: int, head_dim: int) -> float:
-    """Of one layer: 2 * n^2 * head_dim a head for the scores, as much for their product with the values."""
+    """Return the FLOPs of one attention layer.
+
+    They are ``2 * n**2 * head_dim`` per head for the scores, and the same for their product with the values.
+    """
     return 4 * heads * head_dim * sum(length**2 for length in lengths)
 
 
 def floor_s(ceilings: Ceilings | None, dtype: str, flops: float, moved: float) -> float | None:
-    """Seconds; None where no ceiling was measured."""
+    """Return the lower bound in seconds; None if the rates were not measured."""
     if ceilings is None or dtype not in ceilings.flops_per_s:
         return None
     return max(moved / ceilings.bytes_per_s, flops / ceilings.flops_per_s[dtype])
@@ -75,4 +81,5 @@ def floor_s(ceilings: Ceilings | None, dtype: str, flops: float, moved: float) -
 def encoder_floor_s(
     ceilings: Ceilings | None, dtype: str, shape: EncoderShape, lengths: Sequence[int]
 ) -> float | None:
+    """Return the lower bound of one packed batch in seconds; None if the rates were not measured."""
     return floor_s(ceilings, dtype, encoder_flops(shape, lengths), encoder_bytes(shape, lengths))

@@ -1,4 +1,4 @@
-"""The encoder-decoders whose generation is timed, with our aims and what others published."""
+"""The encoder-decoders whose generation is timed, with aims and published figures."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ from transformers import (
     T5Config,
     T5ForConditionalGeneration,
 )
+from transformers.utils.logging import disable_progress_bar
 
 from precast.tools.gpucheck.rows import Published
 
 ITEMSIZE = 2
-"""Of bf16."""
+"""Bytes of a bf16 number."""
 
 
 @dataclass(frozen=True)
 class Work:
-    """``batch`` sources of drawn lengths, each decoded to ``new_tokens``, whatever the model says."""
+    """``batch`` sources of random lengths, each decoded to ``new_tokens`` tokens without an end token."""
 
     batch: int
     num_beams: int
@@ -35,16 +36,17 @@ class Work:
     published: Published | None = None
 
     @property
-    def rows(self) -> int:
+    def num_seqs(self) -> int:
         return self.batch * self.num_beams
 
 
 @dataclass(frozen=True)
 class Timed:
-    """A model in its real shape, random weights in bf16, and what is asked of it.
+    """A model in its real shape with random bf16 weights, and its workloads.
 
-    ``floor`` numbers are what one step must read: ``weights`` of the decoder and its head, and of every token
-    that a row sees ``width`` numbers in ``layers`` layers, keys and values each.
+    The other attributes determine how much memory one step must read: ``weights`` is the number of weights of
+    the decoder and its head; each token of the past has keys and values of ``width`` numbers in ``layers``
+    layers.
     """
 
     name: str
@@ -55,8 +57,8 @@ class Timed:
     width: int
 
     def bytes_per_step(self, work: Work, mean_source: float) -> float:
-        """With a row's past at half of its length. Beams share their source."""
-        tokens = work.batch * mean_source + work.rows * work.new_tokens / 2
+        """Return the bytes of a step at half of the target length; beams share their source."""
+        tokens = work.batch * mean_source + work.num_seqs * work.new_tokens / 2
         return ITEMSIZE * (self.weights + 2 * self.layers * self.width * tokens)
 
 
@@ -96,7 +98,7 @@ def _marian() -> PreTrainedModel:
 
 
 def _decoder(hidden: int, inner: int, layers: int, width: int, vocab: int, *, gates: int = 2) -> int:
-    """Numbers of the weights that a step reads: attention to itself and the source, feed-forward, head."""
+    """Return the number of weights that a step reads: self- and cross-attention, feed-forward and head."""
     return layers * (4 * hidden * width + 2 * hidden * width + gates * hidden * inner) + hidden * vocab
 
 
@@ -145,7 +147,7 @@ TIMED: tuple[Timed, ...] = (
 
 
 def tiny(timed: Timed) -> Timed:
-    """Of the same name, for a rehearsal."""
+    """Return a tiny model with the same name, for a rehearsal."""
     works = tuple(Work(min(2, one.batch), one.num_beams, (2, 9), 4) for one in timed.works[:1])
     config = T5Config(
         vocab_size=60, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2, decoder_start_token_id=0
@@ -154,7 +156,8 @@ def tiny(timed: Timed) -> Timed:
 
 
 def write(timed: Timed, folder: Path, device: str) -> Path:
-    """The checkpoint in bf16. Weights are drawn on the device, where that takes no time."""
+    """Write the checkpoint in bf16, with weights sampled on the device; return its directory."""
+    disable_progress_bar()
     torch.manual_seed(0)
     with torch.device(device):
         model = timed.make().to(torch.bfloat16)

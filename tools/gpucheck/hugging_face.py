@@ -1,4 +1,4 @@
-"""Hugging Face's own model on the same device: what every speed is compared with."""
+"""The Hugging Face model on the same device, which speeds are compared with."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ EAGER, SDPA, COMPILED = "HF eager", "HF sdpa", "HF torch.compile"
 
 
 class Classifier:
-    """A sequence classifier in eager mode, unless ``compiled``.
+    """A sequence classifier, in eager mode or compiled.
 
     Args:
-        path: of the checkpoint.
-        device: to run on.
-        dtype: of its weights.
-        attention: HF's ``attn_implementation``.
-        compiled: with ``torch.compile(mode="reduce-overhead")``: Inductor, and CUDA graphs at each shape.
+        path: directory of the checkpoint.
+        device: device to run on.
+        dtype: dtype of the weights.
+        attention: ``attn_implementation`` of transformers.
+        compiled: use ``torch.compile(mode="reduce-overhead")``, which captures a CUDA graph for each shape.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Classifier:
 
     @torch.inference_mode()
     def on_device(self, ids: np.ndarray) -> Callable[[], object]:
-        """A call of the model alone, its inputs on the device already."""
+        """Return a function that runs the model on inputs that are on the device already."""
         given = torch.from_numpy(ids).to(self._device)
 
         @torch.inference_mode()
@@ -52,17 +52,17 @@ class Classifier:
 
     @torch.inference_mode()
     def logits(self, ids: np.ndarray) -> np.ndarray:
-        """Token ids ``[B, S]`` in, logits out, as a caller sees it."""
-        found: np.ndarray = (
+        """Return the logits of token ids ``[B, S]``, including the transfers from and to the host."""
+        logits: np.ndarray = (
             self._model(input_ids=torch.from_numpy(ids).to(self._device)).logits.float().cpu().numpy()
         )
-        return found
+        return logits
 
     @torch.inference_mode()
     def logits_of(self, texts: list[str]) -> np.ndarray:
-        """Strings in, logits out, with HF's fast tokenizer and padding to the longest text."""
+        """Return the logits of texts, tokenized by the fast tokenizer and padded to the longest one."""
         if self._tokenizer is None:
             self._tokenizer = AutoTokenizer.from_pretrained(self._path, local_files_only=True)
         inputs = self._tokenizer(texts, padding=True, return_tensors="pt").to(self._device)
-        found: np.ndarray = self._model(**inputs).logits.float().cpu().numpy()
-        return found
+        logits: np.ndarray = self._model(**inputs).logits.float().cpu().numpy()
+        return logits

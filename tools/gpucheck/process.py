@@ -1,4 +1,4 @@
-"""A part as a process: started, printed, limited, ended with everything that it started."""
+"""A part of a stage in a process of its own, which is ended together with all processes that it started."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import IO, Any
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 KEPT_LINES = 25
-"""Of what a failed part printed last."""
+"""Number of output lines that the result of a failed part keeps."""
 _GRACE_S = 3.0
 
 
@@ -25,11 +25,11 @@ class PartProcess:
     """One running part.
 
     Args:
-        stage: its row.
-        part: one of its parts.
-        setting: what it is given.
-        stages: where the child finds the row, ``module:tuple``.
-        environment: on top of this process' own.
+        stage: the stage.
+        part: name of the part.
+        setting: setting of the stage.
+        stages: where the child finds the stage, ``module:tuple``.
+        environment: environment variables besides those of this process.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class PartProcess:
         wanted = {"stages": stages, "stage": stage.name, "part": part, "setting": asdict(setting)}
         order.write_text(json.dumps(wanted, default=str), "utf-8")
         self._lines: deque[str] = deque(maxlen=KEPT_LINES)
-        # A session of its own, so that it can be ended together with what it starts.
+        # In a session of its own, the process can be killed together with its children.
         self._process = subprocess.Popen(
             [sys.executable, "-u", "-m", "precast.tools.gpucheck.child", str(order)],
             stdin=subprocess.DEVNULL,
@@ -63,13 +63,15 @@ class PartProcess:
 
     @property
     def name(self) -> str:
+        """Name of the part in the output."""
         return self.stage.name if self.stage.parts == ("all",) else f"{self.stage.name}/{self.part}"
 
     def running(self) -> bool:
+        """Return whether the process runs."""
         return self._process.poll() is None
 
     def end(self) -> None:
-        """End it and whatever it started, first asking."""
+        """End the process and its children, first with SIGTERM, then with SIGKILL."""
         for number, wait in ((signal.SIGTERM, _GRACE_S), (signal.SIGKILL, _GRACE_S)):
             try:
                 os.killpg(self._process.pid, number)
@@ -80,13 +82,13 @@ class PartProcess:
                 continue
 
     def report(self, timed_out: float | None = None) -> Report | str:
-        """What it found, or why it was skipped.
+        """Return the report, or the reason why the part was skipped.
 
         Args:
-            timed_out: the limit, where it was ended for that.
+            timed_out: seconds after which the part was ended; None if it ended by itself.
         """
         self.seconds = round(time.monotonic() - self.started, 1)
-        # What it left behind holds the pipe open, and may hold the GPU.
+        # Remaining children would keep the pipe open, and may use the GPU.
         self.end()
         self._printer.join(timeout=_GRACE_S)
         found: dict[str, Any] = {}
@@ -105,7 +107,7 @@ class PartProcess:
         return Report(**found)
 
     def _failed(self, reason: str) -> Report:
-        """With what it had kept until then."""
+        """Return a failed report with the content that the part stored before."""
         kept: dict[str, Any] = {}
         if self._kept.is_file():
             kept = json.loads(self._kept.read_text("utf-8"))
@@ -114,7 +116,7 @@ class PartProcess:
         return Report(kept.get("checks", 0), content, failures)
 
     def _print(self, pipe: IO[bytes]) -> None:
-        """Every line with the name before it, in the log as in the terminal."""
+        """Write every line to the log, and to the terminal with the name of the part."""
         with (self._folder / "log").open("wb") as log:
             for raw in pipe:
                 log.write(raw)

@@ -1,4 +1,4 @@
-"""What a rehearsal on a CPU needs besides tiny sizes."""
+"""A workaround for rehearsals, which run Triton kernels in its interpreter."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ import os
 
 
 def repair_interpreter() -> None:
-    """Let interpreted kernels loop up to a bound that they computed; where none is interpreted, do nothing.
+    """Make loops with computed bounds work in Triton's interpreter; do nothing if it is not in use.
 
-    Triton 3.6 makes an integer of an array of one number, which NumPy refuses from 2.4 on.
+    Triton 3.6 converts an array with one element to an integer, which NumPy 2.4 no longer supports.
     """
     if os.environ.get("TRITON_INTERPRET") != "1":
         return

@@ -1,4 +1,4 @@
-"""The result file: written anew after every stage, so that a run that is killed keeps what it had."""
+"""The result file, rewritten after every stage, so that a run that is killed keeps its results."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _PACKAGES = ("torch", "triton", "transformers", "tokenizers", "safetensors", "nu
 
 
 class Result:
-    """What was found so far.
+    """The results so far.
 
     Args:
-        path: of the file.
-        passed: a folder that keeps the content of each stage that passed, for later runs of others.
-        rehearsal: whether this is one: its figures mean nothing.
+        path: the result file.
+        passed: directory for the content of passed stages, which later runs of other stages use.
+        rehearsal: whether the run is a rehearsal, whose figures are meaningless.
     """
 
     def __init__(self, path: Path, passed: Path | None = None, *, rehearsal: bool = False) -> None:
@@ -36,7 +36,7 @@ class Result:
         }
 
     def ended(self, stage: Stage, report: Report, seconds: float) -> None:
-        """Note a stage that ran."""
+        """Record a stage that ran."""
         content = json.loads(json.dumps(report.content))
         if self._passed is not None and not report.failures:
             self._passed.mkdir(parents=True, exist_ok=True)
@@ -48,13 +48,15 @@ class Result:
         self._note(stage, seconds, status, {"checks": report.checks, "failures": report.failures, **content})
 
     def skipped(self, stage: Stage, reason: str, seconds: float) -> None:
+        """Record a stage that was skipped."""
         self._note(stage, seconds, "skipped", {"reason": reason})
 
     def failed(self) -> list[str]:
+        """Return the names of the stages that failed."""
         return [name for name, found in self._data["stages"].items() if found["status"] == "failed"]
 
     def summary(self) -> str:
-        """One line a stage, then the rows."""
+        """Return one line for each stage, followed by the measured rows."""
         lines = []
         for name, found in self._data["stages"].items():
             why = (found.get("failures") or [found.get("reason", "")])[0]
@@ -64,7 +66,7 @@ class Result:
             )
         for row in self._data["rows"]:
             aim = "" if row["met"] is None else f"  aim {row['aim']} {'met' if row['met'] else 'MISSED'}"
-            floor = "" if row["times_floor"] is None else f"  {row['times_floor']}× its floor"
+            floor = "" if row["times_floor"] is None else f"  {row['times_floor']}× the floor"
             lines.append(f"  {row['name']}: {row['measured']} {row['unit']}{aim}{floor}")
         return "\n".join(lines)
 
@@ -77,7 +79,7 @@ class Result:
         self._write()
 
     def _write(self) -> None:
-        """The old file stays until the new one is whole."""
+        """Replace the file atomically."""
         self._path.parent.mkdir(parents=True, exist_ok=True)
         partial = self._path.with_name(f".{self._path.name}.partial")
         partial.write_text(json.dumps(self._data, indent=1) + "\n", "utf-8")
@@ -85,7 +87,7 @@ class Result:
 
 
 def rows_in(content: dict[str, Any]) -> list[dict[str, Any]]:
-    """Take the speed rows out of a stage's content, those of its parts too."""
+    """Remove the speed rows from the content of a stage and its parts, and return them."""
     rows: list[dict[str, Any]] = list(content.pop("rows", []))
     for part in content.get("parts", {}).values():
         rows += part.pop("rows", [])

@@ -1,4 +1,4 @@
-"""A row of the speed table: what was measured, beside its aim, its floor and others."""
+"""A row of the speed table: a measured figure with its aim, its floor and figures of others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _LESS_IS_BETTER = ("ms", "s")
 
 @dataclass(frozen=True)
 class Published:
-    """Somebody else's figure, measured by them, not here."""
+    """A figure published by others, not measured here."""
 
     value: float
     who: str
@@ -23,14 +23,14 @@ class Row:
     """One figure.
 
     Attributes:
-        name: what was measured.
+        name: description of the workload.
         measured: the median, in ``unit``.
-        unit: of all figures of the row; ``x`` is a ratio.
-        aim: what we set out for.
-        floor: the best that the device allows, see ``floors``; None where that has no meaning.
-        published: of others.
-        peers: what others did in the same process, in the same unit.
-        details: spread, other ways of measuring the same.
+        unit: unit of all figures of the row; ``x`` is a ratio.
+        aim: the figure to reach.
+        floor: the bound set by the device, see ``floors``; None if there is none.
+        published: a figure published by others.
+        peers: figures of peers measured in the same process, by name.
+        details: spread and related figures.
     """
 
     name: str
@@ -44,20 +44,21 @@ class Row:
 
     @property
     def met(self) -> bool | None:
+        """Whether the aim is met; None if there is none."""
         if self.aim is None:
             return None
         return self.measured <= self.aim if self.unit in _LESS_IS_BETTER else self.measured >= self.aim
 
     @property
     def times_floor(self) -> float | None:
-        """How far from the floor: 1 is there, whatever the unit."""
+        """Ratio to the floor, at least 1 for times and for rates; None if there is no floor."""
         if not self.floor or not self.measured:
             return None
         ratio = self.measured / self.floor
         return rounded(ratio if self.unit in _LESS_IS_BETTER else 1 / ratio)
 
     def plain(self) -> dict[str, Any]:
-        """For the result file."""
+        """Return the row as JSON."""
         data = asdict(self) | {"met": self.met, "times_floor": self.times_floor}
         data["measured"] = rounded(self.measured)
         data["floor"] = None if self.floor is None else rounded(self.floor)
@@ -66,5 +67,5 @@ class Row:
 
 
 def rounded(value: float) -> float:
-    """Four digits: more would be noise."""
+    """Round to four significant digits; more would be noise."""
     return float(f"{value:.4g}")

@@ -1,4 +1,4 @@
-"""Running stages: what may run beside what, limits, and the result after each of them."""
+"""The runner of stages: dependencies, parallel parts, time limits, and the result after each stage."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from precast.tools.gpucheck.process import PartProcess
 from precast.tools.gpucheck.result import Result
 from precast.tools.gpucheck.stage import Report, Setting, Stage, finished
 
-_LOOK_S = 0.05
+_POLL_S = 0.05
 
 
 @dataclass
 class _Progress:
-    """A stage that is being run."""
+    """The state of a stage."""
 
     waiting: list[str]
     began: float | None = None
@@ -28,16 +28,16 @@ class _Progress:
 
 
 class Runner:
-    """Runs stages in their order, those that allow it side by side.
+    """Runs stages in order, in parallel where they allow it.
 
     Args:
-        stages: that are to run.
-        setting: for all of them; ``earlier`` holds what stages found that are not run again.
-        result: is told of each stage that ended.
-        where: the tuple of all rows, ``module:tuple``, for the child processes.
-        jobs: processes side by side.
-        budget: seconds for everything; a stage that would begin later fails at once.
-        environment: of the child processes.
+        stages: stages to run.
+        setting: setting of all stages; ``earlier`` holds results of stages that are not run again.
+        result: records each stage that ends.
+        where: the tuple of all stages, ``module:tuple``, for child processes.
+        jobs: maximum number of parallel processes.
+        budget: total time in seconds; stages that have not started by then fail.
+        environment: environment variables of the child processes.
     """
 
     def __init__(
@@ -65,13 +65,13 @@ class Runner:
         self._started = time.monotonic()
 
     def run(self) -> bool:
-        """Whether every stage passed, or was skipped for a reason."""
+        """Run all stages; return whether none failed."""
         try:
             while len(self._ended) < len(self._stages):
                 for stage in self._stages:
                     if stage.name not in self._ended:
                         self._advance(stage)
-                time.sleep(_LOOK_S)
+                time.sleep(_POLL_S)
         finally:
             for progress in self._progress.values():
                 for process in progress.running:
@@ -79,7 +79,7 @@ class Runner:
         return not self._result.failed()
 
     def _advance(self, stage: Stage) -> None:
-        """Collect the parts that ended, end those that are late, start what may start."""
+        """Collect the parts that ended, end those over their limit, and start those that may start."""
         progress = self._progress[stage.name]
         now = time.monotonic()
         left = self._started + self._budget - now
@@ -91,7 +91,7 @@ class Runner:
             self._collect(progress, process, process.report(ended_for))
         if late:
             for part in progress.waiting:
-                progress.reports[part] = Report(failures=["there was no time left to begin"])
+                progress.reports[part] = Report(failures=["not started: no time left"])
             progress.waiting.clear()
         elif (missing := self._missing(stage)) is not None:
             progress.waiting.clear()
@@ -115,7 +115,7 @@ class Runner:
             room -= 1
 
     def _missing(self, stage: Stage) -> str | None:
-        """Why a stage can never run: what it needs did not pass."""
+        """Return why a stage can never run: a stage that it needs did not pass."""
         for name in stage.needs:
             stage_name = name.partition("/")[0]
             may_come = stage_name in self._progress and stage_name not in self._ended
@@ -146,7 +146,7 @@ class Runner:
             self._result.skipped(stage, progress.skipped[0], seconds)
             return
         self._good |= {f"{stage.name}/{part}" for part, one in progress.reports.items() if not one.failures}
-        # In the order of the stage, whichever ended first.
+        # In the order of the stage's parts, not in which they ended.
         ordered = {part: progress.reports[part] for part in (*stage.parts, "all") if part in progress.reports}
         report = finished(stage.name, ordered)
         if progress.skipped:
@@ -160,12 +160,12 @@ class Runner:
 
 
 def stored_parts(earlier: Mapping[str, Mapping[str, Any]]) -> set[str]:
-    """``stage/part`` of stages that passed before."""
+    """Return ``stage/part`` for all parts of stages that passed in earlier runs."""
     return {f"{name}/{part}" for name, content in earlier.items() for part in content.get("parts", {})}
 
 
 def threads_of(stage: Stage) -> dict[str, str]:
-    """Few for a process that runs beside others; a search for kernels compiles many at once."""
+    """Return the thread limits of a stage's processes; autotuning compiles many kernels in parallel."""
     if stage.alone:
         return {}
     compiling = "6" if stage.urgent else "2"
@@ -173,5 +173,5 @@ def threads_of(stage: Stage) -> dict[str, str]:
 
 
 def jobs_here() -> int:
-    """Processes side by side: one is left for the threads that each of them has besides."""
+    """Return the default number of parallel processes; one core is left for their other threads."""
     return max(1, len(os.sched_getaffinity(0)) - 1)

@@ -1,4 +1,4 @@
-"""What a stage of the check is, what it is given and what it hands back."""
+"""A stage of the GPU check, its setting and its report."""
 
 from __future__ import annotations
 
@@ -8,23 +8,21 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-Status = Literal["passed", "failed", "skipped"]
-
 
 class Skip(Exception):
-    """This stage cannot run here, which is no failure; the message says why."""
+    """A stage cannot run on this machine, which is not a failure; the message says why."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a stage is given.
+    """The setting in which a stage runs.
 
     Attributes:
-        work: a folder that all stages share; each writes under names of its own.
-        device: ``cpu`` in a rehearsal alone.
-        tiny: sizes of a rehearsal.
-        earlier: contents of the stages that passed so far, by name.
-        kept: the file of ``keep``.
+        work: directory shared by all stages; each writes under its own names.
+        device: ``cuda``, or ``cpu`` in a rehearsal.
+        tiny: whether to use the sizes of a rehearsal.
+        earlier: contents of the stages that have passed, by name.
+        kept: file that ``keep`` writes.
     """
 
     work: Path
@@ -36,14 +34,14 @@ class Setting:
 
 @dataclass
 class Report:
-    """What a stage hands back. One with a failure has failed, and so has one without a check."""
+    """The report of a stage. A stage fails if there are failures, or no checks."""
 
     checks: int = 0
     content: dict[str, Any] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
 
     def expect(self, true: bool, otherwise: str) -> None:
-        """Count a check; note and print what is wrong where it does not hold."""
+        """Count a check; if it does not hold, record and print the failure."""
         self.checks += 1
         if not true:
             self.failures.append(otherwise)
@@ -51,7 +49,7 @@ class Report:
 
 
 def keep(setting: Setting, report: Report) -> None:
-    """Store what was found so far: it stands in the result even if the process ends before it is done."""
+    """Store the report so far; it is used if the process ends before the stage is done."""
     if setting.kept is not None:
         partial = setting.kept.with_suffix(".partial")
         partial.write_text(json.dumps(asdict(report), default=plain), "utf-8")
@@ -59,24 +57,24 @@ def keep(setting: Setting, report: Report) -> None:
 
 
 def plain(value: Any) -> Any:
-    """For JSON: numbers of numpy and torch as numbers, all else by its name."""
+    """Convert a value for JSON: scalars of NumPy and torch to numbers, everything else to text."""
     return value.item() if hasattr(value, "item") else str(value)
 
 
 @dataclass(frozen=True)
 class Stage:
-    """A row of the check.
+    """A stage of the check.
 
     Attributes:
-        name: in the command line and in the result.
-        proves: one line.
+        name: name on the command line and in the result.
+        proves: what the stage shows, in one line.
         limit: seconds from the start of its first part to the end of its last.
-        run: the stage, given one of ``parts``.
-        parts: each runs in a process of its own, side by side with others where the stage allows it.
-        needs: stages, or parts of them as ``stage/part``, without which it cannot run.
-        after: stages that come first where they are run at all.
-        alone: whether nothing else may run meanwhile: everything that takes times.
-        urgent: whether others wait for it, so that it gets processors before those beside it.
+        run: function that runs one of ``parts``.
+        parts: names of the parts; each runs in its own process, in parallel if the stage allows it.
+        needs: stages, or parts as ``stage/part``, that must pass first.
+        after: stages that run earlier if they run at all.
+        alone: whether nothing else may run at the same time, as for every stage that measures times.
+        urgent: whether other stages wait for it; it then gets CPU time before parallel stages.
     """
 
     name: str
@@ -91,14 +89,14 @@ class Stage:
 
     @property
     def waits(self) -> set[str]:
-        """Stages that it does not begin before."""
+        """Names of the stages that must end first."""
         return {name.partition("/")[0] for name in (*self.needs, *self.after)}
 
 
 def worst_case(stages: Iterable[Stage]) -> float:
-    """Seconds that the stages may take together if each runs to its limit.
+    """Return the total seconds if each stage runs to its limit.
 
-    A stage that is alone begins when all before it ended; the others overlap, but for what they wait for.
+    A stage that runs alone starts when all earlier ones have ended; others overlap, except with dependencies.
     """
     total = 0.0
     ends: dict[str, float] = {}
@@ -112,7 +110,7 @@ def worst_case(stages: Iterable[Stage]) -> float:
 
 
 def finished(name: str, reports: Mapping[str, Report]) -> Report:
-    """The reports of all parts as one; a stage in one part stays as it is."""
+    """Merge the reports of all parts; a stage without parts keeps its report."""
     if list(reports) == ["all"]:
         merged = reports["all"]
     else:

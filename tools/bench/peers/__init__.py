@@ -1,5 +1,5 @@
-"""Who is measured: a file for each peer, and one for our own artifacts.
+"""The contenders of ``precast bench``: one module for each peer, and one for precast artifacts.
 
-These modules are imported by fresh processes whose start is timed: they import nothing heavy before an engine
-is made.
+Processes whose cold start is timed import these modules, so they import nothing heavy before an engine is
+made.
 """

@@ -1,4 +1,4 @@
-"""What a contender is, and what all of them are given."""
+"""A contender of the benchmark, and the model that all contenders run."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ if TYPE_CHECKING:
 
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
 OURS = "precast"
-"""The peer's name of our own artifacts."""
+"""Peer name of precast artifacts."""
 REFERENCE = "HF eager fp32"
-"""Whose answers are right, and who is always measured."""
+"""Name of the contender whose outputs are the reference; it is always measured."""
 
 
 @dataclass(frozen=True)
 class Subject:
-    """The model that everybody runs.
+    """The model that every contender runs.
 
     Attributes:
-        model: the checkpoint's directory, or a hub id.
-        task: of the artifacts.
-        pooling: for ``embed``, the modes that the artifacts were compiled with.
-        normalize: for ``embed``, whether they give unit length.
-        max_length: tokens of one input; longer texts are cut.
-        tokenizer: the artifact's ``tokenizer.json``, for peers that bring no tokenizer of their own;
-            compiling held it against the checkpoint's. None where there is none.
-        truncation_side: where a text is cut.
-        pad_id: the token that fills up a batch.
-        threads: of every contender.
-        folder: where peers keep what they convert.
+        model: directory of the checkpoint, or a hub id.
+        task: task of the artifacts.
+        pooling: for ``embed``, the pooling modes of the artifacts.
+        normalize: for ``embed``, whether embeddings have unit length.
+        max_length: maximum tokens of one input; longer texts are truncated.
+        tokenizer: the artifact's ``tokenizer.json``, for peers without a tokenizer; the compiler checked it
+            against the checkpoint. None if the artifact has none.
+        truncation_side: the side on which a text is truncated.
+        pad_id: token id of the padding.
+        threads: threads of each contender.
+        folder: directory for converted models.
     """
 
     model: str
@@ -48,7 +48,7 @@ class Subject:
 
     @property
     def per_token(self) -> bool:
-        """Whether an answer has a row for each token."""
+        """Whether an output has a row for each token."""
         return self.task in ("hidden", "token-classify")
 
 
@@ -57,13 +57,13 @@ class Contender:
     """One way to run the model.
 
     Attributes:
-        name: in tables.
-        peer: whose it is, as ``--against`` names it; ``precast`` for our own.
-        precision: that it computes in.
-        make: its engine, in its own process; must pickle.
-        imports: modules that a fresh process imports before it loads.
-        prepare: writes the files that ``make`` reads, in another process, so that converting is neither timed
-            nor counted as memory; None where there are none.
+        name: name in tables.
+        peer: name of the peer in ``--against``; ``precast`` for artifacts.
+        precision: precision of the computation.
+        make: function that creates the engine in its own process; must be picklable.
+        imports: modules that a new process imports before it loads the model.
+        prepare: function that writes the files that ``make`` reads. It runs in another process, so that
+            conversion affects neither times nor memory. None if there are no files.
     """
 
     name: str
@@ -76,11 +76,11 @@ class Contender:
 
 @dataclass(frozen=True)
 class Skipped:
-    """Who was not measured, and why."""
+    """A contender or peer that is not measured, with the reason."""
 
     name: str
     reason: str
 
 
-class CannotRun(Exception):
-    """A peer has nothing that does the task; says what it lacks."""
+class UnsupportedTask(Exception):
+    """A peer does not support the task; the message says what it lacks."""

@@ -1,4 +1,4 @@
-"""A checkpoint converted to CTranslate2's format, without a tokenizer: ids go in and come out."""
+"""Conversion of a checkpoint to CTranslate2's format, without a tokenizer: token ids in, token ids out."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from transformers import AutoConfig
 
 
 class _Numbers:
-    """A tokenizer as far as the converter asks for one: token ``17`` is the text ``"17"``.
+    """The part of a tokenizer that the converter uses: token ``17`` is the text ``"17"``.
 
-    The padding token of Marian is named as in OPUS-MT, because the converter drops it by that name.
+    The padding token of Marian has its OPUS-MT name, by which the converter removes it.
     """
 
     def __init__(self, size: int, named: dict[int, str], start: int, end: int) -> None:
@@ -29,12 +29,12 @@ class _Numbers:
 
 
 class _Converter(TransformersConverter):
-    """CTranslate2's own converter, given a tokenizer that no file holds."""
+    """CTranslate2's converter with a tokenizer that is not read from a file."""
 
     def load_model(self, model_class: Any, model_name_or_path: str, **kwargs: Any) -> Any:
         model = super().load_model(model_class, model_name_or_path, **kwargs)
         if not model.config.is_encoder_decoder:
-            # transformers 5 has no other positions and dropped the word for them; the converter asks for it.
+            # transformers 5 removed this attribute, which the converter reads.
             model.config.position_embedding_type = "absolute"
         return model
 
@@ -47,14 +47,11 @@ class _Converter(TransformersConverter):
 
 
 def convert(checkpoint: Path, folder: Path) -> Path:
-    """Convert in fp32; the type to compute in is chosen when the model is loaded.
+    """Convert a checkpoint in fp32 and return ``folder``; the compute type is set when the model is loaded.
 
     Args:
-        checkpoint: an encoder-decoder as T5 or Marian, or an encoder as BERT.
-        folder: to write into; what is there is replaced.
-
-    Returns:
-        The folder.
+        checkpoint: directory of an encoder-decoder such as T5 or Marian, or of an encoder such as BERT.
+        folder: directory to write; replaced if it exists.
     """
     _Converter(str(checkpoint)).convert(str(folder), force=True)
     return folder

@@ -1,4 +1,4 @@
-"""CTranslate2, with weights in fp32 and int8: encoders like BERT, and encoder-decoders."""
+"""CTranslate2 in fp32 and int8: BERT-like encoders, and encoder-decoders."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Precision, Subject
+from precast.tools.bench.peers.contender import Contender, Precision, Subject, UnsupportedTask
 from precast.tools.bench.peers.jobs import Job, Targets
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 NEEDS = ("ctranslate2",)
 ENCODERS = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert")
-"""Encoders that its converter knows, by transformers' names."""
+"""Encoder model types that its converter supports."""
 POOLING = ("mean", "cls")
-"""It gives hidden states; what pools them here does so without torch."""
+"""Pooling modes written here: CTranslate2 returns hidden states, and pooling must not import torch."""
 _PRECISIONS: tuple[tuple[Literal["float32", "int8"], Precision], ...] = (
     ("float32", "fp32"),
     ("int8", "int8"),
@@ -26,7 +26,7 @@ _PRECISIONS: tuple[tuple[Literal["float32", "int8"], Precision], ...] = (
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Both precisions; one file serves both."""
+    """Return one contender for each precision; both load the same converted model."""
     generates = subject.task == "generate"
     if not generates:
         _check_encoder(subject)
@@ -45,7 +45,7 @@ def contenders(subject: Subject) -> list[Contender]:
 
 
 def prepare(subject: Subject) -> Path:
-    """Convert; what is there already is kept."""
+    """Convert the checkpoint unless it is converted already; return the directory."""
     folder = _folder(subject)
     if folder.is_dir():
         return folder
@@ -56,7 +56,7 @@ def prepare(subject: Subject) -> Path:
 
 
 def encoder_engine(subject: Subject, kind: str) -> PaddedEngine:
-    """``Encoder.forward_batch`` and pooling."""
+    """Return an engine around ``Encoder.forward_batch`` and pooling."""
     import ctranslate2
     import numpy as np
 
@@ -78,12 +78,12 @@ def encoder_engine(subject: Subject, kind: str) -> PaddedEngine:
 
 
 class CTranslate2Generating:
-    """``Translator.translate_batch``, whose tokens are the decimal numbers of ours.
+    """An engine around ``Translator.translate_batch``, whose tokens are token ids in decimal.
 
     Args:
-        folder: a model that ``convert`` of ``ctranslate2_model`` wrote.
-        compute_type: ``float32``, ``int8``, ...
-        threads: of its operators.
+        folder: directory of a model written by ``ctranslate2_model.convert``.
+        compute_type: ``float32`` or ``int8``.
+        threads: threads of its operators.
     """
 
     def __init__(self, folder: Path, compute_type: str, threads: int) -> None:
@@ -94,17 +94,17 @@ class CTranslate2Generating:
         )
 
     def generate(self, job: Job) -> Targets:
-        """The best target of each source."""
-        answers = self._translator.translate_batch(
+        """Return the best target of each source."""
+        results = self._translator.translate_batch(
             [[str(token) for token in source] for source in job.sources],
             beam_size=job.beams,
             min_decoding_length=job.new_tokens,
             max_decoding_length=job.new_tokens,
         )
-        return [[int(token) for token in answer.hypotheses[0]] for answer in answers]
+        return [[int(token) for token in result.hypotheses[0]] for result in results]
 
     def first_token(self, job: Job) -> float | None:
-        """By its callback, which may also end the search."""
+        """Return the seconds until the first token, measured by a callback that stops the search."""
         moments: list[float] = []
 
         def first(_: object) -> bool:
@@ -130,13 +130,13 @@ def _check_encoder(subject: Subject) -> None:
     from precast.compiler.frontend.sentence_transformers import read_modules
 
     if subject.task not in ("embed", "hidden"):
-        raise CannotRun(f"it gives hidden states and has no head for {subject.task}")
+        raise UnsupportedTask(f"it returns hidden states and has no head for {subject.task}")
     checkpoint = open_checkpoint(subject.model)
     if checkpoint.config.model_type not in ENCODERS:
-        raise CannotRun(f"its converter knows no encoder {checkpoint.config.model_type}")
+        raise UnsupportedTask(f"its converter does not support the encoder {checkpoint.config.model_type}")
     modules = read_modules(checkpoint) if subject.task == "embed" else None
     if (modules and modules.embedder.dense) or not set(subject.pooling) <= set(POOLING):
-        raise CannotRun("it gives hidden states, and only mean and first-token pooling are written for it")
+        raise UnsupportedTask("it returns hidden states, and only mean and cls pooling are implemented here")
 
 
 def _pooled(hidden: np.ndarray, mask: np.ndarray, subject: Subject) -> np.ndarray:

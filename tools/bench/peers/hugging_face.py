@@ -1,4 +1,4 @@
-"""Hugging Face's models, eager, in fp32 and bf16; fp32 is whom all others are compared with."""
+"""Hugging Face models in eager mode, in fp32 and bf16; fp32 is the reference of all comparisons."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ NEEDS = ("torch", "transformers")
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Both dtypes."""
+    """Return one contender for each dtype."""
     make: Callable[..., Any] = generation_engine if subject.task == "generate" else encoder_engine
     names: dict[Dtype, str] = {"fp32": REFERENCE, "bf16": "HF eager bf16"}
     return [
@@ -30,40 +30,39 @@ def contenders(subject: Subject) -> list[Contender]:
 
 
 def torch_dtype(dtype: Dtype) -> torch.dtype:
-    """Of torch."""
+    """Return the dtype of torch."""
     import torch
 
     return {"fp32": torch.float32, "bf16": torch.bfloat16}[dtype]
 
 
 def encoder_engine(subject: Subject, dtype: Dtype, compile_with: str | None = None) -> PaddedEngine:
-    """An eager model, or one by ``torch.compile``.
+    """Return an engine around the model in eager mode or compiled by ``torch.compile``.
 
     Args:
-        subject: what is run.
-        dtype: of weights and computation.
-        compile_with: torch.compile's backend, for any batch and length; None for eager.
+        subject: the model to run.
+        dtype: dtype of weights and computation.
+        compile_with: backend of ``torch.compile``, with dynamic shapes; None for eager mode.
     """
     import torch
 
-    from precast.tools.bench.peers.answering import Answering
+    from precast.tools.bench.peers.hf_model import HuggingFaceModel
 
     torch.set_num_threads(subject.threads)
-    answering = Answering(subject, torch_dtype(dtype))
-    model: Any = (
-        answering if compile_with is None else torch.compile(answering, backend=compile_with, dynamic=True)
-    )
+    model: Any = HuggingFaceModel(subject, torch_dtype(dtype))
+    if compile_with is not None:
+        model = torch.compile(model, backend=compile_with, dynamic=True)
 
     @torch.inference_mode()
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        found: np.ndarray = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
-        return found
+        output: np.ndarray = model(torch.from_numpy(ids), torch.from_numpy(mask)).numpy()
+        return output
 
     return PaddedEngine(subject, run, own_tokenizer(subject))
 
 
 def generation_engine(subject: Subject, dtype: Dtype) -> HuggingFaceGenerating:
-    """``generate`` of a checkpoint; fetched if it is a hub id."""
+    """Return an engine around ``generate``; a hub id is downloaded."""
     from precast.compiler.frontend.checkpoint import open_checkpoint
 
     path = open_checkpoint(subject.model).path
@@ -71,12 +70,12 @@ def generation_engine(subject: Subject, dtype: Dtype) -> HuggingFaceGenerating:
 
 
 class HuggingFaceGenerating:
-    """``generate`` of transformers, eager, with its own choice of attention.
+    """An engine around ``generate`` of transformers in eager mode, with its default attention.
 
     Args:
-        checkpoint: its folder.
-        dtype: of weights and computation.
-        threads: of torch.
+        checkpoint: directory of the checkpoint.
+        dtype: dtype of weights and computation.
+        threads: threads of torch.
     """
 
     def __init__(self, checkpoint: Path, dtype: torch.dtype, threads: int) -> None:
@@ -90,11 +89,11 @@ class HuggingFaceGenerating:
         self._model = AutoModelForSeq2SeqLM.from_pretrained(checkpoint, dtype=dtype).eval()
 
     def generate(self, job: Job) -> Targets:
-        """The best target of each source."""
+        """Return the best target of each source."""
         return [row[1:] for row in self._generate(job, None).tolist()]
 
     def first_token(self, job: Job) -> float | None:
-        """By a streamer, which gets the start token first."""
+        """Return the seconds until the first token; the streamer gets the start token before it."""
         clock = _Clock()
         started = time.perf_counter()
         self._generate(job, clock)
@@ -103,9 +102,9 @@ class HuggingFaceGenerating:
     def _generate(self, job: Job, streamer: _Clock | None) -> torch.Tensor:
         import torch
 
-        sources = torch.tensor(job.sources)  # of one length: nothing is padded
+        sources = torch.tensor(job.sources)  # sources have one length, so there is no padding
         with torch.inference_mode():
-            found: torch.Tensor = self._model.generate(
+            tokens: torch.Tensor = self._model.generate(
                 sources,
                 attention_mask=torch.ones_like(sources),
                 min_new_tokens=job.new_tokens,
@@ -113,11 +112,11 @@ class HuggingFaceGenerating:
                 num_beams=job.beams,
                 streamer=streamer,
             )
-        return found
+        return tokens
 
 
 class _Clock:
-    """A streamer that notes when tokens come."""
+    """A streamer that records when tokens arrive."""
 
     def __init__(self) -> None:
         self.moments: list[float] = []
@@ -126,4 +125,4 @@ class _Clock:
         self.moments.append(time.perf_counter())
 
     def end(self) -> None:
-        """Nothing is held back."""
+        """Do nothing: no token is buffered."""

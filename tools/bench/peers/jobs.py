@@ -1,4 +1,4 @@
-"""What is generated: from token ids to token ids."""
+"""Generation jobs: token ids in, token ids out."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Protocol, TypeAlias
 
 @dataclass(frozen=True)
 class Job:
-    """One call.
+    """One call of ``generate``.
 
     Attributes:
         sources: token ids of each source.
-        new_tokens: generated for each source; end tokens are forbidden until then.
+        new_tokens: tokens to generate for each source; end tokens are suppressed until then.
         beams: 1 for greedy search.
     """
 
@@ -22,26 +22,23 @@ class Job:
 
 
 Targets: TypeAlias = list[list[int]]
-"""Generated token ids of the best sequence of each source, the start token left out."""
+"""Generated token ids of the best sequence of each source, without the start token."""
 
 
 class GenerationEngine(Protocol):
-    """A contender's engine for an encoder-decoder."""
+    """The engine of a contender for encoder-decoders."""
 
     def generate(self, job: Job) -> Targets:
-        """The best target of each source."""
+        """Return the best target of each source."""
         ...
 
     def first_token(self, job: Job) -> float | None:
-        """Seconds until a caller holds the first token of the only source; None if it cannot be had alone."""
+        """Return the seconds until the first token of the only source; None if the engine cannot stream."""
         ...
 
 
-def agreement(found: Targets, wanted: Targets) -> float:
-    """The share of tokens that are equal, place by place; a place that one of them lacks is not equal."""
-    equal = sum(
-        ours == theirs
-        for one, other in zip(found, wanted, strict=True)
-        for ours, theirs in zip(one, other, strict=False)
-    )
-    return equal / sum(max(len(one), len(other)) for one, other in zip(found, wanted, strict=True))
+def agreement(targets: Targets, expected: Targets) -> float:
+    """Return the share of positions with equal tokens; a position that only one target has is not equal."""
+    pairs = list(zip(targets, expected, strict=True))
+    equal = sum(ours == theirs for pair in pairs for ours, theirs in zip(*pair, strict=False))
+    return equal / sum(max(map(len, pair)) for pair in pairs)

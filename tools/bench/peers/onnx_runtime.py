@@ -1,4 +1,4 @@
-"""ONNX Runtime, in fp32 and with weights and activations in int8 as they come."""
+"""ONNX Runtime in fp32, and in int8 with dynamically quantized activations."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ Kind = Literal["fp32", "int8"]
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Both precisions."""
+    """Return one contender for each precision."""
     if subject.task == "generate":
-        raise CannotRun("it runs graphs and has no generate of its own")
+        raise UnsupportedTask("it runs graphs and has no generate")
     kinds: tuple[Kind, ...] = ("fp32", "int8")
     return [
         Contender(
@@ -36,7 +36,7 @@ def contenders(subject: Subject) -> list[Contender]:
 
 
 def prepare(subject: Subject, kind: Kind) -> Path:
-    """Export, and quantize for int8; what is there already is kept."""
+    """Export the model, and quantize it for int8, unless the file exists; return its path."""
     path = _path(subject, kind)
     if path.is_file():
         return path
@@ -48,7 +48,7 @@ def prepare(subject: Subject, kind: Kind) -> Path:
 
 
 def engine(subject: Subject, kind: Kind) -> PaddedEngine:
-    """A session over the exported model."""
+    """Return an engine around a session of the exported model."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -60,14 +60,14 @@ def engine(subject: Subject, kind: Kind) -> PaddedEngine:
     )
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        found: np.ndarray = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
-        return found
+        output: np.ndarray = session.run(None, {"input_ids": ids, "attention_mask": mask})[0]
+        return output
 
     return PaddedEngine(subject, run, bare_tokenizer(subject))
 
 
 def _quantize(exact: Path, path: Path) -> Path:
-    """Weights to int8 by channel; activations are quantized as they come."""
+    """Quantize weights to int8 per channel; activations are quantized at run time."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -76,7 +76,7 @@ def _quantize(exact: Path, path: Path) -> Path:
         ready = Path(folder) / "ready.onnx"
         quant_pre_process(str(exact), str(ready), skip_symbolic_shape=True)
         model = onnx.load(ready)
-        del model.graph.value_info[:]  # shapes from before the optimizer: the quantizer finds them wrong
+        del model.graph.value_info[:]  # shapes inferred before optimization are wrong afterwards
         onnx.save(model, ready)
         quantize_dynamic(ready, path, weight_type=QuantType.QInt8, per_channel=True)
     return path

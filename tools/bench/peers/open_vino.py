@@ -1,4 +1,4 @@
-"""OpenVINO, in fp32 and bf16."""
+"""OpenVINO in fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.padded import PaddedEngine, bare_tokenizer
 
 if TYPE_CHECKING:
@@ -18,9 +18,9 @@ _HINTS = {"fp32": "f32", "bf16": "bf16"}
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Both precisions; one file serves both."""
+    """Return one contender for each precision; both load the same converted model."""
     if subject.task == "generate":
-        raise CannotRun("it runs graphs and has no generate of its own")
+        raise UnsupportedTask("it runs graphs and has no generate")
     kinds: tuple[Kind, ...] = ("fp32", "bf16")
     return [
         Contender(
@@ -36,7 +36,7 @@ def contenders(subject: Subject) -> list[Contender]:
 
 
 def prepare(subject: Subject) -> Path:
-    """Convert, weights in fp32; what is there already is kept."""
+    """Convert the model with fp32 weights unless the file exists; return its path."""
     path = _path(subject)
     if path.is_file():
         return path
@@ -50,7 +50,7 @@ def prepare(subject: Subject) -> Path:
 
 
 def engine(subject: Subject, kind: Kind) -> PaddedEngine:
-    """A compiled model, one request at a time."""
+    """Return an engine around a compiled model that runs one request at a time."""
     import openvino
 
     hints = {
@@ -61,9 +61,9 @@ def engine(subject: Subject, kind: Kind) -> PaddedEngine:
     compiled = openvino.Core().compile_model(str(_path(subject)), "CPU", hints)
 
     def run(ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        # The result lies in the request's own memory, which the next call writes.
-        found: np.ndarray = compiled([ids, mask])[0].copy()
-        return found
+        # The output is in memory of the request, which the next call overwrites.
+        output: np.ndarray = compiled([ids, mask])[0].copy()
+        return output
 
     return PaddedEngine(subject, run, bare_tokenizer(subject))
 

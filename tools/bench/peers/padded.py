@@ -1,4 +1,4 @@
-"""How peers run a batch: filled up to its longest input."""
+"""Padded batches, as peers run them: each input is padded to the longest one."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ if TYPE_CHECKING:
     import numpy as np
 
 Run = Callable[["np.ndarray", "np.ndarray"], "np.ndarray"]
-"""Token ids and mask, both int64 ``[n, length]``, to answers ``[n, size]`` or ``[n, length, size]``."""
+"""Maps token ids and mask, both int64 ``[n, length]``, to ``[n, size]`` or ``[n, length, size]``."""
 Tokenizing = Callable[[Sequence[str]], list[list[int]]]
 
 
 class PaddedEngine:
-    """Any model that takes padded token ids and a mask.
+    """An engine around a model that takes padded token ids and a mask.
 
     Args:
-        subject: what is run.
-        run: the model.
-        tokenize: texts to token ids.
+        subject: the model to run.
+        run: function that runs the model.
+        tokenize: function that maps texts to token ids.
     """
 
     def __init__(self, subject: Subject, run: Run, tokenize: Tokenizing) -> None:
@@ -30,37 +30,37 @@ class PaddedEngine:
         self.tokenize = tokenize
 
     def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
-        """The model alone; where it answers for tokens, only rows of real ones are given."""
+        """Run the model on token ids; for per-token outputs return the rows of real tokens alone."""
         ids, mask = padded(sequences, self._subject.pad_id)
-        answer = self._run(ids, mask)
-        return answer[mask.astype(bool)] if self._subject.per_token else answer
+        output = self._run(ids, mask)
+        return output[mask.astype(bool)] if self._subject.per_token else output
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """From strings."""
+        """Tokenize texts and run the model."""
         return self.embed_ids(self.tokenize(texts))
 
 
 def padded(sequences: Sequence[Sequence[int]], pad_id: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and mask of one batch, filled up on the right."""
+    """Return token ids and mask of one batch, both int64 ``[n, length]``, padded on the right."""
     import numpy as np
 
     longest = max(map(len, sequences))
     ids = np.full((len(sequences), longest), pad_id, np.int64)
     mask = np.zeros_like(ids)
-    for place, sequence in enumerate(sequences):
-        ids[place, : len(sequence)] = sequence
-        mask[place, : len(sequence)] = 1
+    for index, sequence in enumerate(sequences):
+        ids[index, : len(sequence)] = sequence
+        mask[index, : len(sequence)] = 1
     return ids, mask
 
 
 def padding_waste(lengths: Sequence[int], batch: int) -> float:
-    """Tokens that are computed in padded batches, in the order given, for each real one."""
+    """Return the number of tokens in padded batches per real token, with inputs in the given order."""
     batches = [lengths[start : start + batch] for start in range(0, len(lengths), batch)]
-    return sum(max(one) * len(one) for one in batches) / sum(lengths)
+    return sum(max(members) * len(members) for members in batches) / sum(lengths)
 
 
 def bare_tokenizer(subject: Subject) -> Tokenizing:
-    """The tokenizers library alone, as who wants to start fast would use it."""
+    """Return the artifact's tokenizer without transformers, whose import would slow down a cold start."""
     from tokenizers import Tokenizer
 
     assert subject.tokenizer is not None  # the benchmark refuses artifacts without one
@@ -71,7 +71,7 @@ def bare_tokenizer(subject: Subject) -> Tokenizing:
 
 
 def own_tokenizer(subject: Subject) -> Tokenizing:
-    """The checkpoint's own, through transformers."""
+    """Return the tokenizer of the checkpoint, loaded by transformers."""
     from transformers import AutoTokenizer
 
     from precast.compiler.frontend.checkpoint import open_checkpoint
@@ -83,7 +83,7 @@ def own_tokenizer(subject: Subject) -> Tokenizing:
 
     def tokenize(texts: Sequence[str]) -> list[list[int]]:
         given = [text.lower() for text in texts] if lower_case else list(texts)
-        found: list[list[int]] = tokenizer(given, truncation=True, max_length=subject.max_length)["input_ids"]
-        return found
+        ids: list[list[int]] = tokenizer(given, truncation=True, max_length=subject.max_length)["input_ids"]
+        return ids
 
     return tokenize

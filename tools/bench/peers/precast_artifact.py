@@ -1,4 +1,4 @@
-"""Our own artifacts, through the runtime."""
+"""Precast artifacts as contenders."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import precast
-from precast.graphs.encode import EncodeLimits
 from precast.tools.bench.peers.contender import OURS, Contender
 from precast.tools.bench.peers.jobs import Job, Targets
 
@@ -21,13 +20,13 @@ if TYPE_CHECKING:
 
 
 def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Contender:
-    """An artifact as a contender.
+    """Return an artifact as a contender.
 
     Args:
-        artifact: its folder.
-        name: in tables.
-        manifest: of the artifact.
-        threads: of its kernels.
+        artifact: directory of the artifact.
+        name: name in tables.
+        manifest: manifest of the artifact.
+        threads: threads of its kernels.
     """
     make = Generating if manifest.output.kind == "generate" else Encoding
     return Contender(
@@ -36,11 +35,11 @@ def contender(artifact: Path, name: str, manifest: Manifest, threads: int) -> Co
 
 
 class Encoding:
-    """``embed``, or ``encode`` where something else than embeddings is answered.
+    """An engine around ``embed``, or around ``encode`` for tasks other than embeddings.
 
     Args:
-        artifact: its folder.
-        threads: of its kernels.
+        artifact: directory of the artifact.
+        threads: threads of its kernels.
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
@@ -51,52 +50,52 @@ class Encoding:
         self._tokenizer: TextTokenizer | None = None
 
     def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
-        """The model alone."""
-        return self._answers(list(sequences))
+        """Run the model on token ids."""
+        return self._outputs(list(sequences))
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """From strings; no prompt is put before them, since not every peer would."""
-        return self._answers(list(texts))
+        """Tokenize texts without a prompt, which not every peer supports, and run the model."""
+        return self._outputs(list(texts))
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """The runtime's tokenization, by an object of its own: the engine does not show its."""
+        """Tokenize texts with a tokenizer of its own: that of the engine is not public."""
         self._tokenizer = self._tokenizer or text_tokenizer(self._artifact, self._engine.manifest)
         return token_ids(self._tokenizer, texts)
 
-    def _answers(self, inputs: list[Any]) -> np.ndarray:
+    def _outputs(self, inputs: list[Any]) -> np.ndarray:
         import numpy as np
 
         if self._kind == "embed":
-            found: np.ndarray = self._engine.embed(inputs, prompt="")
-            return found
+            embeddings: np.ndarray = self._engine.embed(inputs, prompt="")
+            return embeddings
         name = "hidden" if self._kind == "hidden" else "logits"
         arrays = [getattr(output, name) for output in self._engine.encode(inputs, prompt="")]
         return np.concatenate(arrays) if self._per_token else np.stack(arrays)
 
 
 class Generating:
-    """``Seq2Seq.generate`` of an artifact.
+    """An engine around ``Seq2Seq.generate``.
 
     Args:
-        artifact: its folder.
-        threads: of its kernels.
+        artifact: directory of the artifact.
+        threads: threads of its kernels.
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
         self._engine = precast.load(artifact, num_threads=threads)
 
     def generate(self, job: Job) -> Targets:
-        """The best target of each source."""
-        answers = self._engine.generate(
+        """Return the best target of each source."""
+        outputs = self._engine.generate(
             [list(source) for source in job.sources],
             min_new_tokens=job.new_tokens,
             max_new_tokens=job.new_tokens,
             num_beams=job.beams,
         )
-        return [answer.token_ids[1:].tolist() for answer in answers]
+        return [output.token_ids[1:].tolist() for output in outputs]
 
     def first_token(self, job: Job) -> float | None:
-        """``stream`` up to its first piece of text; None without a tokenizer, since nothing else streams."""
+        """Return the seconds until the first piece of ``stream``; None without a tokenizer."""
         if self._engine.manifest.tokenization.file is None:
             return None
         started = time.perf_counter()
@@ -108,7 +107,8 @@ class Generating:
 
 
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
-    """The tokenizer of an encoder's artifact."""
+    """Return the tokenizer of an encoder artifact."""
+    from precast.graphs.encode import EncodeLimits
     from precast.runtime.io.tokenization import TextTokenizer
     from precast.runtime.load import tokenizer_json
     from precast.runtime.options import DEFAULTS
@@ -124,14 +124,14 @@ def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
 
 
 def token_ids(tokenizer: TextTokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """Ids of every text, cut where they are too long.
+    """Return the token ids of each text, truncated to the artifact's limit.
 
     Raises:
-        InputError: a text that cannot be tokenized; it says which.
+        InputError: a text cannot be tokenized; the message says which.
     """
-    found = []
-    for place, tokens in enumerate(tokenizer.encode(list(texts), True)):
+    ids = []
+    for index, tokens in enumerate(tokenizer.encode(list(texts), True)):
         if isinstance(tokens, Exception):
-            raise tokens.at(place)
-        found.append(tokens.ids.tolist())
-    return found
+            raise tokens.at(index)
+        ids.append(tokens.ids.tolist())
+    return ids

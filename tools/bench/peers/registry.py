@@ -1,4 +1,4 @@
-"""All peers by the names that ``--against`` takes."""
+"""All peers, by their names in ``--against``."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from precast.tools.bench.peers import (
     sentence_transformer,
     torch_compile,
 )
-from precast.tools.bench.peers.contender import CannotRun, Contender, Skipped, Subject
+from precast.tools.bench.peers.contender import Contender, Skipped, Subject, UnsupportedTask
 
 
 @dataclass(frozen=True)
 class Peer:
-    """A peer's packages, as they are imported, and its contenders for a subject."""
+    """The packages that a peer imports, and a function that returns its contenders."""
 
     needs: tuple[str, ...]
     contenders: Callable[[Subject], list[Contender]]
@@ -36,13 +36,13 @@ PEERS: dict[str, Peer] = {
 
 
 def gather(names: Sequence[str], subject: Subject) -> tuple[list[Contender], list[Skipped]]:
-    """The contenders of some peers, and the peers that have none.
+    """Return the contenders of some peers, and the peers that have none.
 
     Args:
-        names: of ``PEERS``.
-        subject: what is run.
+        names: names in ``PEERS``.
+        subject: the model to run.
     """
-    found: list[Contender] = []
+    contenders: list[Contender] = []
     skipped: list[Skipped] = []
     for name in names:
         missing = [package for package in PEERS[name].needs if find_spec(package) is None]
@@ -51,7 +51,7 @@ def gather(names: Sequence[str], subject: Subject) -> tuple[list[Contender], lis
             skipped.append(Skipped(name, reason))
             continue
         try:
-            found += PEERS[name].contenders(subject)
-        except CannotRun as error:
+            contenders += PEERS[name].contenders(subject)
+        except UnsupportedTask as error:
             skipped.append(Skipped(name, str(error)))
-    return found, skipped
+    return contenders, skipped

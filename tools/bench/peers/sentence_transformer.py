@@ -1,4 +1,4 @@
-"""sentence-transformers, in fp32 and bf16."""
+"""sentence-transformers in fp32 and bf16."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from precast.tools.bench.peers.contender import CannotRun, Contender, Subject
+from precast.tools.bench.peers.contender import Contender, Subject, UnsupportedTask
 from precast.tools.bench.peers.hugging_face import Dtype, torch_dtype
 from precast.tools.bench.peers.padded import padded
 
@@ -17,18 +17,22 @@ NEEDS = ("torch", "sentence_transformers")
 
 
 def contenders(subject: Subject) -> list[Contender]:
-    """Both dtypes, where the checkpoint says how sentence-transformers shall pool."""
+    """Return one contender for each dtype.
+
+    Raises:
+        UnsupportedTask: the task is not ``embed``, or the checkpoint does not state the artifact's pooling.
+    """
     if subject.task != "embed":
-        raise CannotRun(f"it embeds texts, the task is {subject.task}")
+        raise UnsupportedTask(f"it embeds texts, the task is {subject.task}")
     from precast.compiler.frontend.checkpoint import open_checkpoint
     from precast.compiler.frontend.sentence_transformers import read_modules
 
     modules = read_modules(open_checkpoint(subject.model))
     if modules is None:
-        raise CannotRun("the checkpoint has no modules.json")
+        raise UnsupportedTask("the checkpoint has no modules.json")
     if modules.embedder.pooling != subject.pooling:
-        raise CannotRun(
-            f"the checkpoint pools by {', '.join(modules.embedder.pooling)}, the artifact by "
+        raise UnsupportedTask(
+            f"the checkpoint has {', '.join(modules.embedder.pooling)} pooling, the artifact "
             f"{', '.join(subject.pooling)}"
         )
     return [
@@ -44,11 +48,11 @@ def contenders(subject: Subject) -> list[Contender]:
 
 
 class SentenceEngine:
-    """``SentenceTransformer.encode``, and its modules for token ids.
+    """An engine around ``SentenceTransformer.encode``, and around its modules for token ids.
 
     Args:
-        subject: what is run.
-        dtype: of weights and computation.
+        subject: the model to run.
+        dtype: dtype of weights and computation.
     """
 
     def __init__(self, subject: Subject, dtype: Dtype) -> None:
@@ -69,26 +73,26 @@ class SentenceEngine:
         self._pad_id = subject.pad_id
 
     def embed_ids(self, sequences: Sequence[list[int]]) -> np.ndarray:
-        """The modules alone."""
+        """Run the modules on token ids."""
         import torch
 
         ids, mask = padded(sequences, self._pad_id)
         given = {"input_ids": torch.from_numpy(ids), "attention_mask": torch.from_numpy(mask)}
         with torch.inference_mode():
-            found: np.ndarray = self._model(given)["sentence_embedding"].float().numpy()
-        return found
+            embeddings: np.ndarray = self._model(given)["sentence_embedding"].float().numpy()
+        return embeddings
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """From strings, as one batch and without a prompt."""
-        found: np.ndarray = self._model.encode(
+        """Embed texts as one batch and without a prompt."""
+        embeddings: np.ndarray = self._model.encode(
             list(texts), batch_size=len(texts), prompt="", show_progress_bar=False
         )
-        return found
+        return embeddings
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
-        """The first module's part of ``encode``, padding included."""
-        found = self._model.preprocess(list(texts))
+        """Run the tokenization of ``encode``, including padding."""
+        features = self._model.preprocess(list(texts))
         return [
             ids[mask.bool()].tolist()
-            for ids, mask in zip(found["input_ids"], found["attention_mask"], strict=True)
+            for ids, mask in zip(features["input_ids"], features["attention_mask"], strict=True)
         ]

@@ -1,4 +1,4 @@
-"""What an engine is asked to do; pickles, and runs in the engine's own process."""
+"""The work that a contender's engine does in its own process; picklable."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ Ids: TypeAlias = list[int]
 
 
 class EncoderEngine(Protocol):
-    """A contender's engine for an encoder; answers are arrays with a row for each text, or for each token."""
+    """The engine of a contender for encoders; outputs have a row for each text or each token."""
 
     def embed_ids(self, sequences: Sequence[Ids]) -> np.ndarray:
-        """The model alone."""
+        """Run the model on token ids."""
         ...
 
     def embed(self, texts: Sequence[str]) -> np.ndarray:
-        """From strings."""
+        """Tokenize texts and run the model."""
         ...
 
     def tokenize(self, texts: Sequence[str]) -> list[Ids]:
-        """Its own part of ``embed`` that comes first."""
+        """Return the token ids that ``embed`` computes from texts."""
         ...
 
 
 @dataclass(frozen=True)
 class EmbedIds:
-    """Batches of token ids, one after the other."""
+    """Run batches of token ids, one after the other."""
 
     batches: tuple[list[Ids], ...]
 
@@ -46,7 +46,7 @@ class EmbedIds:
 
 @dataclass(frozen=True)
 class EmbedTexts:
-    """Batches of texts, one after the other."""
+    """Run batches of texts, one after the other."""
 
     batches: tuple[list[str], ...]
 
@@ -56,7 +56,7 @@ class EmbedTexts:
 
 @dataclass(frozen=True)
 class Tokenize:
-    """Texts at once; gives their numbers of tokens."""
+    """Tokenize texts in one call; the output is their token counts."""
 
     texts: list[str]
 
@@ -66,7 +66,7 @@ class Tokenize:
 
 @dataclass(frozen=True)
 class Generate:
-    """One call."""
+    """Run one call of ``generate``."""
 
     job: Job
 
@@ -76,7 +76,7 @@ class Generate:
 
 @dataclass(frozen=True)
 class FirstToken:
-    """Seconds until the first token of one source is there; None where the engine cannot stream it."""
+    """Measure the seconds until the first token of one source; None if the engine cannot stream."""
 
     job: Job
 
@@ -86,7 +86,7 @@ class FirstToken:
 
 @dataclass(frozen=True)
 class PeakMemory:
-    """The most resident bytes that the process had so far; None where the system does not say."""
+    """Read the peak resident memory of the process in bytes; None if the system does not report it."""
 
     def run(self, _: Any) -> int | None:
         status = Path("/proc/self/status")
@@ -99,14 +99,17 @@ Work: TypeAlias = EmbedIds | EmbedTexts | Tokenize | Generate | FirstToken | Pea
 
 
 def served(make: Callable[[], Any], threads: int) -> Callable[[Work], Any]:
-    """An engine as ``Turns`` asks it; its tokenizer gets no more threads than its kernels."""
+    """Create an engine and return a function that runs work on it.
+
+    The tokenizer gets as many threads as the kernels.
+    """
     os.environ["RAYON_NUM_THREADS"] = str(threads)
     engine = make()
     return lambda work: work.run(engine)
 
 
 def makers(contenders: Sequence[Contender], threads: int) -> dict[str, Callable[[], Callable[[Work], Any]]]:
-    """Contenders as ``Turns`` makes them."""
+    """Return the functions from which ``InterleavedProcesses`` creates the contenders."""
     return {one.name: partial(served, one.make, threads) for one in contenders}
 
 

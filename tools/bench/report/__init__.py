@@ -1,1 +1,1 @@
-"""The report of ``precast bench``: one HTML file that needs nothing else."""
+"""The report of ``precast bench``: one self-contained HTML file."""

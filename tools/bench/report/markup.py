@@ -1,4 +1,4 @@
-"""Elements of HTML and SVG as text, with everything escaped that is not markup itself."""
+"""Elements of HTML and SVG as text; everything that is not ``Markup`` is escaped."""
 
 from __future__ import annotations
 
@@ -6,21 +6,21 @@ from html import escape
 
 
 class Markup(str):
-    """Text that is markup already."""
+    """Text that is markup and needs no escaping."""
 
 
 def text(content: str) -> Markup:
-    """Any text, escaped."""
+    """Return escaped text."""
     return Markup(escape(content, quote=True))
 
 
 def element(name: str, *children: str, **attributes: object) -> Markup:
-    """``<name ...>children</name>``; children that are no ``Markup`` are escaped.
+    """Return ``<name ...>children</name>``; children that are not ``Markup`` are escaped.
 
     Args:
-        name: of the element.
-        *children: in order.
-        **attributes: a trailing underscore is dropped, others become hyphens.
+        name: name of the element.
+        *children: contents in order.
+        **attributes: attributes; a trailing underscore of a name is dropped, others become hyphens.
     """
     given = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{text(_shown(value))}"' for key, value in attributes.items()
@@ -30,7 +30,7 @@ def element(name: str, *children: str, **attributes: object) -> Markup:
 
 
 def joined(*parts: Markup) -> Markup:
-    """Several elements, one after the other."""
+    """Return several elements, one after the other."""
     return Markup("".join(parts))
 
 

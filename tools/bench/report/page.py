@@ -1,4 +1,4 @@
-"""A result as one page of HTML."""
+"""The report of a result as one HTML page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OURS = "precast, any batch"
 
 
 def page(result: BenchResult) -> str:
-    """The whole report: charts, tables, machine and versions; it refers to nothing outside itself."""
+    """Return the report: charts, tables, machine and versions, without references to other files."""
     title = f"precast bench: {result.model}"
     head = element(
         "head",
@@ -37,9 +37,9 @@ def page(result: BenchResult) -> str:
 
 def _summary(result: BenchResult) -> str:
     return (
-        f"Task {result.task}, median of {result.rounds} rounds in turns, each contender alone in its process "
-        f"with {result.threads} {'thread' if result.threads == 1 else 'threads'}. Ratios count, not times; "
-        f"above 1 is faster. Brackets hold quartiles."
+        f"Task {result.task}, median of {result.rounds} interleaved rounds, each contender in its own "
+        f"process with {result.threads} {'thread' if result.threads == 1 else 'threads'}. Compare "
+        f"ratios, not absolute times; above 1 is faster. Quartiles are in parentheses."
     )
 
 
@@ -54,18 +54,18 @@ def _charts(result: BenchResult) -> Iterator[Markup]:
         if batch != "1"
     }
     if waste:
-        chart = bars({**waste, _OURS: 1.0}, [_OURS], "tokens computed for each real one")
-        yield element("h2", "What padding wastes")
-        yield element("p", "Batches in the order given, filled up to their longest text.", class_="soft")
+        chart = bars({**waste, _OURS: 1.0}, [_OURS], "computed tokens per real token")
+        yield element("h2", "Padding overhead")
+        yield element("p", "Batches in the given order, padded to their longest text.", class_="soft")
         yield element("figure", chart)
     yield element("h2", "Cold start")
-    yield element("p", "From nothing to the first answer, in a fresh process.", class_="soft")
+    yield element("p", "Time to the first result in a new process.", class_="soft")
     starts = {one.name: one.cold_start_s for one in result.contenders}
     yield element("figure", waterfall(starts, result.ours(), "seconds"), legend(PHASES))
 
 
 def _scatters(result: BenchResult) -> Iterator[Markup]:
-    """One for each set of texts, or one for greedy search."""
+    """Yield one chart for each set of texts, or one for greedy search."""
     for given in result.texts:
         rows = [row for row in result.encoder_rows() if (row.texts, row.input) == (given.name, "texts")]
         batches = sorted({row.batch for row in rows})

@@ -1,4 +1,4 @@
-"""A scatter with logarithmic axes: equal distances are equal ratios, and ratios count."""
+"""A scatter plot with logarithmic axes, on which equal distances are equal ratios."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from precast.tools.bench.report.markup import Markup, element
 WIDTH, HEIGHT = 680, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 205, 16, 52
 _LINE = 14
-"""Pixels between labels that stand above each other."""
+"""Vertical distance of labels in pixels."""
 _LETTER = 7.5
 
 
 @dataclass(frozen=True)
 class Point:
-    """A contender.
+    """A contender in the plot.
 
     Attributes:
-        name: beside it.
-        x: positive.
-        y: positive.
-        ours: whether it stands out.
+        name: label of the point.
+        x: positive value on the x axis.
+        y: positive value on the y axis.
+        ours: whether the point is highlighted.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Point:
 
 @dataclass(frozen=True)
 class _Axis:
-    """A range of values and the pixels that it is drawn on."""
+    """A range of values and the pixels that it maps to."""
 
     low: float
     high: float
@@ -47,7 +47,7 @@ class _Axis:
 
 
 def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
-    """Points with their names; the best place is at the upper left."""
+    """Return a plot of labelled points; the upper left is best."""
     x = _axis([point.x for point in points], _LEFT, WIDTH - _RIGHT)
     y = _axis([point.y for point in points], HEIGHT - _BOTTOM, _TOP)
     lines = [*_ticks_x(x), *_ticks_y(y)]
@@ -71,13 +71,13 @@ def scatter(points: Sequence[Point], x_label: str, y_label: str) -> Markup:
 
 
 def ticks(low: float, high: float) -> list[float]:
-    """1, 2 and 5 times powers of ten between two values."""
+    """Return the values between two limits that are 1, 2 or 5 times a power of ten."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     return [step * 10.0**power for power in powers for step in (1, 2, 5) if low <= step * 10.0**power <= high]
 
 
 def _axis(values: Sequence[float], begin: float, end: float) -> _Axis:
-    """A little wider than the values, so that no point lies on the edge."""
+    """Return an axis wider than the values, so that no point lies on its edge."""
     return _Axis(min(values) / 1.35, max(values) * 1.35, begin, end)
 
 
@@ -100,11 +100,11 @@ def _ticks_y(axis: _Axis) -> list[Markup]:
 
 
 def _placed(points: Sequence[Point], x: _Axis, y: _Axis) -> list[tuple[Point, float, float]]:
-    """Each name to the right of its point, moved down past names that stand there already."""
+    """Place each name to the right of its point, and move it below names that it would overlap."""
     found: list[tuple[Point, float, float]] = []
     for one in sorted(points, key=lambda point: y.at(point.y)):
         left, top = x.at(one.x) + 10, y.at(one.y)
-        for other, begin, height in sorted(found, key=lambda place: place[2]):
+        for other, begin, height in sorted(found, key=lambda index: index[2]):
             wide = begin < left + len(one.name) * _LETTER and left < begin + len(other.name) * _LETTER
             if wide and abs(height - top) < _LINE:
                 top = height + _LINE

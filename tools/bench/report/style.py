@@ -1,4 +1,4 @@
-"""The report's style sheet: the system's fonts, light or dark as the reader has it."""
+"""The style sheet of the report: system fonts, and light or dark mode as the reader's system has it."""
 
 STYLE = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1b1f24; --soft: #5d6673; --line: #e3e6ea;

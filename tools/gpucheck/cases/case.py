@@ -1,4 +1,4 @@
-"""A drawn call of a kernel, its answer in fp64, and how far apart the two are."""
+"""A random kernel call, its reference in fp64, and the error between the two."""
 
 from __future__ import annotations
 
@@ -13,25 +13,25 @@ from torch import Tensor
 ALLOWED = {torch.float32: 1e-5, torch.float16: 2e-3, torch.bfloat16: 1e-2}
 """Largest ``|out - ref| / |ref|`` over a whole output."""
 EDGES = (1, 15, 16, 17, 31, 32, 33, 63, 64, 65, 127, 128, 129, 255, 256, 257)
-"""Lengths on both sides of every tile."""
+"""Lengths at and around the edges of tiles."""
 HEAD_SIZES = (32, 40, 48, 64, 72, 80, 96, 100, 128, 160, 192, 256, 1, 7, 17)
 FEW_HEAD_SIZES = (16, 7, 32)
-"""For Triton's interpreter, which is slow."""
+"""Head sizes for Triton's interpreter, which is slow."""
 
 
 @dataclass(frozen=True)
 class Sizes:
     cases: int
-    """Drawn in each part."""
+    """Number of cases in each part."""
     tokens: int
-    """Of one case at most."""
+    """Maximum tokens of one case."""
     seconds: float
-    """After which no further case is begun."""
+    """Seconds after which no further case starts."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """One drawn call of a kernel."""
+    """One random kernel call with its reference."""
 
     what: str
     dtype: torch.dtype
@@ -39,24 +39,24 @@ class Case:
     reference: Callable[[], Tensor]
 
 
-Draw = Callable[[np.random.Generator, np.random.Generator, Sizes, str], Case]
-"""From what stays for ``REPEATS`` cases and what changes in each, sizes and the device."""
+CaseMaker = Callable[[np.random.Generator, np.random.Generator, Sizes, str], Case]
+"""Makes a case from a generator that is fixed for ``REPEATS`` cases, one that changes, sizes and a device."""
 
 
 def error_of(case: Case) -> float:
-    """``|out - ref| / |ref|``; infinite for a number that is none, or that nobody wrote."""
+    """Return ``|out - ref| / |ref|``; infinite if the output has NaN, infinities or unwritten elements."""
     with poisoned():
-        found = case.call()
+        output = case.call()
     expected = case.reference()
-    if found.shape != expected.shape or not bool(torch.isfinite(found).all()):
+    if output.shape != expected.shape or not bool(torch.isfinite(output).all()):
         return float("inf")
-    difference = float(torch.linalg.vector_norm(found.double() - expected))
+    difference = float(torch.linalg.vector_norm(output.double() - expected))
     return difference / max(float(torch.linalg.vector_norm(expected)), 1e-30) if difference else 0.0
 
 
 @contextmanager
 def poisoned() -> Iterator[None]:
-    """New memory holds NaN: an output that the kernel leaves unwritten shows."""
+    """Fill new memory with NaN, so that elements that a kernel does not write are detected."""
     before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(True, warn_only=True)
     try:
@@ -65,8 +65,8 @@ def poisoned() -> Iterator[None]:
         torch.use_deterministic_algorithms(before)
 
 
-def draw_lengths(random: np.random.Generator, most: int) -> list[int]:
-    """Ragged: edges of tiles, empty sequences, anything between."""
+def random_lengths(random: np.random.Generator, most: int) -> list[int]:
+    """Return ragged lengths: edges of tiles, empty sequences and random values."""
     lengths: list[int] = []
     while sum(lengths) < most:
         kind = random.random()
@@ -83,10 +83,11 @@ def draw_lengths(random: np.random.Generator, most: int) -> list[int]:
     return lengths if sum(lengths) else [min(most, 5)]
 
 
-def draw_dtype(random: np.random.Generator, device: str) -> torch.dtype:
-    """Triton's interpreter, which is what a CPU has, gets bf16 wrong."""
+def random_dtype(random: np.random.Generator, device: str) -> torch.dtype:
+    """Return a random dtype; not bf16 on a CPU, where Triton's interpreter computes it incorrectly."""
     return list(ALLOWED)[int(random.integers(2 if device == "cpu" else 3))]
 
 
-def draw_head_dim(random: np.random.Generator, device: str) -> int:
+def random_head_dim(random: np.random.Generator, device: str) -> int:
+    """Return a random head size."""
     return int(random.choice(HEAD_SIZES if device != "cpu" else FEW_HEAD_SIZES))

@@ -1,4 +1,4 @@
-"""Attention of a step: rows of ragged pasts over scattered slots; what no row sees is NaN."""
+"""Decode attention: sequences of ragged lengths over scattered slots; slots that none attends to hold NaN."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.triton import decode_attention as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim, random_lengths
 
-MOST_BEAMS = 20
-"""One more than a program takes together, and then some."""
+MAX_BEAMS = 20
+"""More beams than one program of the kernel handles."""
 
 
 @dataclass(frozen=True)
-class DrawnStep:
-    """``rows`` ``[R]`` step; ``slots`` and ``lengths`` are of all rows of state."""
+class RandomStep:
+    """Inputs of a step: ``rows`` ``[R]`` are the active sequences; ``slots`` and ``lengths`` are for all."""
 
     rows: Tensor
     lengths: Tensor
@@ -31,29 +31,38 @@ class DrawnStep:
 
     @property
     def own(self) -> Tensor:
-        """The slots of the rows' last keys."""
+        """The slots of the last token of each active sequence."""
         last = self.lengths[self.rows.long()].long() - 1
         return self.slots[self.rows.long()].gather(1, last[:, None])[:, 0].long()
 
     def expected(self, bias: Tensor | None) -> Tensor:
+        """Return the reference output in fp64."""
         return kernels.decode_attention_reference(
             self.query.double(), self.key_cache.double(), self.value_cache.double(), self.slots, self.rows,
             self.lengths, bias, self.scale,
         )  # fmt: skip
 
 
-def draw_step(
+def random_step(
     variant: np.random.Generator,
     random: np.random.Generator,
     device: str,
     lengths: list[int],
     request: list[int],
-) -> DrawnStep:
-    """Rows of the drawn ``lengths``; the same ``request`` means that all slots are shared."""
+) -> RandomStep:
+    """Return the inputs of a step.
+
+    Args:
+        variant: generator of what determines the compiled kernel.
+        random: generator of everything else.
+        device: device of the tensors.
+        lengths: number of tokens of each request.
+        request: request of each sequence; sequences of one request share all slots.
+    """
     dtype, heads, head_dim = (
-        draw_dtype(variant, device),
+        random_dtype(variant, device),
         int(variant.integers(1, 5)),
-        draw_head_dim(variant, device),
+        random_head_dim(variant, device),
     )
     splits, longest = int(variant.choice([1, 2, 4, 16])), max(*lengths, 1) + 5
     count = max(request) + 1
@@ -65,7 +74,7 @@ def draw_step(
     rows = torch.arange(len(request))[: int(random.integers(1, len(request) + 1))]
     key_cache, value_cache = kv_cache.to(device, dtype)
     scale = float(random.choice([1.0, head_dim**-0.5]))
-    return DrawnStep(
+    return RandomStep(
         rows.int().to(device),
         sizes.int().to(device),
         slots.int().to(device),
@@ -79,13 +88,18 @@ def draw_step(
     )
 
 
-def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
-    """The answer, and what the kv_cache hold at the rows' own slots; NaN if anything else in them changed."""
-    lengths = [max(1, length) for length in draw_lengths(random, sizes.tokens)]
-    step = draw_step(variant, random, device, lengths, list(range(len(lengths))))
-    reach = [None, 0, 3, 64, 128][int(random.integers(5))]
+def random_self_attention(
+    variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
+) -> Case:
+    """Return a self-attention case, which compares the output and the keys and values written to the cache.
+
+    The output is NaN if the kernel writes to any other slot.
+    """
+    lengths = [max(1, length) for length in random_lengths(random, sizes.tokens)]
+    step = random_step(variant, random, device, lengths, list(range(len(lengths))))
+    distance = [None, 0, 3, 64, 128][int(random.integers(5))]
     heads = step.query.shape[1]
-    bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device)
+    bias = None if distance is None else torch.randn(heads, 2 * distance + 1, device=device)
     own, kv_cache = step.own, (step.key_cache.clone(), step.value_cache.clone())
     fused = torch.stack((step.query, kv_cache[0][own], kv_cache[1][own]), dim=1)
 
@@ -113,14 +127,18 @@ def draw_self(variant: np.random.Generator, random: np.random.Generator, sizes: 
         found, keys, values = step.expected(wide), step.key_cache[own], step.value_cache[own]
         return torch.cat((found.flatten(), keys.double().flatten(), values.double().flatten()))
 
-    return Case(f"decode_self_attention {step.what} reach {reach}", step.query.dtype, call, reference)
+    return Case(
+        f"decode_self_attention {step.what} max distance {distance}", step.query.dtype, call, reference
+    )
 
 
-def draw_cross(variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str) -> Case:
-    """Sources that several rows side by side share, some of them empty."""
-    lengths = draw_lengths(random, sizes.tokens)
-    request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MOST_BEAMS])))]
-    step = draw_step(variant, random, device, lengths, request)
+def random_cross_attention(
+    variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
+) -> Case:
+    """Return a cross-attention case, in which adjacent sequences share sources, some of them empty."""
+    lengths = random_lengths(random, sizes.tokens)
+    request = [one for one in range(len(lengths)) for _ in range(int(random.choice([1, 2, 4, MAX_BEAMS])))]
+    step = random_step(variant, random, device, lengths, request)
 
     def call() -> Tensor:
         return kernels.decode_cross_attention(

@@ -1,4 +1,4 @@
-"""Linear layers over few rows: sizes on both sides of every tile."""
+"""Linear layers with few rows, with sizes at and around the edges of tiles."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import numpy as np
 import torch
 
 from precast.compiler.kernels.triton import layers as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype
 
 COLUMNS = (1, 15, 16, 17, 512, 2048, 4096, 4097, 8192)
 FEW_COLUMNS = (1, 16, 17, 40)
 
 
-def draw_few_rows(
+def random_few_rows(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    dtype = draw_dtype(variant, device)
+    dtype = random_dtype(variant, device)
     columns = int(variant.choice(COLUMNS if device != "cpu" else FEW_COLUMNS))
     inner = int(variant.choice((1, 64, 127, 512, 1024) if device != "cpu" else (1, 64, 130)))
     rows = int(random.integers(1, 18))

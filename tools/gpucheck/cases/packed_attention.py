@@ -1,4 +1,4 @@
-"""Packed attention: ragged lengths, windows, grouped heads, biases; what nobody sees is NaN."""
+"""Packed attention: ragged lengths, windows, grouped heads and biases; unused tokens hold NaN."""
 
 from __future__ import annotations
 
@@ -7,33 +7,33 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.triton import packed_attention as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim, draw_lengths
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim, random_lengths
 
 
-def draw_attention(
+def random_packed_attention(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    dtype = draw_dtype(variant, device)
+    dtype = random_dtype(variant, device)
     group = int(variant.choice([1, 1, 2, 4]))
-    head_dim = draw_head_dim(variant, device)
+    head_dim = random_head_dim(variant, device)
     biased, strided = variant.random() < 0.4, bool(variant.random() < 0.5)
-    lengths = draw_lengths(random, sizes.tokens)
+    lengths = random_lengths(random, sizes.tokens)
     spare = int(random.choice([0, 1, 7, 64]))
     kv_heads = int(random.integers(1, 4))
     window = [(None, None), (None, 0), (0, 0), (16, 16), (127, 0), (3, 40)][int(random.integers(6))]
-    reach = int(random.choice([1, 24, 128])) if biased else None
-    q, k, v = draw_qkv(sum(lengths) + spare, kv_heads, group, head_dim, dtype, device)
+    distance = int(random.choice([1, 24, 128])) if biased else None
+    q, k, v = random_qkv(sum(lengths) + spare, kv_heads, group, head_dim, dtype, device)
     if not strided:
         q, k, v = q.contiguous(), k.contiguous(), v.contiguous()
     begin, end = ranges(lengths, spare, window, device)
-    # Nobody sees spare tokens: what is there must not matter.
+    # No token attends to spare tokens, so NaN in them must not matter.
     k[sum(lengths) :] = v[sum(lengths) :] = float("nan")
     heads = kv_heads * group
-    bias = None if reach is None else torch.randn(heads, 2 * reach + 1, device=device) * 2
+    bias = None if distance is None else torch.randn(heads, 2 * distance + 1, device=device) * 2
     scale = float(random.choice([1.0, head_dim**-0.5, 0.05]))
     what = (
         f"packed_attention {dtype} lengths {lengths} spare {spare} heads {heads}/{kv_heads}x{head_dim} "
-        f"window {window} reach {reach} scale {scale:.3f}"
+        f"window {window} max distance {distance} scale {scale:.3f}"
     )
 
     wide_bias = None if bias is None else bias.double()
@@ -45,10 +45,10 @@ def draw_attention(
     return Case(what, dtype, lambda: kernels.packed_attention(q, k, v, begin, end, bias, scale), reference)
 
 
-def draw_qkv(
+def random_qkv(
     tokens: int, kv_heads: int, group: int, head_dim: int, dtype: torch.dtype, device: str
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Views of one projection, as a model gives them."""
+    """Return query, key and value as views of one projection, as in a model."""
     split = [kv_heads * group, kv_heads, kv_heads]
     rows = torch.randn(tokens, sum(split), head_dim, device=device).to(dtype)
     q, k, v = rows.split(split, dim=1)
@@ -58,7 +58,7 @@ def draw_qkv(
 def ranges(
     lengths: list[int], spare: int, window: tuple[int | None, int | None], device: str
 ) -> tuple[Tensor, Tensor]:
-    """The keys that each token sees, as ``TritonOps.visible`` makes them; a spare token sees none."""
+    """Return the range of keys that each token attends to, empty for spare tokens."""
     begin, end = [], []
     start = 0
     for length in lengths:

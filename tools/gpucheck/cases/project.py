@@ -1,4 +1,4 @@
-"""Keys and values projected into blocks; what nobody wrote is NaN before and after."""
+"""The projection of keys and values into the KV cache; all other slots hold NaN."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.triton import cross_kv as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_head_dim
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_head_dim
 
 
-def draw_project(
+def random_cross_kv(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    """What the kv_cache hold at the slots that were written; NaN if anything else in them changed."""
-    dtype, head_dim = draw_dtype(variant, device), draw_head_dim(variant, device)
+    """Return a case that compares the written slots; the output is NaN if other slots are written."""
+    dtype, head_dim = random_dtype(variant, device), random_head_dim(variant, device)
     heads, inner = int(variant.integers(1, 5)), int(variant.choice((1, 64, 127, 512)))
     tokens, width = int(random.integers(1, sizes.tokens + 1)), heads * head_dim
     hidden = torch.randn(tokens, inner, device=device).to(dtype)

@@ -1,4 +1,4 @@
-"""Sums and maxima of a sequence's rows."""
+"""Segment pooling: sums and maxima over the rows of each sequence."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import numpy as np
 import torch
 
 from precast.compiler.kernels.triton import segment_pool as kernels
-from precast.tools.gpucheck.cases.case import Case, Sizes, draw_dtype, draw_lengths
+from precast.tools.gpucheck.cases.case import Case, Sizes, random_dtype, random_lengths
 
 
-def draw_pooling(
+def random_segment_pool(
     variant: np.random.Generator, random: np.random.Generator, sizes: Sizes, device: str
 ) -> Case:
-    dtype = draw_dtype(variant, device)
-    lengths = draw_lengths(random, sizes.tokens)
+    dtype = random_dtype(variant, device)
+    lengths = random_lengths(random, sizes.tokens)
     columns = int(random.choice([1, 3, 64, 65, 768, 1000, 1024]))
     rows = torch.randn(sum(lengths) + 3, columns * 2, device=device).to(dtype)[:, :columns]
     ends = torch.tensor(lengths).cumsum(0)
@@ -23,7 +23,7 @@ def draw_pooling(
     kind = ["sum", "weighted sum", "maximum"][int(random.integers(3))]
     weight = torch.rand(len(rows), device=device) + 0.5 if kind == "weighted sum" else None
     wide = rows.double()
-    # The result is fp32 whatever the rows are: sums are as good as fp32 adds them.
+    # The result is fp32 for rows of any dtype, so it must be as accurate as fp32 sums.
     what = f"segment {kind} of {dtype} rows, lengths {lengths}, {columns} columns"
     if kind == "maximum":
         return Case(

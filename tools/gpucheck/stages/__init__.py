@@ -1,4 +1,4 @@
-"""The stages, in the order in which they run: what machine, right or wrong, then how fast."""
+"""The stages in the order in which they run: the machine, correctness, then speed."""
 
 from __future__ import annotations
 
@@ -55,4 +55,4 @@ GENERATION: tuple[Stage, ...] = (
     generation_start.STAGE,
     generation_profile.STAGE,
 )
-"""Of encoder-decoders that generate; together with the others they would outlast what one check may take."""
+"""The stages for encoder-decoders, a suite of their own because all stages would exceed one time budget."""

@@ -1,4 +1,4 @@
-"""Fresh processes: from ``import torch`` to the first answer, with all buckets captured."""
+"""Cold start: new processes from ``import torch`` to the first result, with all buckets captured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from precast.tools.gpucheck.rows import Row, rounded
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 AIM_S = 3.0
-# Prints the clock after each phase; it is the machine's, so that the parent's is on the same scale.
+# Prints the wall-clock time after each phase, which is comparable with the time of the parent.
 _PROGRAM = """
 import json, sys, time
 import torch
@@ -25,7 +25,7 @@ import precast
 engine = precast.load(sys.argv[1])
 marks["load"] = time.time()
 CALL
-marks["first answer"] = time.time()
+marks["first result"] = time.time()
 stats = engine.stats()
 captures = [[one.bucket, round(one.seconds, 4), one.bytes] for one in stats.captures]
 engine.close()
@@ -51,7 +51,7 @@ def run(setting: Setting, part: str) -> Report:
     whole = statistics.median(one["from_start_s"] for one in rounds)
     captures = rounds[-1]["captures"]
     row = Row(
-        "BERT-base bf16, from import torch to the first answer, all buckets captured",
+        "BERT-base bf16, from import torch to the first result, all buckets captured",
         after,
         "s",
         aim=AIM_S,
@@ -68,24 +68,24 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def one_start(path: Path, call: str = "engine.encode([[5, 6, 7]])") -> dict[str, Any]:
-    """The phases of one fresh process.
+    """Return the seconds of each phase of a new process.
 
     Args:
-        path: of the artifact.
-        call: that gives the first answer.
+        path: directory of the artifact.
+        call: expression of the first call.
 
     Raises:
-        RuntimeError: it ended with an error.
+        RuntimeError: the process failed.
     """
     before, program = time.time(), _PROGRAM.replace("CALL", call)
     done = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True)
     if done.returncode != 0:
-        raise RuntimeError(f"a fresh process failed: {done.stderr[-1500:]}")
+        raise RuntimeError(f"the new process failed: {done.stderr[-1500:]}")
     found = json.loads(done.stdout.strip().splitlines()[-1])
     marks = found["marks"]
     return {
-        "from_start_s": marks["first answer"] - before,
-        "after_import_s": marks["first answer"] - marks["import torch"],
+        "from_start_s": marks["first result"] - before,
+        "after_import_s": marks["first result"] - marks["import torch"],
         "load_s": rounded(marks["load"] - marks["import torch"]),
         "captures": found["captures"],
     }
@@ -93,7 +93,7 @@ def one_start(path: Path, call: str = "engine.encode([[5, 6, 7]])") -> dict[str,
 
 STAGE = Stage(
     "cold_start",
-    "how soon a fresh process answers, and what capturing takes",
+    "the time to the first result in a new process, and the time of graph capture",
     limit=30,
     run=run,
     needs=("compile/classify-bf16",),

@@ -1,4 +1,4 @@
-"""Artifacts of BERT-base from the lowered graphs, verified against Hugging Face."""
+"""The artifacts of BERT-base, built from the lowered graphs and verified against Hugging Face."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ def run(setting: Setting, part: str) -> Report:
     lower.write_model(setting)
     ready = lower.is_lowered(setting, build)
     if build.autotune and not ready:
-        # A search would take longer than this stage may: better an artifact that is not tuned than none.
-        print(f"{build.name}: not all graphs were lowered in time, compiling without a search")
-    chosen = replace(build, autotune=build.autotune and ready)
-    result = compile_model(chosen.options(setting))
+        # Autotuning would exceed the time limit, and an untuned artifact is better than none.
+        print(f"{build.name}: not all graphs were lowered in time, compiling without autotuning")
+    build = replace(build, autotune=build.autotune and ready)
+    result = compile_model(build.options(setting))
     report = Report()
     manifest = result.manifest
     report.expect(manifest.parity is not None, "the compiler did not check parity")
-    report.expect(bool(manifest.graphs[GraphName.ENCODE].variants), "an artifact without a graph")
+    report.expect(bool(manifest.graphs[GraphName.ENCODE].variants), "the artifact has no graph")
     report.content = {
-        "tuned": chosen.autotune,
+        "tuned": build.autotune,
         "from_cache": result.from_cache,
         "step_seconds": {name: round(seconds, 2) for name, seconds in result.seconds.items()},
         "parity": manifest.parity.model_dump() if manifest.parity else None,
@@ -38,7 +38,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def describe_variants(manifest: Manifest) -> list[dict[str, Any]]:
-    """Each graph with the multiplications that won their search."""
+    """Return each variant of the graph with the kernels that autotuning selected."""
     return [
         {"tuned_at": variant.tuned_at, "max_size": variant.max_size, "choices": dict(variant.choices)}
         for variant in manifest.graphs[GraphName.ENCODE].variants
@@ -47,7 +47,7 @@ def describe_variants(manifest: Manifest) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "compile",
-    "BERT-base compiles, and answers as Hugging Face; which multiplications were chosen",
+    "BERT-base compiles and agrees with Hugging Face; the kernels that autotuning selected",
     limit=60,
     run=run,
     parts=tuple(build.name for build in (*lower.TUNED, *lower.UNTUNED)),

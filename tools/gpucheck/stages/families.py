@@ -1,4 +1,4 @@
-"""A small model of every family, compiled on this device: alone as in a batch, every bucket, against HF."""
+"""A small model of every family, compiled on this device and compared with HF in every bucket."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from precast.tools.gpucheck.stage import Report, Setting, Skip, Stage
 from precast.tools.models import SMALL, write_small
 
 ALONE_RELATIVE = {"fp32": 2e-5, "bf16": 1e-1, "fp16": 2e-2}
-"""Of an answer alone to the same in a batch: multiplications sum in another order at another size."""
+"""Allowed relative difference of an output alone and in a batch: the summation order may differ."""
 
 
 @dataclass(frozen=True)
@@ -30,9 +30,9 @@ class Sizes:
     max_length: int
     max_tokens: int
     rounds: int
-    """Random batches for each bucket."""
+    """Number of random batches for each bucket."""
     alone: int
-    """Inputs that are asked alone as well."""
+    """Number of inputs that are also run alone."""
 
 
 FULL = Sizes(max_length=200, max_tokens=1024, rounds=2, alone=12)
@@ -72,20 +72,20 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
         "captured": captured,
     }
     every = setting.device == "cpu" or set(captured) == set(buckets)
-    report.expect(every, f"graphs were captured for {sorted(captured)}, not for all of {list(buckets)}")
+    report.expect(every, f"expected captured graphs for {list(buckets)}, found {sorted(captured)}")
     print(report.content)
     return report
 
 
 def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report) -> dict[str, float]:
-    """Batches of drawn lengths for every bucket, in random order, more than once."""
+    """Run batches of random lengths for every bucket, in random order; return the worst errors."""
     manifest, random = engine.manifest, np.random.default_rng(1)
     buckets = [*manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
     allowed = ALLOWED[manifest.build.dtype]
     worst = {"max_relative_error": 0.0, "min_cosine": 1.0}
     for bucket in buckets:
-        inputs = draw_batch(random, manifest, bucket)
+        inputs = random_batch(random, manifest, bucket)
         found = [output.hidden for output in engine.encode(inputs)]
         error = compare(found, [tensor.numpy() for tensor in oracle.answers([i.tolist() for i in inputs])])
         report.expect(
@@ -98,28 +98,29 @@ def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report)
 
 
 def check_alone(engine: Encoder, sizes: Sizes, report: Report) -> float:
-    """An input's answer alone and in a batch; gives the largest relative difference."""
+    """Run inputs alone and in a batch; return the largest relative difference of their outputs."""
     manifest, random = engine.manifest, np.random.default_rng(2)
     assert isinstance(manifest.limits, EncodeLimits)
     lengths = random.integers(1, manifest.limits.max_length + 1, size=sizes.alone)
     inputs = random_ids(random, lengths.tolist(), manifest.model.vocab_size)
-    together = engine.encode(inputs)
+    outputs = engine.encode(inputs)
     worst = 0.0
-    for ids, beside in zip(inputs, together, strict=True):
+    for ids, batched in zip(inputs, outputs, strict=True):
         alone = engine.encode([ids])[0].hidden
-        worst = max(worst, relative_difference(beside.hidden, alone))
+        worst = max(worst, relative_difference(batched.hidden, alone))
     limit = ALONE_RELATIVE[manifest.build.dtype]
     report.expect(worst <= limit, f"alone and in a batch differ by {worst:.2e}, allowed {limit:.0e}")
     return worst
 
 
 def relative_difference(a: np.ndarray, b: np.ndarray) -> float:
+    """Return ``|a - b| / |b|``; infinite if either is not finite."""
     difference = float(np.linalg.norm(a.astype(np.float64) - b) / max(float(np.linalg.norm(b)), 1e-30))
     return difference if np.isfinite(difference) else float("inf")
 
 
-def draw_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
-    """Inputs that together run at ``bucket``: more than the bucket below it holds."""
+def random_batch(random: np.random.Generator, manifest: Manifest, bucket: int) -> list[np.ndarray]:
+    """Return inputs whose total length selects ``bucket``: more than fits into the next smaller one."""
     below = [size for size in manifest.graphs[GraphName.ENCODE].buckets.sizes if size < bucket]
     budget = int(random.integers(max(below, default=0) + 1, bucket + 1))
     assert isinstance(manifest.limits, EncodeLimits)
@@ -137,7 +138,7 @@ def _shuffled(random: np.random.Generator, lengths: Sequence[int]) -> list[int]:
 
 STAGE = Stage(
     "families",
-    "every family answers as Hugging Face, in every bucket, alone as in a batch",
+    "every family agrees with Hugging Face in every bucket, alone and in a batch",
     limit=240,
     run=run,
     parts=PARTS,

@@ -1,4 +1,4 @@
-"""The models of stage ``generation_speed``: written, compiled, held against Hugging Face by the compiler."""
+"""The models of stage ``generation_speed``, written, compiled and verified against Hugging Face."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ PARTS = tuple(timed.name for timed in TIMED)
 
 
 def timed_of(setting: Setting, name: str) -> Timed:
-    (found,) = (timed for timed in TIMED if timed.name == name)
-    return tiny(found) if setting.tiny else found
+    """Return the model with a name, or a tiny one in a rehearsal."""
+    (timed,) = (timed for timed in TIMED if timed.name == name)
+    return tiny(timed) if setting.tiny else timed
 
 
 def folder_of(setting: Setting, name: str) -> Path:
+    """Return the directory of a model's checkpoint and artifact."""
     return setting.work / "timed" / name
 
 
@@ -32,7 +34,7 @@ def run(setting: Setting, part: str) -> Report:
         folder / "model", folder / "model.precast", device=setting.device, dtype="bf16", overwrite=True,
         max_length=max(work.source[1] for work in timed.works),
         max_target_length=max(work.new_tokens for work in timed.works) + 1,
-        max_num_seqs=max(work.rows for work in timed.works), task="generate", **backend,
+        max_num_seqs=max(work.num_seqs for work in timed.works), task="generate", **backend,
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     report.content = {
@@ -46,7 +48,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "generation_models",
-    "the encoder-decoders that are timed, compiled and right",
+    "the encoder-decoders that are timed compile and agree with Hugging Face",
     limit=295,
     run=run,
     parts=PARTS,

@@ -1,4 +1,4 @@
-"""Which kernels a decoder's step spends its time in, so that a missed aim can be explained."""
+"""The kernels in which a decoder step spends its time, to explain missed aims."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.generation_shapes import Work
 from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
 from precast.tools.gpucheck.stages.generation_models import folder_of, timed_of
-from precast.tools.gpucheck.stages.generation_speed import draw, options
+from precast.tools.gpucheck.stages.generation_speed import options, random_sources
 from precast.tools.gpucheck.stages.profile import Listing, activities, print_profile, summarized
 
 MODELS = ("T5-small", "T5-base", "BART-large-CNN")
@@ -21,7 +21,7 @@ MODELS = ("T5-small", "T5-base", "BART-large-CNN")
 
 def run(setting: Setting, part: str) -> Report:
     report = Report()
-    # The profiler sees what a graph runs if it was there before the graph was captured.
+    # The profiler sees the kernels of a graph only if it was active before the graph was captured.
     with profile(activities=activities(setting.device)):
         pass
     for name in MODELS:
@@ -31,20 +31,20 @@ def run(setting: Setting, part: str) -> Report:
         timed = timed_of(setting, name)
         with precast.load(path) as engine:
             for work in timed.works[:2]:
-                found = profiled(engine, work, timed.layers, setting.device)
-                what = f"{name}, {work.batch} sources, {work.num_beams} beams"
-                report.expect(found["kernels_a_launch"] > 0, f"{what}: the profiler saw no kernel")
-                report.content[what] = found
+                figures = profiled(engine, work, timed.layers, setting.device)
+                workload = f"{name}, {work.batch} sources, {work.num_beams} beams"
+                report.expect(figures["kernels_a_launch"] > 0, f"{workload}: the profiler saw no kernel")
+                report.content[workload] = figures
                 keep(setting, report)
-                print_profile(what, found)
+                print_profile(workload, figures)
     return report
 
 
 def profiled(engine: Seq2Seq, work: Work, layers: int, device: str) -> dict[str, Any]:
-    """Kernels of a step, those of encoding the sources spread over the steps."""
-    sources = draw(engine, work)
+    """Profile a call and return the kernels per step, including a share of the source encoder."""
+    sources = random_sources(engine, work)
     engine.generate(sources, **options(work))
-    # The steps are taken by the engine's own thread.
+    # The engine's own thread runs the steps.
     everywhere = _ExperimentalConfig(profile_all_threads=True)
     before = engine.stats().steps
     with profile(activities=activities(device), experimental_config=everywhere) as seen:
@@ -57,7 +57,7 @@ def profiled(engine: Seq2Seq, work: Work, layers: int, device: str) -> dict[str,
 
 STAGE = Stage(
     "generation_profile",
-    "which kernels take the time of a decoder's step",
+    "the kernels in which a decoder step spends its time",
     limit=25,
     run=run,
     after=("generation_models",),

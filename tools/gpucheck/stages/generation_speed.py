@@ -1,4 +1,4 @@
-"""Tokens per second of whole requests beside Hugging Face, and what of a step is the host's."""
+"""Tokens per second of whole requests compared with Hugging Face, and the host time of a step."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ from precast.tools.gpucheck.stages.generation_models import PARTS, folder_of, ti
 
 EAGER, STATIC = "HF eager", "HF static cache, torch.compile"
 COMPILED = "T5-small"
-"""The model that torch.compile is given time for."""
+"""The model that is also measured with torch.compile."""
 STEPS = (1, 2, 4, 8)
-"""``steps_per_sync`` that are compared, with the models in ``COMPARED``."""
+"""Values of ``steps_per_sync`` that are compared for the models in ``COMPARED``."""
 COMPARED = ("T5-small", "T5-base")
 
 
@@ -46,7 +46,7 @@ TINY = Sizes(rounds=1, steps=(1, 2))
 
 @dataclass
 class HostTime:
-    """Of the engine's thread: what it works while it keeps rows decoding, without what it waits."""
+    """Seconds that the engine's thread spends in the decode loop, and seconds of them that it waits."""
 
     working: float = 0.0
     waiting: float = 0.0
@@ -80,9 +80,9 @@ def run(setting: Setting, part: str) -> Report:
     rows: list[dict[str, Any]] = []
     with precast.load(folder / "model.precast") as engine:
         engine.generate([[5, 6, 7]], max_new_tokens=2)
-        begun = time.perf_counter() - started
+        seconds = time.perf_counter() - started
         report.content = {
-            "load_to_first_answer_s": rounded(begun),
+            "load_to_first_result_s": rounded(seconds),
             "kv_cache_bytes": engine.stats().kv_cache_bytes,
         }
         for work in timed.works:
@@ -103,11 +103,11 @@ def run(setting: Setting, part: str) -> Report:
 def measure(
     engine: Seq2Seq, timed: Timed, work: Work, ceilings: Ceilings | None, sizes: Sizes, report: Report
 ) -> Row:
-    """The median of several rounds; the first one, which captures, does not count."""
-    sources = draw(engine, work)
-    answers = engine.generate(sources, **options(work))
-    whole = all(len(one.token_ids) == work.new_tokens + 1 for one in answers)
-    report.expect(whole, f"{work} ended early")
+    """Return the median speed of several rounds, after a warmup round that captures graphs."""
+    sources = random_sources(engine, work)
+    outputs = engine.generate(sources, **options(work))
+    complete = all(len(output.token_ids) == work.new_tokens + 1 for output in outputs)
+    report.expect(complete, f"{work} ended early")
     seconds, host = [], HostTime()
     before = engine.stats().steps
     with host.measured():
@@ -138,22 +138,22 @@ def measure(
 
 
 def compare_steps(path: Path, work: Work, sizes: Sizes) -> dict[str, float]:
-    """Tokens/s by ``steps_per_sync``."""
-    found = {}
+    """Return tokens/s by ``steps_per_sync``."""
+    rates = {}
     for steps in sizes.steps:
-        with precast.load(path, steps_per_sync=steps) as other:
-            sources = draw(other, work)
-            other.generate(sources, **options(work))
+        with precast.load(path, steps_per_sync=steps) as engine:
+            sources = random_sources(engine, work)
+            engine.generate(sources, **options(work))
             started = time.perf_counter()
             for _ in range(sizes.rounds):
-                other.generate(sources, **options(work))
-            taken = time.perf_counter() - started
-        found[str(steps)] = rounded(sizes.rounds * work.batch * work.new_tokens / taken)
-    return found
+                engine.generate(sources, **options(work))
+            seconds = time.perf_counter() - started
+        rates[str(steps)] = rounded(sizes.rounds * work.batch * work.new_tokens / seconds)
+    return rates
 
 
 def peers(model: Path, device: str, name: str, work: Work, report: Report) -> dict[str, float]:
-    """Tokens/s of Hugging Face on the same sources, padded."""
+    """Return tokens/s of Hugging Face with sources of the maximum length, by name of the configuration."""
     disable_progress_bar()
     theirs: Any = AutoModelForSeq2SeqLM.from_pretrained(model, dtype=torch.bfloat16, local_files_only=True)
     theirs.to(device).eval()
@@ -163,28 +163,28 @@ def peers(model: Path, device: str, name: str, work: Work, report: Report) -> di
         "num_beams": work.num_beams, "max_new_tokens": work.new_tokens, "eos_token_id": -1,
         "do_sample": False, "forced_eos_token_id": None,
     }  # fmt: skip
-    found = {EAGER: _rate(theirs, ids, work, given)}
+    rates = {EAGER: _rate(theirs, ids, work, given)}
     if name == COMPILED and device != "cpu":
         try:
-            found[STATIC] = _rate(theirs, ids, work, {**given, "cache_implementation": "static"})
-        except Exception as error:  # theirs, and no failure of ours
+            rates[STATIC] = _rate(theirs, ids, work, {**given, "cache_implementation": "static"})
+        except Exception as error:  # a failure of the peer is recorded, but does not fail the stage
             report.content["static_cache"] = f"{type(error).__name__}: {error}"[:500]
-    report.expect(all(rate > 0 for rate in found.values()), "Hugging Face generated nothing")
-    return {key: rounded(rate) for key, rate in found.items()}
+    report.expect(all(rate > 0 for rate in rates.values()), "Hugging Face generated nothing")
+    return {key: rounded(rate) for key, rate in rates.items()}
 
 
 def _rate(model: Any, ids: torch.Tensor, work: Work, given: dict[str, Any]) -> float:
-    """The second call counts: the first one compiles where anything is compiled."""
+    """Return the tokens/s of the second call; the first one may compile."""
     for _ in range(2):
         started = time.perf_counter()
-        found = model.generate(ids, **given)
-        found.cpu()
+        tokens = model.generate(ids, **given)
+        tokens.cpu()
         seconds = time.perf_counter() - started
-    return work.batch * int(found.shape[1] - 1) / seconds
+    return work.batch * int(tokens.shape[1] - 1) / seconds
 
 
-def draw(engine: Seq2Seq, work: Work) -> list[list[int]]:
-    """Token ids of drawn lengths, always the same."""
+def random_sources(engine: Seq2Seq, work: Work) -> list[list[int]]:
+    """Return sources of random lengths, the same ones on each call."""
     random = np.random.default_rng(1)
     lengths = random.integers(work.source[0], work.source[1] + 1, size=work.batch)
     vocab = engine.manifest.model.vocab_size
@@ -192,13 +192,13 @@ def draw(engine: Seq2Seq, work: Work) -> list[list[int]]:
 
 
 def options(work: Work) -> dict[str, Any]:
-    """No end but that of the length."""
+    """Return the options of ``generate``, with the length as the only stop condition."""
     return {"num_beams": work.num_beams, "max_new_tokens": work.new_tokens, "eos_token_id": []}
 
 
 STAGE = Stage(
     "generation_speed",
-    "tokens per second of whole requests, and the host's part of a step",
+    "tokens per second of whole requests, and the host time of a step",
     limit=145,
     run=run,
     parts=PARTS,

@@ -1,4 +1,4 @@
-"""Fresh processes: from ``import torch`` to the first generated tokens, all buckets of rows captured."""
+"""Cold start of generation: new processes from ``import torch`` to the first tokens."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "generation_start",
-    "how soon a fresh process generates",
+    "the time to the first tokens in a new process",
     limit=30,
     run=run,
     after=("generation_models",),

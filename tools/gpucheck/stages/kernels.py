@@ -1,4 +1,4 @@
-"""Every kernel of ``compiler/kernels/cuda`` against its plain-torch form in fp64, on drawn shapes."""
+"""Every kernel of ``compiler/kernels/triton`` compared with its reference in fp64, on random shapes."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import time
 import numpy as np
 import torch
 
-from precast.tools.gpucheck.cases.case import ALLOWED, Draw, Sizes, error_of
+from precast.tools.gpucheck.cases.case import ALLOWED, CaseMaker, Sizes, error_of
 from precast.tools.gpucheck.stage import Report, Setting, Stage
 
 REPEATS = 5
-"""Cases in a row of one dtype, head size and grouping: each such choice is a kernel to compile."""
+"""Consecutive cases with one dtype, head size and grouping, each combination of which compiles a kernel."""
 PARTS = (
     *(f"attention-{seed}" for seed in range(4)),
     *(f"{kind}-{seed}" for kind in ("self", "cross") for seed in range(2)),
@@ -25,7 +25,7 @@ FILES = {
     "rows": "few_rows",
     "project": "project",
 }
-"""The file of ``compiler/kernels/cuda`` that a kind of case is about; a test holds that none is missing."""
+"""The file of ``compiler/kernels/triton`` that a kind of case tests; a test checks that none is missing."""
 
 FULL = Sizes(cases=150, tokens=1500, seconds=110)
 TINY = Sizes(cases=4, tokens=40, seconds=60)
@@ -34,38 +34,41 @@ TINY = Sizes(cases=4, tokens=40, seconds=60)
 def run(setting: Setting, part: str) -> Report:
     sizes = TINY if setting.tiny else FULL
     kind, _, number = part.partition("-")
-    return check(draws()[kind], sizes, setting.device, seed=int(number))
+    return check(case_makers()[kind], sizes, setting.device, seed=int(number))
 
 
-def draws() -> dict[str, Draw]:
-    """By the kinds of ``FILES``. Imported late: a machine without Triton still lists the stages."""
-    from precast.tools.gpucheck.cases.decode_attention import draw_cross, draw_self
-    from precast.tools.gpucheck.cases.few_rows import draw_few_rows
-    from precast.tools.gpucheck.cases.packed_attention import draw_attention
-    from precast.tools.gpucheck.cases.project import draw_project
-    from precast.tools.gpucheck.cases.segment_pool import draw_pooling
+def case_makers() -> dict[str, CaseMaker]:
+    """Return functions that make cases, by the kinds of ``FILES``.
+
+    They are imported here because a machine without Triton must still be able to list the stages.
+    """
+    from precast.tools.gpucheck.cases.decode_attention import random_cross_attention, random_self_attention
+    from precast.tools.gpucheck.cases.few_rows import random_few_rows
+    from precast.tools.gpucheck.cases.packed_attention import random_packed_attention
+    from precast.tools.gpucheck.cases.project import random_cross_kv
+    from precast.tools.gpucheck.cases.segment_pool import random_segment_pool
 
     return {
-        "attention": draw_attention,
-        "pooling": draw_pooling,
-        "self": draw_self,
-        "cross": draw_cross,
-        "rows": draw_few_rows,
-        "project": draw_project,
+        "attention": random_packed_attention,
+        "pooling": random_segment_pool,
+        "self": random_self_attention,
+        "cross": random_cross_attention,
+        "rows": random_few_rows,
+        "project": random_cross_kv,
     }
 
 
-def check(draw: Draw, sizes: Sizes, device: str, seed: int) -> Report:
-    """Run drawn cases; content: the worst error of each dtype, as a share of what is allowed."""
+def check(make_case: CaseMaker, sizes: Sizes, device: str, seed: int) -> Report:
+    """Run random cases and report the worst error of each dtype, as a share of the allowed error."""
     report, worst = Report(), dict.fromkeys(map(str, ALLOWED), 0.0)
     random, started = np.random.default_rng(seed), time.monotonic()
     torch.manual_seed(seed)
     for number in range(sizes.cases):
         if time.monotonic() - started > sizes.seconds:
-            report.expect(number >= sizes.cases // 4, f"only {number} of {sizes.cases} cases were reached")
+            report.expect(number >= sizes.cases // 4, f"only {number} of {sizes.cases} cases ran in time")
             break
         variant = np.random.default_rng([seed, number // REPEATS])
-        case = draw(variant, random, sizes, device)
+        case = make_case(variant, random, sizes, device)
         error = error_of(case)
         report.expect(
             error <= ALLOWED[case.dtype], f"{case.what}: error {error:.2e}, allowed {ALLOWED[case.dtype]}"
@@ -78,7 +81,7 @@ def check(draw: Draw, sizes: Sizes, device: str, seed: int) -> Report:
 
 STAGE = Stage(
     "kernels",
-    "every kernel against fp64 on drawn shapes, outputs poisoned before",
+    "every kernel agrees with fp64 on random shapes, with poisoned outputs",
     limit=200,
     run=run,
     parts=PARTS,

@@ -1,4 +1,4 @@
-"""BERT-base at fixed shapes, on the device and as a caller sees it, beside Hugging Face in one process."""
+"""Latency of BERT-base at fixed shapes, on the device and for the caller, compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -21,38 +21,38 @@ from precast.tools.gpucheck.rows import Row, rounded
 from precast.tools.gpucheck.stage import Report, Setting, Stage, keep
 from precast.tools.gpucheck.stages.shapes import SHAPES, TINY_SHAPES, Shape
 
-LARGEST_DIFFERENCE = 0.1
-"""Of logits to HF's in bf16, relative to the largest: a row whose answers are wrong has no time."""
+MAX_LOGIT_DIFFERENCE = 0.1
+"""Allowed difference of bf16 logits to HF, relative to the largest one."""
 ONE_BATCH = 16_384
 
 
 @dataclass(frozen=True)
 class Sizes:
     shapes: tuple[Shape, ...]
-    turns: int
-    """Each contender is timed so many times, in turns with the others."""
     rounds: int
-    """Calls in each of its turns."""
+    """Number of interleaved rounds."""
+    calls: int
+    """Calls of each contender in a round."""
     seconds: float
-    """After which torch.compile is not begun for another shape."""
+    """Seconds after which torch.compile is not started for another shape."""
 
 
-FULL = Sizes(SHAPES, turns=3, rounds=15, seconds=54)
-TINY = Sizes(TINY_SHAPES, turns=1, rounds=3, seconds=60)
+FULL = Sizes(SHAPES, rounds=3, calls=15, seconds=54)
+TINY = Sizes(TINY_SHAPES, rounds=1, calls=3, seconds=60)
 
 
 @dataclass(frozen=True)
 class Contender:
-    """Something that answers a batch."""
+    """A way to run one batch."""
 
     call: Callable[[], object]
-    """As who waits for it sees it: token ids on the host in, logits on the host out."""
+    """Runs the batch: token ids on the host in, logits on the host out."""
     spans: Callable[[int], list[float]]
-    """Seconds on the device of so many calls."""
+    """Returns the device seconds of a number of calls."""
 
 
 class Ours:
-    """The engines of one artifact, and how their replays are timed."""
+    """An engine of an artifact whose replays are timed on the device."""
 
     def __init__(self, setting: Setting, name: str, stack: ExitStack, **options: Any) -> None:
         engine, spans = stack.enter_context(timed_engine(setting, artifact(setting, name), **options))
@@ -100,16 +100,16 @@ def measure(
     sizes: Sizes,
     report: Report,
 ) -> dict[str, dict[str, Any]]:
-    """Times of every contender at one shape, in turns; of ours the answers are checked first."""
+    """Check the logits of the engines at one shape, and return the times of all contenders."""
     vocab = next(iter(engines.values())).engine.manifest.model.vocab_size
     ids = shape.ids(np.random.default_rng(3), vocab)
     expected = peers[hf.SDPA].logits(ids)
     for name, ours in engines.items():
         apart = float(np.abs(ours.logits(ids) - expected).max() / np.abs(expected).max())
-        report.expect(apart <= LARGEST_DIFFERENCE, f"{shape.name}, {name}: {apart:.3f} from HF's logits")
+        report.expect(apart <= MAX_LOGIT_DIFFERENCE, f"{shape.name}, {name}: {apart:.3f} from HF's logits")
     contenders = {name: ours.contender(ids) for name, ours in engines.items()}
     contenders |= {name: theirs(model, ids, clock) for name, model in peers.items()}
-    found = in_turns(contenders, sizes)
+    found = interleave(contenders, sizes)
     print(shape.name, {name: (one["device_ms"], one["host_ms"]) for name, one in found.items()})
     return found
 
@@ -119,15 +119,15 @@ def theirs(model: hf.Classifier, ids: np.ndarray, clock: Clock) -> Contender:
     return Contender(partial(model.logits, ids), lambda rounds: clock.device_seconds([alone], rounds))
 
 
-def in_turns(contenders: Mapping[str, Contender], sizes: Sizes) -> dict[str, dict[str, Any]]:
-    """Medians and quartiles of all turns."""
+def interleave(contenders: Mapping[str, Contender], sizes: Sizes) -> dict[str, dict[str, Any]]:
+    """Time all contenders in interleaved rounds; return medians and quartiles."""
     device: dict[str, list[float]] = {name: [] for name in contenders}
     host: dict[str, list[float]] = {name: [] for name in contenders}
-    for _ in range(sizes.turns):
+    for _ in range(sizes.rounds):
         for name, contender in contenders.items():
             host_seconds([contender.call], 2)
-            device[name] += contender.spans(sizes.rounds)
-            host[name] += host_seconds([contender.call], sizes.rounds)
+            device[name] += contender.spans(sizes.calls)
+            host[name] += host_seconds([contender.call], sizes.calls)
     return {
         name: {
             "device_ms": rounded(median_ms(device[name])),
@@ -147,7 +147,7 @@ def add_compiled(
     report: Report,
     started: float,
 ) -> None:
-    """torch.compile last: it may take long, and what was measured before shall not wait for it."""
+    """Add torch.compile, last because it may take long."""
     model = hf.Classifier(checkpoint(setting), setting.device, "bf16", "sdpa", compiled=True)
     for shape in sizes.shapes:
         if time.monotonic() - started > sizes.seconds:
@@ -156,7 +156,7 @@ def add_compiled(
         ids = shape.ids(np.random.default_rng(3), 100)
         for _ in range(3):
             model.logits(ids)
-        figures[shape.name] |= in_turns({hf.COMPILED: theirs(model, ids, clock)}, sizes)
+        figures[shape.name] |= interleave({hf.COMPILED: theirs(model, ids, clock)}, sizes)
         print(shape.name, hf.COMPILED, figures[shape.name][hf.COMPILED]["device_ms"])
         report.content["rows"] = rows(setting, sizes, figures)
         keep(setting, report)
@@ -165,7 +165,7 @@ def add_compiled(
 def rows(
     setting: Setting, sizes: Sizes, figures: Mapping[str, Mapping[str, Mapping[str, Any]]]
 ) -> list[dict[str, Any]]:
-    """A row for bf16 and one for fp16 at each shape; the other ways to run it are details."""
+    """Return one row for bf16 and one for fp16 at each shape, with the other configurations as details."""
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     found = []
     for shape in sizes.shapes:
@@ -191,7 +191,7 @@ def rows(
 
 STAGE = Stage(
     "latency",
-    "BERT-base at four shapes against our aims, beside Hugging Face",
+    "the latency of BERT-base at four shapes, compared with Hugging Face",
     limit=70,
     run=run,
     needs=("compile/classify-bf16",),

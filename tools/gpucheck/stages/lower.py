@@ -1,6 +1,6 @@
-"""The graphs of BERT-base, lowered ahead of stage ``compile``: each in a process of its own, into the cache.
+"""The graphs of BERT-base, lowered into the cache by parallel processes before stage ``compile``.
 
-One after the other, as ``precast.compile`` does it, they would take most of the time that there is.
+The variants of several artifacts are lowered at once, which ``precast.compile`` does for one artifact only.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from precast.tools.gpucheck.stage import Report, Setting, Stage
 from precast.tools.models import write_bert_base
 
 MAX_TOKENS = 16_384
-"""Of a packed batch: 32 inputs of 384 tokens fit one."""
+"""Tokens of a packed batch, enough for 32 inputs of 384 tokens."""
 TINY_BERT: dict[str, Any] = {
     "vocab_size": 600,
     "hidden_size": 32,
@@ -37,7 +37,7 @@ TINY_BERT: dict[str, Any] = {
 
 @dataclass(frozen=True)
 class Build:
-    """One artifact of BERT-base."""
+    """An artifact of BERT-base."""
 
     name: str
     task: Task
@@ -45,6 +45,7 @@ class Build:
     autotune: bool
 
     def options(self, setting: Setting, **changes: Any) -> CompileOptions:
+        """Return the options of its compilation."""
         on_cpu = setting.device == "cpu"
         return CompileOptions(
             model=str(checkpoint(setting)),
@@ -70,7 +71,7 @@ PARTS = ("tuned-0", "tuned-1", "tuned-2", "untuned")
 
 @dataclass
 class Lowering:
-    """What one part did, by build."""
+    """Seconds of one part, by build."""
 
     seconds: dict[str, float] = field(default_factory=dict)
 
@@ -89,33 +90,34 @@ def run(setting: Setting, part: str) -> Report:
     return report
 
 
-def lower(setting: Setting, build: Build, number: int | None) -> int:
-    """Put the graphs of ``build`` into the cache: all variants, or the one of this number. Returns how many."""
+def lower(setting: Setting, build: Build, variant: int | None) -> int:
+    """Lower a build's graph into the cache, all variants or the one at an index; return how many."""
     options = build.options(setting)
     source, target = read_source(options), select_target(options)
     (spec,) = TASKS[source.task].build(source, target, options).graphs
     backend = target.backend(lowering_options(options))
-    every = variants(spec, backend)
-    wanted = every if number is None else every[number : number + 1]
-    for variant in wanted:
-        compile_variant(variant, backend)
-    return len(wanted)
+    found = variants(spec, backend)
+    selected = found if variant is None else found[variant : variant + 1]
+    for each in selected:
+        compile_variant(each, backend)
+    return len(selected)
 
 
 def mark(setting: Setting, build: str, part: str) -> Path:
-    """A file that says that a graph is in the cache: stage ``compile`` does not start a search."""
+    """Return the file that marks a graph as lowered, so that stage ``compile`` need not autotune it."""
     folder = setting.work / "lowered"
     folder.mkdir(exist_ok=True)
     return folder / f"{build}.{part}"
 
 
 def is_lowered(setting: Setting, build: Build) -> bool:
+    """Return whether all graphs of a build are in the cache."""
     parts = [part for part in PARTS if part.startswith("tuned")] if build.autotune else ["untuned"]
     return all(mark(setting, build.name, part).is_file() for part in parts)
 
 
 def write_model(setting: Setting) -> None:
-    """BERT-base, once for all parts: who comes first writes it, the others take it."""
+    """Write BERT-base unless another part has written it."""
     target = checkpoint(setting)
     if (target / "config.json").is_file():
         return
@@ -124,13 +126,13 @@ def write_model(setting: Setting) -> None:
     write_bert_base(made, **(TINY_BERT if setting.tiny else {}))
     try:
         made.rename(target)
-    except OSError:  # another part was faster; its model is the same
+    except OSError:  # another part has written the same model
         shutil.rmtree(made)
 
 
 STAGE = Stage(
     "lower",
-    "the graphs of BERT-base lower, side by side; searches for the fastest multiplications",
+    "the graphs of BERT-base lower in parallel, with autotuned matrix multiplications",
     limit=160,
     run=run,
     parts=PARTS,

@@ -1,4 +1,4 @@
-"""What the machine is, and what it can do at best: the ceilings that floors are made from."""
+"""The machine and its measured peak rates, from which floors are computed."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from precast.tools.gpucheck.stage import Report, Setting, Stage
 @dataclass(frozen=True)
 class Sizes:
     copied: int
-    """Bytes of one buffer."""
+    """Bytes of one copied buffer."""
     side: int
-    """Of the matrices."""
+    """Side of the square matrices."""
     rounds: int
 
 
@@ -52,7 +52,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def copy_rate(device: str, clock: Clock, sizes: Sizes) -> float:
-    """Bytes a second that a device-to-device copy reads and writes, both counted."""
+    """Return the bytes per second of a device-to-device copy, counting reads and writes."""
     source = torch.randint(0, 127, (sizes.copied,), dtype=torch.int8, device=device)
     targets = [torch.empty_like(source) for _ in range(2)]
     works = [lambda target=target: target.copy_(source) for target in targets]
@@ -60,7 +60,7 @@ def copy_rate(device: str, clock: Clock, sizes: Sizes) -> float:
 
 
 def matmul_rate(device: str, clock: Clock, sizes: Sizes, dtype: torch.dtype) -> float:
-    """Flops a second of ``[n, n] @ [n, n]`` on random numbers: zeros would run faster."""
+    """Return the FLOP/s of ``[n, n] @ [n, n]`` on random numbers; zeros would run faster."""
     shape = (sizes.side, sizes.side)
     pairs = [
         (torch.randn(shape, device=device, dtype=dtype), torch.randn(shape, device=device, dtype=dtype))
@@ -71,7 +71,7 @@ def matmul_rate(device: str, clock: Clock, sizes: Sizes, dtype: torch.dtype) -> 
 
 
 def launch_seconds(device: str, clock: Clock, sizes: Sizes) -> float:
-    """What one replay of a graph of one tiny kernel takes, back to back."""
+    """Return the seconds of one replay of a graph with one tiny kernel, back to back."""
     value = torch.zeros(8, device=device)
     replay = clock.graph(lambda: value.add_(1))
     many = 200
@@ -84,7 +84,7 @@ def launch_seconds(device: str, clock: Clock, sizes: Sizes) -> float:
 
 
 def describe(device: str) -> dict[str, Any]:
-    """The GPU, by what the driver says."""
+    """Return the GPU and its driver."""
     if device == "cpu":
         return {"gpu": None, "system": platform.platform()}
     properties = torch.cuda.get_device_properties(0)
@@ -106,4 +106,4 @@ def _driver() -> str | None:
     return found.stdout.strip().splitlines()[0] if found.returncode == 0 and found.stdout.strip() else None
 
 
-STAGE = Stage("machine", "what the machine is, and its measured ceilings", limit=40, run=run, alone=True)
+STAGE = Stage("machine", "the machine and its measured peak rates", limit=40, run=run, alone=True)

@@ -1,4 +1,4 @@
-"""Mixed lengths as they are against the same inputs padded to the longest, through one artifact."""
+"""Packed inputs of mixed lengths compared with the same number of inputs padded to the longest."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ AIM = 1.8
 @dataclass(frozen=True)
 class Sizes:
     batches: tuple[tuple[int, int], ...]
-    """Inputs and the longest of them."""
+    """Number of inputs and longest length of each batch."""
     rounds: int
 
 
@@ -36,9 +36,9 @@ def run(setting: Setting, part: str) -> Report:
             lengths = mixed_lengths(random, inputs, longest)
             found: dict[str, dict[str, float]] = {}
             kinds = {"packed": lengths, "padded": [longest] * inputs}
-            for kind, chosen in (*kinds.items(), *kinds.items()):
-                ids = random_ids(random, chosen, vocab)
-                host_seconds([lambda: engine.encode(ids)], 3)  # noqa: B023 - called at once
+            for kind, kind_lengths in (*kinds.items(), *kinds.items()):
+                ids = random_ids(random, kind_lengths, vocab)
+                host_seconds([lambda: engine.encode(ids)], 3)  # noqa: B023 - called immediately
                 device = spans(lambda: engine.encode(ids), sizes.rounds)  # noqa: B023
                 host = host_seconds([lambda: engine.encode(ids)], sizes.rounds)  # noqa: B023
                 found[kind] = {"device_ms": median_ms(device), "host_ms": median_ms(host)}
@@ -50,7 +50,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def mixed_lengths(random: np.random.Generator, inputs: int, longest: int) -> list[int]:
-    """Uniform from 1 to ``longest``, their mean made half of it exactly, one of them the longest."""
+    """Return random lengths up to ``longest``, which occurs, with a mean of exactly half of it."""
     lengths = [int(length) for length in random.integers(1, longest + 1, size=inputs)]
     lengths[0] = longest
     wanted = inputs * longest // 2
@@ -65,12 +65,12 @@ def mixed_lengths(random: np.random.Generator, inputs: int, longest: int) -> lis
 def row(
     setting: Setting, inputs: int, longest: int, lengths: list[int], found: dict[str, dict[str, float]]
 ) -> dict[str, object]:
-    """How many times as fast packing is; the floors of both stand beside it."""
+    """Return the speedup of packing, with the floors of both as details."""
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     ratio = found["padded"]["device_ms"] / found["packed"]["device_ms"]
     floors = {
-        kind: encoder_floor_s(ceilings, "bf16", BERT_BASE, chosen)
-        for kind, chosen in (("packed", lengths), ("padded", [longest] * inputs))
+        kind: encoder_floor_s(ceilings, "bf16", BERT_BASE, kind_lengths)
+        for kind, kind_lengths in (("packed", lengths), ("padded", [longest] * inputs))
     }
     details: dict[str, object] = {
         **{kind: {name: rounded(value) for name, value in one.items()} for kind, one in found.items()},
@@ -79,13 +79,13 @@ def row(
         },
         "tokens": {"packed": sum(lengths), "padded": inputs * longest},
     }
-    name = f"BERT-base bf16, {inputs} inputs of 1 to {longest} tokens: packed against padded"
+    name = f"BERT-base bf16, {inputs} inputs of 1 to {longest} tokens: packed vs. padded"
     return Row(name, ratio, "x", aim=AIM, details=details).plain()
 
 
 STAGE = Stage(
     "packed",
-    "what packing gains where lengths are mixed",
+    "the speedup of packing for mixed lengths",
     limit=20,
     run=run,
     needs=("compile/classify-bf16",),

@@ -1,4 +1,4 @@
-"""HF's BERT-base through torch.compile at each shape: stage ``latency`` finds it in Inductor's cache."""
+"""BERT-base of HF compiled by torch.compile at each shape into Inductor's cache, for stage ``latency``."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def run(setting: Setting, part: str) -> Report:
     model = Classifier(checkpoint(setting), setting.device, "bf16", "sdpa", compiled=True)
     ids = shape.ids(np.random.default_rng(0), lower.TINY_BERT["vocab_size"])
     report = Report()
-    report.expect(bool(np.isfinite(model.logits(ids)).all()), "a logit is no number")
+    report.expect(bool(np.isfinite(model.logits(ids)).all()), "a logit is not finite")
     report.content = {"seconds": round(time.perf_counter() - started, 1)}
     print(report.content)
     return report
@@ -29,7 +29,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "peers",
-    "torch.compile of HF's BERT-base, made ready to be timed",
+    "torch.compile compiles BERT-base of HF, which is timed later",
     limit=240,
     run=run,
     parts=tuple(shape.name for shape in SHAPES),

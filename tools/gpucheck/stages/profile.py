@@ -1,4 +1,4 @@
-"""Which kernels the device spends its time in, so that a missed aim can be explained."""
+"""The kernels in which the device spends its time, to explain missed aims."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from precast.tools.gpucheck.stages.shapes import SHAPES, TINY_SHAPES, Shape
 
 @dataclass(frozen=True)
 class Listing:
-    """What is divided by what, and how many of the kernels that take most are listed."""
+    """The divisors of the figures, and the number of kernels to list."""
 
     launches: int
     layers: int
@@ -47,7 +47,7 @@ def run(setting: Setting, part: str) -> Report:
     path = artifact(setting, "classify-bf16")
     manifest = open_artifact(path)
     options = EngineOptions(batch_tokens=manifest.limits.max_tokens, capture=16)
-    # The profiler sees what a graph runs if it was there before the graph was captured.
+    # The profiler sees the kernels of a graph only if it was active before the graph was captured.
     with profile(activities=activities(setting.device)):
         pass
     replay = open_replay(path, manifest, options)
@@ -66,11 +66,12 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def activities(device: str) -> list[ProfilerActivity]:
+    """Return the activities to profile on a device."""
     return [ProfilerActivity.CPU] if device == "cpu" else [ProfilerActivity.CPU, ProfilerActivity.CUDA]
 
 
 def profiled(replay: Replay, batch: list[Tokens], listing: Listing, device: str) -> dict[str, Any]:
-    """What ``listing.launches`` launches do on the device."""
+    """Profile ``listing.launches`` launches and return their kernels."""
 
     def launch() -> None:
         replay.launch(fill(replay, batch)).result()
@@ -86,7 +87,7 @@ def profiled(replay: Replay, batch: list[Tokens], listing: Listing, device: str)
 
 
 def summarized(events: Any, listing: Listing, device: str) -> dict[str, Any]:
-    """Kernels by the time that they take, without copies and memory sets."""
+    """Return the kernels by their time, without copies and memory sets."""
     kind = DeviceType.CPU if device == "cpu" else DeviceType.CUDA
     taken = []
     for event in events:
@@ -120,7 +121,7 @@ def print_profile(shape: str, found: dict[str, Any]) -> None:
 
 STAGE = Stage(
     "profile",
-    "which kernels take the time at each shape",
+    "the kernels in which the device spends its time at each shape",
     limit=25,
     run=run,
     needs=("compile/classify-bf16",),

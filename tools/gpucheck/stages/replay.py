@@ -1,4 +1,4 @@
-"""BERT-base: captured graphs against direct calls of the same; two engines; memory given back."""
+"""Replay of BERT-base: captured graphs compared with direct calls, two engines, and release of memory."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from precast.runtime.options import EngineOptions
 from precast.tools.gpucheck.clock import clock_of
 from precast.tools.gpucheck.engines import artifact
 from precast.tools.gpucheck.stage import Report, Setting, Stage
-from precast.tools.gpucheck.stages.families import draw_batch, relative_difference
+from precast.tools.gpucheck.stages.families import random_batch, relative_difference
 
 ALLOWED_RELATIVE = 2e-2
-"""Of an embedding by a replay to the same by a direct call: bf16, other sizes of the multiplications."""
+"""Allowed relative difference of bf16 embeddings from a replay and from a direct call, whose sizes differ."""
 LEFT_BYTES = 64 << 20
-"""What may stay on the device after all engines were closed: workspaces of libraries."""
+"""Bytes that may stay reserved after all engines are closed, for workspaces of libraries."""
 
 
 @dataclass(frozen=True)
 class Sizes:
     rounds: int
-    """Batches for each bucket."""
+    """Number of batches for each bucket."""
 
 
 FULL = Sizes(rounds=3)
@@ -39,13 +39,13 @@ TINY = Sizes(rounds=1)
 def run(setting: Setting, part: str) -> Report:
     sizes, report, clock = (TINY if setting.tiny else FULL), Report(), clock_of(setting.device)
     path = artifact(setting, "embed-bf16")
-    # What libraries keep for good is taken by the first engine.
+    # The first engine allocates the memory that libraries keep.
     precast.load(path, capture=16).close()
     gc.collect()
     before = clock.reserved_bytes()
     with precast.load(path) as replayed, precast.load(path, capture=16) as second, direct(setting) as called:
         during = clock.reserved_bytes()
-        batches = draw_batches(replayed, sizes)
+        batches = random_batches(replayed, sizes)
         worst, separation = compare_engines(replayed, second, called, batches, report)
         stats = replayed.stats()
         captures = [(one.bucket, round(one.seconds, 4), one.bytes) for one in stats.captures]
@@ -56,7 +56,7 @@ def run(setting: Setting, part: str) -> Report:
     )
     gc.collect()
     left = clock.reserved_bytes() - before
-    report.expect(left <= LEFT_BYTES, f"{left >> 20} MiB stay on the device after all engines were closed")
+    report.expect(left <= LEFT_BYTES, f"{left >> 20} MiB stay reserved after all engines are closed")
     report.content = {
         "batches": len(batches),
         "worst_relative_difference": worst,
@@ -72,7 +72,7 @@ def run(setting: Setting, part: str) -> Report:
 
 
 def direct(setting: Setting) -> Encoder:
-    """An engine of the same artifact that captures nothing: its buckets ends below every batch."""
+    """Return an engine of the same artifact without captured graphs: every batch exceeds its only bucket."""
     path = artifact(setting, "embed-bf16")
     manifest = open_artifact(path)
     graph = manifest.graphs[GraphName.ENCODE]
@@ -82,12 +82,12 @@ def direct(setting: Setting) -> Encoder:
     return start_engine(path, changed, EngineOptions(batch_tokens=manifest.limits.max_tokens))
 
 
-def draw_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
-    """For every bucket some, in random order: every replay at other lengths than those of its capture."""
+def random_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
+    """Return batches for every bucket, in random order and with random lengths."""
     random = np.random.default_rng(5)
     buckets = [*engine.manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
-    return [draw_batch(random, engine.manifest, bucket) for bucket in buckets]
+    return [random_batch(random, engine.manifest, bucket) for bucket in buckets]
 
 
 def compare_engines(
@@ -97,13 +97,13 @@ def compare_engines(
     batches: Sequence[list[np.ndarray]],
     report: Report,
 ) -> tuple[float, float]:
-    """The worst difference of replays to direct calls, and the least one of two inputs of a batch."""
+    """Return the largest difference between replays and direct calls, and the smallest between two inputs."""
     worst, separation = 0.0, float("inf")
     for number, batch in enumerate(batches):
         expected = called.embed(batch)
         engine = second if number % 3 == 2 else replayed
-        found = engine.embed(batch)
-        error = max(relative_difference(a, b) for a, b in zip(found, expected, strict=True))
+        embeddings = engine.embed(batch)
+        error = max(relative_difference(a, b) for a, b in zip(embeddings, expected, strict=True))
         lengths = [len(one) for one in batch]
         report.expect(error <= ALLOWED_RELATIVE, f"lengths {lengths}: a replay differs by {error:.2e}")
         worst = max(worst, error)
@@ -114,7 +114,7 @@ def compare_engines(
 
 STAGE = Stage(
     "replay",
-    "replays of captured graphs answer as direct calls; closing gives memory back",
+    "replays of captured graphs agree with direct calls; closing releases memory",
     limit=40,
     run=run,
     needs=("compile/embed-bf16",),

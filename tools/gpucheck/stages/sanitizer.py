@@ -1,4 +1,4 @@
-"""compute-sanitizer over some calls of every kernel: foreign memory, races in shared memory."""
+"""Every kernel under compute-sanitizer: invalid memory accesses, and races in shared memory."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Sizes:
     cases: int
     tokens: int
     seconds: float
-    """For one tool."""
+    """Time limit of one tool."""
 
 
 FULL = Sizes(cases=6, tokens=300, seconds=100)
@@ -35,17 +35,17 @@ TINY = Sizes(cases=2, tokens=30, seconds=60)
 def run(setting: Setting, part: str) -> Report:
     found = shutil.which(PROGRAM) or shutil.which(PROGRAM, path="/usr/local/cuda/bin")
     if found is None:
-        raise Skip(f"there is no {PROGRAM} here; it comes with the CUDA toolkit")
+        raise Skip(f"{PROGRAM} is not installed; it is part of the CUDA toolkit")
     sizes = TINY if setting.tiny else FULL
     return sanitize([found, "--tool", part, "--error-exitcode", "9"], part, sizes, setting.device)
 
 
 def sanitize(command: list[str], tool: str, sizes: Sizes, device: str) -> Report:
-    """Run the kernels under ``command``; racecheck has no word to say where time ran out."""
+    """Run the kernels under a tool; running out of time skips the part, as it shows nothing."""
     report, started = Report(), time.monotonic()
     cases = f"kernel_cases({sizes.cases}, {sizes.tokens}, {device!r})"
     program = f"from precast.tools.gpucheck.stages.sanitizer import kernel_cases; {cases}"
-    # Allocations of their own, so that each has an edge.
+    # Without the caching allocator each tensor has an allocation whose bounds are checked.
     environment = {**os.environ, "PYTORCH_NO_CUDA_MEMORY_CACHING": "1"}
     try:
         done = subprocess.run(
@@ -56,7 +56,7 @@ def sanitize(command: list[str], tool: str, sizes: Sizes, device: str) -> Report
         raise Skip(f"{tool} took more than {sizes.seconds:.0f} s") from None
     print(done.stdout[-3000:], done.stderr[-3000:])
     ran = re.search(r"ran (\d+) kernel cases", done.stdout)
-    report.expect(ran is not None, f"{tool}: the kernels did not run to their end")
+    report.expect(ran is not None, f"{tool}: the kernels did not run to the end")
     summary = _SUMMARY.search(done.stdout + done.stderr)
     errors = int(summary[1] or summary[2]) if summary else -1
     report.expect(done.returncode == 0 and errors == 0, f"{tool}: {errors} errors, status {done.returncode}")
@@ -69,19 +69,19 @@ def sanitize(command: list[str], tool: str, sizes: Sizes, device: str) -> Report
 
 
 def kernel_cases(cases: int, tokens: int, device: str) -> None:
-    """What runs inside the sanitizer: some cases of every kernel; wrong numbers end it with an error."""
+    """Run some cases of every kernel inside the sanitizer; exit with an error if an output is wrong."""
     repair_interpreter()
-    for draw in kernels.draws().values():
+    for make_case in kernels.case_makers().values():
         sizes = case.Sizes(cases=cases, tokens=tokens, seconds=1e9)
-        report = kernels.check(draw, sizes, device, seed=99)
+        report = kernels.check(make_case, sizes, device, seed=99)
         if report.failures:
             sys.exit("\n".join(report.failures))
-    print(f"ran {cases * len(kernels.draws())} kernel cases")
+    print(f"ran {cases * len(kernels.case_makers())} kernel cases")
 
 
 STAGE = Stage(
     "sanitizer",
-    "no kernel touches memory that is not its own",
+    "no kernel accesses invalid memory or has races",
     limit=200,
     run=run,
     parts=TOOLS,

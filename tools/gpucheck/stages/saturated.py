@@ -1,4 +1,4 @@
-"""Embeddings of long inputs with the queue always full: tokens a second."""
+"""Throughput of embeddings of long inputs with a full queue."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Sizes:
     length: int
     rounds: int
     batch_tokens: tuple[int, ...]
-    """The first is the engine's own choice; the others are tried beside it."""
+    """Values of ``batch_tokens``; the first is the default."""
 
 
 FULL = Sizes(inputs=512, length=512, rounds=12, batch_tokens=(8192, 16_384))
@@ -39,8 +39,11 @@ def run(setting: Setting, part: str) -> Report:
             lengths = [sizes.length] * sizes.inputs
             ids = random_ids(np.random.default_rng(1), lengths, engine.manifest.model.vocab_size)
             embeddings = engine.embed(ids)
-            report.expect(bool(np.isfinite(embeddings).all()), "an embedding holds what is no number")
-            report.expect(len(embeddings) == sizes.inputs, f"{len(embeddings)} embeddings came back")
+            report.expect(bool(np.isfinite(embeddings).all()), "an embedding is not finite")
+            report.expect(
+                len(embeddings) == sizes.inputs,
+                f"expected {sizes.inputs} embeddings, found {len(embeddings)}",
+            )
             seconds = statistics.median(host_seconds([lambda: engine.embed(ids)], sizes.rounds))  # noqa: B023
             found[str(batch_tokens)] = sum(lengths) / seconds
     floor = encoder_floor_s(
@@ -61,7 +64,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "saturated",
-    "tokens a second with a full queue",
+    "tokens per second with a full queue",
     limit=22,
     run=run,
     needs=("compile/embed-bf16",),

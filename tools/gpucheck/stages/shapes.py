@@ -1,4 +1,4 @@
-"""The batches that are timed, with our aims and what others published for them."""
+"""The batches that are timed, with aims and published figures."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TENSORRT = "TensorRT 8.4, fp16, A100"
 
 @dataclass(frozen=True)
 class Shape:
-    """So many inputs of so many tokens each."""
+    """A batch of inputs of one length, in tokens."""
 
     inputs: int
     length: int
@@ -22,14 +22,16 @@ class Shape:
 
     @property
     def name(self) -> str:
+        """Name of the shape, such as ``8x128``."""
         return f"{self.inputs}x{self.length}"
 
     @property
     def lengths(self) -> list[int]:
+        """Length of each input."""
         return [self.length] * self.inputs
 
     def ids(self, random: np.random.Generator, vocab: int) -> np.ndarray:
-        """int64 ``[inputs, length]``."""
+        """Return random token ids, int64 ``[inputs, length]``."""
         return random.integers(0, vocab, size=(self.inputs, self.length), dtype=np.int64)
 
 

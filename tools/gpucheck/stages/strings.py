@@ -1,4 +1,4 @@
-"""Ten texts to logits, tokenizer included, beside HF eager in the same process."""
+"""Ten texts to logits, including tokenization, compared with HF eager in the same process."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from precast.tools.gpucheck.engines import artifact, checkpoint
 from precast.tools.gpucheck.floors import BERT_BASE, Ceilings, encoder_floor_s
 from precast.tools.gpucheck.rows import Published, Row
 from precast.tools.gpucheck.stage import Report, Setting, Stage
-from precast.tools.gpucheck.stages.latency import LARGEST_DIFFERENCE
+from precast.tools.gpucheck.stages.latency import MAX_LOGIT_DIFFERENCE
 from precast.tools.models import random_texts
 
 AIM_MS = 1.0
@@ -42,7 +42,7 @@ def run(setting: Setting, part: str) -> Report:
         lengths = [len(output.prompt_token_ids) for output in outputs]
         expected = model.logits_of(texts)
         apart = float(np.abs(np.stack([o.logits for o in outputs]) - expected).max() / np.abs(expected).max())
-        report.expect(apart <= LARGEST_DIFFERENCE, f"logits differ from HF's by {apart:.3f}")
+        report.expect(apart <= MAX_LOGIT_DIFFERENCE, f"logits differ from HF's by {apart:.3f}")
         ours, theirs = [], []
         for _ in range(3):
             host_seconds([lambda: engine.encode(texts), lambda: model.logits_of(texts)], 6)
@@ -56,7 +56,7 @@ def run(setting: Setting, part: str) -> Report:
 def rows(
     setting: Setting, lengths: list[int], ours: list[float], theirs: list[float]
 ) -> list[dict[str, object]]:
-    """The time, and how many times HF's it is."""
+    """Return one row for the time and one for the speedup over HF."""
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     floor = encoder_floor_s(ceilings, "bf16", BERT_BASE, lengths)
     name = f"BERT-base bf16, {len(lengths)} texts of {sum(lengths)} tokens, strings in, logits out"
@@ -71,13 +71,13 @@ def rows(
         peers={hf.EAGER: peer},
         details={"ours": summary(ours), hf.EAGER: summary(theirs)},
     )
-    ratio = Row(f"{name}: times as fast as {hf.EAGER}", peer / taken, "x", aim=AIM_TIMES_HF)
+    ratio = Row(f"{name}: speedup over {hf.EAGER}", peer / taken, "x", aim=AIM_TIMES_HF)
     return [times.plain(), ratio.plain()]
 
 
 STAGE = Stage(
     "strings",
-    "ten texts to logits, tokenizer included",
+    "the latency from ten texts to logits, including tokenization",
     limit=22,
     run=run,
     needs=("compile/classify-bf16",),

@@ -1,4 +1,4 @@
-"""The attention kernel with every tile that stage ``tiles`` times: compiled, and right."""
+"""The attention kernel with every tile size that stage ``tiles`` measures: it compiles and is correct."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HEAD_SIZES = (64, 128)
 
 @dataclass(frozen=True)
 class TileSize:
-    """As ``packed_attention.Tile``, which needs Triton to be imported."""
+    """A tile size, like ``packed_attention.Tile``, whose module needs Triton."""
 
     queries: int
     keys: int
@@ -43,7 +43,7 @@ TINY_TILES = (TileSize(16, 16, 4, 1), TileSize(32, 16, 4, 1))
 
 @dataclass(frozen=True)
 class Batch:
-    """Random inputs of one layer's attention."""
+    """Random inputs of one attention layer."""
 
     query: Tensor
     key: Tensor
@@ -53,22 +53,24 @@ class Batch:
     scale: float
 
     @classmethod
-    def draw(cls, lengths: list[int], heads: int, head_dim: int, dtype: torch.dtype, device: str) -> Batch:
-        """Views of one projection, as in a model."""
+    def random(cls, lengths: list[int], heads: int, head_dim: int, dtype: torch.dtype, device: str) -> Batch:
+        """Return random inputs, which are views of one projection as in a model."""
         rows = torch.randn(sum(lengths), 3 * heads, head_dim, device=device).to(dtype)
         begin, end = ranges(lengths, 0, (None, None), device)
         q, k, v = rows.split(heads, dim=1)
         return cls(q, k, v, begin, end, head_dim**-0.5)
 
     def attend(self, tile: TileSize | None) -> Tensor:
+        """Run the kernel with a tile size, or with its default."""
         from precast.compiler.kernels.triton import packed_attention as kernels
 
-        chosen = None if tile is None else kernels.Tile(tile.queries, tile.keys, tile.warps, tile.stages)
+        packed_tile = None if tile is None else kernels.Tile(tile.queries, tile.keys, tile.warps, tile.stages)
         return kernels.launch_packed_attention(
-            self.query, self.key, self.value, self.begin, self.end, None, self.scale, chosen
+            self.query, self.key, self.value, self.begin, self.end, None, self.scale, packed_tile
         )
 
     def reference(self) -> Tensor:
+        """Return the reference output in fp64."""
         from precast.compiler.kernels.triton import packed_attention as kernels
 
         q, k, v = self.query.double(), self.key.double(), self.value.double()
@@ -79,13 +81,13 @@ def run(setting: Setting, part: str) -> Report:
     report, works = Report(), []
     dtype = torch.float16 if setting.device == "cpu" else torch.bfloat16
     lengths = [16, 5, 11] if setting.tiny else [128, 384, 200, 312]
-    batch = Batch.draw(lengths, 2, 16 if setting.tiny else int(part), dtype, setting.device)
+    batch = Batch.random(lengths, 2, 16 if setting.tiny else int(part), dtype, setting.device)
     expected = batch.reference()
     for tile in TINY_TILES if setting.tiny else TILES:
         try:
             with poisoned():
                 found = batch.attend(tile)
-        except Exception as error:  # a tile may want more registers or shared memory than there is
+        except Exception as error:  # a tile may need more registers or shared memory than the device has
             print(f"{tile.name}: {type(error).__name__}: {str(error)[:200]}")
             continue
         difference = torch.linalg.vector_norm(found.double() - expected)
@@ -100,7 +102,7 @@ def run(setting: Setting, part: str) -> Report:
 
 STAGE = Stage(
     "tile_kernels",
-    "attention is right with every tile that is timed",
+    "attention is correct with every tile size that is measured",
     limit=200,
     run=run,
     parts=tuple(map(str, HEAD_SIZES)),

@@ -1,4 +1,4 @@
-"""Attention by tile at shapes that encoders meet, beside torch's own: which tile should be the default."""
+"""Attention with different tile sizes at common shapes, compared with torch's, to choose the defaults."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from precast.tools.gpucheck.stages.tile_kernels import HEAD_SIZES, TILES, TINY_T
 
 @dataclass(frozen=True)
 class Point:
-    """One batch: so many tokens in inputs of one length, or of mixed ones."""
+    """A batch with a number of tokens, in inputs of one length or of mixed lengths."""
 
     tokens: int
     length: int | None
 
     @property
     def name(self) -> str:
+        """Name of the batch in the result."""
         return f"{self.tokens} tokens of {self.length or 'mixed lengths'}"
 
     def lengths(self) -> list[int]:
@@ -47,11 +48,11 @@ class Sizes:
     tiles: tuple[TileSize, ...]
     rounds: int
     launches: int
-    """In one captured graph: so that launching takes no part of the time."""
+    """Launches in one captured graph, which hide the launch overhead."""
     head_sizes: tuple[int, ...]
     hidden: int
     seconds: float
-    """After which no further point is begun."""
+    """Seconds after which no further point starts."""
 
 
 FULL = Sizes(
@@ -88,15 +89,15 @@ def run(setting: Setting, part: str) -> Report:
 def measure(
     device: str, clock: Clock, sizes: Sizes, point: Point, head_dim: int, ceilings: Ceilings | None
 ) -> dict[str, Any]:
-    """Microseconds of one layer's attention by tile, of our own choice, and of torch."""
+    """Return the microseconds of one attention layer by tile size, with the default, and of torch."""
     heads, lengths = sizes.hidden // head_dim, point.lengths()
     dtype = torch.float16 if device == "cpu" else torch.bfloat16
-    batch = Batch.draw(lengths, heads, head_dim, dtype, device)
+    batch = Batch.random(lengths, heads, head_dim, dtype, device)
     tiles: dict[str, float] = {}
     for tile in sizes.tiles:
         try:
-            tiles[tile.name] = timed(clock, sizes, lambda: batch.attend(tile))  # noqa: B023 - called at once
-        except Exception as error:  # a tile may want more than there is
+            tiles[tile.name] = timed(clock, sizes, lambda: batch.attend(tile))  # noqa: B023 - called immediately
+        except Exception as error:  # a tile may need more resources than the device has
             print(f"{tile.name} does not run: {type(error).__name__}")
     default = timed(clock, sizes, lambda: batch.attend(None))
     flops = attention_flops(lengths, heads, head_dim)
@@ -110,12 +111,12 @@ def measure(
         "default_tflops": rounded(flops / default / 1e6),
         "best_tflops": rounded(flops / tiles[best] / 1e6) if best else None,
         "floor_us": None if floor is None else rounded(floor * 1e6),
-        "torch_us": torchs_own(device, clock, sizes, point, batch, lengths),
+        "torch_us": torch_attention(device, clock, sizes, point, batch, lengths),
     }
 
 
 def timed(clock: Clock, sizes: Sizes, work: Callable[[], object]) -> float:
-    """Microseconds of one call, back to back with others."""
+    """Return the microseconds of one call among back-to-back calls."""
 
     def many() -> None:
         for _ in range(sizes.launches):
@@ -126,10 +127,10 @@ def timed(clock: Clock, sizes: Sizes, work: Callable[[], object]) -> float:
     return rounded(seconds / sizes.launches * 1e6)
 
 
-def torchs_own(
+def torch_attention(
     device: str, clock: Clock, sizes: Sizes, point: Point, batch: Batch, lengths: list[int]
 ) -> dict[str, float]:
-    """FlashAttention as torch brings it: for ragged batches on CUDA, and with one length as a dense one."""
+    """Return the microseconds of torch's ``varlen_attn`` on CUDA, and of SDPA for inputs of one length."""
     ways: dict[str, Callable[[], object]] = {}
     if device != "cpu":
         ways["varlen"] = _varlen(batch, lengths)
@@ -139,7 +140,7 @@ def torchs_own(
     for name, way in ways.items():
         try:
             found[name] = timed(clock, sizes, way)
-        except Exception as error:  # what torch was built without is missing from the result, no more
+        except Exception as error:  # torch may be built without this kernel
             print(f"torch's {name} does not run: {type(error).__name__}: {str(error)[:200]}")
     return found
 
@@ -161,7 +162,7 @@ def _dense(batch: Batch, inputs: int, length: int) -> Callable[[], object]:
 
 
 def ranking(times: list[tuple[str, float]]) -> list[dict[str, Any]]:
-    """Tiles by their mean distance from the best at each point: 1 is the best everywhere."""
+    """Return the best tile sizes by their mean time relative to the best one at each point."""
     names = dict.fromkeys(name for name, _ in times)
     mean = {name: statistics.fmean(ratio for one, ratio in times if one == name) for name in names}
     best = sorted(mean, key=lambda name: mean[name])[:6]
@@ -170,7 +171,7 @@ def ranking(times: list[tuple[str, float]]) -> list[dict[str, Any]]:
 
 STAGE = Stage(
     "tiles",
-    "which tiles of attention are fast at which shapes, beside torch's own",
+    "the fastest tile sizes of attention at each shape, compared with torch",
     limit=45,
     run=run,
     after=("tile_kernels",),

@@ -1,4 +1,4 @@
-"""Hugging Face's model with the checkpoint's pooling: what eager, compiled and exported peers run."""
+"""The Hugging Face model with the pooling of the checkpoint, shared by eager, compiled and exported peers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from precast.compiler.verify.oracle import TORCH_ACTIVATIONS, model_class
 from precast.tools.bench.peers.contender import Subject
 
 
-class Answering(nn.Module):
-    """Padded token ids and their mask to what the artifact answers.
+class HuggingFaceModel(nn.Module):
+    """Maps padded token ids and their mask to the output of the artifact's task.
 
     Args:
-        subject: what is run.
-        dtype: of the weights; answers are fp32.
+        subject: the model to run.
+        dtype: dtype of the weights; outputs are fp32.
     """
 
     def __init__(self, subject: Subject, dtype: torch.dtype) -> None:
@@ -36,11 +36,11 @@ class Answering(nn.Module):
         self.dense = nn.ModuleList(_dense(modules) if modules else [])
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        found: Any = self.model(input_ids=input_ids, attention_mask=attention_mask)
+        output: Any = self.model(input_ids=input_ids, attention_mask=attention_mask)
         if self._subject.task in ("classify", "rerank", "token-classify"):
-            logits: Tensor = found.logits.float()
+            logits: Tensor = output.logits.float()
             return logits
-        hidden: Tensor = found.last_hidden_state.float()
+        hidden: Tensor = output.last_hidden_state.float()
         if self._subject.task == "hidden":
             return hidden
         pooled = torch.cat([pool(mode, hidden, attention_mask) for mode in self._subject.pooling], dim=-1)
@@ -63,21 +63,21 @@ class _Dense(nn.Module):
 def _dense(modules: SentenceModules) -> list[nn.Module]:
     return [
         _Dense(
-            modules.weights[f"head.dense.{place}.linear.weight"],
-            modules.weights.get(f"head.dense.{place}.linear.bias"),
+            modules.weights[f"head.dense.{index}.linear.weight"],
+            modules.weights.get(f"head.dense.{index}.linear.bias"),
             dense.activation,
         )
-        for place, dense in enumerate(modules.embedder.dense)
+        for index, dense in enumerate(modules.embedder.dense)
     ]
 
 
 def pool(mode: str, hidden: Tensor, mask: Tensor) -> Tensor:
-    """sentence-transformers' pooling of a padded batch ``[n, length, size]``.
+    """Pool a padded batch as sentence-transformers does, and return ``[n, size]``.
 
     Args:
-        mode: its name.
-        hidden: what the model gives.
-        mask: one for real tokens, zero for what fills up on the right.
+        mode: name of the pooling mode.
+        hidden: hidden states, ``[n, length, size]``.
+        mask: ``[n, length]``, one for real tokens and zero for padding on the right.
     """
     real = mask[..., None].to(hidden.dtype)
     if mode == "cls":
