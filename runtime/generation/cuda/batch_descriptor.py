@@ -67,7 +67,7 @@ class Recipe:
         found = None
         if batch.token_biases is not None:
             # By the row, so that more requests of one kind need another table only where they need more rows.
-            entries = sum(len(one.plan.token_biases) * len(one.rows) for one in batch.requests)
+            entries = sum(len(one.params.token_biases) * len(one.seq_ids) for one in batch.requests)
             wanted = {
                 TOKEN_BIASES: rows * _power(-(-entries // count)),
                 BIAS_PREFIX: _power(batch.token_biases["bias_prefixes"].shape[1]),
