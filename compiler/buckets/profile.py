@@ -19,8 +19,7 @@ from precast.graphs.graph_names import GraphName
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
-from precast.runtime.generation.loading import place_graphs
-from precast.runtime.generation.options import DEFAULTS as GENERATION_DEFAULTS
+from precast.runtime.generation.setup import place_graphs
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import DEFAULTS
 
@@ -130,7 +129,7 @@ def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterato
 def opened_encode_source(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
     """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
     assert isinstance(manifest.limits, GenerateLimits)
-    stepper = place_graphs(folder, manifest, DEFAULTS, GENERATION_DEFAULTS).stepper
+    stepper = place_graphs(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()
 

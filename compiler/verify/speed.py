@@ -20,7 +20,7 @@ from precast.runtime.encoder.engine import Encoder
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.parameters import resolve
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
@@ -102,7 +102,7 @@ def ask_seq2seq(engine: Seq2Seq, count: int) -> list[GenerateOutput]:
     start = resolve(manifest.output.defaults, limits, manifest.output.vocab_size, {}, None).prefix
     length = min(len(start) + _NEW_TOKENS, limits.max_target_length)
     plan = SamplingParams("greedy", 1, 1, start, length, eos_token_ids=())
-    requests = [GenerateRequest(Tokens(np.array(one, np.int32), None), plan) for one in sources]
+    requests = [Request(Tokens(np.array(one, np.int32), None), plan) for one in sources]
     return [future.result() for future in engine.queue(requests)]
 
 

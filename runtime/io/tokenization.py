@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -233,3 +234,24 @@ def _reraise_unless_tokenizers(error: BaseException) -> None:
     """Let interrupts through; keep a panic of the Rust library, which derives from BaseException."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
+
+
+def tokenizer_json(folder: Path, info: TokenizationInfo) -> str | None:
+    """The content of an artifact's tokenizer file; None if it has none.
+
+    Raises:
+        TokenizerFileError: the file is not UTF-8.
+    """
+    return None if info.file is None else read_text(folder, info.file)
+
+
+def read_text(folder: Path, name: str) -> str:
+    """The content of one of the tokenizer's files.
+
+    Raises:
+        TokenizerFileError: the file is not UTF-8.
+    """
+    try:
+        return (folder / name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerFileError(f"{name} is no text: {error}; compile the artifact again") from error

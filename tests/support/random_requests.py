@@ -13,7 +13,7 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37
@@ -82,11 +82,11 @@ def plans(draw: st.DrawFn) -> SamplingParams:
     )
     more = {
         "prefix": prefix,
-        "logits_processors": token_biases,
+        "token_biases": token_biases,
         "repetition_penalty": draw(st.sampled_from([1.0, 1.0, 1.4])),
         "no_repeat_ngram_size": draw(st.sampled_from([0, 0, 2])),
     }
-    mode = draw(st.sampled_from(["greedy", "beam", "sample"]))
+    mode = draw(st.sampled_from(["greedy", "beam", "multinomial"]))
     if mode == "beam":
         return beams(
             draw(st.integers(2, 4)), max_length, **more,
@@ -108,7 +108,7 @@ def asked() -> st.SearchStrategy[Asked]:
     return st.tuples(ids.map(tuple), plans())
 
 
-def answer_alone(engine: GenerationWorker, one: Asked) -> GenerateOutput:
+def answer_alone(engine: GenerationCore, one: Asked) -> GenerateOutput:
     """What an engine answers that has nothing else to do."""
     made = request(list(one[0]), one[1])
     engine.offer(made)
@@ -135,7 +135,7 @@ def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
         )
 
 
-def assert_empty(engine: GenerationWorker) -> None:
+def assert_empty(engine: GenerationCore) -> None:
     """Whatever was held has been given back."""
     stats = engine.stats()
     held = (

@@ -109,13 +109,12 @@ class Generating:
 
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """The tokenizer of an encoder's artifact."""
-    from precast.runtime.io.tokenization import TextTokenizer
-    from precast.runtime.load import tokenizer_json
+    from precast.runtime.io.tokenization import TextTokenizer, tokenizer_json
     from precast.runtime.options import DEFAULTS
 
     assert isinstance(manifest.limits, EncodeLimits)
     return TextTokenizer(
-        tokenizer_json(artifact, manifest),
+        tokenizer_json(artifact, manifest.tokenization),
         manifest.tokenization,
         vocab_size=manifest.model.vocab_size,
         max_length=manifest.limits.max_length,

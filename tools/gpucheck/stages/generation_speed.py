@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import precast
 from precast.runtime.generation.cuda.staging import StepSlot
-from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.floors import Ceilings
 from precast.tools.gpucheck.generation_shapes import Timed, Work
@@ -54,7 +54,7 @@ class HostTime:
     @contextmanager
     def measured(self) -> Iterator[None]:
         with (
-            patch.object(Decoding, "run", self._timed(Decoding.run, "working")),
+            patch.object(DecodeLoop, "run", self._timed(DecodeLoop.run, "working")),
             patch.object(StepSlot, "wait", self._timed(StepSlot.wait, "waiting")),
         ):
             yield
