@@ -7,8 +7,8 @@ engine's thread: a callback of a future would hold up every other request, or wa
 from __future__ import annotations
 
 import logging
-import math
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -247,9 +247,9 @@ def deadline_of(timeout: Any) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 <= timeout < math.inf:
+    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 <= timeout <= sys.float_info.max:
         raise OptionError(f"timeout must be a number of seconds of at least 0, found {timeout!r}")
-    return time.monotonic() + min(float(timeout), _LONGEST_TIMEOUT)
+    return time.monotonic() + float(min(timeout, _LONGEST_TIMEOUT))
 
 
 def seconds_until(deadline: float | None) -> float | None:

@@ -152,7 +152,7 @@ class Session:
 
     def __init__(self, engine: Seq2Seq, seed: int) -> None:
         self.engine, self.draw = engine, random.Random(seed)
-        self.vocab = engine._preparation._info.vocab_size
+        self.vocab = engine._builder._info.vocab_size
         self.calls = 0
         self.before = self.warmup()
 
@@ -250,7 +250,7 @@ def test_many_threads_at_once(engine: Seq2Seq) -> None:
 
 
 def test_bad_sources_to_encode(engine: Seq2Seq) -> None:
-    draw, vocab = random.Random(9), engine._preparation._info.vocab_size
+    draw, vocab = random.Random(9), engine._builder._info.vocab_size
     before = engine.encode("the cat").hidden
     for _ in range(300):
         bad = draw.choice(BAD[:5])(draw, vocab)
@@ -289,7 +289,7 @@ def test_timeouts_that_are_no_number(timeout: Any, engine: Seq2Seq) -> None:
 
 
 def test_options_of_loading(made: Generating) -> None:
-    names = ("kv_cache_bytes", "source_batch_tokens", "max_batch_delay_steps", "steps_per_sync")
+    names = ("kv_cache_bytes", "batch_tokens", "max_batch_delay_steps", "steps_per_sync")
     wrong: list[Any] = [-1, 1.5, "1", True, [], float("nan")]
     for name in names:
         for value in wrong:

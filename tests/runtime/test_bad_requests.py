@@ -323,7 +323,7 @@ def test_wrong_option(
 
 
 def test_options_of_loading(tiny: TinyModels) -> None:
-    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters", "capture"):
+    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters", "cuda_graph_max_tokens"):
         wrong: list[Any] = [0, -1, 1.5, "1", True, [], float("nan")]
         for value in wrong:
             with pytest.raises(OptionError, match=name):
@@ -424,7 +424,7 @@ class Gate:
 
     def __init__(self, engine: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
-        replay = engine._worker._replay
+        replay = engine._core._replay
         launch = replay.launch
 
         def held(buffers: HostBuffers) -> Pending:
@@ -441,7 +441,7 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
         running = engine.submit([1])
         assert gate.entered.wait(20)
         waiting = [engine.submit([2]), engine.submit([3])]
-        with pytest.raises(QueueFullError, match="2 requests are waiting.*max_waiting"):
+        with pytest.raises(QueueFullError, match="2 requests are queued.*max_waiting"):
             engine.submit([4])
         with pytest.raises(TokenIdError):
             engine.submit([VOCAB])  # what is wrong with a request is said first
@@ -480,7 +480,7 @@ def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPa
     gate.opened.set()
     closing.join(20)
     assert running.result(20).hidden is not None
-    with pytest.raises(EngineClosedError, match="before it could answer"):
+    with pytest.raises(EngineClosedError, match="before the request finished"):
         waiting.result(20)
     with pytest.raises(CancelledError):
         gone.result(20)
@@ -513,7 +513,7 @@ def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.Mo
     with precast.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         with monkeypatch.context() as patch:
-            patch.setattr(engine._worker._replay, "launch", lambda buffers: 1 / 0)
+            patch.setattr(engine._core._replay, "launch", lambda buffers: 1 / 0)
             found = engine.encode([[1], [VOCAB], "a"], return_exceptions=True)
             assert all(isinstance(answer, PrecastError) for answer in found)
             assert "division by zero" in str(found[0]) and type(found[1]) is TokenIdError

@@ -22,7 +22,7 @@ from precast.runtime.encoder import packing
 from precast.runtime.encoder.batch_planner import cost_table
 from precast.runtime.encoder.packing import cut
 from precast.runtime.load import start_engine
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from tests.support.artifacts import TinyModels
 
 BUDGET = 60
@@ -137,7 +137,7 @@ def test_an_engine_cuts_by_the_costs_of_its_manifest(tiny: TinyModels) -> None:
         expected = plain.embed(inputs)
         assert plain.stats().batches == 1
     dear = with_costs(manifest, (1.0, 1.5, 9.0, 99.0))
-    with start_engine(folder, dear, EngineOptions(batch_tokens=128)) as engine:
+    with start_engine(folder, dear, LoadOptions(batch_tokens=128)) as engine:
         np.testing.assert_allclose(engine.embed(inputs), expected, atol=1e-5)
         assert engine.stats().batches == 4
     cuda = dear.model_copy(update={"build": dear.build.model_copy(update={"device": "cuda"})})

@@ -23,6 +23,7 @@ from precast.runtime.errors import (
     TaskError,
     TokenIdError,
 )
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
 from tests.support.artifacts import TinyModels
@@ -278,24 +279,27 @@ def test_timings_and_statistics(engine: Seq2Seq) -> None:
     after = engine.stats()
     assert after.requests == before.requests + 3 and after.failed == before.failed
     assert after.tokens - before.tokens == sum(len(ids_of(answer)) - 1 for answer in answers)
-    assert after.rows == 8 and after.tokens_per_second > 0
+    assert after.num_seqs == 8 and after.tokens_per_second > 0
 
 
-def test_methods_of_the_other_kind_of_artifact(engine: Seq2Seq, tiny: TinyModels) -> None:
-    for name in ("embed", "classify", "predict", "rank", "similarity"):
-        with pytest.raises(TaskError, match=f"{name} needs an encoder artifact"):
-            getattr(engine, name)("the cat")
-    with pytest.raises(AttributeError, match="has no attribute 'generat'"):
-        engine.generat("the cat")
-    with precast.load(tiny["embed"].artifact) as encoder:
-        for name in ("generate", "stream"):
-            with pytest.raises(TaskError, match=f"{name} needs .* --task generate.*embed"):
-                getattr(encoder, name)("the cat", num_beams=2)
+def test_each_class_loads_its_own_kind_of_artifact(made: Generating, tiny: TinyModels) -> None:
+    with (
+        Seq2Seq.load(made.artifact, max_waiting=3) as engine,
+        Encoder.load(tiny["embed"].artifact) as encoder,
+    ):
+        assert type(engine) is Seq2Seq and type(encoder) is Encoder
+        assert not hasattr(engine, "embed") and not hasattr(encoder, "generate")
+    with pytest.raises(TaskError, match="compiled with --task generate; load it with precast.Seq2Seq.load"):
+        Encoder.load(made.artifact)
+    with pytest.raises(TaskError, match="compiled with --task embed; load it with precast.Encoder.load"):
+        Seq2Seq.load(tiny["embed"].artifact)
+    with pytest.raises(OptionError, match="kv_cache_bytes need an artifact that generates"):
+        precast.load(tiny["embed"].artifact, kv_cache_bytes=1 << 20)
 
 
 def test_an_engine_that_is_dropped_ends_its_thread(made: Generating) -> None:
     engine = precast.load(made.artifact)
-    thread = engine._worker._thread
+    thread = engine._core.thread
     engine.generate("the cat")
     del engine
     gc.collect()

@@ -267,7 +267,10 @@ def test_closing_from_the_engines_own_thread(model: Model) -> None:
 
 
 TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
-    (lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)), "13 sequences .* need 13 sequences; the engine has 12"),
+    (
+        lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)),
+        "13 sequences .* need 13 sequences; the engine has 12",
+    ),
     (lambda: ((3,), beams(3, 32)), "need 6 blocks of the self-attention KV cache; the engine has 5"),
     (
         lambda: (tuple(range(2, 19)), greedy(4)),
