@@ -202,10 +202,10 @@ class EngineCore(ABC):
         run_callbacks_in(self._callbacks)
         try:
             self._prepare()
-        except BaseException as error:
+        except BaseException as failure:
             self._release()
             self._callbacks.shutdown(wait=False)
-            self._ready.set_exception(error)
+            self._ready.set_exception(failure)
             return
         self._ready.set_result(None)
         error: Exception = EngineClosedError("the engine was closed before the request finished")

@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from precast.runtime.errors import EngineForkedError, OptionError, ReentrantCallError, RequestTimeoutError
 
 T = TypeVar("T")
+T_contra = TypeVar("T_contra", contravariant=True)
 logger = logging.getLogger("precast")
 _local = threading.local()
 _LONGEST_TIMEOUT = 1e9
@@ -30,14 +31,14 @@ def run_callbacks_in(executor: Executor) -> None:
     _local.callbacks = executor
 
 
-class Promise(Protocol[T]):
+class Promise(Protocol[T_contra]):
     """Takes the result of one request: a ``ResultFuture``, or one input's entry of a ``BatchResult``."""
 
     def begin(self) -> bool:
         """Called before the request is computed; False if its result is no longer wanted."""
         ...
 
-    def resolve(self, result: T, /) -> bool:
+    def resolve(self, result: T_contra, /) -> bool:
         """Set the result; False if there is one already, or the request was cancelled."""
         ...
 
@@ -247,7 +248,8 @@ def deadline_of(timeout: Any) -> float | None:
     """
     if timeout is None:
         return None
-    if isinstance(timeout, bool) or not isinstance(timeout, Real) or not 0 <= timeout <= sys.float_info.max:
+    number = isinstance(timeout, Real) and not isinstance(timeout, bool)
+    if not number or not 0 <= timeout <= sys.float_info.max:
         raise OptionError(f"timeout must be a number of seconds of at least 0, found {timeout!r}")
     return time.monotonic() + float(min(timeout, _LONGEST_TIMEOUT))
 

@@ -12,11 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from precast.artifacts.manifest import Manifest
+from precast.artifacts.manifest import EncodeManifest, GenerateManifest, Manifest
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import TOKENS, EncodeLimits
+from precast.graphs.encode import TOKENS
 from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
 from precast.runtime.generation.setup import place_graphs
@@ -63,8 +62,12 @@ def measure_graph(folder: Path, manifest: Manifest, name: GraphName, length: int
         even = min(longest, max(length, -(-size // limits.max_batch)))
         return [min(even, size - start) for start in range(0, size, even)]
 
-    opened = opened_encode if isinstance(limits, EncodeLimits) else opened_encode_source
-    with opened(folder, manifest, lengths) as run:
+    opened = (
+        opened_encode(folder, manifest, lengths)
+        if isinstance(manifest, EncodeManifest)
+        else opened_encode_source(folder, manifest, lengths)
+    )
+    with opened as run:
         return measure(run, buckets, largest=limits.max_batch * longest)
 
 
@@ -110,7 +113,7 @@ Lengths = Callable[[int], list[int]]
 
 
 @contextmanager
-def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> Iterator[Run]:
     """``encode`` as an engine replays it."""
     replay = open_replay(folder, manifest, DEFAULTS)
     try:
@@ -126,9 +129,8 @@ def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterato
 
 
 @contextmanager
-def opened_encode_source(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+def opened_encode_source(folder: Path, manifest: GenerateManifest, lengths: Lengths) -> Iterator[Run]:
     """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
-    assert isinstance(manifest.limits, GenerateLimits)
     stepper = place_graphs(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()

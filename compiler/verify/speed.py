@@ -89,7 +89,7 @@ def described(gain: Speedup, dtype: str) -> str:
 
 def ask_encoder(engine: Encoder, count: int) -> list[EncoderOutput]:
     """Encode so many inputs."""
-    longest = engine.manifest.limits.max_length  # type: ignore[union-attr]
+    longest = engine.manifest.limits.max_length
     return engine.encode(_inputs(count, min(longest, EXAMPLE_LENGTH), engine.manifest.model.vocab_size))
 
 

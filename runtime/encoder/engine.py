@@ -12,7 +12,7 @@ import numpy as np
 from precast.artifacts.manifest import EmbedInfo, EncodeManifest, Manifest
 from precast.runtime.aio import AsyncEncoder
 from precast.runtime.encoder import tasks
-from precast.runtime.encoder.core import EncodeRequest, EncoderCore
+from precast.runtime.encoder.core import EncoderCore, EncodeRequest
 from precast.runtime.encoder.setup import open_core, open_tokenizer
 from precast.runtime.encoder.tasks import EncodeTask
 from precast.runtime.engine import Engine

@@ -278,7 +278,7 @@ class Seq2Seq(Engine):
         self._core.wake()
 
 
-def _wait(futures: Sequence[ResultFuture[GenerateOutput]]) -> list[GenerateOutput | BaseException]:
+def _wait(futures: Sequence[ResultFuture[GenerateOutput]]) -> list[Any]:
     """Wait for all; whatever interrupts the wait cancels them."""
     try:
         return [outcome_of(future) for future in futures]

@@ -119,8 +119,11 @@ class RequestBuilder:
         each = [self._options(common, own) for own in _checked_parameters(parameters, len(values))]
         requests: list[Request | InferenceError] = []
         for own, tokens in zip(each, self._tokens(values, each), strict=True):
-            if isinstance(own, InferenceError) or isinstance(tokens, InputError):
-                requests.append(own if isinstance(own, InferenceError) else tokens)
+            if isinstance(own, OptionError):
+                requests.append(own)
+                continue
+            if isinstance(tokens, InputError):
+                requests.append(tokens)
                 continue
             try:
                 params = self._params(own)
@@ -149,7 +152,7 @@ class RequestBuilder:
         """Tokens of each source, or the error that it alone has."""
         return self._tokenizer.encode(items, truncate, src_lang=src_lang)
 
-    def text_stream(self, request: GenerateRequest) -> tuple[TextStream, str]:
+    def text_stream(self, request: Request) -> tuple[TextStream, str]:
         """A text stream that has been given the prefix, and the text of it.
 
         Raises:

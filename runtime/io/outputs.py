@@ -62,10 +62,10 @@ class EncoderOutput:
         return f"EncoderOutput({', '.join(parts + ['truncated=True'] * self.truncated)})"
 
 
-def equal_fields(one: Any, other: object) -> bool:
+def equal_fields(one: Any, other: Any) -> bool:
     """Whether two objects are of the same dataclass and have the same content; arrays are compared by value."""
     if type(one) is not type(other):
-        return NotImplemented
+        return False
     return all(
         np.array_equal(ours, theirs) if isinstance(ours, np.ndarray) else ours == theirs
         for ours, theirs in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(one))

@@ -65,8 +65,8 @@ if TYPE_CHECKING:
     from precast.runtime.errors import TokenIdError as TokenIdError
     from precast.runtime.errors import TokenizationError as TokenizationError
     from precast.runtime.generation.engine import Seq2Seq as Seq2Seq
-    from precast.runtime.generation.outputs import GenerateOutput as GenerateOutput
     from precast.runtime.generation.outputs import GeneratedSequence as GeneratedSequence
+    from precast.runtime.generation.outputs import GenerateOutput as GenerateOutput
     from precast.runtime.io.outputs import EncoderOutput as EncoderOutput
     from precast.runtime.load import load as load
 

@@ -451,7 +451,7 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
         (spoilt / MANIFEST).write_bytes(original)
         change(place, value)(spoilt)
         try:
-            with precast.load(spoilt) as engine:
+            with precast.Encoder.load(spoilt) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error), f"{place} = {value!r}"

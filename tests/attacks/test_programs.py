@@ -290,7 +290,7 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
         (spoilt / GRAPH).write_text(json.dumps(data), "utf-8")
         sign(spoilt, read(spoilt))
         try:
-            with precast.load(spoilt) as engine:
+            with precast.Encoder.load(spoilt) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error)

@@ -51,7 +51,7 @@ def through_the_pipeline(model: PreTrainedModel, task: Task, **options: object) 
     """``model`` through the whole pipeline, parity check included, loaded."""
     folder = Path(tempfile.mkdtemp(prefix="precast-test-"))
     precast.compile(save(model, folder / "model"), folder / "a.precast", task=task, **options)  # type: ignore[arg-type]
-    return precast.load(folder / "a.precast")
+    return precast.Encoder.load(folder / "a.precast")
 
 
 def assert_agree(

@@ -122,7 +122,7 @@ def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
         )
         assert manifest.build.quantization == "int8" and manifest.build.precision == "int8"
         assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
-        with precast.load(output) as engine:
+        with precast.Seq2Seq.load(output) as engine:
             answers[backend] = np.stack([one.embedding for one in engine.encode(BATCH)])
     # Both round; what lies between two steps may fall to either side.
     np.testing.assert_allclose(answers["inductor"], answers["reference"], atol=2e-2)
@@ -162,7 +162,7 @@ def test_an_encoder_decoder(make: Callable[[], PreTrainedModel], backend: Backen
         max_length=40, max_target_length=16, max_num_seqs=4, check_speed=False,
     )  # fmt: skip
     assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
-    with precast.load(tmp_path / "out") as engine:
+    with precast.Seq2Seq.load(tmp_path / "out") as engine:
         alone = [engine.generate([one], max_new_tokens=8)[0].token_ids.tolist() for one in BATCH]
         together = [one.token_ids.tolist() for one in engine.generate(BATCH, max_new_tokens=8)]
     assert alone == together

@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from precast.compiler.sampling.multinomial import Sample
 from precast.compiler.sampling.random import uniform
-from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.outputs import GenerateOutput
 from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save

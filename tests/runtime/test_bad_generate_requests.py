@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 @pytest.fixture(scope="module")
 def engine(made: Generating) -> Iterator[Seq2Seq]:
-    with precast.load(made.artifact, max_characters=MAX_CHARACTERS) as loaded:
+    with precast.Seq2Seq.load(made.artifact, max_characters=MAX_CHARACTERS) as loaded:
         yield loaded
 
 
@@ -294,9 +294,9 @@ def test_options_of_loading(made: Generating) -> None:
     for name in names:
         for value in wrong:
             with pytest.raises(OptionError, match=name):
-                precast.load(made.artifact, **{name: value})
+                precast.Seq2Seq.load(made.artifact, **{name: value})
     for value in (0.0, 1.0, -0.5, 2, "1", float("nan")):
         with pytest.raises(OptionError, match="cross_kv_fraction"):
-            precast.load(made.artifact, cross_kv_fraction=value)  # type: ignore[arg-type]
+            precast.Seq2Seq.load(made.artifact, cross_kv_fraction=value)
     with pytest.raises(OptionError, match="needs .* bytes"):
-        precast.load(made.artifact, kv_cache_bytes=100)
+        precast.Seq2Seq.load(made.artifact, kv_cache_bytes=100)

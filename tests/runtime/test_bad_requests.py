@@ -233,7 +233,7 @@ class Session:
 @pytest.fixture(scope="module")
 def engines(tiny: TinyModels) -> Iterator[dict[str, Encoder]]:
     """One engine a task."""
-    made = {task: precast.load(tiny[task].artifact, max_characters=MAX_CHARACTERS) for task in TASKS}
+    made = {task: precast.Encoder.load(tiny[task].artifact, max_characters=MAX_CHARACTERS) for task in TASKS}
     yield {str(task): engine for task, engine in made.items()}
     for engine in made.values():
         engine.close()
@@ -247,7 +247,7 @@ def test_ten_thousand_requests(engines: dict[str, Encoder]) -> None:
 
 def test_hundreds_of_requests_to_a_compiled_graph(compiled: Path) -> None:
     """Compiled graphs check nothing: one wrong id that gets through can end the process."""
-    with precast.load(compiled, max_characters=MAX_CHARACTERS) as engine:
+    with precast.Encoder.load(compiled, max_characters=MAX_CHARACTERS) as engine:
         Session(engine, random.Random(2)).fire(600)
         assert engine.stats().failed == 0
 
@@ -327,17 +327,17 @@ def test_options_of_loading(tiny: TinyModels) -> None:
         wrong: list[Any] = [0, -1, 1.5, "1", True, [], float("nan")]
         for value in wrong:
             with pytest.raises(OptionError, match=name):
-                precast.load(tiny["hidden"].artifact, **{name: value})
+                precast.Encoder.load(tiny["hidden"].artifact, **{name: value})
     devices: list[Any] = ["gpu", "cuda:", "cuda:-1", "cuda:1 ", "CUDA", "cpu:0", 0, True, [], b"cpu"]
     for value in devices:
         with pytest.raises(OptionError, match="device must be"):
-            precast.load(tiny["hidden"].artifact, device=value)
+            precast.Encoder.load(tiny["hidden"].artifact, device=value)
     for device in ("cuda", "cuda:0", "cuda:1"):
         with pytest.raises(OptionError, match="built for cpu, device is 'cuda"):
-            precast.load(tiny["hidden"].artifact, device=device)
-    precast.load(tiny["hidden"].artifact, device="cpu").close()
+            precast.Encoder.load(tiny["hidden"].artifact, device=device)
+    precast.Encoder.load(tiny["hidden"].artifact, device="cpu").close()
     with pytest.raises(OptionError, match="num_threads must be at most"):
-        precast.load(tiny["hidden"].artifact, num_threads=10**9)
+        precast.Encoder.load(tiny["hidden"].artifact, num_threads=10**9)
 
 
 def test_methods_of_other_tasks(engines: dict[str, Encoder]) -> None:
@@ -398,7 +398,7 @@ def test_rank_names_the_document(engines: dict[str, Encoder]) -> None:
 
 def test_without_a_tokenizer_every_text_has_an_error_of_its_own(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("hidden", tmp_path / "checkpoint", tokenizer=False)
-    with precast.load(tiny_artifact(checkpoint, tmp_path / "artifact")) as engine:
+    with precast.Encoder.load(tiny_artifact(checkpoint, tmp_path / "artifact")) as engine:
         found = engine.encode(["a", [1, 2], "b", ("c", "d")], return_exceptions=True)
         assert [type(found[place]) for place in (0, 2, 3)] == [TokenizationError] * 3
         assert [found[place].index for place in (0, 2, 3)] == [0, 2, 3]
@@ -411,7 +411,7 @@ def test_awaited_requests_fail_alike(engines: dict[str, Encoder]) -> None:
         with pytest.raises(TokenIdError, match="input 1: token id 61"):
             await engine.encode(["a", [VOCAB]])
         with pytest.raises(OptionError):
-            await engine.encode("a", truncate="middle")  # type: ignore[arg-type]
+            await engine.encode("a", truncate="middle")
         good, bad = await engine.encode(["a", b"b"], return_exceptions=True)
         assert type(bad) is InputTypeError and bad.index == 1
         np.testing.assert_array_equal(good.hidden, engines["hidden"].encode("a").hidden)
@@ -436,7 +436,7 @@ class Gate:
 
 
 def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    with precast.load(tiny["hidden"].artifact, max_waiting=2) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact, max_waiting=2) as engine:
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
         assert gate.entered.wait(20)
@@ -454,7 +454,7 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    with precast.load(tiny["hidden"].artifact) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
@@ -469,7 +469,7 @@ def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = precast.load(tiny["hidden"].artifact)
+    engine = precast.Encoder.load(tiny["hidden"].artifact)
     gate = Gate(engine, monkeypatch)
     running = engine.submit([1])
     assert gate.entered.wait(20)
@@ -487,7 +487,7 @@ def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_closed_engine(tiny: TinyModels) -> None:
-    engine = precast.load(tiny["rerank"].artifact)
+    engine = precast.Encoder.load(tiny["rerank"].artifact)
     engine.rank("a", ["b"])
     engine.close()
     engine.close()
@@ -510,7 +510,7 @@ def test_a_closed_engine(tiny: TinyModels) -> None:
 
 def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a graph raises: the thread that serves all others goes on."""
-    with precast.load(tiny["hidden"].artifact) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         with monkeypatch.context() as patch:
             patch.setattr(engine._core._replay, "launch", lambda buffers: 1 / 0)

@@ -20,6 +20,7 @@ from precast.graphs.costs import Costs
 from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder import packing
 from precast.runtime.encoder.batch_planner import cost_table
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.encoder.packing import cut
 from precast.runtime.load import start_engine
 from precast.runtime.options import LoadOptions
@@ -133,11 +134,12 @@ def test_an_engine_cuts_by_the_costs_of_its_manifest(tiny: TinyModels) -> None:
     manifest = read_manifest(folder)
     assert manifest.graphs[GraphName.ENCODE].buckets.sizes == (16, 32, 64, 128)
     inputs = [[5] * 16] * 8
-    with precast.load(folder) as plain:
+    with precast.Encoder.load(folder) as plain:
         expected = plain.embed(inputs)
         assert plain.stats().batches == 1
     dear = with_costs(manifest, (1.0, 1.5, 9.0, 99.0))
     with start_engine(folder, dear, LoadOptions(batch_tokens=128)) as engine:
+        assert isinstance(engine, Encoder)
         np.testing.assert_allclose(engine.embed(inputs), expected, atol=1e-5)
         assert engine.stats().batches == 4
     cuda = dear.model_copy(update={"build": dear.build.model_copy(update={"device": "cuda"})})

@@ -16,7 +16,6 @@ from precast.runtime.errors import EngineForkedError, GraphError, ReentrantCallE
 from precast.runtime.futures import BatchResult, ResultFuture, run_callbacks_in
 from precast.runtime.io.outputs import EncoderOutput
 
-
 Outcome = EncoderOutput | Exception
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from precast.graphs.encode import Task, encode_output
 from precast.runtime.cuda.replay import InFlight
 from precast.runtime.cuda.streams import Slot
-from precast.runtime.encoder.core import EncodeRequest, EncoderCore
+from precast.runtime.encoder.core import EncoderCore, EncodeRequest
 from precast.runtime.errors import DeviceFailedError, EngineClosedError, GraphError, InferenceError
 from precast.runtime.futures import ResultFuture
 from precast.runtime.io.outputs import EncoderOutput

@@ -14,6 +14,7 @@ from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Signature
 from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.generation.block_allocator import BlockAllocator
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.cuda.memory import captured_stepper, example_batches
 from precast.runtime.generation.cuda.stepper import CapturedStepper
 from precast.runtime.generation.decode_loop import DecodeLoop
@@ -21,7 +22,6 @@ from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
-from precast.runtime.generation.core import GenerationCore
 from precast.runtime.replay import Graph
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model

@@ -22,6 +22,7 @@ from precast.graphs.signature import Signature
 from precast.runtime.backends.reference import ProgramRunner
 from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.generation.block_allocator import BlockAllocator
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, kv_cache_tensors
 from precast.runtime.generation.request import Request
@@ -30,7 +31,6 @@ from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.state import DecoderState
 from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
-from precast.runtime.generation.core import GenerationCore
 from precast.runtime.io.tokens import Tokens
 
 LIMITS = GenerateLimits(

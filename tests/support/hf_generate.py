@@ -14,11 +14,11 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.graphs.sampling import NO_SCORE
 from precast.runtime.errors import NotFiniteError, OptionError
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
 from precast.runtime.generation.parameters import resolve
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams
-from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, request
 
 NEAR_TIE = 1e-4

@@ -11,9 +11,9 @@ import torch
 from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.sampling_params import SamplingParams, TokenBias
-from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37

@@ -7,8 +7,8 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from precast.runtime.generation.request import Request
 from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from tests.support.generation import request
 from tests.support.random_requests import Asked, answer_alone, assert_same_answer
 from tests.support.scripted_steps import wait_until_idle

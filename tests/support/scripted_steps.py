@@ -12,11 +12,11 @@ import numpy as np
 
 from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
 from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.steps import Steps
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
-from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import Model, request
 from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
 

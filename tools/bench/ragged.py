@@ -109,7 +109,7 @@ def server(artifact: Path, threads: int, steps_per_sync: int | None = None) -> C
         threads: of its kernels.
         steps_per_sync: as ``precast.load`` takes it; its default where left out.
     """
-    engine = precast.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
+    engine = precast.Seq2Seq.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
 
     def submit(request: Request) -> Future[Any]:
         found: Future[Any] = engine.submit(

@@ -162,7 +162,7 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
         checkpoint, folder / "artifact", backend=backend, max_target_length=LONGEST_TARGET, max_num_seqs=32
     )
     requests, seen = asked(DISTINCT), Seen()
-    with precast.load(folder / "artifact", max_waiting=threads * _WAITING // 2) as engine:
+    with precast.Seq2Seq.load(folder / "artifact", max_waiting=threads * _WAITING // 2) as engine:
         expected = [tokens_of(engine.generate(one.text, **one.options)) for one in requests]
         foreign = differing_from_hugging_face(checkpoint, requests, expected)
         begun = time.monotonic()

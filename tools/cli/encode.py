@@ -38,7 +38,7 @@ def embed_command(
 ) -> None:
     """Sentence embeddings; .npy or .jsonl with --output."""
     given = read_texts(texts, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         array = engine.embed(
             given,
             prompt_name=prompt_name,
@@ -68,7 +68,7 @@ def classify_command(
 ) -> None:
     """Labels and scores."""
     given = read_texts(texts, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         answers = engine.classify(given, top_k=top_k or None, truncate=truncate)
     found = [answer if isinstance(answer, list) else [answer] for answer in cast(list[Any], answers)]
     if output is not None:
@@ -95,7 +95,7 @@ def rank_command(
 ) -> None:
     """Documents by their score for a query, best first."""
     given = read_texts(documents, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         ranked = engine.rank(query, given, top_k=top_k, return_documents=True, truncate=truncate)
     if output is not None:
         write_records(output, ranked)

@@ -53,7 +53,7 @@ def makers(checkpoint: Path, artifacts: Mapping[str, Path]) -> dict[str, Callabl
 
 def make_precast(artifact: Path, *, batched: bool) -> Contender:
     """An engine; ``batched``: texts decode together, otherwise each is sent when the last was answered."""
-    engine = precast.load(artifact, num_threads=THREADS)
+    engine = precast.Seq2Seq.load(artifact, num_threads=THREADS)
 
     def generate(work: Work) -> np.ndarray:
         if batched:

@@ -81,7 +81,7 @@ def _compile(checkpoint: Path, folder: Path, family: str) -> dict[str, Path]:
 def _answer(name: str, path: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Show answers of all kinds; gives the name if too few are right."""
     texts = [text for text, _ in pairs]
-    with precast.load(path) as engine:
+    with precast.Seq2Seq.load(path) as engine:
         answers = {mode: engine.generate(texts, **options) for mode, options in MODES.items()}
         pieces = list(engine.stream(texts[1], **MODES["greedy"]))
     right = {

@@ -199,7 +199,7 @@ class CapturedStepper:
 
     def _run(self, program: StepProgram, batch: ActiveBatch) -> None:
         """Replay what was captured; the first time, and with a user's code between, run graph by graph."""
-        if any(one.request.processors for one in batch.requests):
+        if any(one.processors for one in batch.requests):
             between: Callable[[Tensor], None] = partial(self._process, batch)
             self._device.run(partial(program.run, between), self._stream)
         elif program.graph is not None:

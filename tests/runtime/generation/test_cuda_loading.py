@@ -87,7 +87,7 @@ def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) ->
         {"num_beams": 3, "num_return_sequences": 2, "no_repeat_ngram_size": 2},
         {"do_sample": True, "seed": 3, "top_k": 5},
     ]
-    with precast.load(made.artifact) as expected, load(made.artifact, device) as engine:
+    with precast.Seq2Seq.load(made.artifact) as expected, load(made.artifact, device) as engine:
         captured = engine.stats().captures
         assert captured and engine.stats().capture_seconds > 0
         for given in options:

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from precast.runtime.errors import DeviceFailedError
 from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.cuda.stepper import CapturedStepper
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.stepper import Launch
-from precast.runtime.generation.core import GenerationCore
 from precast.runtime.io.tokens import Tokens
 from tests.support.fake_device import FakeDevice, FakeStream
 from tests.support.fake_generation import fake_engine
@@ -32,7 +32,7 @@ from tests.support.random_requests import (
     greedy,
 )
 from tests.support.script import Moment, Script
-from tests.support.scripted_steps import ask, wait_until, wait_until_idle
+from tests.support.scripted_steps import ask, encode, wait_until, wait_until_idle
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -286,8 +286,8 @@ def test_sources_encoded_beside_requests(model: Model, alone: GenerationCore) ->
     engine = fake_engine(model, device)
     made = ask(engine, ASKED[0])
     tokens = [Tokens(np.array(ids, np.int32), None) for ids in ([5, 6, 7], [8])]
-    for here, there in zip(engine.encode(tokens), alone.encode(tokens), strict=True):
-        found, expected = here.result(timeout=60).hidden, there.result(timeout=60).hidden
+    for here, there in zip(encode(engine, tokens), encode(alone, tokens), strict=True):
+        found, expected = here.hidden, there.hidden
         assert found is not None and expected is not None
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert_same_answer(made.future.result(timeout=60), answer_alone(alone, ASKED[0]))

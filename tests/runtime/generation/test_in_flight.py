@@ -7,9 +7,9 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.steps import Steps
-from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import Model, request
 from tests.support.random_requests import (
     ASKED,

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from precast.runtime.errors import NotFiniteError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.sampling_params import TokenBias
 from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.sampling_params import TokenBias
 from tests.support.generation import Model
 from tests.support.random_requests import (
     ASKED,

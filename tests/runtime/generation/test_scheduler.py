@@ -23,8 +23,8 @@ from hypothesis.stateful import (
 )
 
 from precast.runtime.errors import InputError, QueueFullError, RequestTooLargeError
-from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.futures import ResultFuture
+from precast.runtime.generation.block_allocator import BlockAllocator
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.scheduler import Scheduler
@@ -193,7 +193,7 @@ class Machine(RuleBasedStateMachine):
         Machine.events += 1
         self.end(data.draw(st.sampled_from(everyone)), immediately=data.draw(st.booleans()))
 
-    def end(self, request: Ticket, *, immediately: bool) -> None:
+    def end(self, request: Request, *, immediately: bool) -> None:
         """Cancel; what a running one holds is given back now or by ``finish`` later."""
         was = self.scheduler.cancel(request)
         assert request.state == "finished"
@@ -361,7 +361,7 @@ def test_a_request_that_takes_all_there_is_runs() -> None:
     first, second = added(scheduler, everything, SMALL)
     (running,) = scheduler.schedule(0)
     assert running is first and running.seq_ids == (0, 1, 2, 3)
-    assert scheduler.own.free == scheduler.cross.free == 0
+    assert scheduler.self_cache.free == scheduler.cross_cache.free == 0
     assert scheduler.schedule(1) == []
     scheduler.finish(running)
     assert admitted(scheduler, 1) == [second]
@@ -508,11 +508,11 @@ def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished(
     first, second = added(scheduler, SMALL, SMALL)
     (running,) = scheduler.schedule(0)
     assert scheduler.cancel(first) == "running"
-    assert first.state == "finished" and scheduler.running == scheduler.own.used == 1
+    assert first.state == "finished" and scheduler.running == scheduler.self_cache.used == 1
     assert scheduler.cancel(first) == "finished"
     assert scheduler.schedule(1) == []
     scheduler.finish(running)
-    assert scheduler.running == scheduler.own.used == scheduler.cross.used == 0
+    assert scheduler.running == scheduler.self_cache.used == scheduler.cross_cache.used == 0
     assert scheduler.cancel(first) == "finished"
     assert admitted(scheduler, 1) == [second]
 
@@ -527,7 +527,7 @@ def test_what_the_scheduler_did_not_place_is_not_taken_back() -> None:
         other.finish(running)
     with pytest.raises(ValueError, match="finished once"):
         one.finish(replace(running))
-    assert other.own.free == other.own.capacity and one.running == 1
+    assert other.self_cache.free == other.self_cache.capacity and one.running == 1
 
 
 def test_deadlines_are_named_once_soonest_first_whether_waiting_or_running() -> None:

@@ -20,8 +20,8 @@ from precast.runtime.errors import (
     RequestTooLargeError,
 )
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.request import Request
 from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from tests.support.generation import LIMITS, Model, request
 from tests.support.random_requests import (
     ASKED,

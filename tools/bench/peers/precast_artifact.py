@@ -45,7 +45,7 @@ class Encoding:
 
     def __init__(self, artifact: Path, threads: int) -> None:
         self._artifact = artifact
-        self._engine = precast.load(artifact, num_threads=threads)
+        self._engine = precast.Encoder.load(artifact, num_threads=threads)
         self._kind = self._engine.manifest.output.kind
         self._per_token = self._engine.manifest.model.task in ("hidden", "token-classify")
         self._tokenizer: TextTokenizer | None = None
@@ -83,7 +83,7 @@ class Generating:
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
-        self._engine = precast.load(artifact, num_threads=threads)
+        self._engine = precast.Seq2Seq.load(artifact, num_threads=threads)
 
     def generate(self, job: Job) -> Targets:
         """The best target of each source."""

@@ -63,7 +63,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     asked = draw(sizes, manifest.model.vocab_size)
-    with precast.load(folder / "model.precast") as engine:
+    with precast.Seq2Seq.load(folder / "model.precast") as engine:
         alone = [engine.generate(one.source, **one.options) for one in asked]
         check_in_flight(engine, asked, alone, dtype, report)
         captured = len(engine.stats().captures)

@@ -78,7 +78,7 @@ def run(setting: Setting, part: str) -> Report:
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    with precast.load(folder / "model.precast") as engine:
+    with precast.Seq2Seq.load(folder / "model.precast") as engine:
         engine.generate([[5, 6, 7]], max_new_tokens=2)
         begun = time.perf_counter() - started
         report.content = {
@@ -141,7 +141,7 @@ def compare_steps(path: Path, work: Work, sizes: Sizes) -> dict[str, float]:
     """Tokens/s by ``steps_per_sync``."""
     found = {}
     for steps in sizes.steps:
-        with precast.load(path, steps_per_sync=steps) as other:
+        with precast.Seq2Seq.load(path, steps_per_sync=steps) as other:
             sources = draw(other, work)
             other.generate(sources, **options(work))
             started = time.perf_counter()

@@ -10,6 +10,7 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from precast.artifacts.manifest import EncodeManifest
 from precast.artifacts.reader import open_artifact
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
@@ -46,6 +47,7 @@ def run(setting: Setting, part: str) -> Report:
     sizes, report = (TINY if setting.tiny else FULL), Report()
     path = artifact(setting, "classify-bf16")
     manifest = open_artifact(path)
+    assert isinstance(manifest, EncodeManifest)
     options = LoadOptions(batch_tokens=manifest.limits.max_tokens, cuda_graph_max_tokens=16)
     # The profiler sees what a graph runs if it was there before the graph was captured.
     with profile(activities=activities(setting.device)):

@@ -40,10 +40,14 @@ def run(setting: Setting, part: str) -> Report:
     sizes, report, clock = (TINY if setting.tiny else FULL), Report(), clock_of(setting.device)
     path = artifact(setting, "embed-bf16")
     # What libraries keep for good is taken by the first engine.
-    precast.load(path, cuda_graph_max_tokens=16).close()
+    precast.Encoder.load(path, cuda_graph_max_tokens=16).close()
     gc.collect()
     before = clock.reserved_bytes()
-    with precast.load(path) as replayed, precast.load(path, cuda_graph_max_tokens=16) as second, direct(setting) as called:
+    with (
+        precast.Encoder.load(path) as replayed,
+        precast.Encoder.load(path, cuda_graph_max_tokens=16) as second,
+        direct(setting) as called,
+    ):
         during = clock.reserved_bytes()
         batches = draw_batches(replayed, sizes)
         worst, separation = compare_engines(replayed, second, called, batches, report)
@@ -79,7 +83,9 @@ def direct(setting: Setting) -> Encoder:
     if setting.device == "cuda":
         graph = graph.model_copy(update={"buckets": Buckets(graph.buckets.axis, (2,)), "costs": None})
     changed = manifest.model_copy(update={"graphs": {"encode": graph}})
-    return start_engine(path, changed, LoadOptions(batch_tokens=manifest.limits.max_tokens))
+    engine = start_engine(path, changed, LoadOptions(batch_tokens=manifest.limits.max_tokens))
+    assert isinstance(engine, Encoder)
+    return engine
 
 
 def draw_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:
