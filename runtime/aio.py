@@ -1,7 +1,7 @@
 """Engines for asyncio: the same calls, awaited. No thread of asyncio's default executor is held.
 
-Inputs are tokenized and queued in a few threads of the engine; waiting takes no thread. A cancelled task stops
-tokenizing, and cancels what it has queued.
+Inputs are tokenized and queued in a few threads of the engine; waiting takes no thread. A cancelled task
+stops tokenizing, and cancels what it has queued.
 """
 
 from __future__ import annotations

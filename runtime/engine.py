@@ -1,8 +1,8 @@
 """The engine: one thread that computes, a queue, and what every engine does with both.
 
-An engine is two objects. ``EngineCore`` is what the thread runs and holds; ``Engine`` is what the user holds, with
-the methods of a task. The thread refers to the core only, so that an engine that is dropped is collected: its core
-then finishes what was submitted, and ends.
+An engine is two objects. ``EngineCore`` is what the thread runs and holds; ``Engine`` is what the user holds,
+with the methods of a task. The thread refers to the core only, so that an engine that is dropped is
+collected: its core then finishes what was submitted, and ends.
 """
 
 from __future__ import annotations
@@ -250,9 +250,10 @@ class EngineCore(ABC):
 class Engine(ABC):
     """What ``Encoder`` and ``Seq2Seq`` share. Safe to use from many threads.
 
-    An engine is closed by ``close``, by leaving its ``with`` block, or when the interpreter exits; requests that
-    have not finished then fail with EngineClosedError. One that is dropped finishes them first. In a process
-    that was forked from its own every call fails with EngineForkedError: load the artifact after forking.
+    An engine is closed by ``close``, by leaving its ``with`` block, or when the interpreter exits; requests
+    that have not finished then fail with EngineClosedError. One that is dropped finishes them first. In a
+    process that was forked from its own every call fails with EngineForkedError: load the artifact after
+    forking.
     """
 
     def __init__(self, manifest: Manifest, core: EngineCore) -> None:
@@ -305,7 +306,7 @@ class Engine(ABC):
         return self._core.drain(timeout)
 
     def close(self) -> None:
-        """Fail the requests that have not finished, end the thread, release the graphs. May be called again."""
+        """Fail requests that have not finished, end the thread, release the graphs. May be called again."""
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -325,8 +326,8 @@ class Engine(ABC):
 
     def __reduce__(self) -> NoReturn:
         raise TypeError(
-            f"{type(self).__name__} cannot be pickled or sent to another process: it holds a thread and loaded "
-            f"graphs; send the path of the artifact and load it there"
+            f"{type(self).__name__} cannot be pickled or sent to another process: it holds a thread and "
+            f"loaded graphs; send the path of the artifact and load it there"
         )
 
     @cached_property
@@ -337,8 +338,8 @@ class Engine(ABC):
 
 def _forked_error() -> EngineForkedError:
     return EngineForkedError(
-        "the engine was loaded before this process was forked, and its thread exists in the parent only; load "
-        "the artifact after the fork, or start processes with the method 'spawn'"
+        "the engine was loaded before this process was forked, and its thread exists in the parent only; "
+        "load the artifact after the fork, or start processes with the method 'spawn'"
     )
 
 

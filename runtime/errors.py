@@ -9,7 +9,7 @@ from precast.graphs.errors import PrecastError
 
 
 class InferenceError(PrecastError):
-    """Base class of the errors of the runtime. ``index`` is that of the input of a call, if only one is affected."""
+    """Base class of the runtime's errors. ``index`` names the input of a call, if only that one is affected."""
 
     index: int | None = None
 

@@ -1,7 +1,7 @@
 """Where results go: a future for each submitted request, and one object for all inputs of a call.
 
-Two rules hold for both. A result wakes the threads that wait for it directly. Code of the user never runs in an
-engine's thread: a callback of a future would hold up every other request, or wait for the engine for ever.
+Two rules hold for both. A result wakes the threads that wait for it directly. Code of the user never runs in
+an engine's thread: a callback of a future would hold up every other request, or wait for the engine for ever.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LONGEST_TIMEOUT = 1e9
 
 
 def run_callbacks_in(executor: Executor) -> None:
-    """Send callbacks of futures that the calling thread resolves to ``executor``. Called by engines' threads."""
+    """Run callbacks of futures that the calling thread, an engine's, resolves in ``executor``."""
     _local.callbacks = executor
 
 
@@ -50,9 +50,9 @@ class Promise(Protocol[T_contra]):
 class ResultFuture(Future[T]):
     """The future of one request. ``concurrent.futures``, asyncio and ``cancel`` work as with any other.
 
-    Unlike a plain future it may have a deadline, which its waiting caller meets even while the engine's thread
-    is busy; its callbacks never run in an engine's thread; and waiting for it fails where it would never end:
-    in the thread of its own engine, and in a process forked from the engine's.
+    Unlike a plain future it may have a deadline, which its waiting caller meets even while the engine's
+    thread is busy; its callbacks never run in an engine's thread; and waiting for it fails where it would
+    never end: in the thread of its own engine, and in a process forked from the engine's.
 
     Attributes:
         deadline: ``time.monotonic`` at which the request times out; None for never.

@@ -38,23 +38,23 @@ def load(
             number.
         cores: on Linux, the CPU cores that these threads run on; engines of one process should not share any.
             By default the system decides.
-        batch_tokens: tokens of a packed encoder batch, at most the artifact's ``max_tokens``. By default 2048 for
-            an encoder on a CPU, the largest bucket for one on CUDA (larger batches run without a captured graph),
-            and 1024 for the sources of an encoder-decoder.
+        batch_tokens: tokens of a packed encoder batch, at most the artifact's ``max_tokens``. By default 2048
+            for an encoder on a CPU, the largest bucket for one on CUDA (larger batches run without a captured
+            graph), and 1024 for the sources of an encoder-decoder.
         max_waiting: requests that may be queued; ``submit`` refuses more, calls with lists wait for room.
         max_characters: characters of one text; longer texts are refused before they are tokenized.
-        device: ``"cuda"`` or ``"cuda:1"`` for an artifact built for CUDA, by default device 0; ``"cpu"`` for one
-            built for a CPU.
-        cuda_graph_max_tokens: on CUDA, capture the graphs of buckets up to this size while loading, and larger
-            ones when a batch first needs them; by default all. A decoder's steps are captured while loading for
-            requests without parameters.
+        device: ``"cuda"`` or ``"cuda:1"`` for an artifact built for CUDA, by default device 0; ``"cpu"`` for
+            one built for a CPU.
+        cuda_graph_max_tokens: on CUDA, capture the graphs of buckets up to this size while loading, and
+            larger ones when a batch first needs them; by default all. A decoder's steps are captured while
+            loading for requests without parameters.
         kv_cache_bytes: memory of both KV caches of an encoder-decoder. By default what all sequences need at
             their longest, but at most a gigabyte, on CUDA at most what ``gpu_memory_utilization`` leaves.
         cross_kv_fraction: the part of it for cross-attention; by default as in the longest request.
-        max_batch_delay_steps: decode steps by which a request that could start is delayed so that others start
-            with it; 4 by default.
-        steps_per_sync: decode steps between two polls for finished, cancelled and new requests; by default 2, on
-            CUDA 4.
+        max_batch_delay_steps: decode steps by which a request that could start is delayed so that others
+            start with it; 4 by default.
+        steps_per_sync: decode steps between two polls for finished, cancelled and new requests; by default 2,
+            on CUDA 4.
         gpu_memory_utilization: on CUDA, the part of the device's memory that may be used, by this process and
             all others; 0.9 by default. The KV caches get what weights and graphs leave of it.
 

@@ -54,7 +54,8 @@ class EngineStats:
         requests: requests that got an output.
         failed: requests that ended with an error, timeouts included.
         cancelled: requests whose caller gave them up before they were computed.
-        tokens: tokens of the inputs of an encoder; tokens that a generation engine generated, all beams counted.
+        tokens: tokens of the inputs of an encoder; tokens that a generation engine generated, all beams
+            counted.
         waiting: requests in the queue.
         captures: on CUDA, one entry for each captured graph.
     """

@@ -32,13 +32,13 @@ _CHUNK = 128
 class Encoder(Engine):
     """Runs one encoder artifact; made by ``precast.load`` or ``Encoder.load``. Safe to use from many threads.
 
-    Every method takes one input or a list of inputs: a text, token ids, or (where two texts make sense) a pair
-    of texts. One input gives one result, a list gives a list in the same order, an empty list an empty result.
-    Arrays handed out are copies.
+    Every method takes one input or a list of inputs: a text, token ids, or (where two texts make sense) a
+    pair of texts. One input gives one result, a list gives a list in the same order, an empty list an empty
+    result. Arrays handed out are copies.
 
     Common options:
-        truncate: True cuts over-long inputs at the tokenizer's own side, ``"left"`` or ``"right"`` at that one;
-            False makes them an error.
+        truncate: True cuts over-long inputs at the tokenizer's own side, ``"left"`` or ``"right"`` at that
+            one; False makes them an error.
         timeout: seconds, counted from the call, after which inputs that are not computed yet fail with
             RequestTimeoutError. By default there is no timeout.
         return_exceptions: return the error of an invalid input in its place; by default the first error is
@@ -56,8 +56,8 @@ class Encoder(Engine):
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
         if not isinstance(manifest, EncodeManifest):
             raise TaskError(
-                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Seq2Seq.load or "
-                f"precast.load"
+                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Seq2Seq.load "
+                f"or precast.load"
             )
         options.check_for(manifest)
         tokenizer = open_tokenizer(folder, manifest, options)
@@ -170,8 +170,8 @@ class Encoder(Engine):
 
         Args:
             inputs: as for ``embed``.
-            **options: those of ``embed``; the prompt is the checkpoint's ``document``, ``passage`` or ``corpus``
-                unless one is given.
+            **options: those of ``embed``; the prompt is the checkpoint's ``document``, ``passage`` or
+                ``corpus`` unless one is given.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.DOCUMENT_PROMPTS))
 
@@ -281,7 +281,7 @@ class Encoder(Engine):
         return self._run(task, timeout)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Return the similarity of every embedding of ``a`` to every one of ``b``, by the checkpoint's measure.
+        """Return the similarity of every embedding of ``a`` to every one of ``b``.
 
         Args:
             a: fp32 ``[n, size]``, or ``[size]``.

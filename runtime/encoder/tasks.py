@@ -107,7 +107,7 @@ def embed(
 
 
 def with_prompt_of(manifest: EncodeManifest, options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
-    """Options of ``embed`` with the first of the prompts ``names`` that the checkpoint has, if none is given."""
+    """Options of ``embed``, with the first of these prompts that the checkpoint has if none is given."""
     prompts = manifest.output.prompts if isinstance(manifest.output, EmbedInfo) else {}
     if options.get("prompt") is not None or options.get("prompt_name") is not None:
         return options

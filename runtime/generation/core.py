@@ -1,4 +1,4 @@
-"""The core of a generation engine: starts queued requests, decodes the running ones, ends the finished ones."""
+"""The core of a generation engine: starts queued requests, decodes running ones, ends finished ones."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ class EncodeJob:
 class GenerationCore(EngineCore):
     """Owns the decoder's state and its KV cache.
 
-    Callers put requests into the scheduler's queue; everything else is done by the thread. Between two polls it
-    takes ``steps_per_sync`` decode steps; requests start, are cancelled and end at polls.
+    Callers put requests into the scheduler's queue; everything else is done by the thread. Between two polls
+    it takes ``steps_per_sync`` decode steps; requests start, are cancelled and end at polls.
 
     Args:
         loop: the running requests; used by the engine's thread only from now on.
@@ -61,7 +61,8 @@ class GenerationCore(EngineCore):
         self._scheduler = scheduler
         self._steps_per_sync = steps_per_sync
         self._threads = threads
-        # By future: a callback that held its request would make a cycle, which only the garbage collector ends.
+        # By future: a callback that held its request would make a cycle, which only the garbage collector
+        # ends.
         self._requests: dict[Future[GenerateOutput], Request] = {}
         self._jobs: deque[EncodeJob] = deque()
         self._given_up: deque[Future[GenerateOutput]] = deque()
@@ -97,7 +98,7 @@ class GenerationCore(EngineCore):
     def encode(
         self, tokens: Sequence[Tokens], results: BatchResult[EncoderOutput], indices: Sequence[int]
     ) -> None:
-        """Run sources through the encoder alone, in one batch; their outputs go to ``indices`` of ``results``."""
+        """Queue one batch of sources that are encoded only; outputs go to ``indices`` of ``results``."""
         with self._changed:
             self._check_open()
             self._jobs.append(EncodeJob(tokens, results, indices))

@@ -35,7 +35,8 @@ class Seq2Seq(Engine):
 
     Keyword arguments that say how to generate are those of Hugging Face's ``generate``, with the checkpoint's
     ``generation_config.json`` as defaults, and ``seed`` for sampling;
-    ``precast.runtime.generation.parameters.SUPPORTED`` lists them. One that is not supported is refused by name.
+    ``precast.runtime.generation.parameters.SUPPORTED`` lists them. One that is not supported is refused by
+    name.
     """
 
     manifest: GenerateManifest
@@ -49,8 +50,8 @@ class Seq2Seq(Engine):
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
         if not isinstance(manifest, GenerateManifest):
             raise TaskError(
-                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Encoder.load or "
-                f"precast.load"
+                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Encoder.load "
+                f"or precast.load"
             )
         options.check_for(manifest)
         tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
@@ -70,16 +71,16 @@ class Seq2Seq(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            parameters: for each input, options of its own that go before the common ones: dictionaries, or objects
-                such as Hugging Face's GenerationConfig.
+            parameters: for each input, options of its own that go before the common ones: dictionaries, or
+                objects such as Hugging Face's GenerationConfig.
             timeout: seconds, counted from the call, after which requests that have not finished fail with
                 RequestTimeoutError. By default there is no timeout.
-            return_exceptions: return the error of an input in its place; by default the first error is raised.
-            **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that holds
-                some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target begins with;
-                ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as for an ``Encoder``;
-                ``logits_processor`` (a list of functions as in Hugging Face, which run in the engine's thread and
-                must not call the engine).
+            return_exceptions: return the error of an input in its place; by default the first is raised.
+            **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that
+                holds some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target
+                begins with; ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as
+                for an ``Encoder``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
+                the engine's thread and must not call the engine).
 
         Returns:
             GenerateOutput, or a list of them.
@@ -129,8 +130,8 @@ class Seq2Seq(Engine):
             **options: as for ``generate``.
 
         Returns:
-            A future of GenerateOutput, which can be cancelled at any time. Its callbacks run in a thread of their
-            own and may call the engine.
+            A future of GenerateOutput, which can be cancelled at any time. Its callbacks run in a thread of
+            their own and may call the engine.
 
         Raises:
             InputError, OptionError: as ``generate``.
@@ -177,12 +178,13 @@ class Seq2Seq(Engine):
         return collect(results.outcomes(), single, return_exceptions=False)
 
     def stats(self) -> GenerationStats:
-        """Return what was done since the engine was loaded, what runs and waits, and how full the KV caches are."""
+        """Return what was done so far, what runs and waits, and how full the KV caches are."""
         return self._core.stats()
 
     def _describe(self) -> str:
         stats = self.stats()
-        return f"{super()._describe()}, a KV cache of {stats.kv_cache_bytes} bytes for {stats.num_seqs} sequences"
+        cache = f"a KV cache of {stats.kv_cache_bytes} bytes for {stats.num_seqs} sequences"
+        return f"{super()._describe()}, {cache}"
 
     def aio(self) -> AsyncSeq2Seq:
         """Return the same engine with coroutines as methods, for asyncio."""

@@ -24,7 +24,8 @@ class GeneratedSequence:
         logprobs: fp32 ``[n - prefix_length]``, of each generated token among the processed scores.
         finish_reason: ``stop`` if an end-of-sequence token ended it, ``length`` if its maximal length did.
         prefix_length: tokens at the front that were given.
-        sequences_score: for beams ``score``, which is Hugging Face's ``sequences_scores`` then; None otherwise.
+        sequences_score: for beams ``score``, which is Hugging Face's ``sequences_scores`` then; None
+            otherwise.
     """
 
     token_ids: np.ndarray

@@ -17,7 +17,7 @@ from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.tokens import Tokens
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-"""As in Hugging Face: token ids int64 ``[sequences, length]`` and scores fp32 ``[sequences, vocab]`` to scores."""
+"""As in Hugging Face: from token ids, int64 ``[n, length]``, and scores, fp32 ``[n, vocab]``, to scores."""
 
 RequestState = Literal["waiting", "running", "finished"]
 
@@ -55,7 +55,8 @@ class Request:
         reservation: what the request holds while it runs; written by the scheduler.
         state: written by the scheduler.
         arrival: number in the order in which requests were queued, -1 before; written by the scheduler.
-        delayed_since: the step at which the request could first have run; -1 before; written by the scheduler.
+        delayed_since: the step at which the request could first have run; -1 before; written by the
+            scheduler.
 
     Raises:
         ValueError: the request has no sequence, or no source or target token.

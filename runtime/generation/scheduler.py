@@ -1,4 +1,4 @@
-"""Which requests run. Sequences and blocks are handed out strictly in order of arrival. Callers hold a lock."""
+"""Which requests run: sequences and blocks are handed out in order of arrival. Callers hold a lock."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ class Scheduler:
     """A queue of requests, and the sequences and blocks that the running ones hold.
 
     A request at the head of the queue that does not fit blocks those behind it, so that large requests do not
-    starve. Encoding several sources in one batch costs less than one after the other, so ``schedule`` collects
-    requests while others run, but delays none that could run by more than ``max_batch_delay_steps`` steps.
+    starve. Encoding several sources in one batch costs less than one after the other, so ``schedule``
+    collects requests while others run, but delays none that could run by more than ``max_batch_delay_steps``
+    steps.
 
     Args:
         num_seqs: sequences of decoder state.
@@ -188,7 +189,7 @@ class Scheduler:
         return state
 
     def expired(self, now: float) -> list[Request]:
-        """Waiting and running requests whose deadline is not after ``now``, each once; the caller ends them."""
+        """Unfinished requests whose deadline is not after ``now``, each once; the caller ends them."""
         return self._deadlines.until(now)
 
     def next_deadline(self) -> float | None:

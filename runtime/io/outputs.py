@@ -63,7 +63,7 @@ class EncoderOutput:
 
 
 def equal_fields(one: Any, other: Any) -> bool:
-    """Whether two objects are of the same dataclass and have the same content; arrays are compared by value."""
+    """Whether two objects are of the same dataclass and have the same content, arrays included."""
     if type(one) is not type(other):
         return False
     return all(

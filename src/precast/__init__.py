@@ -157,7 +157,7 @@ _EXPORTS = {
     "EncoderOutput": "precast.runtime.io.outputs",
     "load": "precast.runtime.load",
 }
-"""The module of each name. Importing precast must not import the compiler, nor torch: names resolve on first use."""
+"""The module of each name; names resolve on first use, since importing precast must not import torch."""
 
 __all__ = [
     "ArchitectureError",

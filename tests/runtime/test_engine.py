@@ -1,4 +1,4 @@
-"""What both kinds of engines do when they are forked, abandoned, dropped, closed, or called by their own thread."""
+"""Both kinds of engines when they are forked, interrupted, dropped, closed, or called by their own thread."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def call(engine: AnyEngine, *inputs: str, **options: Any) -> Any:
 
 
 def hold(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Gate, Future[Any]]:
-    """Stop the engine's thread inside the graphs, until the gate is opened; with the request that it computes."""
+    """Stop the engine's thread inside its graphs; returns the gate and the request that it computes."""
     gate = Gate()
     if isinstance(engine, Encoder):
         replay = engine._core._replay
@@ -77,7 +77,9 @@ def hold(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Gate, Futu
             gate()
             return scores
 
-        future = engine.submit("the cat", num_return_sequences=8, do_sample=True, logits_processor=[processor])
+        future = engine.submit(
+            "the cat", num_return_sequences=8, do_sample=True, logits_processor=[processor]
+        )
     assert gate.reached.wait(TIMEOUT)
     return gate, future
 
@@ -169,7 +171,9 @@ def test_a_cancelled_task_leaves_nothing_in_the_queue(
     assert engine.drain(TIMEOUT) and engine.stats().requests == 1
 
 
-def test_timeouts_are_met_while_the_engine_is_busy(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_timeouts_are_met_while_the_engine_is_busy(
+    engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The engine's thread does not move; neither does the queue."""
     gate, _ = hold(engine, monkeypatch)
     for wait in (0.0, 0.01):
@@ -184,7 +188,11 @@ def test_timeouts_are_met_while_the_engine_is_busy(engine: AnyEngine, monkeypatc
     async def work() -> None:
         aio: Any = engine.aio()
         with pytest.raises(RequestTimeoutError):
-            await (aio.embed("a", timeout=0.01) if isinstance(engine, Encoder) else aio.generate("a", timeout=0.01))
+            await (
+                aio.embed("a", timeout=0.01)
+                if isinstance(engine, Encoder)
+                else aio.generate("a", timeout=0.01)
+            )
 
     asyncio.run(work())
     gate.open.set()
@@ -255,7 +263,9 @@ def test_a_blocking_call_in_the_engines_thread_is_refused(artifacts: dict[str, P
                         errors.append(type(error))
             return scores
 
-        assert engine.generate("a", max_length=4, logits_processor=[processor], timeout=TIMEOUT).text is not None
+        assert (
+            engine.generate("a", max_length=4, logits_processor=[processor], timeout=TIMEOUT).text is not None
+        )
         assert errors == [ReentrantCallError] * 5
         assert futures[0].result(TIMEOUT).text is not None
 

@@ -1,4 +1,4 @@
-"""Results of calls and of submitted requests: set once, by any thread; who waits for them and who is called."""
+"""Results of calls and of submitted requests: set once, by any thread, waited for and called back."""
 
 from __future__ import annotations
 
