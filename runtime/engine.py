@@ -95,7 +95,7 @@ class EngineCore(ABC):
             return self._changed.wait_for(lambda: self._stopped or self._idle, timeout)
 
     def wake(self) -> None:
-        """Let all that wait for a change of the queue look at it again."""
+        """Wake the callers that wait for room in the queue, to check whether they were given up."""
         with self._changed:
             self._changed.notify_all()
 
@@ -155,10 +155,11 @@ class EngineCore(ABC):
     def _release(self) -> None:
         """Release graphs and memory."""
 
+    @abstractmethod
     def _idle_timeout(self) -> float | None:
         """Seconds without work after which to call ``_suspend``; None for never."""
-        return None
 
+    @abstractmethod
     def _suspend(self) -> None:
         """There is no work for now."""
 
@@ -232,7 +233,7 @@ class EngineCore(ABC):
         return failure
 
     def _wait_for_work(self) -> bool:
-        """Wait until there is something to do; False once the engine shall end."""
+        """Wait until there is something to do; False once the engine has to end."""
         with self._changed:
             self._busy = False
             if not self._has_work():

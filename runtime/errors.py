@@ -9,7 +9,7 @@ from precast.graphs.errors import PrecastError
 
 
 class InferenceError(PrecastError):
-    """Base class of the runtime's errors. ``index`` names the input of a call, if only that one is affected."""
+    """Base class of the runtime's errors. ``index`` names the input of a call if only that one fails."""
 
     index: int | None = None
 

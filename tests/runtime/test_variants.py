@@ -12,7 +12,7 @@ import torch
 import precast
 from precast.artifacts.writer import file_info
 from precast.graphs.graph_names import GraphName
-from precast.runtime.backends.variants import VariantGraph
+from precast.runtime.backends.graph_loader import VariantGraph
 from precast.runtime.replay import Graph
 from tests.attacks.spoil import edit
 from tests.support.artifacts import MAX_TOKENS, TinyModels

@@ -245,7 +245,7 @@ def attempt(device: FakeDevice) -> str:
 def assert_dead(worker: EncoderCore) -> None:
     late = requests_of([1])
     for submit in (lambda: worker.add(late), lambda: worker.offer(late[0])):
-        with pytest.raises(DeviceFailedError, match="made-up failure. This engine is dead") as raised:
+        with pytest.raises(DeviceFailedError, match="made-up failure. This engine has failed") as raised:
             submit()
         assert isinstance(raised.value, InferenceError) and not isinstance(raised.value, GraphError)
 
