@@ -20,7 +20,8 @@ from precast.runtime.errors import InputError, RequestTimeoutError, TaskError
 from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
 from precast.runtime.io.inputs import Item
 from precast.runtime.io.outputs import EncoderOutput, similarity
-from precast.runtime.io.tokenization import TextTokenizer, Truncate
+from precast.runtime.io.preprocessor import Preprocessor, TextPreprocessor
+from precast.runtime.io.tokenization import Truncate
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import LoadOptions
 from precast.runtime.stats import EncoderStats
@@ -48,9 +49,9 @@ class Encoder(Engine):
     manifest: EncodeManifest
     _core: EncoderCore
 
-    def __init__(self, manifest: EncodeManifest, tokenizer: TextTokenizer, core: EncoderCore) -> None:
+    def __init__(self, manifest: EncodeManifest, preprocessor: Preprocessor, core: EncoderCore) -> None:
         super().__init__(manifest, core)
-        self._tokenizer = tokenizer
+        self._preprocessor = preprocessor
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
@@ -60,8 +61,8 @@ class Encoder(Engine):
                 f"or precast.load"
             )
         options.check_for(manifest)
-        tokenizer = open_tokenizer(folder, manifest, options)
-        return cls(manifest, tokenizer, open_core(folder, manifest, options))
+        preprocessor = TextPreprocessor(open_tokenizer(folder, manifest, options))
+        return cls(manifest, preprocessor, open_core(folder, manifest, options))
 
     def encode(
         self,
@@ -326,7 +327,8 @@ class Encoder(Engine):
         """
         future: ResultFuture[EncoderOutput] = ResultFuture(deadline_of(timeout))
         task = tasks.encode(self.manifest, (), prompt_name=prompt_name, prompt=prompt, truncate=truncate)
-        (tokens,) = self._tokenizer.encode([task.read(value)], task.truncate, task.prompt)
+        item = self._preprocessor.parse(value, task.pairs)
+        (tokens,) = self._preprocessor.process([item], task.truncate, task.prompt)
         if isinstance(tokens, InputError):
             raise tokens
         future.served_by = self._core.thread
@@ -359,16 +361,16 @@ class Encoder(Engine):
         items: list[tuple[int, Item]] = []
         for index, value in enumerate(task.inputs):
             try:
-                items.append((index, task.read(value)))
+                items.append((index, self._preprocessor.parse(value, task.pairs)))
             except InputError as error:
                 results.set(index, error.at(index))
-        for chunk in _chunks(items):
+        for chunk in self._chunks(items):
             if results.cancelled:
                 return
             if deadline is not None and time.monotonic() >= deadline:
                 results.expire()
                 return
-            encoded = self._tokenizer.encode([item for _, item in chunk], task.truncate, task.prompt)
+            encoded = self._preprocessor.process([item for _, item in chunk], task.truncate, task.prompt)
             requests = []
             for (index, _), tokens in zip(chunk, encoded, strict=True):
                 if isinstance(tokens, Tokens):
@@ -386,17 +388,9 @@ class Encoder(Engine):
         results.cancel()
         self._core.wake()
 
-
-def _chunks(items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    """Long inputs first, so that a batch holds similar lengths and the last batches are short ones."""
-    if len(items) > _CHUNK:
-        items = sorted(items, key=lambda item: _extent(item[1]), reverse=True)
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
-
-
-def _extent(item: Item) -> int:
-    """Roughly how many tokens: a token is about four characters."""
-    if isinstance(item, str):
-        return len(item) // 4
-    return sum(map(len, item)) // 4 if isinstance(item, tuple) else len(item)
+    def _chunks(self, items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
+        """Long inputs first, so that a batch holds similar lengths and the last batches are short ones."""
+        if len(items) > _CHUNK:
+            items = sorted(items, key=lambda item: self._preprocessor.size(item[1]), reverse=True)
+        for start in range(0, len(items), _CHUNK):
+            yield items[start : start + _CHUNK]

@@ -15,13 +15,14 @@ import torch
 
 from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, EncodeManifest
 from precast.runtime.errors import InputTypeError, OptionError, TaskError
-from precast.runtime.io.inputs import Item, as_list, is_pair, parse, parse_pair, parse_without_pairs, split
+from precast.runtime.io.inputs import as_list, is_pair, split
 from precast.runtime.io.outputs import (
     Activation,
     EncoderOutput,
     activate,
     truncate_and_normalize,
 )
+from precast.runtime.io.preprocessor import Pairs
 from precast.runtime.io.tokenization import Truncate
 
 Outcome = EncoderOutput | Exception
@@ -32,13 +33,13 @@ DOCUMENT_PROMPTS = ("document", "passage", "corpus")
 
 @dataclass(frozen=True)
 class EncodeTask:
-    """The inputs of a call, how to read them, and what to make of their outcomes (in the same order)."""
+    """The inputs of a call, how to parse them, and what to make of their outcomes (in the same order)."""
 
     inputs: list[Any]
     finish: Callable[[Sequence[Outcome]], Any]
     truncate: Truncate = True
     prompt: str = ""
-    read: Callable[[Any], Item] = parse
+    pairs: Pairs = "allowed"
     return_exceptions: bool = False
 
     def result(self, outcomes: Sequence[Outcome]) -> Any:
@@ -101,7 +102,7 @@ def embed(
         finish,
         truncate=_truncate(truncate),
         prompt=_prompt(manifest, prompt_name, prompt),
-        read=parse_without_pairs,
+        pairs="refused",
         return_exceptions=return_exceptions,
     )
 
@@ -172,7 +173,7 @@ def predict(
         return np.asarray(results, dtype=np.float32).reshape(shape)
 
     return EncodeTask(
-        items, finish, _truncate(truncate), read=parse_pair, return_exceptions=return_exceptions
+        items, finish, _truncate(truncate), pairs="required", return_exceptions=return_exceptions
     )
 
 

@@ -19,8 +19,9 @@ from precast.runtime.generation.request import Request
 from precast.runtime.generation.setup import open_core, open_tokenizers
 from precast.runtime.generation.streaming import TextPieces
 from precast.runtime.io.detokenization import TextStream
-from precast.runtime.io.inputs import parse_without_pairs, split
+from precast.runtime.io.inputs import split
 from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.io.preprocessor import TextPreprocessor
 from precast.runtime.io.tokenization import Truncate
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import LoadOptions
@@ -55,7 +56,7 @@ class Seq2Seq(Engine):
             )
         options.check_for(manifest)
         tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
-        builder = RequestBuilder(manifest, tokenizer, detokenizer)
+        builder = RequestBuilder(manifest, TextPreprocessor(tokenizer), tokenizer, detokenizer)
         return cls(manifest, builder, open_core(folder, manifest, options, builder, detokenizer))
 
     def generate(
@@ -262,7 +263,7 @@ class Seq2Seq(Engine):
         items = []
         for index, value in enumerate(values):
             try:
-                items.append(parse_without_pairs(value))
+                items.append(self._builder.parse(value))
             except InputError as error:
                 raise error.at(index) from None
         sources: list[Tokens] = []

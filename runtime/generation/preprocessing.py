@@ -17,6 +17,7 @@ from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.validation import wrong
 from precast.runtime.io.detokenization import Detokenizer, TextStream
 from precast.runtime.io.inputs import Item, parse_without_pairs
+from precast.runtime.io.preprocessor import Preprocessor
 from precast.runtime.io.tokenization import TextTokenizer, Truncate
 from precast.runtime.io.tokens import Tokens
 
@@ -73,16 +74,22 @@ class RequestBuilder:
     """Makes requests of inputs. Safe to use from many threads.
 
     Args:
-        manifest: of the artifact.
-        tokenizer: of its sources.
-        detokenizer: of its targets; None if the artifact has no tokenizer.
+        manifest: manifest of the artifact.
+        preprocessor: for sources.
+        tokenizer: for prefixes and languages of targets.
+        detokenizer: for targets; None if the artifact has no tokenizer.
     """
 
     def __init__(
-        self, manifest: GenerateManifest, tokenizer: TextTokenizer, detokenizer: Detokenizer | None
+        self,
+        manifest: GenerateManifest,
+        preprocessor: Preprocessor,
+        tokenizer: TextTokenizer,
+        detokenizer: Detokenizer | None,
     ) -> None:
         self._info, self._limits = manifest.output, manifest.limits
         self._languages = manifest.tokenization.languages
+        self._preprocessor = preprocessor
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
 
@@ -146,11 +153,15 @@ class RequestBuilder:
         except OptionError as error:
             return error
 
+    def parse(self, value: Any) -> Item:
+        """Check the type of one source; raises InputError."""
+        return self._preprocessor.parse(value, "refused")
+
     def tokenize(
         self, items: Sequence[Item], truncate: Truncate, src_lang: str | None
     ) -> list[Tokens | InputError]:
         """Tokens of each source, or the error that it alone has."""
-        return self._tokenizer.encode(items, truncate, src_lang=src_lang)
+        return self._preprocessor.process(items, truncate, src_lang=src_lang)
 
     def text_stream(self, request: Request) -> tuple[TextStream, str]:
         """A text stream that has been given the prefix, and the text of it.
@@ -176,7 +187,7 @@ class RequestBuilder:
         groups: dict[tuple[Truncate, str | None], list[tuple[int, Item]]] = {}
         for index, (value, options) in enumerate(zip(values, each, strict=True)):
             try:
-                item = parse_without_pairs(value)
+                item = self._preprocessor.parse(value, "refused")
             except InputError as error:
                 outcomes[index] = error
                 continue
