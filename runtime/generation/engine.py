@@ -95,9 +95,12 @@ class Seq2Seq(Engine):
         deadline = deadline_of(timeout)
         self._core.check_caller()
         values, single = split(inputs, pairs=False)
-        requests = self.build(values, parameters, options, deadline, return_exceptions)
-        # No name for the outcomes: an error that is raised holds this frame, and they hold the error.
-        return collect(_wait(self.queue(requests)), single, return_exceptions)
+        # No names for requests and outcomes: an error that is raised holds this frame, and they hold the error.
+        return collect(
+            _wait(self.queue(self.build(values, parameters, options, deadline, return_exceptions))),
+            single,
+            return_exceptions,
+        )
 
     def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> TextPieces:
         """Generate one target and iterate over its text while it grows.
@@ -205,7 +208,10 @@ class Seq2Seq(Engine):
         requests = self._builder.many(values, parameters, options, deadline)
         for index, request in enumerate(requests):
             if isinstance(request, OptionError) and not return_exceptions:
-                raise request.at(index)
+                try:
+                    raise request.at(index)
+                finally:
+                    del requests, request  # the error holds this frame: they would form a cycle with it
         return requests
 
     def build_stream(

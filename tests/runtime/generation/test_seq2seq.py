@@ -294,7 +294,7 @@ def test_each_class_loads_its_own_kind_of_artifact(made: Generating, tiny: TinyM
     with pytest.raises(TaskError, match="compiled with --task embed; load it with precast.Encoder.load"):
         Seq2Seq.load(tiny["embed"].artifact)
     with pytest.raises(OptionError, match="kv_cache_bytes need an artifact that generates"):
-        precast.Seq2Seq.load(tiny["embed"].artifact, kv_cache_bytes=1 << 20)
+        precast.load(tiny["embed"].artifact, kv_cache_bytes=1 << 20)
 
 
 def test_an_engine_that_is_dropped_ends_its_thread(made: Generating) -> None:
