@@ -135,11 +135,12 @@ class RequestBuilder:
             try:
                 params = self._params(own)
             except InputError as error:
-                requests.append(error)
+                # Without a traceback: it holds this frame, which holds the error.
+                requests.append(error.with_traceback(None))
             except OptionError as error:
                 if parameters is None:
                     raise
-                requests.append(error)
+                requests.append(error.with_traceback(None))
             else:
                 processors = tuple(own.logits_processor or ())
                 requests.append(Request(tokens, params, ResultFuture(deadline), processors))
