@@ -95,7 +95,7 @@ class Seq2Seq(Engine):
         deadline = deadline_of(timeout)
         self._core.check_caller()
         values, single = split(inputs, pairs=False)
-        # No names for requests and outcomes: an error that is raised holds this frame, and they hold the error.
+        # No names for requests and outcomes: a raised error holds this frame, and they hold the error.
         return collect(
             _wait(self.queue(self.build(values, parameters, options, deadline, return_exceptions))),
             single,
