@@ -1,67 +1,118 @@
-"""The engine for asyncio: the same calls, awaited."""
+"""Engines for asyncio: the same calls, awaited. No thread of asyncio's default executor is held.
+
+Inputs are tokenized and queued in a few threads of the engine; waiting takes no thread. A cancelled task
+stops tokenizing, and cancels what it has queued.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import Future
-from functools import partial, wraps
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from precast.artifacts.manifest import Manifest
-from precast.runtime.encoder import tasks as calls
-from precast.runtime.encoder.tasks import Call
-from precast.runtime.generation.engine import collect
+from precast.runtime.encoder import tasks
+from precast.runtime.encoder.tasks import EncodeTask
+from precast.runtime.errors import InferenceError
+from precast.runtime.futures import (
+    BatchResult,
+    ResultFuture,
+    collect,
+    deadline_of,
+    outcome_of,
+    seconds_until,
+)
 from precast.runtime.generation.outputs import GenerateOutput
+from precast.runtime.generation.request import Request
+from precast.runtime.generation.streaming import call_soon, stream_tokens
 from precast.runtime.io.inputs import split
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.io.tokenization import Truncate
 
 if TYPE_CHECKING:
     from precast.runtime.encoder.engine import Encoder
     from precast.runtime.generation.engine import Seq2Seq
 
-
-Options = ParamSpec("Options")
-
-
-def _awaiting(
-    make: Callable[Concatenate[Manifest, Options], Call],
-) -> Callable[Concatenate[AsyncEncoder, Options], Coroutine[Any, Any, Any]]:
-    """A method that runs a call and awaits its result; arguments and documentation are the call's."""
-
-    @wraps(make)
-    async def method(self: AsyncEncoder, *args: Options.args, **options: Options.kwargs) -> Any:
-        call = make(self.manifest, *args, **options)
-        answers = await asyncio.to_thread(self.start, call)
-        await asyncio.wrap_future(answers.complete)
-        return call.result(answers.found())
-
-    return method
+T = TypeVar("T")
 
 
 class AsyncEncoder:
-    """``Encoder``'s methods as coroutines, made by ``Encoder.aio``; options are the same.
+    """``Encoder``'s methods as coroutines, with the same options; made by ``Encoder.aio``."""
 
-    Requests of all tasks meet in one queue and are packed together. Tokenization runs in a thread and
-    the event loop is never blocked.
-    """
+    def __init__(self, engine: Encoder) -> None:
+        self.manifest = engine.manifest
+        self._engine = engine
 
-    def __init__(self, encoder: Encoder) -> None:
-        self.manifest = encoder.manifest
-        self.start = encoder.start
+    async def encode(self, inputs: Any, **options: Any) -> Any:
+        """Return what the artifact's task computes for each input, as ``Encoder.encode``."""
+        return await self._run(tasks.encode, inputs, **options)
 
-    encode = _awaiting(calls.encode)
-    embed = _awaiting(calls.embed)
-    classify = _awaiting(calls.classify)
-    predict = _awaiting(calls.predict)
-    rank = _awaiting(calls.rank)
+    async def embed(
+        self,
+        inputs: Any,
+        *,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        **options: Any,
+    ) -> Any:
+        """Return sentence embeddings, as ``Encoder.embed``."""
+        return await self._run(tasks.embed, inputs, **options)
+
+    async def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """Return embeddings of queries, as ``Encoder.encode_query``."""
+        return await self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.QUERY_PROMPTS))
+
+    async def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """Return embeddings of documents, as ``Encoder.encode_document``."""
+        return await self.embed(
+            inputs, **tasks.with_prompt_of(self.manifest, options, tasks.DOCUMENT_PROMPTS)
+        )
+
+    async def classify(self, inputs: Any, **options: Any) -> Any:
+        """Return labels and scores, as ``Encoder.classify``."""
+        return await self._run(tasks.classify, inputs, **options)
+
+    async def predict(self, inputs: Any, **options: Any) -> Any:
+        """Return scores of pairs of texts, as ``Encoder.predict``."""
+        return await self._run(tasks.predict, inputs, **options)
+
+    async def rank(self, query: str, documents: Sequence[str], **options: Any) -> Any:
+        """Return documents ranked by their score for ``query``, as ``Encoder.rank``."""
+        return await self._run(tasks.rank, query, documents, **options)
+
+    async def _run(
+        self,
+        make: Callable[..., EncodeTask],
+        *inputs: Any,
+        timeout: float | None = None,
+        **options: Any,
+    ) -> Any:
+        deadline = deadline_of(timeout)
+        task = make(self.manifest, *inputs, **options)
+        results: BatchResult[EncoderOutput] = BatchResult(len(task.inputs))
+        try:
+            await self._compute(task, results, deadline)
+        except BaseException:
+            self._engine.give_up(results)
+            raise
+        return task.result(results.outcomes())
+
+    async def _compute(
+        self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None
+    ) -> None:
+        queue = partial(self._engine.queue, task, results, deadline)
+        try:
+            async with asyncio.timeout(seconds_until(deadline)):
+                await asyncio.get_running_loop().run_in_executor(self._engine.executor, queue)
+                await asyncio.wrap_future(results.complete)
+        except TimeoutError:
+            results.expire()
+            self._engine.give_up(results)
 
 
 class AsyncSeq2Seq:
-    """``Seq2Seq`` for asyncio, made by ``Seq2Seq.aio``; options are the same.
-
-    Tokenization runs in a thread and the event loop is never blocked. A cancelled task cancels its request.
-    """
+    """``Seq2Seq``'s methods as coroutines, with the same options; made by ``Seq2Seq.aio``."""
 
     def __init__(self, engine: Seq2Seq) -> None:
         self.manifest = engine.manifest
@@ -71,45 +122,84 @@ class AsyncSeq2Seq:
         self,
         inputs: Any,
         *,
-        parameters: Sequence[Mapping[str, Any]] | None = None,
+        parameters: Sequence[Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
         **options: Any,
     ) -> Any:
-        """As ``Seq2Seq.generate``."""
+        """Generate a target for each input, as ``Seq2Seq.generate``."""
+        deadline = deadline_of(timeout)
         values, single = split(inputs, pairs=False)
-        futures = await self._start(values, parameters, timeout, options)
-        found = await asyncio.gather(*map(asyncio.wrap_future, futures), return_exceptions=True)
-        return collect(found, single, return_exceptions)
+        requests = await self._in_thread(
+            self._engine.build, values, parameters, options, deadline, return_exceptions
+        )
+        futures = await self._queue(requests)
+        try:
+            for future in futures:
+                await _ended(future)
+        except BaseException:
+            self._engine.give_up(futures)
+            raise
+        return collect([outcome_of(future) for future in futures], single, return_exceptions)
 
     async def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> AsyncIterator[str]:
-        """As ``Seq2Seq.stream``: an asynchronous iterator over pieces of text."""
-        with await asyncio.to_thread(self._engine.stream, value, timeout=timeout, **options) as pieces:
-            while piece := await asyncio.to_thread(next, pieces, ""):
+        """Generate one target and iterate over its text while it grows, as ``Seq2Seq.stream``."""
+        deadline = deadline_of(timeout)
+        request, text, begun = await self._in_thread(self._engine.build_stream, value, deadline, options)
+        if begun:
+            yield begun
+        async for ids in stream_tokens(request, self._engine.offer):
+            if piece := "".join([text.put(int(token)) for token in ids]):
                 yield piece
+        if rest := text.end():
+            yield rest
 
-    async def encode(self, inputs: Any, **options: Any) -> Any:
-        """As ``Seq2Seq.encode``."""
-        return await asyncio.to_thread(partial(self._engine.encode, inputs, **options))
-
-    async def _start(self, *arguments: Any) -> list[Future[GenerateOutput]]:
-        """As ``Seq2Seq.start``; its thread goes on when the task is cancelled, and must leave no requests."""
-        given_up = threading.Event()
-        started: list[Future[GenerateOutput]] = []
-
-        def start() -> None:
-            started.extend(self._engine.start(*arguments))
-            if given_up.is_set():
-                cancel()
-
-        def cancel() -> None:
-            for future in started:
-                future.cancel()
-
+    async def encode(
+        self,
+        inputs: Any,
+        *,
+        truncate: Truncate = True,
+        src_lang: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the encoder's hidden states of each input, as ``Seq2Seq.encode``."""
+        deadline = deadline_of(timeout)
+        values, single = split(inputs, pairs=False)
+        results: BatchResult[EncoderOutput] = BatchResult(len(values))
         try:
-            await asyncio.to_thread(start)
+            async with asyncio.timeout(seconds_until(deadline)):
+                await self._in_thread(self._engine.queue_encode, values, truncate, src_lang, results)
+                await asyncio.wrap_future(results.complete)
+        except TimeoutError:
+            results.expire()
+        except BaseException:
+            results.cancel()
+            raise
+        return collect(results.outcomes(), single, return_exceptions=False)
+
+    async def _queue(
+        self, requests: Sequence[Request | InferenceError]
+    ) -> list[ResultFuture[GenerateOutput]]:
+        """Queue requests in a thread, which goes on when the task is cancelled, and must then leave none."""
+        given_up = threading.Event()
+        try:
+            return await self._in_thread(self._engine.queue, requests, given_up.is_set)
         except asyncio.CancelledError:
             given_up.set()
-            cancel()
+            self._engine.give_up([one.future for one in requests if isinstance(one, Request)])
             raise
-        return started
+
+    async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._engine.executor, partial(function, *arguments))
+
+
+async def _ended(future: ResultFuture[GenerateOutput]) -> None:
+    """Wait until a future is done; meets its deadline."""
+    loop, done = asyncio.get_running_loop(), asyncio.Event()
+    future.add_engine_callback(lambda _: call_soon(loop, done.set))
+    try:
+        async with asyncio.timeout(seconds_until(future.deadline)):
+            await done.wait()
+    except TimeoutError:
+        future.expire()

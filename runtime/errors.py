@@ -1,21 +1,20 @@
-"""What can go wrong between a request and its answer."""
+"""Errors of loading options, of inputs and of running requests."""
 
 from __future__ import annotations
+
+import queue
+from typing import Self
 
 from precast.graphs.errors import PrecastError
 
 
 class InferenceError(PrecastError):
-    """The root of all below."""
-
-
-class InputError(InferenceError):
-    """One input cannot be answered; the others of its call can. ``index`` is its place in the call."""
+    """Base class of the runtime's errors. ``index`` names the input of a call if only that one fails."""
 
     index: int | None = None
 
-    def at(self, index: int) -> InputError:
-        """This error, naming the input that it belongs to."""
+    def at(self, index: int) -> Self:
+        """Set ``index`` and return this error."""
         self.index = index
         return self
 
@@ -24,8 +23,12 @@ class InputError(InferenceError):
         return message if self.index is None else f"input {self.index}: {message}"
 
 
+class InputError(InferenceError):
+    """One input of a call is invalid; the others are not affected."""
+
+
 class InputTypeError(InputError, TypeError):
-    """Not a text, a pair of texts or a list of token ids."""
+    """The input is not a text, a pair of texts or a list of token ids."""
 
 
 class TokenIdError(InputError, ValueError):
@@ -33,52 +36,64 @@ class TokenIdError(InputError, ValueError):
 
 
 class InputTooLongError(InputError, ValueError):
-    """More tokens or characters than the artifact takes, and no leave to truncate."""
+    """The input has more tokens or characters than the artifact accepts, and must not be truncated."""
 
 
 class RequestTooLargeError(InputError, ValueError):
-    """More beams or tokens than the pools can ever hold."""
+    """The request needs more sequences or KV cache blocks than the engine has."""
 
 
 class EmptyInputError(InputError, ValueError):
-    """A list of token ids without a token."""
+    """A list of token ids is empty."""
 
 
 class TokenizationError(InputError, ValueError):
-    """The tokenizer cannot read a text, or there is no tokenizer."""
+    """The tokenizer cannot encode a text, or the artifact has no tokenizer."""
 
 
 class OptionError(InferenceError, ValueError):
-    """An option of a call has a value that it cannot have."""
+    """An option of ``load`` or of a call has an invalid value."""
 
 
 class TaskError(InferenceError):
     """The artifact was compiled for another task."""
 
 
-class QueueFullError(InferenceError):
-    """More requests are waiting than the engine was told to hold."""
+class QueueFullError(InferenceError, queue.Full):
+    """``max_waiting`` requests are queued already."""
 
 
-class RequestTimeoutError(InferenceError):
-    """A request's time was over before it was answered."""
+class RequestTimeoutError(InferenceError, TimeoutError):
+    """The ``timeout`` of a request passed before it finished."""
 
 
 class EngineClosedError(InferenceError):
-    """The engine was closed before it could answer."""
+    """The engine was closed before the request finished."""
+
+
+class EngineForkedError(EngineClosedError):
+    """The engine was loaded before this process was forked; its thread exists in the parent process only."""
+
+
+class ReentrantCallError(InferenceError, RuntimeError):
+    """A blocking call was made in the engine's own thread, by a logits processor, and would never return."""
+
+
+class EngineFailedError(InferenceError):
+    """The engine's thread failed. Every request that was queued and every later call gets this error."""
+
+
+class DeviceFailedError(EngineFailedError):
+    """The device failed. Every request that was queued and every later call gets this error."""
 
 
 class GraphError(InferenceError):
     """A graph could not be loaded, bound or run."""
 
 
-class DeviceFailedError(InferenceError):
-    """The device failed. The engine is dead: all that it held and all that comes later meets this error."""
-
-
 class ProcessorError(InferenceError):
-    """A logits processor that a user brought failed, or gave no scores."""
+    """A logits processor raised an error, or did not return scores."""
 
 
 class NotFiniteError(InferenceError):
-    """The model gave scores that are no numbers, or every token was forbidden."""
+    """The model's scores are not finite, or every token is forbidden."""

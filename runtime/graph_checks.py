@@ -1,4 +1,4 @@
-"""Whether the graphs that a manifest describes take and give what this runtime fills and reads."""
+"""Checks that the graphs of an artifact have the inputs and outputs that this runtime fills and reads."""
 
 from __future__ import annotations
 
@@ -10,89 +10,62 @@ from precast.artifacts.errors import ManifestError
 from precast.artifacts.manifest import (
     ClassifyInfo,
     EmbedInfo,
-    GenerateInfo,
+    EncodeManifest,
+    GenerateManifest,
     GraphInfo,
-    HiddenInfo,
-    Manifest,
 )
 from precast.graphs.buckets import Buckets
-from precast.graphs.encode import EncodeLimits, EncodeOutput, encode_output, encode_signature
+from precast.graphs.encode import EncodeOutput, encode_output, encode_signature
 from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import GenerateLimits
 from precast.graphs.signature import Signature
 
-_ANSWERS = {
-    "embed": EmbedInfo,
-    "classify": ClassifyInfo,
-    "rerank": ClassifyInfo,
-    "token-classify": ClassifyInfo,
-    "hidden": HiddenInfo,
-    "generate": GenerateInfo,
-}
 
-
-def check_output_info(manifest: Manifest) -> None:
-    """Whether the answers are those of the task.
-
-    Raises:
-        ManifestError: they are not.
-    """
-    task, answer = manifest.model.task, manifest.output
-    if not isinstance(answer, _ANSWERS[task]):
-        raise ManifestError(
-            f"the manifest describes answers of kind {answer.kind}, which the task {task} does not give; "
-            f"compile the artifact again"
-        )
-
-
-def output_of(manifest: Manifest) -> EncodeOutput:
-    """The output of ``encode``, by what the manifest says of the answers."""
-    answer = manifest.output
-    size = len(answer.labels) if isinstance(answer, ClassifyInfo) else answer.size
+def output_of(manifest: EncodeManifest) -> EncodeOutput:
+    """The output tensor of ``encode``, by the manifest's description of outputs."""
+    output = manifest.output
+    size = len(output.labels) if isinstance(output, ClassifyInfo) else output.size
     return encode_output(manifest.model.task, size)
 
 
-def check_encode_graph(manifest: Manifest, limits: EncodeLimits) -> None:
-    """Hold ``encode`` against what an encoder packs and reads.
+def check_encode_graph(manifest: EncodeManifest) -> None:
+    """Check ``encode`` against what an encoder packs and reads.
 
     Raises:
-        ManifestError: it is not there, or it is another one.
+        ManifestError: its signature, buckets or variants differ.
     """
-    graph = manifest.graphs.get(GraphName.ENCODE)
-    if graph is None:
-        raise ManifestError(f"expected a graph named encode, found {shortened(sorted(manifest.graphs))}")
-    answer, device = manifest.output, manifest.build.device
+    limits, output, device = manifest.limits, manifest.output, manifest.build.device
+    graph = manifest.graphs[GraphName.ENCODE]
     names = {buffer.name for buffer in graph.signature.inputs}
     expected = encode_signature(
         limits,
         output_of(manifest),
         device=device,
         token_types="token_type_ids" in names,
-        prompt_lengths=isinstance(answer, EmbedInfo) and not answer.include_prompt,
+        prompt_lengths=isinstance(output, EmbedInfo) and not output.include_prompt,
     )
     _check_signature(graph.signature, expected)
     buckets = limits.buckets("cpu")
-    # On CUDA larger batches are called directly.
+    # On CUDA larger batches run without a captured graph.
     _check_buckets("encode", graph.buckets, buckets, may_end_before=device == "cuda")
     _check_variants("encode", graph, buckets)
 
 
-def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: GenerateLimits) -> None:
-    """Hold all graphs of a ``generate`` artifact against what this runtime fills.
+def check_generation_graphs(manifest: GenerateManifest) -> None:
+    """Check all graphs of an encoder-decoder against what this runtime fills and reads.
 
     Raises:
-        ManifestError: one is another, or on a CPU comes in several files.
+        ManifestError: the signature, buckets or variants of one of them differ.
     """
-    model, device = manifest.model, manifest.build.device
-    if answer.size != model.hidden_size:
-        raise ManifestError(f"the answer has size {answer.size}, the model {model.hidden_size}")
+    model, device, output, limits = manifest.model, manifest.build.device, manifest.output, manifest.limits
+    if output.size != model.hidden_size:
+        raise ManifestError(f"the output has size {output.size}, the model {model.hidden_size}")
     expected = generation_signatures(
         limits,
-        answer.self_kv,
-        answer.cross_kv,
-        hidden_size=answer.size,
-        vocab_size=answer.vocab_size,
+        output.self_kv,
+        output.cross_kv,
+        hidden_size=output.size,
+        vocab_size=output.vocab_size,
         device=device,
     )
     for name, signature in expected.items():
@@ -101,7 +74,7 @@ def check_generation_graphs(manifest: Manifest, answer: GenerateInfo, limits: Ge
         _check_buckets(name, graph.buckets, generation_buckets(name, limits, device))
         _check_variants(name, graph, generation_buckets(name, limits, "cpu"))
         if device == "cpu" and len(graph.variants) > 1:
-            raise ManifestError(f"graph {name} has {len(graph.variants)} variants, on a cpu there is one")
+            raise ManifestError(f"graph {name} has {len(graph.variants)} variants, on a CPU there is one")
 
 
 def _check_signature(found: Signature, expected: Signature) -> None:
@@ -109,25 +82,25 @@ def _check_signature(found: Signature, expected: Signature) -> None:
         pair = _first_difference(getattr(found, part), getattr(expected, part))
         if pair is not None:
             raise ManifestError(
-                f"the {part} of graph {expected.graph} are not those of this runtime: found {pair[0]}, "
+                f"the {part} of graph {expected.graph} differ from what this runtime uses: found {pair[0]}, "
                 f"expected {pair[1]}; compile the artifact again"
             )
     if found.graph != expected.graph:
         raise ManifestError(
-            f"the graph {expected.graph} calls itself {shortened(found.graph)}; compile the artifact again"
+            f"the graph {expected.graph} is named {shortened(found.graph)}; compile the artifact again"
         )
 
 
 def _first_difference(found: tuple[Any, ...], expected: tuple[Any, ...]) -> tuple[Any, Any] | None:
     pairs = zip_longest(found, expected)
-    return next(((ours, theirs) for ours, theirs in pairs if ours != theirs), None)
+    return next((pair for pair in pairs if pair[0] != pair[1]), None)
 
 
 def _check_buckets(name: str, found: Buckets, limit: Buckets, *, may_end_before: bool = False) -> None:
     fits = found.top <= limit.top if may_end_before else found.top == limit.top
     if found.axis != limit.axis or not fits:
         raise ManifestError(
-            f"the buckets of graph {name} ends at {found.top} {found.axis}, its limits at {limit.top} "
+            f"the buckets of graph {name} end at {found.top} {found.axis}, its limits at {limit.top} "
             f"{limit.axis}; compile the artifact again"
         )
 

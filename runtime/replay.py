@@ -1,4 +1,4 @@
-"""What the engines ask of a graph, whatever runs it."""
+"""The interface between engines and the code that runs a graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Graph = Callable[[Mapping[str, Tensor]], list[Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class HostBuffers:
-    """Host memory for the inputs of one launch: each array has exactly the shape that ``sizes`` give it."""
+    """Host memory for the inputs of one launch: each array has the shape that ``sizes`` says."""
 
     sizes: Mapping[str, int]
     arrays: Mapping[str, np.ndarray]
@@ -25,10 +25,10 @@ class HostBuffers:
 
 @dataclass(frozen=True)
 class CaptureInfo:
-    """What capturing the graph of one bucket took.
+    """Time and memory that capturing the graph of one bucket took.
 
-    ``bytes`` is by how much the memory that torch holds on the device grew. Buckets share one pool, so
-    the largest accounts for nearly all; what the driver keeps for itself is not in it.
+    ``bytes`` is the growth of the memory that torch holds on the device. Buckets share one memory pool, so
+    the largest accounts for nearly all; memory of the driver is not included.
     """
 
     bucket: int
@@ -37,12 +37,12 @@ class CaptureInfo:
 
 
 class Pending(Protocol):
-    """A launch whose answer may not be there yet."""
+    """A launch whose outputs may not be there yet."""
 
     def result(self) -> list[Tensor]:
-        """Wait, then give the outputs: host tensors, at least the rows that were needed.
+        """Wait for the outputs and return them: host tensors, with at least the rows that were needed.
 
-        They hold until the next ``buffers_for`` but ``depth - 1``: the memory is used in turns.
+        They are valid until ``buffers_for`` has been called ``depth`` more times: the memory is reused.
 
         Raises:
             DeviceFailedError: the device failed, in this launch or before it.
@@ -69,11 +69,11 @@ class Replay(Protocol):
 
     @property
     def idle_timeout(self) -> float | None:
-        """Seconds without work after which to ``rest``; None for never."""
+        """Seconds without work after which to call ``suspend``; None for never."""
         ...
 
     def suspend(self) -> None:
-        """Nothing is to be launched for now."""
+        """There is nothing to launch for now."""
         ...
 
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
@@ -85,10 +85,10 @@ class Replay(Protocol):
 
         Raises:
             GraphError, SignatureError: this launch failed, later ones may not.
-            DeviceFailedError: the device failed: nothing in flight is answered, and nothing later.
+            DeviceFailedError: the device failed: this launch, those in flight and all later ones are lost.
         """
         ...
 
     def close(self) -> None:
-        """Let go of the graph and its memory, whatever is in flight. May be called again."""
+        """Release the graph and its memory, whatever is in flight. May be called again."""
         ...

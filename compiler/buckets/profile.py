@@ -9,18 +9,17 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from precast.artifacts.manifest import Manifest
+from precast.artifacts.manifest import EncodeManifest, GenerateManifest, Manifest
 from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS
 from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
-from precast.runtime.generation.loading import place_graphs
-from precast.runtime.generation.options import DEFAULTS as GENERATION_DEFAULTS
+from precast.runtime.generation.setup import place_graphs
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import DEFAULTS
 
@@ -36,8 +35,8 @@ Run = Callable[[int], object]
 """Runs a batch of so many tokens and returns when its output is there."""
 Lengths = Callable[[int], list[int]]
 """Lengths of the inputs of a batch of so many tokens."""
-GraphRun = Callable[[Path, Manifest, Lengths], AbstractContextManager[Run]]
-"""Opens the profiled graph of an artifact."""
+GraphRun = Callable[[Path, Any, Lengths], AbstractContextManager[Run]]
+"""Opens the profiled graph of an artifact, given its directory and a manifest of the task's kind."""
 
 
 @dataclass(frozen=True)
@@ -113,7 +112,7 @@ def measure(
 
 
 @contextmanager
-def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> Iterator[Run]:
     """``encode`` as an engine replays it."""
     replay = open_replay(folder, manifest, DEFAULTS)
     try:
@@ -129,10 +128,9 @@ def opened_encode(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterato
 
 
 @contextmanager
-def opened_encode_source(folder: Path, manifest: Manifest, lengths: Lengths) -> Iterator[Run]:
+def opened_encode_source(folder: Path, manifest: GenerateManifest, lengths: Lengths) -> Iterator[Run]:
     """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
-    assert isinstance(manifest.limits, GenerateLimits)
-    stepper = place_graphs(folder, manifest, DEFAULTS, GENERATION_DEFAULTS).stepper
+    stepper = place_graphs(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()
 

@@ -18,7 +18,7 @@ from precast.compiler.verify.parity import TEXTS, check_token_ids, judged
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.io.tokens import Tokens
 
@@ -78,7 +78,7 @@ def _generate(
     assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
     start = resolve(manifest.output.defaults, manifest.limits, manifest.output.vocab_size, {}, None).prefix
     requests = [
-        GenerateRequest(
+        Request(
             Tokens(np.array(source, np.int32), None),
             SamplingParams("greedy", 1, 1, start, len(start) + count, eos_token_ids=()),
             processors=[recorder],

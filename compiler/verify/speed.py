@@ -17,7 +17,7 @@ from precast.compiler.errors import SpeedCheckError
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
@@ -97,7 +97,7 @@ def run_generation_example(engine: Seq2Seq, count: int) -> list[GenerateOutput]:
     start = resolve(manifest.output.defaults, limits, manifest.output.vocab_size, {}, None).prefix
     length = min(len(start) + _NEW_TOKENS, limits.max_target_length)
     params = SamplingParams("greedy", 1, 1, start, length, eos_token_ids=())
-    requests = [GenerateRequest(Tokens(np.array(ids, np.int32), None), params) for ids in sources]
+    requests = [Request(Tokens(np.array(ids, np.int32), None), params) for ids in sources]
     return [future.result() for future in engine.queue(requests)]
 
 

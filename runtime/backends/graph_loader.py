@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
 from torch import Tensor
 
 from precast.artifacts.errors import WeightsError
-from precast.artifacts.manifest import GraphInfo, Manifest
+from precast.artifacts.manifest import EncodeManifest, GraphInfo, Manifest
 from precast.artifacts.weights import read_weights
-from precast.graphs.encode import TOKENS, EncodeLimits
+from precast.graphs.encode import TOKENS
 from precast.graphs.errors import ProgramError
 from precast.graphs.graph_names import GraphName
 from precast.graphs.program import Program
 from precast.runtime.backends.inductor import InductorGraph
 from precast.runtime.backends.reference import ProgramRunner
-from precast.runtime.backends.variants import VariantGraph
 from precast.runtime.cpu.allocator import keep_freed_memory
 from precast.runtime.cpu.replay import DirectReplay
 from precast.runtime.cpu.thread_pool import thread_pool_for
@@ -26,8 +25,29 @@ from precast.runtime.cuda.replay import CapturedReplay, CaptureOptions
 from precast.runtime.cuda.torch_device import CudaDevice
 from precast.runtime.encoder.packing import fill_example
 from precast.runtime.errors import GraphError
-from precast.runtime.options import DEFAULTS, EngineOptions
+from precast.runtime.options import DEFAULTS, LoadOptions
 from precast.runtime.replay import Graph, Replay
+
+
+class VariantGraph:
+    """A graph that was compiled for several batch sizes: runs a batch on the first variant that holds it.
+
+    Args:
+        variants: the largest batch and the loaded graph of each, ascending.
+        sized_by: the input whose length is the size of a batch.
+    """
+
+    def __init__(self, variants: Sequence[tuple[int, Graph]], sized_by: str = "input_ids") -> None:
+        self._variants = tuple(variants)
+        self._sized_by = sized_by
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+        size = inputs[self._sized_by].shape[0]
+        for limit, graph in self._variants:
+            if size <= limit:
+                return graph(inputs)
+        # Batches are padded to two tokens, also where the limits allow one.
+        return self._variants[-1][1](inputs)
 
 
 def open_graph(folder: Path, manifest: Manifest, name: GraphName) -> Graph:
@@ -64,13 +84,12 @@ def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[G
     }
 
 
-def open_replay(folder: Path, manifest: Manifest, options: EngineOptions = DEFAULTS) -> Replay:
+def open_replay(folder: Path, manifest: EncodeManifest, options: LoadOptions = DEFAULTS) -> Replay:
     """The ``encode`` graph with its weights bound, on the device that it was built for.
 
     Raises:
         WeightsError, ProgramError, GraphError: a file does not fit the manifest.
         DeviceFailedError: the device did not take the weights.
-        OptionError: another device was asked for.
     """
     graph = manifest.graphs[GraphName.ENCODE]
     device = options.device_for(manifest)
@@ -156,13 +175,12 @@ def _open_on_cuda(
         raise device_failed("a graph was loaded", error) from error
 
 
-def _capture_options(manifest: Manifest, graph: GraphInfo, options: EngineOptions) -> CaptureOptions:
+def _capture_options(manifest: EncodeManifest, graph: GraphInfo, options: LoadOptions) -> CaptureOptions:
     """A batch holds ``batch_tokens`` at most, or one longer input."""
     limits = manifest.limits
-    assert isinstance(limits, EncodeLimits)  # generation is not captured
     largest = {axis.name: axis.maximum for axis in graph.signature.axes}
     return CaptureOptions(
         largest={**largest, TOKENS: max(options.batch_tokens_for(manifest), limits.max_length)},
-        upto=options.capture or graph.buckets.top,
+        upto=options.cuda_graph_max_tokens or graph.buckets.top,
         fill_example=partial(fill_example, max_length=limits.max_length),
     )

@@ -29,8 +29,8 @@ def keep_freed_memory() -> bool:
         Whether it does: not where there is another C library, nor where the environment has settings of its
         own for ``malloc``.
     """
-    chosen = _SETTINGS & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
-    if chosen or platform.libc_ver()[0] != "glibc":
+    configured = _SETTINGS & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
+    if configured or platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
     return bool(mallopt(_MMAP_THRESHOLD, _LARGEST) and mallopt(_TRIM_THRESHOLD, _KEPT))

@@ -38,9 +38,10 @@ class StaticBuffers:
 def zeros(size: Sequence[int], dtype: torch.dtype) -> Tensor:
     """Memory that is taken page by page when it is first written to.
 
-    torch.zeros would write to all of it, and where it is large start a threads of threads for this thread.
-    Beside the engine's threads they are more than there are cores; OpenMP then lets waiting threads sleep, and
-    waking them is slow beside a step of a small model. Nothing else in loading computes with torch either.
+    torch.zeros would write to all of it, and where it is large start a pool of threads for this thread.
+    Beside the engine's threads they are more than there are cores; OpenMP then lets waiting threads sleep,
+    and waking them is slow beside a step of a small model. Nothing else in loading computes with torch
+    either.
     """
     memory = torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8))
     return memory.view(dtype).view(size)

@@ -29,7 +29,7 @@ class DirectReplay:
     Args:
         signature: of the graph.
         graph: computes before it returns.
-        threads: that computes; the thread's own where left out.
+        threads: the threads that compute; by default those of the calling thread.
     """
 
     depth = 1

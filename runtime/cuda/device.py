@@ -1,9 +1,9 @@
 """What a captured replay asks of a device: memory, streams, events, copies, graphs.
 
 Work is put on a stream and done later, in the order of that stream. Streams know nothing of each other
-but through events: ``record`` marks a place in one stream, ``wait`` makes another stream wait for it,
+but through events: ``record`` marks a point in one stream, ``wait`` makes another stream wait for it,
 ``synchronize`` the caller. As CUDA has it, ``wait`` and ``synchronize`` are for the latest ``record``, and
-return at once where there was none.
+return immediately if there was none.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ T = TypeVar("T")
 
 
 class Event(Protocol):
-    """A place in a stream; used again for later launches."""
+    """A point in a stream; reused for later launches."""
 
     def record(self, stream: Stream) -> None: ...
 
@@ -37,7 +37,7 @@ class Event(Protocol):
         ...
 
     def query(self) -> bool:
-        """Whether ``synchronize`` would return at once."""
+        """Whether ``synchronize`` would return immediately."""
         ...
 
 
@@ -81,7 +81,7 @@ class Device(Protocol):
     def replay(self, graph: CapturedGraph, stream: Stream) -> None: ...
 
     def memory_bytes(self) -> tuple[int, int]:
-        """Memory of the device that nobody has taken, and all that it has."""
+        """Free memory of the device, and its total memory, in bytes."""
         ...
 
     def reserved_bytes(self) -> int:

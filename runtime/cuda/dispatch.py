@@ -50,7 +50,7 @@ class BucketDispatcher:
         return self._plans[bucket]
 
     def reachable(self) -> list[int]:
-        """BucketDispatcher that some batch runs at, largest first: a pool that fitted the first fits all others."""
+        """Buckets that batches run at, largest first: a memory pool that fits the first fits all others."""
         top = min(self.largest[self.buckets.axis], self.buckets.top)
         return [size for size in reversed(self.buckets.sizes) if size <= self.buckets.bucket_for(top)]
 

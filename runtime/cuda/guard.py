@@ -1,4 +1,4 @@
-"""What a failed device leaves: an engine that answers nothing more, and says why."""
+"""Turns failures of a CUDA device into DeviceFailedError, which ends the engine."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def device_failed(doing: str, error: Exception) -> DeviceFailedError:
     advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
     if isinstance(error, torch.OutOfMemoryError):
         advice = (
-            "Load the artifact again in a new process, with a smaller batch_tokens, source_batch_tokens, capture or "
-            "gpu_memory_utilization"
+            "Load the artifact again in a new process, with a smaller batch_tokens, "
+            "cuda_graph_max_tokens or gpu_memory_utilization"
         )
     return DeviceFailedError(
-        f"the device failed while {doing}: {reason}. This engine is dead and answers nothing more. {advice}"
+        f"the device failed while {doing}: {reason}. This engine has failed and serves no "
+        f"more requests. {advice}"
     )

@@ -25,7 +25,7 @@ class CaptureOptions:
 
     Attributes:
         largest: of each axis, what the largest batch will need.
-        upto: the buckets up to this size are captured at once, the others when they are first met.
+        upto: buckets up to this size are captured while loading, the others when a batch first needs them.
         fill_example: writes some valid batch into the buffers of a bucket.
     """
 
@@ -38,7 +38,7 @@ class CaptureOptions:
 class _Captured:
     graph: CapturedGraph
     inputs: Mapping[str, Tensor]
-    """Where the graph reads. Kept, so that nobody else gets this memory."""
+    """The tensors that the graph reads. They are kept so that their memory is not used for others."""
     outputs: list[Tensor]
     """Where it writes. The next replay of any bucket may overwrite it."""
 
@@ -81,7 +81,7 @@ class CapturedReplay:
         signature: of the graph.
         graph: puts its work on the device's current stream and returns; its outputs belong to that stream.
         buckets: its buckets.
-        device: where it was loaded; used by nobody else's thread from ``prepare`` on.
+        device: where the graph was loaded; from ``prepare`` on used by that thread only.
         options: see there.
     """
 
@@ -126,8 +126,8 @@ class CapturedReplay:
         """Whether less than ``depth`` launches are in flight."""
         return self._running().free()
 
-    def buffers_for(self, needed: Mapping[str, int], *, answer: bool = True) -> HostBuffers:
-        """See ``Replay``; without ``answer`` no output comes back."""
+    def buffers_for(self, needed: Mapping[str, int], *, outputs: bool = True) -> HostBuffers:
+        """See ``Replay``; without ``outputs`` no output is copied back."""
         pipeline = self._running()
         for axis in self.signature.axes:
             if needed[axis.name] > self._options.largest[axis.name]:
@@ -137,7 +137,7 @@ class CapturedReplay:
                 )
         slot, plan = pipeline.next_slot(), self._buckets.plan(needed)
         buffers = HostBuffers(plan.sizes, plan.inputs.arrays(slot.host_inputs))
-        taken = needed if answer else dict.fromkeys(needed, 0)
+        taken = needed if outputs else dict.fromkeys(needed, 0)
         self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, taken))
         return buffers
 

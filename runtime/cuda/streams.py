@@ -39,7 +39,7 @@ class Slot:
 
 
 class Pipeline:
-    """Streams, the static inputs that graphs are bound to, and slots used in turns.
+    """Streams, the static inputs that graphs are bound to, and slots that are reused one after another.
 
     Args:
         device: opened by this thread.
@@ -72,9 +72,9 @@ class Pipeline:
         Args:
             slot: its host inputs are filled.
             inputs: how they lie there.
-            run: puts the graph on the compute stream and gives its outputs, which that stream may use
+            run: puts the graph on the compute stream and returns its outputs, which that stream may use
                 again after what is put on it here.
-            outputs: how many rows of them shall come back, and where they shall lie.
+            outputs: how many of their rows to copy back, and where to.
         """
         slot.in_flight = True
         self._launches += 1

@@ -1,4 +1,4 @@
-"""The cheapest way to cut a queue into batches, when the cost of a batch is known."""
+"""Cuts a queue into batches at minimal total cost, when the cost of a batch by its size is known."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from precast.graphs.costs import Costs
 
 _MARGIN = 0.01
-"""Each batch is charged so much of the largest. Costs are measured one after another, on a machine whose
-speed drifts, and leave out what hands out the answers: a batch more must save more than that."""
+"""Fraction of the cost of the largest batch that is added to each. Costs are measured one after another, on a
+machine whose speed drifts, and do not include setting results: one more batch must save more than that."""
 
 
 def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
@@ -20,10 +20,10 @@ def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
 
 
 def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:
-    """How many inputs each batch holds, so that all batches together cost least.
+    """Return how many inputs each batch holds, so that the total cost is minimal.
 
-    Exact: for every input, the best of all last batches that end with it. What the inputs before a place cost
-    at best is kept by the tokens before it, so that all of them are looked at in one addition.
+    Exact dynamic programming: for every input, the best of all batches that end with it. The least cost of
+    the inputs before a boundary is stored by the tokens before it, so that all candidates are one addition.
 
     Args:
         lengths: tokens of each input, in the order in which they are cut, none above the budget.
@@ -38,13 +38,13 @@ def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
     least = np.full(ends[-1] + 1, np.inf)  # infinite within an input
     least[0] = 0
     begins = [0] * len(ends)
-    for place in range(1, len(ends)):
-        end = ends[place]
-        start = max(end - budget, ends[max(0, place - max_batch)])
+    for index in range(1, len(ends)):
+        end = ends[index]
+        start = max(end - budget, ends[max(0, index - max_batch)])
         found = least[start:end] + backwards[budget - end + start : budget]
         best = int(found.argmin())
         least[end] = found[best]
-        begins[place] = start + best
+        begins[index] = start + best
     return _counts(ends, begins)
 
 
@@ -56,11 +56,11 @@ def _one_batch_is_best(seconds: np.ndarray) -> bool:
 
 def _counts(ends: Sequence[int], begins: Sequence[int]) -> list[int]:
     """The batches that lead to the last input: ``begins`` are the tokens before the batch that ends there."""
-    place_at = {tokens: place for place, tokens in enumerate(ends)}
+    index_at = {tokens: index for index, tokens in enumerate(ends)}
     counts: list[int] = []
-    place = len(ends) - 1
-    while place:
-        before = place_at[begins[place]]
-        counts.append(place - before)
-        place = before
+    index = len(ends) - 1
+    while index:
+        before = index_at[begins[index]]
+        counts.append(index - before)
+        index = before
     return counts[::-1]

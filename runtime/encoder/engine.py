@@ -2,168 +2,395 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
-from functools import wraps
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Concatenate, NoReturn, ParamSpec
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 
-from precast.artifacts.manifest import EmbedInfo, Manifest
-from precast.runtime.encoder import tasks as calls
-from precast.runtime.encoder.batch_result import BatchResult
-from precast.runtime.encoder.tasks import Call
-from precast.runtime.encoder.worker import Request, Stats, Worker
-from precast.runtime.errors import InputError, TaskError
+from precast.artifacts.manifest import EmbedInfo, EncodeManifest, Manifest
+from precast.runtime.aio import AsyncEncoder
+from precast.runtime.encoder import tasks
+from precast.runtime.encoder.core import EncoderCore, EncodeRequest
+from precast.runtime.encoder.setup import open_core, open_tokenizer
+from precast.runtime.encoder.tasks import EncodeTask
+from precast.runtime.engine import Engine
+from precast.runtime.errors import InputError, RequestTimeoutError, TaskError
+from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
 from precast.runtime.io.inputs import Item
 from precast.runtime.io.outputs import EncoderOutput, similarity
-from precast.runtime.io.tokenization import TextTokenizer
+from precast.runtime.io.preprocessor import Preprocessor, TextPreprocessor
+from precast.runtime.io.tokenization import Truncate
 from precast.runtime.io.tokens import Tokens
-
-if TYPE_CHECKING:
-    from precast.runtime.aio import AsyncEncoder
+from precast.runtime.options import LoadOptions
+from precast.runtime.stats import EncoderStats
 
 _CHUNK = 128
-"""Texts tokenized at once: the next chunk is tokenized while the one before is computed."""
+"""Texts tokenized in one call of the tokenizer: the next chunk is tokenized while this one is computed."""
 
 
-Options = ParamSpec("Options")
+class Encoder(Engine):
+    """Runs one encoder artifact; made by ``precast.load`` or ``Encoder.load``. Safe to use from many threads.
 
+    Every method takes one input or a list of inputs: a text, token ids, or (where two texts make sense) a
+    pair of texts. One input gives one result, a list gives a list in the same order, an empty list an empty
+    result. Arrays handed out are copies.
 
-def _waiting(
-    make: Callable[Concatenate[Manifest, Options], Call],
-) -> Callable[Concatenate[Encoder, Options], Any]:
-    """A method that runs a call and waits for its result; arguments and documentation are the call's."""
-
-    @wraps(make)
-    def method(self: Encoder, *args: Options.args, **options: Options.kwargs) -> Any:
-        call = make(self.manifest, *args, **options)
-        answers = self.start(call)
-        answers.complete.result()
-        return call.result(answers.found())
-
-    return method
-
-
-class Encoder:
-    """BatchResult for one encoder artifact; made by ``precast.load``. Safe to use from many threads.
-
-    Every method takes one input or a list: a text, token ids, or (where two texts make sense) a pair
-    of texts. One input gives one answer, a list gives a list in the same order, an empty list an empty
-    result. Arrays handed out are copies. With ``return_exceptions`` an input that cannot be answered
-    leaves its error in its place; without it the first such error is raised and names the input.
+    Common options:
+        truncate: True cuts over-long inputs at the tokenizer's own side, ``"left"`` or ``"right"`` at that
+            one; False makes them an error.
+        timeout: seconds, counted from the call, after which inputs that are not computed yet fail with
+            RequestTimeoutError. By default there is no timeout.
+        return_exceptions: return the error of an invalid input in its place; by default the first error is
+            raised, and names the index of its input.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, worker: Worker) -> None:
-        self.manifest = manifest
-        self._tokenizer = tokenizer
-        self._worker = worker
-        # An engine that is dropped, or alive when the interpreter ends, must stop its thread: one that is
-        # inside a graph at that moment would take the process down.
-        self._finalizer = weakref.finalize(self, worker.close)
+    manifest: EncodeManifest
+    _core: EncoderCore
 
-    encode = _waiting(calls.encode)
-    embed = _waiting(calls.embed)
-    classify = _waiting(calls.classify)
-    predict = _waiting(calls.predict)
-    rank = _waiting(calls.rank)
+    def __init__(self, manifest: EncodeManifest, preprocessor: Preprocessor, core: EncoderCore) -> None:
+        super().__init__(manifest, core)
+        self._preprocessor = preprocessor
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
+        if not isinstance(manifest, EncodeManifest):
+            raise TaskError(
+                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Seq2Seq.load "
+                f"or precast.load"
+            )
+        options.check_for(manifest)
+        preprocessor = TextPreprocessor(open_tokenizer(folder, manifest, options))
+        return cls(manifest, preprocessor, open_core(folder, manifest, options))
+
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Return what the artifact's task computes for each input.
+
+        Args:
+            inputs: a text, a pair of texts, token ids, or a list of these.
+            prompt_name: name of a prompt of the checkpoint that is put before every text.
+            prompt: a text that is put before every text.
+            truncate: how to cut over-long inputs; see the class.
+            timeout: seconds; see the class.
+            return_exceptions: see the class.
+
+        Returns:
+            EncoderOutput, or a list of them.
+
+        Raises:
+            InputError: an input is invalid.
+            OptionError: an option has an invalid value.
+            RequestTimeoutError: the timeout is over.
+        """
+        task = tasks.encode(
+            self.manifest,
+            inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            truncate=truncate,
+            return_exceptions=return_exceptions,
+        )
+        return self._run(task, timeout)
+
+    def embed(
+        self,
+        inputs: Any,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        batch_size: int | None = None,
+        show_progress_bar: bool | None = None,
+        convert_to_numpy: bool = True,
+        convert_to_tensor: bool = False,
+        normalize_embeddings: bool = False,
+        truncate_dim: int | None = None,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Return sentence embeddings. Keywords are those of sentence-transformers' ``encode``.
+
+        Args:
+            inputs: a text, token ids, or a list of these.
+            prompt_name: name of a prompt of the checkpoint that is put before every text.
+            prompt: a text that is put before every text.
+            batch_size: accepted for compatibility, without effect: inputs are packed by tokens.
+            show_progress_bar: accepted for compatibility, without effect.
+            convert_to_numpy: return arrays; False returns a list of tensors.
+            convert_to_tensor: return one tensor; goes before ``convert_to_numpy``.
+            normalize_embeddings: scale to unit length, after truncation.
+            truncate_dim: keep the first dimensions only.
+            truncate: how to cut over-long inputs; see the class.
+            timeout: seconds; see the class.
+            return_exceptions: see the class.
+
+        Returns:
+            fp32 ``[n, size]``; ``[size]`` for one input; a list if it contains an error.
+
+        Raises:
+            TaskError: the artifact was compiled for another task.
+            InputError: an input is invalid.
+            OptionError: an option has an invalid value.
+            RequestTimeoutError: the timeout is over.
+        """
+        task = tasks.embed(
+            self.manifest,
+            inputs,
+            prompt_name=prompt_name,
+            prompt=prompt,
+            convert_to_numpy=convert_to_numpy,
+            convert_to_tensor=convert_to_tensor,
+            normalize_embeddings=normalize_embeddings,
+            truncate_dim=truncate_dim,
+            truncate=truncate,
+            return_exceptions=return_exceptions,
+        )
+        return self._run(task, timeout)
+
+    def encode_query(self, inputs: Any, **options: Any) -> Any:
+        """Return embeddings of queries, as ``encode_query`` of sentence-transformers.
+
+        Args:
+            inputs: as for ``embed``.
+            **options: those of ``embed``; the prompt is the checkpoint's ``query`` unless one is given.
+        """
+        return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.QUERY_PROMPTS))
+
+    def encode_document(self, inputs: Any, **options: Any) -> Any:
+        """Return embeddings of documents, as ``encode_document`` of sentence-transformers.
+
+        Args:
+            inputs: as for ``embed``.
+            **options: those of ``embed``; the prompt is the checkpoint's ``document``, ``passage`` or
+                ``corpus`` unless one is given.
+        """
+        return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.DOCUMENT_PROMPTS))
+
+    def classify(
+        self,
+        inputs: Any,
+        *,
+        top_k: int | None = 1,
+        function_to_apply: str | None = None,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Return labels and scores, as Hugging Face's text-classification pipeline does.
+
+        Args:
+            inputs: a text, a pair of texts, token ids, or a list of these.
+            top_k: number of labels for each input, best first; None for all.
+            function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; by default the model's own.
+            truncate: how to cut over-long inputs; see the class.
+            timeout: seconds; see the class.
+            return_exceptions: see the class.
+
+        Returns:
+            For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
+
+        Raises:
+            TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
+        """
+        task = tasks.classify(
+            self.manifest,
+            inputs,
+            top_k=top_k,
+            function_to_apply=function_to_apply,
+            truncate=truncate,
+            return_exceptions=return_exceptions,
+        )
+        return self._run(task, timeout)
+
+    def predict(
+        self,
+        inputs: Any,
+        *,
+        apply_softmax: bool = False,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+        return_exceptions: bool = False,
+    ) -> Any:
+        """Return scores of pairs of texts, as sentence-transformers' ``CrossEncoder.predict``.
+
+        Args:
+            inputs: a pair of texts, or a list of them.
+            apply_softmax: over several labels, after the checkpoint's own activation.
+            truncate: how to cut over-long inputs; see the class.
+            timeout: seconds; see the class.
+            return_exceptions: see the class.
+
+        Returns:
+            fp32 ``[n]``, or ``[n, labels]`` for several labels; without the first axis for one pair.
+
+        Raises:
+            TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
+        """
+        task = tasks.predict(
+            self.manifest,
+            inputs,
+            apply_softmax=apply_softmax,
+            truncate=truncate,
+            return_exceptions=return_exceptions,
+        )
+        return self._run(task, timeout)
+
+    def rank(
+        self,
+        query: str,
+        documents: Sequence[str],
+        *,
+        top_k: int | None = None,
+        return_documents: bool = False,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return documents ranked by their score for ``query``, as ``CrossEncoder.rank``.
+
+        Args:
+            query: a text.
+            documents: texts.
+            top_k: number of documents; None for all.
+            return_documents: whether each result contains its text.
+            truncate: how to cut over-long inputs; see the class.
+            timeout: seconds; see the class.
+
+        Returns:
+            A list of ``{"corpus_id", "score"}``, best first, with ``"text"`` if documents are asked for.
+
+        Raises:
+            TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
+        """
+        task = tasks.rank(
+            self.manifest,
+            query,
+            documents,
+            top_k=top_k,
+            return_documents=return_documents,
+            truncate=truncate,
+        )
+        return self._run(task, timeout)
 
     def similarity(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        """Every embedding of ``a`` against every one of ``b``, by the checkpoint's own measure."""
+        """Return the similarity of every embedding of ``a`` to every one of ``b``.
+
+        Args:
+            a: fp32 ``[n, size]``, or ``[size]``.
+            b: fp32 ``[m, size]``, or ``[size]``.
+
+        Returns:
+            fp32 ``[n, m]``.
+
+        Raises:
+            TaskError: the artifact was compiled for another task.
+        """
         info = self.manifest.output
         if not isinstance(info, EmbedInfo):
             raise TaskError("similarity needs an artifact compiled with --task embed")
         return similarity(info.similarity, a, b)
 
-    def generate(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises: TaskError: an encoder has no decoder."""
-        raise self._without_decoder("generate")
-
-    def stream(self, *_: Any, **__: Any) -> NoReturn:
-        """Raises: TaskError: an encoder has no decoder."""
-        raise self._without_decoder("stream")
-
-    def submit(self, value: Any, **options: Any) -> Future[EncoderOutput]:
-        """Queue one input and return at once.
+    def submit(
+        self,
+        value: Any,
+        *,
+        prompt_name: str | None = None,
+        prompt: str | None = None,
+        truncate: Truncate = True,
+        timeout: float | None = None,
+    ) -> ResultFuture[EncoderOutput]:
+        """Queue one input and return immediately.
 
         Args:
             value: a text, a pair of texts or token ids.
-            **options: those of ``encode``.
+            prompt_name: as for ``encode``.
+            prompt: as for ``encode``.
+            truncate: how to cut an over-long input; see the class.
+            timeout: seconds; see the class.
+
+        Returns:
+            A future of EncoderOutput. Its callbacks run in a thread of their own and may call the engine.
 
         Raises:
-            InputError: the input cannot be answered.
-            OptionError: an option has a value that it cannot have.
-            QueueFullError: too many requests wait; try again later.
+            InputError: the input is invalid.
+            OptionError: an option has an invalid value.
+            QueueFullError: too many requests are queued; try again later.
         """
-        call = calls.encode(self.manifest, (), **options)
-        (tokens,) = self._tokenizer.encode([call.read(value)], call.truncate, call.prompt)
+        future: ResultFuture[EncoderOutput] = ResultFuture(deadline_of(timeout))
+        task = tasks.encode(self.manifest, (), prompt_name=prompt_name, prompt=prompt, truncate=truncate)
+        item = self._preprocessor.parse(value, task.pairs)
+        (tokens,) = self._preprocessor.process([item], task.truncate, task.prompt)
         if isinstance(tokens, InputError):
             raise tokens
-        future: Future[EncoderOutput] = Future()
-        self._worker.offer(Request(tokens, future))
+        future.served_by = self._core.thread
+        self._core.offer(EncodeRequest(tokens, future))
         return future
 
-    def aio(self) -> AsyncEncoder:
-        """The same engine for asyncio."""
-        from precast.runtime.aio import AsyncEncoder
+    def stats(self) -> EncoderStats:
+        """Return what was computed since the engine was loaded, and how many requests are queued."""
+        return self._core.stats()
 
+    def aio(self) -> AsyncEncoder:
+        """Return the same engine with coroutines as methods, for asyncio."""
         return AsyncEncoder(self)
 
-    def stats(self) -> Stats:
-        """Requests, batches and tokens answered so far; requests waiting and failed; graphs captured."""
-        return self._worker.stats()
+    def _run(self, task: EncodeTask, timeout: float | None) -> Any:
+        """Compute a task; whatever interrupts the wait gives up what is still queued."""
+        deadline = deadline_of(timeout)
+        self._core.check_caller()
+        results: BatchResult[EncoderOutput] = BatchResult(len(task.inputs))
+        try:
+            self.queue(task, results, deadline)
+            results.wait(deadline)
+        except BaseException:
+            self.give_up(results)
+            raise
+        return task.result(results.outcomes())
 
-    def close(self) -> None:
-        """Fail what waits, end the thread, let go of the graph. May be called again."""
-        self._finalizer()
-
-    def __enter__(self) -> Encoder:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def _without_decoder(self, method: str) -> TaskError:
-        return TaskError(
-            f"{method} needs an encoder-decoder compiled with --task generate; this artifact was compiled "
-            f"with --task {self.manifest.model.task}"
-        )
-
-    def start(self, call: Call) -> BatchResult:
-        """Tokenize and queue every input of ``call``; a bad one has failed already."""
-        answers = BatchResult(len(call.inputs))
+    def queue(self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None) -> None:
+        """Tokenize and queue every input of a task, until it is given up; invalid inputs fail immediately."""
         items: list[tuple[int, Item]] = []
-        for place, value in enumerate(call.inputs):
+        for index, value in enumerate(task.inputs):
             try:
-                items.append((place, call.read(value)))
+                items.append((index, self._preprocessor.parse(value, task.pairs)))
             except InputError as error:
-                answers.set(place, error.at(place))
-        for chunk in _chunks(items):
-            encoded = self._tokenizer.encode([item for _, item in chunk], call.truncate, call.prompt)
+                results.set(index, error.at(index))
+        for chunk in self._chunks(items):
+            if results.cancelled:
+                return
+            if deadline is not None and time.monotonic() >= deadline:
+                results.expire()
+                return
+            encoded = self._preprocessor.process([item for _, item in chunk], task.truncate, task.prompt)
             requests = []
-            for (place, _), tokens in zip(chunk, encoded, strict=True):
+            for (index, _), tokens in zip(chunk, encoded, strict=True):
                 if isinstance(tokens, Tokens):
-                    requests.append(Request(tokens, answers.promise(place)))
+                    requests.append(EncodeRequest(tokens, results.promise(index)))
                 else:
-                    answers.set(place, tokens.at(place))
-            self._worker.add(requests)
-        return answers
+                    results.set(index, tokens.at(index))
+            try:
+                self._core.add(requests, deadline, lambda: results.cancelled)
+            except RequestTimeoutError:
+                results.expire()
+                return
 
+    def give_up(self, results: BatchResult[EncoderOutput]) -> None:
+        """Cancel what is queued of a call."""
+        results.cancel()
+        self._core.wake()
 
-def _chunks(items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-    """Long inputs first, so that a batch holds like lengths and the last batches are short ones."""
-    if len(items) > _CHUNK:
-        items = sorted(items, key=lambda item: _extent(item[1]), reverse=True)
-    for start in range(0, len(items), _CHUNK):
-        yield items[start : start + _CHUNK]
-
-
-def _extent(item: Item) -> int:
-    """Roughly how many tokens: a token is about four characters."""
-    if isinstance(item, str):
-        return len(item) // 4
-    return sum(map(len, item)) // 4 if isinstance(item, tuple) else len(item)
+    def _chunks(self, items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
+        """Long inputs first, so that a batch holds similar lengths and the last batches are short ones."""
+        if len(items) > _CHUNK:
+            items = sorted(items, key=lambda item: self._preprocessor.size(item[1]), reverse=True)
+        for start in range(0, len(items), _CHUNK):
+            yield items[start : start + _CHUNK]

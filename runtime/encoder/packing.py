@@ -1,4 +1,4 @@
-"""Cutting waiting requests into packed batches, and writing a batch into the buffers of its launch."""
+"""Cuts queued requests into packed batches, and writes a batch into the buffers of its launch."""
 
 from __future__ import annotations
 
@@ -14,43 +14,43 @@ from precast.runtime.io.tokens import Tokens
 from precast.runtime.replay import HostBuffers, Replay
 
 SEARCHED = 1 << 25
-"""Inputs of a window times tokens of a batch. Finding the cheapest cut of more takes tens of milliseconds, in
-which nothing is computed; it is met by batches far above the default alone."""
+"""Inputs of a window times tokens of a batch. Planning larger windows takes tens of milliseconds, in
+which nothing is computed; only batches far above the default get there."""
 
 
 def cut(
     lengths: Sequence[int], max_tokens: int, max_batch: int, seconds: np.ndarray | None = None
 ) -> list[list[int]]:
-    """Places of ``lengths`` in batches: shortest first, each within both budgets.
+    """Cut inputs into batches, given as indices into ``lengths``: shortest first, each within both limits.
 
-    Inputs of like length share a batch: plain torch's attention pads to the longest of them. An input longer
-    than ``max_tokens`` has a batch to itself.
+    Inputs of similar length share a batch: plain torch's attention pads to the longest of them. An input
+    longer than ``max_tokens`` has a batch to itself.
 
     Args:
         lengths: tokens of each input.
         max_tokens: of a batch.
         max_batch: inputs of a batch.
-        seconds: of a batch of 0, 1, … ``max_tokens`` tokens: the batches are those that take least together.
-            Where left out, each is filled as far as it goes.
+        seconds: of a batch of 0, 1, … ``max_tokens`` tokens: used to minimise the
+            cost of all batches. By default each batch is filled as far as possible.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     if seconds is None or len(lengths) * max_tokens > SEARCHED:
         return _filled(order, lengths, max_tokens, max_batch)
     fitting = bisect_right(order, max_tokens, key=lengths.__getitem__)
-    ends = accumulate(plan_batches([lengths[place] for place in order[:fitting]], max_batch, seconds))
+    ends = accumulate(plan_batches([lengths[index] for index in order[:fitting]], max_batch, seconds))
     batches = [order[start:end] for start, end in pairwise((0, *ends))]
-    return batches + [[place] for place in order[fitting:]]
+    return batches + [[index] for index in order[fitting:]]
 
 
 def _filled(order: Sequence[int], lengths: Sequence[int], max_tokens: int, max_batch: int) -> list[list[int]]:
     batches: list[list[int]] = []
     tokens = 0
-    for place in order:
-        if not batches or tokens + lengths[place] > max_tokens or len(batches[-1]) == max_batch:
+    for index in order:
+        if not batches or tokens + lengths[index] > max_tokens or len(batches[-1]) == max_batch:
             batches.append([])
             tokens = 0
-        batches[-1].append(place)
-        tokens += lengths[place]
+        batches[-1].append(index)
+        tokens += lengths[index]
     return batches
 
 
@@ -66,7 +66,7 @@ def fill(replay: Replay, batch: Sequence[Tokens]) -> HostBuffers:
 def fill_example(buffers: HostBuffers, max_length: int) -> None:
     """Write a batch that fills ``buffers`` as far as inputs of ``max_length`` tokens can.
 
-    Every id is 0: the batch is run to see the graph at work, and its answers are read by nobody.
+    Every id is 0: the batch only shows that the graph runs, and its outputs are not read.
     """
     tokens, sequences = buffers.sizes[TOKENS], buffers.sizes[SEQUENCES]
     lengths = [min(max_length, tokens - start) for start in range(0, tokens, max_length)][:sequences]
@@ -75,9 +75,9 @@ def fill_example(buffers: HostBuffers, max_length: int) -> None:
 
 
 def write_batch(buffers: HostBuffers, batch: Sequence[Tokens], lengths: np.ndarray, tokens: int) -> None:
-    """Write a batch of these ``lengths``, ``tokens`` together.
+    """Write a batch of these ``lengths``, which sum to ``tokens``.
 
-    What it leaves over becomes spare tokens (id 0, read by nobody) and sequences of length zero.
+    The rest of the buffers becomes spare tokens (id 0, which no input reads) and sequences of length zero.
     """
     arrays = buffers.arrays
     ids, ends = arrays["input_ids"], arrays["cu_seqlens"]

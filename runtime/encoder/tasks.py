@@ -1,9 +1,7 @@
-"""The tasks as calls: which inputs go to the graph, and what its answers become.
+"""What the methods of ``Encoder`` make of their arguments: inputs for the graph, and results of its outputs.
 
-These functions are the methods of ``Encoder`` and ``AsyncEncoder``, which only differ in how they wait.
-Common to all: ``truncate`` cuts over-long inputs at the tokenizer's own side (True), at ``"left"`` or
-``"right"``, or makes them an error (False); ``return_exceptions`` leaves the error of an input that cannot
-be answered in its place, where otherwise the first one is raised.
+``Encoder`` and ``AsyncEncoder`` differ in how they wait only, so that both are made of these functions. Their
+arguments are documented at ``Encoder``.
 """
 
 from __future__ import annotations
@@ -13,66 +11,59 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 
-from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, Manifest
-from precast.runtime.encoder.batch_result import Answer
+from precast.artifacts.manifest import ClassifyInfo, EmbedInfo, EncodeManifest
 from precast.runtime.errors import InputTypeError, OptionError, TaskError
-from precast.runtime.io.inputs import Item, as_list, is_pair, parse, parse_pair, parse_without_pairs, split
+from precast.runtime.io.inputs import as_list, is_pair, split
 from precast.runtime.io.outputs import (
     Activation,
     EncoderOutput,
     activate,
     truncate_and_normalize,
 )
+from precast.runtime.io.preprocessor import Pairs
 from precast.runtime.io.tokenization import Truncate
+
+Outcome = EncoderOutput | Exception
+QUERY_PROMPTS = ("query",)
+DOCUMENT_PROMPTS = ("document", "passage", "corpus")
+"""In the order in which sentence-transformers looks for them."""
 
 
 @dataclass(frozen=True)
-class Call:
-    """Inputs, how to read them, and what to make of their answers (in the same order)."""
+class EncodeTask:
+    """The inputs of a call, how to parse them, and what to make of their outcomes (in the same order)."""
 
     inputs: list[Any]
-    finish: Callable[[Sequence[Answer]], Any]
+    finish: Callable[[Sequence[Outcome]], Any]
     truncate: Truncate = True
     prompt: str = ""
-    read: Callable[[Any], Item] = parse
+    pairs: Pairs = "allowed"
     return_exceptions: bool = False
 
-    def result(self, answers: Sequence[Answer]) -> Any:
-        """What the caller gets: the first error, unless errors were asked for as results."""
+    def result(self, outcomes: Sequence[Outcome]) -> Any:
+        """The result of the call. The first error is raised, unless errors were asked for as results."""
         if not self.return_exceptions:
-            for answer in answers:
-                if isinstance(answer, Exception):
-                    raise answer
-        return self.finish(answers)
+            for outcome in outcomes:
+                if isinstance(outcome, Exception):
+                    raise outcome
+        return self.finish(outcomes)
 
 
 def encode(
-    manifest: Manifest,
+    manifest: EncodeManifest,
     inputs: Any,
     *,
     prompt_name: str | None = None,
     prompt: str | None = None,
     truncate: Truncate = True,
     return_exceptions: bool = False,
-) -> Call:
-    """The task's own answer for each input.
-
-    Args:
-        manifest: of the artifact.
-        inputs: a text, a pair of texts, token ids, or a list of these.
-        prompt_name: of a prompt that the checkpoint has; put before every text.
-        prompt: a text to put before every text.
-        truncate: see above.
-        return_exceptions: see above.
-
-    Returns:
-        EncoderOutput, or a list of them.
-    """
+) -> EncodeTask:
     items, single = split(inputs, pairs=True)
-    return Call(
+    return EncodeTask(
         items,
-        finish=lambda answers: answers[0] if single else list(answers),
+        finish=lambda outcomes: outcomes[0] if single else list(outcomes),
         truncate=_truncate(truncate),
         prompt=_prompt(manifest, prompt_name, prompt),
         return_exceptions=return_exceptions,
@@ -80,36 +71,18 @@ def encode(
 
 
 def embed(
-    manifest: Manifest,
+    manifest: EncodeManifest,
     inputs: Any,
     *,
     prompt_name: str | None = None,
     prompt: str | None = None,
+    convert_to_numpy: bool = True,
+    convert_to_tensor: bool = False,
     normalize_embeddings: bool = False,
     truncate_dim: int | None = None,
     truncate: Truncate = True,
     return_exceptions: bool = False,
-) -> Call:
-    """Sentence embeddings.
-
-    Args:
-        manifest: of the artifact.
-        inputs: a text, token ids, or a list of these.
-        prompt_name: of a prompt that the checkpoint has; put before every text.
-        prompt: a text to put before every text.
-        normalize_embeddings: scale to unit length, after truncation.
-        truncate_dim: keep so many dimensions.
-        truncate: see above.
-        return_exceptions: see above.
-
-    Returns:
-        fp32 ``[n, size]``; ``[size]`` for one input; a list where an error stands in it.
-
-    Raises:
-        TaskError: the artifact was compiled for another task.
-        InputError: an input cannot be answered.
-        OptionError: an option has a value that it cannot have.
-    """
+) -> EncodeTask:
     info = manifest.output
     if not isinstance(info, EmbedInfo):
         raise TaskError(
@@ -119,101 +92,79 @@ def embed(
     # A bad truncate_dim is refused before anything is computed.
     truncate_and_normalize(np.empty((0, info.size), dtype=np.float32), truncate_dim, False)
 
-    def finish(answers: Sequence[Answer]) -> Any:
-        rows = _embeddings(answers, info.size, truncate_dim, normalize_embeddings)
-        return rows[0] if single else rows
+    def finish(outcomes: Sequence[Outcome]) -> Any:
+        embeddings = _embeddings(outcomes, info.size, truncate_dim, normalize_embeddings)
+        converted = _converted(embeddings, to_numpy=convert_to_numpy, to_tensor=convert_to_tensor)
+        return converted[0] if single else converted
 
-    return Call(
+    return EncodeTask(
         items,
         finish,
         truncate=_truncate(truncate),
         prompt=_prompt(manifest, prompt_name, prompt),
-        read=parse_without_pairs,
+        pairs="refused",
         return_exceptions=return_exceptions,
     )
 
 
+def with_prompt_of(manifest: EncodeManifest, options: dict[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    """Options of ``embed``, with the first of these prompts that the checkpoint has if none is given."""
+    prompts = manifest.output.prompts if isinstance(manifest.output, EmbedInfo) else {}
+    if options.get("prompt") is not None or options.get("prompt_name") is not None:
+        return options
+    return {**options, "prompt_name": next((name for name in names if name in prompts), None)}
+
+
 def classify(
-    manifest: Manifest,
+    manifest: EncodeManifest,
     inputs: Any,
     *,
     top_k: int | None = 1,
     function_to_apply: str | None = None,
     truncate: Truncate = True,
     return_exceptions: bool = False,
-) -> Call:
-    """Labels and scores, as HF's text-classification pipeline gives them.
-
-    Args:
-        manifest: of the artifact.
-        inputs: a text, a pair of texts, token ids, or a list of these.
-        top_k: best labels of each input; None for all.
-        function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; the model's own where left out.
-        truncate: see above.
-        return_exceptions: see above.
-
-    Returns:
-        For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
-
-    Raises:
-        TaskError, InputError, OptionError: as ``embed``.
-    """
+) -> EncodeTask:
     info = _classifier(manifest, "classify")
     _check_top_k(top_k)
     activation = _activation(function_to_apply, info.activation)
     items, single = split(inputs, pairs=True)
 
-    def labelled(answer: Answer) -> Any:
-        if isinstance(answer, Exception):
-            return answer
-        scores = activate(_logits(answer), activation)
+    def labelled(outcome: Outcome) -> Any:
+        if isinstance(outcome, Exception):
+            return outcome
+        scores = activate(_logits(outcome), activation)
         order = np.argsort(-scores, kind="stable")[:top_k]
-        found = [{"label": info.labels[place], "score": float(scores[place])} for place in order]
-        return found[0] if top_k == 1 else found
+        labels = [{"label": info.labels[index], "score": float(scores[index])} for index in order]
+        return labels[0] if top_k == 1 else labels
 
-    def finish(answers: Sequence[Answer]) -> Any:
-        results = [labelled(answer) for answer in answers]
+    def finish(outcomes: Sequence[Outcome]) -> Any:
+        results = [labelled(outcome) for outcome in outcomes]
         return results[0] if single else results
 
-    return Call(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
+    return EncodeTask(items, finish, _truncate(truncate), return_exceptions=return_exceptions)
 
 
 def predict(
-    manifest: Manifest,
+    manifest: EncodeManifest,
     inputs: Any,
     *,
     apply_softmax: bool = False,
     truncate: Truncate = True,
     return_exceptions: bool = False,
-) -> Call:
-    """Scores of pairs of texts, as sentence-transformers' ``CrossEncoder.predict``.
-
-    Args:
-        manifest: of the artifact.
-        inputs: a pair of texts, or a list of them.
-        apply_softmax: over several labels, after the checkpoint's own activation.
-        truncate: see above.
-        return_exceptions: see above.
-
-    Returns:
-        fp32 ``[n]``, or ``[n, labels]`` for several labels; one row less for one pair.
-
-    Raises:
-        TaskError, InputError, OptionError: as ``embed``.
-    """
+) -> EncodeTask:
     info = _classifier(manifest, "predict")
     items, single = ([inputs], True) if is_pair(inputs) else split(inputs, pairs=False)
 
-    def score(answer: Answer) -> Any:
-        if isinstance(answer, Exception):
-            return answer
-        scores = activate(_logits(answer), info.score_activation)
+    def score(outcome: Outcome) -> Any:
+        if isinstance(outcome, Exception):
+            return outcome
+        scores = activate(_logits(outcome), info.score_activation)
         if apply_softmax and len(scores) > 1:
             scores = activate(scores, "softmax")
         return scores[0] if len(scores) == 1 else scores
 
-    def finish(answers: Sequence[Answer]) -> Any:
-        results = [score(answer) for answer in answers]
+    def finish(outcomes: Sequence[Outcome]) -> Any:
+        results = [score(outcome) for outcome in outcomes]
         if single:
             return results[0]
         if any(isinstance(result, Exception) for result in results):
@@ -221,34 +172,20 @@ def predict(
         shape = (len(results),) if len(info.labels) == 1 else (len(results), len(info.labels))
         return np.asarray(results, dtype=np.float32).reshape(shape)
 
-    return Call(items, finish, _truncate(truncate), read=parse_pair, return_exceptions=return_exceptions)
+    return EncodeTask(
+        items, finish, _truncate(truncate), pairs="required", return_exceptions=return_exceptions
+    )
 
 
 def rank(
-    manifest: Manifest,
+    manifest: EncodeManifest,
     query: str,
     documents: Sequence[str],
     *,
     top_k: int | None = None,
     return_documents: bool = False,
     truncate: Truncate = True,
-) -> Call:
-    """Documents by their score for ``query``, best first, as ``CrossEncoder.rank``.
-
-    Args:
-        manifest: of the artifact.
-        query: a text.
-        documents: texts.
-        top_k: how many; None for all.
-        return_documents: whether each result carries its text.
-        truncate: see above.
-
-    Returns:
-        ``{"corpus_id", "score"}`` each, and ``"text"`` where documents are asked for.
-
-    Raises:
-        TaskError, InputError, OptionError: as ``embed``.
-    """
+) -> EncodeTask:
     info = _classifier(manifest, "rank")
     if len(info.labels) != 1:
         raise TaskError(f"rank needs a model with one label, this one has {len(info.labels)}; use predict")
@@ -256,13 +193,13 @@ def rank(
         raise InputTypeError(f"expected a text as the query, found {type(query).__name__}")
     _check_top_k(top_k)
     texts = as_list(documents, "a list of texts as documents")
-    for place, text in enumerate(texts):
+    for index, text in enumerate(texts):
         if not isinstance(text, str):
-            raise InputTypeError(f"expected a text as a document, found {type(text).__name__}").at(place)
+            raise InputTypeError(f"expected a text as a document, found {type(text).__name__}").at(index)
     scored = predict(manifest, [(query, text) for text in texts], truncate=truncate)
 
-    def finish(answers: Sequence[Answer]) -> list[dict[str, Any]]:
-        scores = scored.finish(answers)
+    def finish(outcomes: Sequence[Outcome]) -> list[dict[str, Any]]:
+        scores = scored.finish(outcomes)
         order = np.argsort(-scores, kind="stable")[:top_k]
         ranked: list[dict[str, Any]] = [{"corpus_id": int(i), "score": float(scores[i])} for i in order]
         if return_documents:
@@ -270,10 +207,10 @@ def rank(
                 entry["text"] = texts[entry["corpus_id"]]
         return ranked
 
-    return Call(scored.inputs, finish, scored.truncate)
+    return EncodeTask(scored.inputs, finish, scored.truncate)
 
 
-def _classifier(manifest: Manifest, method: str) -> ClassifyInfo:
+def _classifier(manifest: EncodeManifest, method: str) -> ClassifyInfo:
     info, task = manifest.output, manifest.model.task
     if not isinstance(info, ClassifyInfo) or task == "token-classify":
         raise TaskError(
@@ -303,7 +240,7 @@ def _truncate(truncate: Truncate) -> Truncate:
     raise OptionError(f"truncate must be True, False, 'left' or 'right', found {truncate!r}")
 
 
-def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> str:
+def _prompt(manifest: EncodeManifest, prompt_name: str | None, prompt: str | None) -> str:
     """sentence-transformers' rule: a prompt given, else one named, else the default one."""
     info = manifest.output
     prompts = info.prompts if isinstance(info, EmbedInfo) else {}
@@ -320,27 +257,39 @@ def _prompt(manifest: Manifest, prompt_name: str | None, prompt: str | None) -> 
 
 
 def _embeddings(
-    answers: Sequence[Answer], size: int, truncate_dim: int | None, normalize: bool
+    outcomes: Sequence[Outcome], size: int, truncate_dim: int | None, normalize: bool
 ) -> np.ndarray | list[Any]:
-    """All answers in one array; with an error among them, a list of rows."""
-    if any(isinstance(answer, Exception) for answer in answers):
+    """All outcomes in one array; with an error among them, a list of rows."""
+    if any(isinstance(outcome, Exception) for outcome in outcomes):
         return [
-            answer
-            if isinstance(answer, Exception)
-            else truncate_and_normalize(_embedding(answer), truncate_dim, normalize)
-            for answer in answers
+            outcome
+            if isinstance(outcome, Exception)
+            else truncate_and_normalize(_embedding(outcome), truncate_dim, normalize)
+            for outcome in outcomes
         ]
-    stacked = np.empty((len(answers), size), dtype=np.float32)
-    for row, answer in zip(stacked, answers, strict=True):
-        row[:] = _embedding(answer)
+    stacked = np.empty((len(outcomes), size), dtype=np.float32)
+    for row, outcome in zip(stacked, outcomes, strict=True):
+        row[:] = _embedding(outcome)
     return truncate_and_normalize(stacked, truncate_dim, normalize)
 
 
-def _embedding(answer: Answer) -> np.ndarray:
-    assert isinstance(answer, EncoderOutput) and answer.embedding is not None
-    return answer.embedding
+def _converted(embeddings: np.ndarray | list[Any], *, to_numpy: bool, to_tensor: bool) -> Any:
+    """As sentence-transformers converts: one tensor, one array, or a list of tensors."""
+    if isinstance(embeddings, list):
+        keep = to_numpy and not to_tensor
+        return [
+            each if keep or isinstance(each, Exception) else torch.from_numpy(each) for each in embeddings
+        ]
+    if to_tensor:
+        return torch.from_numpy(embeddings)
+    return embeddings if to_numpy else list(torch.from_numpy(embeddings))
 
 
-def _logits(answer: EncoderOutput) -> np.ndarray:
-    assert answer.logits is not None
-    return answer.logits
+def _embedding(outcome: Outcome) -> np.ndarray:
+    assert isinstance(outcome, EncoderOutput) and outcome.embedding is not None
+    return outcome.embedding
+
+
+def _logits(outcome: EncoderOutput) -> np.ndarray:
+    assert outcome.logits is not None
+    return outcome.logits

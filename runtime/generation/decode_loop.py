@@ -1,79 +1,69 @@
-"""The requests that decode: their way through the graphs, from encoding to their answers."""
+"""The running requests: their way through the graphs, from encoding to their outputs. Used by one thread."""
 
 from __future__ import annotations
 
+import logging
 import time
 from collections import deque
 from collections.abc import Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
 
 import numpy as np
 
-from precast.graphs.sampling import INVALID, RUNNING
+from precast.graphs.sampling import AT_EOS, INVALID, RUNNING
 from precast.runtime.errors import DeviceFailedError, GraphError, InferenceError, NotFiniteError
+from precast.runtime.futures import Promise
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.block_allocator import BlockAllocator
-from precast.runtime.generation.request import Active, GenerateRequest
-from precast.runtime.generation.results import answer
-from precast.runtime.generation.scheduler import Placement
+from precast.runtime.generation.outputs import FinishReason, GeneratedSequence, GenerateOutput, Timings
+from precast.runtime.generation.request import Request
+from precast.runtime.generation.state import DecoderState
 from precast.runtime.generation.stepper import Launch, SourceEncoding, Stepper
-from precast.runtime.generation.throughput import Speed
 from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.stats import GenerationCounts
+
+logger = logging.getLogger("precast")
 
 
-@dataclass
-class Counts:
-    """What has been done since the engine was loaded."""
+class DecodeLoop:
+    """Encodes the sources of scheduled requests and decodes them.
 
-    requests: int = 0
-    failed: int = 0
-    cancelled: int = 0
-    tokens: int = 0
-    steps: int = 0
-    source_batches: int = 0
-    speed: Speed = field(default_factory=Speed)
-
-
-class Decoding:
-    """Used by one thread.
-
-    Any call may raise DeviceFailedError; nobody is answered after that.
+    Any call may raise DeviceFailedError; no request gets an output after that.
 
     Args:
-        stepper: what runs the graphs.
-        own: of the self kv_cache.
-        cross: of the cross kv_cache.
-        detokenizer: None where the artifact has no tokenizer.
-        vocab_size: of the decoder.
+        stepper: runs the graphs.
+        self_cache: blocks of the self-attention KV cache.
+        cross_cache: blocks of the cross-attention KV cache.
+        detokenizer: None if the artifact has no tokenizer.
+        vocab_size: vocabulary of the decoder.
     """
 
     def __init__(
         self,
         stepper: Stepper,
-        own: BlockAllocator,
-        cross: BlockAllocator,
+        self_cache: BlockAllocator,
+        cross_cache: BlockAllocator,
         detokenizer: Detokenizer | None,
         vocab_size: int,
     ) -> None:
-        self.counts = Counts()
+        self.counts = GenerationCounts()
         self.stepper = stepper
         self._state = stepper.state
-        self._own, self._cross = own, cross
+        self._self_cache, self._cross_cache = self_cache, cross_cache
         self._detokenizer = detokenizer
         self._vocab_size = vocab_size
-        self._encoding: dict[GenerateRequest, tuple[SourceEncoding, Placement]] = {}
-        self._running: dict[GenerateRequest, tuple[Active, Placement]] = {}
+        self._encoding: dict[Request, SourceEncoding] = {}
+        self._running: dict[Request, None] = {}  # an ordered set
+        self._ended: set[Request] = set()
         self._launches: deque[Launch] = deque()
         self._batch: ActiveBatch | None = None
 
     def prepare(self) -> None:
-        """Set up what belongs to the calling thread, and encode two tokens that nobody reads.
+        """Set up what belongs to the calling thread, and encode two tokens as a warmup.
 
         Raises:
-            GraphError: a graph failed, which shall show when it is loaded.
+            GraphError: a graph failed.
         """
         self.stepper.prepare()
         try:
@@ -85,59 +75,55 @@ class Decoding:
                 f"the graph encode_source fails on its first batch: {error}; compile the artifact again"
             ) from error
 
-    def start(self, placements: Sequence[Placement]) -> list[Placement]:
-        """Begin requests; gives those that failed."""
-        requests = [placement.ticket.payload for placement in placements]
-        cross = [
-            self._cross.slots(placement.cross_blocks, len(request.tokens))
-            for placement, request in zip(placements, requests, strict=True)
+    def start(self, requests: Sequence[Request]) -> list[Request]:
+        """Encode the sources of scheduled requests; returns the requests that failed."""
+        cross_slots = [
+            self._cross_cache.slots(request.held.cross_blocks, request.source_tokens) for request in requests
         ]
+        sources = [request.source_ids for request in requests]
+        logger.debug("encoding %d sources, %d tokens", len(sources), sum(map(len, sources)))
         try:
-            encoding = self.stepper.encode_sources(
-                [request.tokens.ids for request in requests], cross, hidden=False
-            )
+            encoding = self.stepper.encode_sources(sources, cross_slots, hidden=False)
         except DeviceFailedError:
             raise
-        except Exception as error:  # these requests fail, those that run do not
-            failure = _failed("encode_source", error)
-            for placement, request in zip(placements, requests, strict=True):
-                self._wipe(placement)
-                self.count_end(request, failure)
-            return list(placements)
+        except Exception as error:  # these requests fail, the running ones do not
+            failure = _graph_error("encode_source", error)
+            for request in requests:
+                self._wipe(request)
+                self.end(request, failure)
+            return list(requests)
         self.counts.source_batches += 1
-        for request, placement in zip(requests, placements, strict=True):
-            self._encoding[request] = (encoding, placement)
+        for request in requests:
+            self._encoding[request] = encoding
         return []
 
-    def encode(self, tokens: Sequence[Tokens], futures: Sequence[Future[EncoderOutput]]) -> None:
-        """Answer sources with the encoder's hidden states."""
+    def encode(self, tokens: Sequence[Tokens], promises: Sequence[Promise[EncoderOutput]]) -> None:
+        """Resolve the promises with the encoder's hidden states."""
         try:
-            hidden = self._encode([one.ids for one in tokens])
+            hidden = self._encode([source.ids for source in tokens])
         except DeviceFailedError:
             raise
         except Exception as error:
-            failure = _failed("encode_source", error)
-            for future in futures:
-                if future.set_running_or_notify_cancel():
-                    future.set_exception(failure)
+            failure = _graph_error("encode_source", error)
+            for promise in promises:
+                promise.fail(failure)
             return
-        for one, future, states in zip(tokens, futures, hidden, strict=True):
-            if future.set_running_or_notify_cancel():
-                future.set_result(EncoderOutput(one.ids, hidden=states.copy(), truncated=one.truncated))
+        for source, promise, states in zip(tokens, promises, hidden, strict=True):
+            promise.resolve(EncoderOutput(source.ids, hidden=states.copy(), truncated=source.truncated))
 
     def run(self, steps: int) -> None:
-        """Take all running requests so many tokens on, and look at what is over.
+        """Decode ``steps`` tokens of every running request, and end those that are finished.
 
-        A graph that fails ends them. So many launches as the stepper's ``depth`` are under way: what a look
-        shows is by so much older.
+        A graph that fails ends all of them. Up to the stepper's ``depth`` launches are in flight, so that a
+        poll shows the state of that many launches ago.
         """
         self._join()
         if not self._running:
-            self._launches.clear()  # of rows that have ended
+            self._launches.clear()  # their sequences have ended
             return
         if self._batch is None:
-            requests = tuple(one for one, _ in self._running.values())
-            self._batch = ActiveBatch(requests, self._vocab_size, self._state.num_seqs)
+            self._batch = ActiveBatch(tuple(self._running), self._vocab_size, self._state.num_seqs)
+            logger.debug("decoding %d requests, %d sequences", len(self._running), len(self._batch.rows))
         try:
             self._launches.append(self.stepper.launch(self._batch, steps))
             while len(self._launches) >= self.stepper.depth:
@@ -145,134 +131,168 @@ class Decoding:
         except DeviceFailedError:
             raise
         except Exception as error:
-            failure = _failed("a step", error)
+            failure = _graph_error("a step", error)
             for request in self._running:
-                self.count_end(request, failure)
+                self.end(request, failure)
 
-    def take_ended(self) -> list[Placement]:
-        """What the requests held that have ended."""
-        return [
-            placement
-            for request in list(self._running)
-            if request.settled
-            for placement in self.remove(request)
-        ]
+    def take_ended(self) -> list[Request]:
+        """Remove the requests that have ended, and return them: they still hold their reservations."""
+        return [request for request in list(self._running) if request in self._ended and self.remove(request)]
 
-    def remove(self, request: GenerateRequest) -> list[Placement]:
-        """Take a request off the rows, whatever has become of it."""
-        if request in self._encoding:
-            return [self._encoding.pop(request)[1]]
-        found = self._running.pop(request, None)
-        if found is None:
-            return []
+    def remove(self, request: Request) -> bool:
+        """Remove a request that was started, whatever its state; False if it is not among them."""
+        self._ended.discard(request)
+        if self._encoding.pop(request, None) is not None:
+            return True
+        if request not in self._running:
+            return False
+        del self._running[request]
         self._batch = None
-        one, placement = found
-        codes = self._state.arrays["finished"][list(one.rows)]
-        # Nobody has looked at the scores of one that is still running since its last group.
+        codes = self._state.arrays["finished"][list(request.seq_ids)]
+        # The scores of a request that is still running were not checked since its last poll.
         if np.isin(codes, (RUNNING, INVALID)).any():
-            self._wipe(placement)
-        return [placement]
+            self._wipe(request)
+        return True
 
     def close(self) -> None:
-        """Let go of graphs and memory; nobody is answered any more."""
+        """Release graphs and memory."""
         self._launches.clear()
         self._batch = None
         self.stepper.close()
 
-    def count_end(self, request: GenerateRequest, error: InferenceError | None) -> None:
-        """End a request without an answer: by an error, or with none because its maker cancelled it."""
-        if request.settled:
+    def end(self, request: Request, error: InferenceError | None) -> None:
+        """End a request without an output: with an error, or because its caller gave it up (None)."""
+        if request in self._ended:
             return
-        if request.end() and error is not None:
+        if request in self._running or request in self._encoding:
+            self._ended.add(request)
+        if error is not None and request.future.fail(error):
             self.counts.failed += 1
-            request.future.set_exception(error)
-        else:
+        elif request.future.cancelled():
+            request.future.begin()  # wakes those who wait for several futures
             self.counts.cancelled += 1
+        else:  # its caller met the deadline before the engine did
+            self.counts.failed += 1
 
     def _join(self) -> None:
         """Let requests decode whose sources are encoded.
 
-        Where nobody decodes it is the device that waits, and not the host.
+        While no request decodes the device waits for the encoding, and not the host.
         """
         now = time.monotonic()
-        for request, (encoding, placement) in list(self._encoding.items()):
+        for request, encoding in list(self._encoding.items()):
             if self._running and not encoding.done():
                 return
             del self._encoding[request]
-            plan, ids = request.plan, request.tokens.ids
-            own = [self._own.slots(blocks, plan.max_length) for blocks in placement.self_blocks]
-            cross = self._cross.slots(placement.cross_blocks, len(ids))
-            self.stepper.begin(encoding, placement.rows, plan, ids, own, cross)
-            request.scheduled, request.streamed = now, len(plan.prefix)
-            self._running[request] = (Active(request, placement.rows), placement)
+            params, reservation = request.params, request.held
+            self_slots = [
+                self._self_cache.slots(blocks, params.max_length) for blocks in reservation.self_blocks
+            ]
+            cross_slots = self._cross_cache.slots(reservation.cross_blocks, request.source_tokens)
+            self.stepper.begin(encoding, request.seq_ids, params, request.source_ids, self_slots, cross_slots)
+            request.scheduled, request.streamed = now, len(params.prefix)
+            self._running[request] = None
             self._batch = None
 
     def _poll(self, launch: Launch) -> None:
-        """Answer who has ended, tell others how far they are."""
+        """Read how far a launch came; end the requests that are finished."""
         self.counts.steps += launch.steps
-        here = [one for one in launch.batch.requests if one.request in self._running]
-        rows = [row for one in here for row in one.rows]
-        self.stepper.poll(launch, rows)
-        self._note_progress(launch, here)
-        code = dict(zip(rows, self._state.arrays["finished"][rows].tolist(), strict=True))
-        for one in here:
-            codes = {code[row] for row in one.rows}
-            if one.request.failure is not None:
-                self.count_end(one.request, one.request.failure)
-            elif not one.request.settled and RUNNING not in codes:
-                self._answer(launch, one, INVALID in codes)
-
-    def _answer(self, launch: Launch, one: Active, invalid: bool) -> None:
-        if invalid:
-            self.count_end(
-                one.request,
-                NotFiniteError(
-                    "the model's scores are no numbers, or every token is forbidden; check the weights and "
-                    "the parameters of the request"
-                ),
-            )
-            return
-        kind = ("hypotheses", "hypothesis_logprobs") if one.plan.mode == "beam" else ("history", "logprobs")
-        self.stepper.fetch(launch, one.rows[: one.plan.num_return_sequences], kind)
-        found = answer(one, self._state, self._detokenizer)
-        if not one.request.end():  # it was cancelled during its last step
-            self.counts.cancelled += 1
-            return
-        self.counts.requests += 1
-        one.request.future.set_result(found)
-
-    def _note_progress(self, launch: Launch, requests: Sequence[Active]) -> None:
-        now, new = time.monotonic(), 0
-        first = [one.rows[0] for one in requests]
-        positions = self._state.arrays["positions"][first].tolist()
-        for one, row, position in zip(requests, first, positions, strict=True):
-            request, reached = one.request, position + 1
-            if reached <= request.streamed:
+        requests = [request for request in launch.batch.requests if request in self._running]
+        seq_ids = [seq_id for request in requests for seq_id in request.seq_ids]
+        self.stepper.poll(launch, seq_ids)
+        self._note_progress(launch, requests)
+        code = dict(zip(seq_ids, self._state.arrays["finished"][seq_ids].tolist(), strict=True))
+        for request in requests:
+            codes = {code[seq_id] for seq_id in request.seq_ids}
+            if request in self._ended:
                 continue
-            if request.streamed == len(one.plan.prefix):
+            if request.failure is not None:
+                self.end(request, request.failure)
+            elif INVALID in codes and RUNNING not in codes:
+                self.end(
+                    request,
+                    NotFiniteError(
+                        "the model's scores are not finite, or every token is forbidden; check the weights "
+                        "and the parameters of the request"
+                    ),
+                )
+            elif RUNNING not in codes:
+                self._finish(launch, request)
+
+    def _finish(self, launch: Launch, request: Request) -> None:
+        beams = request.params.mode == "beam"
+        names = ("hypotheses", "hypothesis_logprobs") if beams else ("history", "logprobs")
+        self.stepper.fetch(launch, request.seq_ids[: request.params.num_return_sequences], names)
+        output = _read_output(request, self._state, self._detokenizer)
+        if request.future.resolve(output):
+            self._ended.add(request)
+            self.counts.requests += 1
+        else:  # it was cancelled or timed out during its last step
+            self.end(request, None)
+
+    def _note_progress(self, launch: Launch, requests: Sequence[Request]) -> None:
+        now, new = time.monotonic(), 0
+        first = [request.seq_ids[0] for request in requests]
+        positions = self._state.arrays["positions"][first].tolist()
+        for request, seq_id, position in zip(requests, first, positions, strict=True):
+            length = position + 1
+            if length <= request.streamed:
+                continue
+            if request.streamed == len(request.params.prefix):
                 request.first_token = now
-            new += (reached - request.streamed) * len(one.rows)
+            new += (length - request.streamed) * len(request.seq_ids)
             if request.on_tokens is not None:
-                self.stepper.fetch(launch, [row], ["history"])
-                request.on_tokens(self._state.arrays["history"][row, request.streamed : reached].copy())
-            request.streamed = reached
+                self.stepper.fetch(launch, [seq_id], ["history"])
+                request.on_tokens(self._state.arrays["history"][seq_id, request.streamed : length].copy())
+            request.streamed = length
         self.counts.tokens += new
-        self.counts.speed.add(new)
+        self.counts.throughput.add(new)
 
     def _encode(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Their keys and values go to a place that counts for nobody."""
-        nowhere = [np.zeros(len(source), np.int32) for source in sources]
-        hidden = self.stepper.encode_sources(sources, nowhere, hidden=True).hidden()
+        """Hidden states of sources; their keys and values go to slot 0, which no request reads."""
+        slots = [np.zeros(len(source), np.int32) for source in sources]
+        hidden = self.stepper.encode_sources(sources, slots, hidden=True).hidden()
         self.stepper.wipe((), ())
         return hidden
 
-    def _wipe(self, placement: Placement) -> None:
-        self.stepper.wipe(sum(placement.self_blocks, ()), placement.cross_blocks)
+    def _wipe(self, request: Request) -> None:
+        reservation = request.held
+        self.stepper.wipe(sum(reservation.self_blocks, ()), reservation.cross_blocks)
 
 
-def _failed(what: str, error: Exception) -> GraphError:
-    return (
-        error
-        if isinstance(error, GraphError)
-        else GraphError(f"{what} failed: {type(error).__name__}: {error}")
-    )
+def _graph_error(graph: str, error: Exception) -> GraphError:
+    if isinstance(error, GraphError):
+        return error
+    return GraphError(f"{graph} failed: {type(error).__name__}: {error}")
+
+
+def _read_output(request: Request, state: DecoderState, detokenizer: Detokenizer | None) -> GenerateOutput:
+    """Copy what a finished request has generated out of the state."""
+    sequences = [
+        _read_sequence(request, seq_id, state, detokenizer)
+        for seq_id in request.seq_ids[: request.params.num_return_sequences]
+    ]
+    created = request.created
+    timings = Timings(request.scheduled - created, request.first_token - created, time.monotonic() - created)
+    return GenerateOutput(request.source_ids, tuple(sequences), request.tokens.truncated, timings)
+
+
+def _read_sequence(
+    request: Request, seq_id: int, state: DecoderState, detokenizer: Detokenizer | None
+) -> GeneratedSequence:
+    arrays, params, begin = state.arrays, request.params, len(request.params.prefix)
+    if params.mode == "beam":
+        end = int(arrays["hypothesis_lengths"][seq_id])
+        ids = arrays["hypotheses"][seq_id, :end].copy()
+        logprobs = arrays["hypothesis_logprobs"][seq_id, begin:end].copy()
+        score = float(arrays["hypothesis_scores"][seq_id])
+        reason: FinishReason = "stop" if ids[-1] in params.eos_token_ids else "length"
+    else:
+        end = int(arrays["positions"][seq_id]) + 1
+        ids = arrays["history"][seq_id, :end].copy()
+        logprobs = arrays["logprobs"][seq_id, begin:end].copy()
+        score = float(logprobs.sum(dtype=np.float64))
+        reason = "stop" if arrays["finished"][seq_id] == AT_EOS else "length"
+    text = None if detokenizer is None else detokenizer.decode(ids.tolist())
+    sequences_score = score if params.mode == "beam" else None
+    return GeneratedSequence(ids, text, score, logprobs, reason, begin, sequences_score)

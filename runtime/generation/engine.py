@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Mapping, Sequence
-from concurrent.futures import Future
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
 
-from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.artifacts.manifest import GenerateManifest, Manifest
+from precast.runtime.aio import AsyncSeq2Seq
 from precast.runtime.encoder.packing import cut
-from precast.runtime.errors import InputError, TaskError
+from precast.runtime.engine import Engine
+from precast.runtime.errors import InferenceError, InputError, OptionError, RequestTimeoutError, TaskError
+from precast.runtime.futures import BatchResult, ResultFuture, collect, deadline_of, outcome_of
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.preprocessing import Preparation, check_language, check_truncate
-from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.stats import GenerationStats
+from precast.runtime.generation.preprocessing import RequestBuilder, check_language, check_truncate
+from precast.runtime.generation.request import Request
+from precast.runtime.generation.setup import open_core, open_tokenizers
 from precast.runtime.generation.streaming import TextPieces
-from precast.runtime.generation.validation import as_number, wrong
-from precast.runtime.generation.worker import GenerationWorker
-from precast.runtime.io.inputs import parse_without_pairs, split
+from precast.runtime.io.detokenization import TextStream
+from precast.runtime.io.inputs import split
 from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.io.preprocessor import TextPreprocessor
 from precast.runtime.io.tokenization import Truncate
 from precast.runtime.io.tokens import Tokens
+from precast.runtime.options import LoadOptions
+from precast.runtime.stats import GenerationStats
 
-if TYPE_CHECKING:
-    from precast.runtime.aio import AsyncSeq2Seq
 
-
-class Seq2Seq:
-    """Generates for one encoder-decoder artifact; made by ``precast.load``. Safe to use from many threads.
+class Seq2Seq(Engine):
+    """Runs one encoder-decoder artifact; made by ``precast.load`` or ``Seq2Seq.load``.
 
     One input gives one answer, a list gives a list in the same order. Requests of all callers decode
     together, and new ones join while others run. Keyword arguments that say how to generate are those of
@@ -37,19 +38,30 @@ class Seq2Seq:
     supported is refused by name.
     """
 
-    def __init__(self, manifest: Manifest, preparation: Preparation, worker: GenerationWorker) -> None:
-        assert isinstance(manifest.output, GenerateInfo)
-        self.manifest = manifest
-        self._preparation = preparation
-        self._worker = worker
-        # As Encoder's: an engine that is dropped must stop its thread.
-        self._finalizer = weakref.finalize(self, worker.close)
+    manifest: GenerateManifest
+    _core: GenerationCore
+
+    def __init__(self, manifest: GenerateManifest, builder: RequestBuilder, core: GenerationCore) -> None:
+        super().__init__(manifest, core)
+        self._builder = builder
+
+    @classmethod
+    def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
+        if not isinstance(manifest, GenerateManifest):
+            raise TaskError(
+                f"{folder} was compiled with --task {manifest.model.task}; load it with precast.Encoder.load "
+                f"or precast.load"
+            )
+        options.check_for(manifest)
+        tokenizer, detokenizer = open_tokenizers(folder, manifest, options)
+        builder = RequestBuilder(manifest, TextPreprocessor(tokenizer), tokenizer, detokenizer)
+        return cls(manifest, builder, open_core(folder, manifest, options, builder, detokenizer))
 
     def generate(
         self,
         inputs: Any,
         *,
-        parameters: Sequence[Mapping[str, Any]] | None = None,
+        parameters: Sequence[Any] | None = None,
         timeout: float | None = None,
         return_exceptions: bool = False,
         **options: Any,
@@ -57,172 +69,231 @@ class Seq2Seq:
         """Generate a target for each input.
 
         Args:
-            inputs: a text, token ids, or a list that mixes both.
-            parameters: for each input, options of its own that go before the common ones.
-            timeout: seconds after which a request is given up.
-            return_exceptions: leave the error of an input that cannot be answered in its place, where
-                otherwise the first one is raised.
-            **options: how to generate, in Hugging Face's names; and ``decoder_input_ids`` or
-                ``target_prefix`` (token ids, or a text) that the target shall begin with, ``src_lang`` and
-                ``tgt_lang`` where the tokenizer knows languages, ``truncate`` as for an ``Encoder``,
-                ``logits_processor`` (a list of functions as Hugging Face takes them, which every step waits
-                for).
+            inputs: a text, token ids, or a list of these.
+            parameters: for each input, options of its own that go before the common ones: dictionaries, or
+                objects such as Hugging Face's GenerationConfig.
+            timeout: seconds, counted from the call, after which requests that have not finished fail with
+                RequestTimeoutError. By default there is no timeout.
+            return_exceptions: return the error of an input in its place; by default the first is raised.
+            **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that
+                holds some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target
+                begins with; ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as
+                for an ``Encoder``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
+                the engine's thread and must not call the engine).
 
         Returns:
-            ``GenerateOutput``, one or a list.
+            GenerateOutput, or a list of them.
 
         Raises:
-            InputError: an input cannot be answered; RequestTooLargeError where no empty engine could.
-            OptionError: a parameter has a value that it cannot have, or is not supported.
-            RequestTimeoutError: the timeout was over.
-            ProcessorError, NotFiniteError, GraphError: what the request ended by.
+            InputError: an input is invalid; RequestTooLargeError if an empty engine could not run it.
+            OptionError: a parameter is invalid or not supported.
+            RequestTimeoutError: the timeout is over.
+            ProcessorError, NotFiniteError, GraphError: the error that ended the request.
         """
+        deadline = deadline_of(timeout)
+        self._core.check_caller()
         values, single = split(inputs, pairs=False)
-        # No name for the answers: an error that is raised holds this frame, and they hold the error.
+        # No names for requests and outcomes: a raised error holds this frame, and they hold the error.
         return collect(
-            [_outcome(future) for future in self.start(values, parameters, timeout, options)],
+            _wait(self.queue(self.build(values, parameters, options, deadline, return_exceptions))),
             single,
             return_exceptions,
         )
 
     def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> TextPieces:
-        """Generate one target and iterate over its text as it grows.
+        """Generate one target and iterate over its text while it grows.
 
         Args:
             value: a text or token ids.
-            timeout: seconds after which the request is given up.
+            timeout: seconds, counted from the call, after which the request fails.
             **options: as for ``generate``; beams cannot be streamed.
 
         Returns:
-            An iterator over pieces of text, never half a character; its ``result()`` is the whole answer.
-            Dropping it before its end, or ``close()``, cancels the request.
+            An iterator over pieces of text, which never end inside a character; its ``result()`` is the whole
+            output. Dropping it before its end, or ``close()``, cancels the request.
 
         Raises:
             OptionError: beams, several sequences, or no tokenizer; and as ``generate``.
+            QueueFullError: too many requests are queued; try again later.
         """
-        seconds = _seconds(timeout)
-        request = self._preparation.one(value, options)
-        pieces = TextPieces(request, *self._preparation.text_stream(request))
-        self._worker.offer(request, seconds)
+        request, text, begun = self.build_stream(value, deadline_of(timeout), options)
+        pieces = TextPieces(request, text, begun)
+        self._core.offer(request)
         return pieces
 
-    def submit(self, value: Any, *, timeout: float | None = None, **options: Any) -> Future[GenerateOutput]:
-        """Queue one input and return at once; ``cancel`` of the future works at any moment.
+    def submit(
+        self, value: Any, *, timeout: float | None = None, **options: Any
+    ) -> ResultFuture[GenerateOutput]:
+        """Queue one input and return immediately.
+
+        Args:
+            value: a text or token ids.
+            timeout: seconds, counted from the call, after which the request fails.
+            **options: as for ``generate``.
+
+        Returns:
+            A future of GenerateOutput, which can be cancelled at any time. Its callbacks run in a thread of
+            their own and may call the engine.
 
         Raises:
             InputError, OptionError: as ``generate``.
-            QueueFullError: too many requests wait; try again later.
+            QueueFullError: too many requests are queued; try again later.
         """
-        seconds = _seconds(timeout)
-        request = self._preparation.one(value, options)
-        self._worker.offer(request, seconds)
+        request = self._builder.one(value, options, deadline_of(timeout))
+        self._core.offer(request)
         return request.future
 
-    def encode(self, inputs: Any, *, truncate: Truncate = True, src_lang: str | None = None) -> Any:
-        """The encoder's hidden states of each input: ``EncoderOutput``, one or a list.
+    def encode(
+        self,
+        inputs: Any,
+        *,
+        truncate: Truncate = True,
+        src_lang: str | None = None,
+        timeout: float | None = None,
+    ) -> Any:
+        """Return the encoder's hidden states of each input.
+
+        Args:
+            inputs: a text, token ids, or a list of these.
+            truncate: as for an ``Encoder``.
+            src_lang: language of the texts, if the tokenizer knows languages.
+            timeout: seconds, counted from the call.
+
+        Returns:
+            EncoderOutput, or a list of them.
 
         Raises:
-            InputError: an input cannot be answered.
-            OptionError: an option has a value that it cannot have.
+            InputError: an input is invalid.
+            OptionError: an option has an invalid value.
+            RequestTimeoutError: the timeout is over.
         """
+        deadline = deadline_of(timeout)
+        self._core.check_caller()
         values, single = split(inputs, pairs=False)
+        results: BatchResult[EncoderOutput] = BatchResult(len(values))
+        try:
+            self.queue_encode(values, truncate, src_lang, results)
+            results.wait(deadline)
+        except BaseException:
+            results.cancel()
+            raise
+        return collect(results.outcomes(), single, return_exceptions=False)
+
+    def stats(self) -> GenerationStats:
+        """Return what was done so far, what runs and waits, and how full the KV caches are."""
+        return self._core.stats()
+
+    def _describe(self) -> str:
+        stats = self.stats()
+        cache = f"a KV cache of {stats.kv_cache_bytes} bytes for {stats.num_seqs} sequences"
+        return f"{super()._describe()}, {cache}"
+
+    def aio(self) -> AsyncSeq2Seq:
+        """Return the same engine with coroutines as methods, for asyncio."""
+        return AsyncSeq2Seq(self)
+
+    # For the engine's async form and the compiler's parity check.
+
+    def build(
+        self,
+        values: Sequence[Any],
+        parameters: Sequence[Any] | None,
+        options: Mapping[str, Any],
+        deadline: float | None,
+        return_exceptions: bool,
+    ) -> list[Request | InferenceError]:
+        """Make the request of each input, or the error of that input alone."""
+        requests = self._builder.many(values, parameters, options, deadline)
+        for index, request in enumerate(requests):
+            if isinstance(request, OptionError) and not return_exceptions:
+                try:
+                    raise request.at(index)
+                finally:
+                    del requests, request  # the error holds this frame: they would form a cycle with it
+        return requests
+
+    def build_stream(
+        self, value: Any, deadline: float | None, options: Mapping[str, Any]
+    ) -> tuple[Request, TextStream, str]:
+        """Make a request whose text can be streamed, its stream, and the text of its prefix."""
+        request = self._builder.one(value, options, deadline)
+        return request, *self._builder.text_stream(request)
+
+    def offer(self, request: Request) -> None:
+        """Queue a request, or fail immediately."""
+        self._core.offer(request)
+
+    def queue(
+        self,
+        requests: Sequence[Request | InferenceError],
+        given_up: Callable[[], bool] = lambda: False,
+    ) -> list[ResultFuture[GenerateOutput]]:
+        """Queue requests; waits while the queue is full. Errors become futures that have failed.
+
+        Whatever interrupts the wait cancels the requests that were queued, as does ``given_up``.
+        """
+        futures: list[ResultFuture[GenerateOutput]] = []
+        try:
+            for index, request in enumerate(requests):
+                try:
+                    if isinstance(request, InferenceError):
+                        raise request
+                    futures.append(request.future)
+                    self._core.add(request, given_up)
+                except (InputError, OptionError, RequestTimeoutError) as error:
+                    future = futures.pop() if len(futures) > index else ResultFuture()
+                    # Without a traceback: this frame holds the futures, and one of them the error.
+                    future.fail(error.at(index).with_traceback(None))
+                    futures.append(future)
+                if given_up():
+                    break
+        except BaseException:
+            _cancel(futures)
+            raise
+        if given_up():
+            _cancel(futures)
+        return futures
+
+    def queue_encode(
+        self,
+        values: Sequence[Any],
+        truncate: Truncate,
+        src_lang: str | None,
+        results: BatchResult[EncoderOutput],
+    ) -> None:
+        """Tokenize and queue sources that shall be encoded only. Raises as ``encode``."""
         check_truncate(truncate)
         check_language("src_lang", src_lang)
         items = []
-        for place, value in enumerate(values):
+        for index, value in enumerate(values):
             try:
-                items.append(parse_without_pairs(value))
+                items.append(self._builder.parse(value))
             except InputError as error:
-                raise error.at(place) from None
-        tokens: list[Tokens] = []
-        for place, found in enumerate(self._preparation.tokenize(items, truncate, src_lang)):
-            if isinstance(found, InputError):
-                raise found.at(place)
-            tokens.append(found)
-        outputs: dict[int, Future[EncoderOutput]] = {}
+                raise error.at(index) from None
+        sources: list[Tokens] = []
+        for index, tokens in enumerate(self._builder.tokenize(items, truncate, src_lang)):
+            if isinstance(tokens, InputError):
+                raise tokens.at(index)
+            sources.append(tokens)
         limits = self.manifest.limits
-        for places in cut([len(one) for one in tokens], limits.max_tokens, limits.max_batch):
-            outputs |= zip(places, self._worker.encode([tokens[place] for place in places]), strict=True)
-        answers = [outputs[place].result() for place in range(len(tokens))]
-        return answers[0] if single else answers
+        for batch in cut([len(source) for source in sources], limits.max_tokens, limits.max_batch):
+            self._core.encode([sources[index] for index in batch], results, batch)
 
-    def aio(self) -> AsyncSeq2Seq:
-        """The same engine for asyncio."""
-        from precast.runtime.aio import AsyncSeq2Seq
-
-        return AsyncSeq2Seq(self)
-
-    def stats(self) -> GenerationStats:
-        """What was done so far, what runs and waits, how full the kv_cache are."""
-        return self._worker.stats()
-
-    def close(self) -> None:
-        """Fail what runs and what waits, end the thread, let go of the graphs. May be called again."""
-        self._finalizer()
-
-    def __enter__(self) -> Seq2Seq:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def __getattr__(self, name: str) -> Any:
-        if name in ("embed", "classify", "predict", "rank", "similarity"):
-            raise TaskError(f"{name} needs an encoder artifact, this one was compiled with --task generate")
-        raise AttributeError(f"Seq2Seq has no attribute {name!r}")
-
-    def start(
-        self,
-        values: Sequence[Any],
-        parameters: Sequence[Mapping[str, Any]] | None,
-        timeout: float | None,
-        options: Mapping[str, Any],
-    ) -> list[Future[GenerateOutput]]:
-        """Queue every input; one that cannot be answered has failed already."""
-        seconds = _seconds(timeout)
-        return self.queue(self._preparation.many(values, parameters, options), seconds)
-
-    def queue(
-        self, requests: Sequence[GenerateRequest | InputError], timeout: float | None = None
-    ) -> list[Future[GenerateOutput]]:
-        """Queue prepared requests; waits while the queue is full. One that is an error has failed already."""
-        futures: list[Future[GenerateOutput]] = []
-        for place, found in enumerate(requests):
-            try:
-                if isinstance(found, InputError):
-                    raise found
-                self._worker.add(found, timeout)
-                futures.append(found.future)
-            except InputError as error:
-                futures.append(Future())
-                # Without a traceback: this frame holds the futures, and one of them the error.
-                futures[-1].set_exception(error.at(place).with_traceback(None))
-        return futures
+    def give_up(self, futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
+        """Cancel requests, and wake a thread that waits to queue more of them."""
+        _cancel(futures)
+        self._core.wake()
 
 
-def collect(answers: Sequence[Any], single: bool, return_exceptions: bool) -> Any:
-    """What the caller gets: the first error, unless errors were asked for as results."""
-    failed = [answer for answer in answers if isinstance(answer, BaseException)]
-    if failed and not return_exceptions:
-        try:
-            raise failed[0]
-        finally:
-            del answers, failed  # the error holds this frame: they would be in a circle with it
-    return answers[0] if single else list(answers)
+def _wait(futures: Sequence[ResultFuture[GenerateOutput]]) -> list[Any]:
+    """Wait for all; whatever interrupts the wait cancels them."""
+    try:
+        return [outcome_of(future) for future in futures]
+    except BaseException:
+        _cancel(futures)
+        raise
 
 
-def _outcome(future: Future[GenerateOutput]) -> GenerateOutput | BaseException:
-    error = future.exception()
-    return future.result() if error is None else error
-
-
-def _seconds(timeout: Any) -> float | None:
-    """A timeout, checked."""
-    if timeout is None:
-        return None
-    seconds = as_number("timeout", timeout)
-    if seconds < 0:
-        raise wrong("timeout", "a number of seconds from 0 up", timeout)
-    return seconds
+def _cancel(futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
+    for future in futures:
+        future.cancel()

@@ -15,7 +15,7 @@ from torch import Tensor
 from precast.graphs.sampling import RUNNING
 from precast.runtime.errors import ProcessorError
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.request import Active, LogitsProcessor
+from precast.runtime.generation.request import LogitsProcessor, Request
 from precast.runtime.generation.state import DecoderState
 
 _OWN_FRAMES = 2
@@ -28,21 +28,21 @@ def apply_processors(batch: ActiveBatch, state: DecoderState, scores: Tensor) ->
     called inside a prefix, nor for a request that has ended since the last poll.
     """
     for start, one in batch.processed:
-        if one.request.failure is None:
-            _apply(one, state, scores[start : start + len(one.rows)])
+        if one.failure is None:
+            _apply(one, state, scores[start : start + len(one.seq_ids)])
 
 
-def _apply(one: Active, state: DecoderState, scores: Tensor) -> None:
-    rows = list(one.rows)
+def _apply(one: Request, state: DecoderState, scores: Tensor) -> None:
+    rows = list(one.seq_ids)
     running = state.arrays["finished"][rows] == RUNNING
     positions = state.arrays["positions"][rows]
     length = int(positions.max()) + 1
-    if not running.any() or length < len(one.plan.prefix):
+    if not running.any() or length < len(one.params.prefix):
         return
     try:
-        scores.copy_(_processed(one.request.processors, _written(state, rows, length), scores))
+        scores.copy_(_processed(one.processors, _written(state, rows, length), scores))
     except Exception as error:  # user code may raise anything
-        one.request.failure = _failure(error)
+        one.failure = _failure(error)
 
 
 def _written(state: DecoderState, rows: list[int], length: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""What ``generate`` answers."""
+"""Outputs of generation. They are compared by content; their hash is that of the token ids."""
 
 from __future__ import annotations
 
@@ -7,22 +7,25 @@ from typing import Literal
 
 import numpy as np
 
+from precast.runtime.io.outputs import describe_array, equal_fields
+
 FinishReason = Literal["stop", "length"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GeneratedSequence:
-    """One target.
+    """One generated target.
 
     Attributes:
         token_ids: int32 ``[n]``: the start token, the prefix, and what was generated; as Hugging Face's
-            ``generate`` gives it, without padding.
-        text: decoded without special tokens; None where the artifact has no tokenizer.
-        score: for beams Hugging Face's ``sequences_scores`` (the sum of log-probabilities over a power of the
-            length), otherwise the sum.
+            ``generate`` returns it, without padding.
+        text: decoded without special tokens; None if the artifact has no tokenizer.
+        score: sum of the log-probabilities; for beams divided by a power of the length.
         logprobs: fp32 ``[n - prefix_length]``, of each generated token among the processed scores.
-        finish_reason: ``eos``, or ``length`` where ``max_length`` ended it.
+        finish_reason: ``stop`` if an end-of-sequence token ended it, ``length`` if its maximal length did.
         prefix_length: tokens at the front that were given.
+        sequences_score: for beams ``score``, which is Hugging Face's ``sequences_scores`` then; None
+            otherwise.
     """
 
     token_ids: np.ndarray
@@ -31,32 +34,58 @@ class GeneratedSequence:
     logprobs: np.ndarray
     finish_reason: FinishReason
     prefix_length: int
+    sequences_score: float | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return equal_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.token_ids.tobytes())
+
+    def __repr__(self) -> str:
+        content = (
+            f"token_ids={describe_array(self.token_ids)}" if self.text is None else f"text={self.text!r}"
+        )
+        return (
+            f"GeneratedSequence({content}, score={self.score:.4f}, tokens={len(self.logprobs)}, "
+            f"finish_reason={self.finish_reason!r})"
+        )
 
 
 @dataclass(frozen=True)
 class Timings:
-    """Seconds since the request was made: until it was admitted, until its first token, until the end."""
+    """Seconds from the creation of a request to its first decode step, its first token and its end."""
 
     scheduled: float
     first_token: float
     finished: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GenerateOutput:
-    """The answer to one input; its best sequence's fields stand on it too.
+    """The output of one input. Fields of its best sequence can be read from it directly.
 
     Attributes:
         prompt_token_ids: int32 ``[n]``, what the encoder was given.
         sequences: ``num_return_sequences`` of them, for beams best first.
         truncated: whether the source was cut to the artifact's length.
-        timings: of the request.
+        timings: of the request; not compared.
     """
 
     prompt_token_ids: np.ndarray
     sequences: tuple[GeneratedSequence, ...]
     truncated: bool
     timings: Timings
+
+    @property
+    def num_input_tokens(self) -> int:
+        """Tokens of the source."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_generated_tokens(self) -> int:
+        """Tokens that were generated, of all sequences that are returned."""
+        return sum(len(sequence.logprobs) for sequence in self.sequences)
 
     @property
     def text(self) -> str | None:
@@ -73,3 +102,33 @@ class GenerateOutput:
     @property
     def finish_reason(self) -> FinishReason:
         return self.sequences[0].finish_reason
+
+    @property
+    def sequences_score(self) -> float | None:
+        return self.sequences[0].sequences_score
+
+    @property
+    def logprobs(self) -> np.ndarray:
+        return self.sequences[0].logprobs
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, GenerateOutput):
+            return NotImplemented
+        same_source = np.array_equal(self.prompt_token_ids, other.prompt_token_ids)
+        return same_source and (self.sequences, self.truncated) == (other.sequences, other.truncated)
+
+    def __hash__(self) -> int:
+        return hash(self.sequences)
+
+    def __repr__(self) -> str:
+        best, more = self.sequences[0], len(self.sequences) - 1
+        content = (
+            f"token_ids={describe_array(best.token_ids)}" if best.text is None else f"text={best.text!r}"
+        )
+        return (
+            f"GenerateOutput({content}, score={best.score:.4f}, input_tokens={self.num_input_tokens}, "
+            f"generated_tokens={self.num_generated_tokens}, finish_reason={best.finish_reason!r}"
+            + (f", other_sequences={more}" if more else "")
+            + ", truncated=True" * self.truncated
+            + ")"
+        )

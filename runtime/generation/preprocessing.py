@@ -1,4 +1,4 @@
-"""From what a caller passes to requests: tokenized, every parameter resolved."""
+"""From what a caller passes to requests: sources tokenized, parameters checked."""
 
 from __future__ import annotations
 
@@ -8,21 +8,25 @@ from typing import Any
 
 import numpy as np
 
-from precast.artifacts.manifest import GenerateInfo, Manifest
-from precast.graphs.seq2seq import GenerateLimits
-from precast.runtime.errors import InputError, OptionError
-from precast.runtime.generation.request import GenerateRequest, LogitsProcessor
+from precast.artifacts.manifest import GenerateManifest
+from precast.runtime.errors import InferenceError, InputError, OptionError
+from precast.runtime.futures import ResultFuture
+from precast.runtime.generation.request import LogitsProcessor, Request
 from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.generation.validation import wrong
 from precast.runtime.io.detokenization import Detokenizer, TextStream
 from precast.runtime.io.inputs import Item, parse_without_pairs
+from precast.runtime.io.preprocessor import Preprocessor
 from precast.runtime.io.tokenization import TextTokenizer, Truncate
 from precast.runtime.io.tokens import Tokens
 
+_NOT_PARAMETERS = ("transformers_version",)
+"""What Hugging Face's GenerationConfig contains besides parameters and private names."""
+
 
 @dataclass(frozen=True)
-class Options:
-    """The options of one input, those that say how to generate apart."""
+class RequestOptions:
+    """The options of one input: those of its source and prefix, and the generation parameters."""
 
     truncate: Truncate = True
     src_lang: str | None = None
@@ -30,101 +34,142 @@ class Options:
     decoder_input_ids: Any = None
     target_prefix: Any = None
     logits_processor: Sequence[LogitsProcessor] = ()
-    generation: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, given: Mapping[str, Any]) -> Options:
-        """Raises: OptionError: one that says nothing of how to generate is nothing of its kind."""
+    def of(cls, given: Mapping[str, Any]) -> RequestOptions:
+        """Sort keyword arguments; generation parameters are checked later.
+
+        Raises:
+            OptionError: an option that is no generation parameter has an invalid value.
+        """
         own = {
-            name: given[name] for name in cls.__dataclass_fields__ if name in given and name != "generation"
+            name: given[name] for name in cls.__dataclass_fields__ if name in given and name != "parameters"
         }
         rest = {name: value for name, value in given.items() if name not in own}
-        found = cls(**own, generation=rest)
-        check_truncate(found.truncate)
+        options = cls(**own, parameters=rest)
+        check_truncate(options.truncate)
         for name in ("src_lang", "tgt_lang"):
-            check_language(name, getattr(found, name))
-        processors = found.logits_processor or ()
+            check_language(name, getattr(options, name))
+        processors = options.logits_processor or ()
         if not isinstance(processors, Sequence) or not all(map(callable, processors)):
             raise OptionError(f"logits_processor must be a list of functions, found {processors!r}")
-        return found
+        return options
 
 
 def check_truncate(value: Any) -> None:
-    """Raises: OptionError: it does not say how to cut a source."""
+    """Raises: OptionError: the value does not say how to cut a source."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value in ("left", "right")):
         raise wrong("truncate", "True, False, 'left' or 'right'", value)
 
 
 def check_language(name: str, value: Any) -> None:
-    """Raises: OptionError: it cannot be the code of a language."""
+    """Raises: OptionError: the value cannot be the code of a language."""
     if value is not None and not isinstance(value, str):
         raise wrong(name, "a language's code, as the tokenizer has it", value)
 
 
-class Preparation:
+class RequestBuilder:
     """Makes requests of inputs. Safe to use from many threads.
 
     Args:
-        manifest: of the artifact.
-        tokenizer: of its sources.
-        detokenizer: of its targets, None where the artifact has no tokenizer.
+        manifest: manifest of the artifact.
+        preprocessor: for sources.
+        tokenizer: for prefixes and languages of targets.
+        detokenizer: for targets; None if the artifact has no tokenizer.
     """
 
-    def __init__(self, manifest: Manifest, tokenizer: TextTokenizer, detokenizer: Detokenizer | None) -> None:
-        assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
+    def __init__(
+        self,
+        manifest: GenerateManifest,
+        preprocessor: Preprocessor,
+        tokenizer: TextTokenizer,
+        detokenizer: Detokenizer | None,
+    ) -> None:
         self._info, self._limits = manifest.output, manifest.limits
         self._languages = manifest.tokenization.languages
+        self._preprocessor = preprocessor
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
 
-    def one(self, value: Any, given: Mapping[str, Any]) -> GenerateRequest:
+    def one(self, value: Any, options: Mapping[str, Any], deadline: float | None = None) -> Request:
         """The request of one input.
 
         Raises:
             InputError, OptionError: as ``Seq2Seq.generate``.
         """
-        (found,) = self.many([value], None, given)
-        if isinstance(found, InputError):
-            raise found
-        return found
+        (request,) = self.many([value], None, options, deadline)
+        if isinstance(request, InferenceError):
+            raise request
+        return request
 
     def many(
-        self, values: Sequence[Any], parameters: Sequence[Mapping[str, Any]] | None, given: Mapping[str, Any]
-    ) -> list[GenerateRequest | InputError]:
-        """The request of each input, or the error that it alone has.
+        self,
+        values: Sequence[Any],
+        parameters: Sequence[Any] | None,
+        options: Mapping[str, Any],
+        deadline: float | None = None,
+    ) -> list[Request | InferenceError]:
+        """The request of each input, or the error of that input alone.
+
+        Args:
+            values: inputs.
+            parameters: for each input, options that go before the common ones; None for none.
+            options: keyword arguments of the call.
+            deadline: ``time.monotonic`` at which the requests time out.
 
         Raises:
-            OptionError: an option is wrong; nothing has been queued then.
+            OptionError: a common option is invalid.
         """
-        _check_parameters(parameters, len(values))
-        common = Options.of(given)
-        each = [Options.of({**given, **own}) for own in parameters] if parameters else [common] * len(values)
-        found: list[GenerateRequest | InputError] = []
-        for options, tokens in zip(each, self._tokens(values, each), strict=True):
+        common = _flattened(options)
+        each = [self._options(common, own) for own in _checked_parameters(parameters, len(values))]
+        requests: list[Request | InferenceError] = []
+        for own, tokens in zip(each, self._tokens(values, each), strict=True):
+            if isinstance(own, OptionError):
+                requests.append(own)
+                continue
+            if isinstance(tokens, InputError):
+                requests.append(tokens)
+                continue
             try:
-                plan = self._plan(options)
-                if isinstance(tokens, InputError):
-                    found.append(tokens)
-                    continue
-                processors = tuple(options.logits_processor or ())
-                found.append(GenerateRequest(tokens, plan, processors=processors))
+                params = self._params(own)
             except InputError as error:
-                found.append(error)
-        return found
+                # Without a traceback: it holds this frame, which holds the error.
+                requests.append(error.with_traceback(None))
+            except OptionError as error:
+                if parameters is None:
+                    raise
+                requests.append(error.with_traceback(None))
+            else:
+                processors = tuple(own.logits_processor or ())
+                requests.append(Request(tokens, params, ResultFuture(deadline), processors))
+        return requests
+
+    def _options(self, common: Mapping[str, Any], own: Any) -> RequestOptions | OptionError:
+        if own is None:
+            return RequestOptions.of(common)
+        try:
+            return RequestOptions.of({**common, **_flattened(as_mapping("parameters", own))})
+        except OptionError as error:
+            return error
+
+    def parse(self, value: Any) -> Item:
+        """Check the type of one source; raises InputError."""
+        return self._preprocessor.parse(value, "refused")
 
     def tokenize(
         self, items: Sequence[Item], truncate: Truncate, src_lang: str | None
     ) -> list[Tokens | InputError]:
         """Tokens of each source, or the error that it alone has."""
-        return self._tokenizer.encode(items, truncate, src_lang=src_lang)
+        return self._preprocessor.process(items, truncate, src_lang=src_lang)
 
-    def text_stream(self, request: GenerateRequest) -> tuple[TextStream, str]:
+    def text_stream(self, request: Request) -> tuple[TextStream, str]:
         """A text stream that has been given the prefix, and the text of it.
 
         Raises:
             OptionError: the request has no single text that grows.
         """
-        if request.plan.mode == "beam" or request.plan.num_return_sequences != 1:
+        if request.params.mode == "beam" or request.params.num_return_sequences != 1:
             raise OptionError(
                 "a stream needs num_beams=1 and num_return_sequences=1: other sequences are not certain "
                 "before the end; use generate"
@@ -132,41 +177,44 @@ class Preparation:
         if self._detokenizer is None:
             raise OptionError("the artifact has no tokenizer, so there is no text to stream; use submit")
         text = self._detokenizer.stream()
-        return text, "".join([text.put(token) for token in request.plan.prefix])
+        return text, "".join([text.put(token) for token in request.params.prefix])
 
-    def _tokens(self, values: Sequence[Any], each: Sequence[Options]) -> list[Tokens | InputError]:
-        """Inputs with the same options are tokenized together."""
-        found: list[Tokens | InputError | None] = [None] * len(values)
-        alike: dict[tuple[Truncate, str | None], list[tuple[int, Item]]] = {}
-        for place, (value, options) in enumerate(zip(values, each, strict=True)):
+    def _tokens(
+        self, values: Sequence[Any], each: Sequence[RequestOptions | OptionError]
+    ) -> list[Tokens | InputError]:
+        """Tokenize inputs; those with the same options in one call of the tokenizer."""
+        outcomes: dict[int, Tokens | InputError] = {}
+        groups: dict[tuple[Truncate, str | None], list[tuple[int, Item]]] = {}
+        for index, (value, options) in enumerate(zip(values, each, strict=True)):
             try:
-                item = parse_without_pairs(value)
-                alike.setdefault((options.truncate, options.src_lang), []).append((place, item))
+                item = self._preprocessor.parse(value, "refused")
             except InputError as error:
-                found[place] = error
-        for (truncate, src_lang), items in alike.items():
-            tokens = self.tokenize([item for _, item in items], truncate, src_lang)
-            for (place, _), one in zip(items, tokens, strict=True):
-                found[place] = one
-        return [one for one in found if one is not None]
+                outcomes[index] = error
+                continue
+            key = (True, None) if isinstance(options, OptionError) else (options.truncate, options.src_lang)
+            groups.setdefault(key, []).append((index, item))
+        for (truncate, src_lang), items in groups.items():
+            tokenized = self.tokenize([item for _, item in items], truncate, src_lang)
+            outcomes |= {index: tokens for (index, _), tokens in zip(items, tokenized, strict=True)}
+        return [outcomes[index] for index in range(len(values))]
 
-    def _plan(self, options: Options) -> SamplingParams:
-        generation = dict(options.generation)
+    def _params(self, options: RequestOptions) -> SamplingParams:
+        parameters = dict(options.parameters)
         if options.tgt_lang is not None:
             if self._languages is None:
                 raise OptionError(f"tgt_lang is {options.tgt_lang!r}, but this tokenizer knows no languages")
-            generation["forced_bos_token_id"] = self._tokenizer.language_id(options.tgt_lang)
+            parameters["forced_bos_token_id"] = self._tokenizer.language_id(options.tgt_lang)
         return resolve(
-            self._info.defaults, self._limits, self._info.vocab_size, generation, self._prefix(options)
+            self._info.defaults, self._limits, self._info.vocab_size, parameters, self._prefix(options)
         )
 
-    def _prefix(self, options: Options) -> list[int] | None:
+    def _prefix(self, options: RequestOptions) -> list[int] | None:
         if options.decoder_input_ids is not None and options.target_prefix is not None:
             raise OptionError("expected decoder_input_ids or target_prefix, found both")
-        given = options.target_prefix if options.decoder_input_ids is None else options.decoder_input_ids
-        if given is None:
+        prefix = options.target_prefix if options.decoder_input_ids is None else options.decoder_input_ids
+        if prefix is None:
             return None
-        item = parse_without_pairs(given)
+        item = parse_without_pairs(prefix)
         if isinstance(item, np.ndarray):
             ids: list[int] = item.tolist()
             return ids
@@ -174,10 +222,40 @@ class Preparation:
         return self._tokenizer.target_ids(item)
 
 
-def _check_parameters(parameters: Any, inputs: int) -> None:
+def as_mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """A dictionary, or what an object such as Hugging Face's GenerationConfig holds.
+
+    Raises:
+        OptionError: it is neither.
+    """
+    if isinstance(value, Mapping):
+        return value
+    for method in ("to_diff_dict", "to_dict"):
+        if callable(convert := getattr(value, method, None)) and not isinstance(value, type):
+            return {
+                key: entry
+                for key, entry in convert().items()
+                if not key.startswith("_") and key not in _NOT_PARAMETERS
+            }
+    raise wrong(name, "a dictionary or an object with to_dict, such as GenerationConfig", value)
+
+
+def _flattened(options: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Options with those of ``generation_config`` among them; what is given directly goes before it."""
+    config = options.get("generation_config")
+    rest = {name: value for name, value in options.items() if name != "generation_config"}
+    return rest if config is None else {**as_mapping("generation_config", config), **rest}
+
+
+def _checked_parameters(parameters: Any, inputs: int) -> Sequence[Any]:
     if parameters is None:
-        return
-    if not isinstance(parameters, list | tuple) or not all(isinstance(own, Mapping) for own in parameters):
-        raise wrong("parameters", "a list of dictionaries", parameters)
+        return [None] * inputs
+    if not isinstance(parameters, list | tuple):
+        raise wrong(
+            "parameters", "a list of dictionaries or GenerationConfigs, one for each input", parameters
+        )
     if len(parameters) != inputs:
         raise OptionError(f"expected parameters for each of {inputs} inputs, found {len(parameters)}")
+    for own in parameters:
+        as_mapping("parameters", own)
+    return parameters

@@ -1,67 +1,116 @@
-"""A request from the moment it is made until it is answered."""
+"""A generation request, from submission to output."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 from torch import Tensor
 
 from precast.runtime.errors import InferenceError
+from precast.runtime.futures import ResultFuture
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.tokens import Tokens
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-"""As Hugging Face's: token ids int64 ``[rows, length]`` and scores fp32 ``[rows, vocab]`` to scores."""
+"""As in Hugging Face: from token ids, int64 ``[n, length]``, and scores, fp32 ``[n, vocab]``, to scores."""
+
+RequestState = Literal["waiting", "running", "finished"]
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a running request holds.
+
+    Attributes:
+        seq_ids: its sequences, rows of the decoder's state.
+        self_blocks: blocks of the self-attention KV cache, for each sequence.
+        cross_blocks: blocks of the cross-attention KV cache, shared by all sequences.
+    """
+
+    seq_ids: tuple[int, ...]
+    self_blocks: tuple[tuple[int, ...], ...] = ()
+    cross_blocks: tuple[int, ...] = ()
 
 
 @dataclass(eq=False)
-class GenerateRequest:
+class Request:
     """One source and how to decode it.
 
-    ``on_tokens`` is called by the engine's thread with the new tokens of the first row, and must not wait.
+    Attributes:
+        tokens: the source.
+        params: how to decode.
+        future: takes the output; it may be cancelled at any time.
+        processors: logits processors of the user.
+        on_tokens: called by the engine's thread with new tokens of the first sequence; must not block.
+        created: ``time.monotonic`` when the request was made.
+        scheduled: when its first decode step was launched.
+        first_token: when its first token was generated.
+        streamed: tokens of the first sequence that ``on_tokens`` has seen, the prefix included.
+        failure: error of this request alone that a step found; the next poll ends the request with it.
+        reservation: what the request holds while it runs; written by the scheduler.
+        state: written by the scheduler.
+        arrival: number in the order in which requests were queued, -1 before; written by the scheduler.
+        delayed_since: the step at which the request could first have run; -1 before; written by the
+            scheduler.
+
+    Raises:
+        ValueError: the request has no sequence, or no source or target token.
     """
 
     tokens: Tokens
-    plan: SamplingParams
-    future: Future[GenerateOutput] = field(default_factory=Future)
+    params: SamplingParams
+    future: ResultFuture[GenerateOutput] = field(default_factory=ResultFuture)
     processors: Sequence[LogitsProcessor] = ()
     on_tokens: Callable[[np.ndarray], None] | None = None
-    made: float = field(default_factory=time.monotonic)
+    created: float = field(default_factory=time.monotonic)
     scheduled: float = 0.0
     first_token: float = 0.0
     streamed: int = 0
-    """Tokens of the first row that ``on_tokens`` has seen, the prefix included."""
     failure: InferenceError | None = None
-    """What a step found wrong with this request alone; it is ended by it at the next look."""
-    settled: bool = False
+    reservation: Reservation | None = None
+    state: RequestState = "waiting"
+    arrival: int = -1
+    delayed_since: int = -1
 
-    def end(self) -> bool:
-        """Whether its maker waits for an answer, which of a cancelled request nobody does. Called once."""
-        self.settled = True
-        return self.future.set_running_or_notify_cancel()
-
-    def settle(self, error: Exception | None) -> None:
-        """End it by an error, unless it has ended. Called by one thread."""
-        if not self.settled and self.end() and error is not None:
-            self.future.set_exception(error)
-
-
-@dataclass(frozen=True, eq=False)
-class Active:
-    """A request that decodes, and its rows of state."""
-
-    request: GenerateRequest
-    rows: tuple[int, ...]
+    def __post_init__(self) -> None:
+        if min(self.num_seqs, self.target_tokens, self.source_tokens) < 1:
+            raise ValueError(
+                f"a request needs at least 1 sequence, 1 target token and 1 source token; found "
+                f"{self.num_seqs}, {self.target_tokens} and {self.source_tokens}"
+            )
 
     @property
-    def plan(self) -> SamplingParams:
-        return self.request.plan
+    def num_seqs(self) -> int:
+        """Sequences of decoder state that the request needs."""
+        return self.params.rows
 
     @property
-    def source(self) -> np.ndarray:
-        return self.request.tokens.ids
+    def target_tokens(self) -> int:
+        """Positions that each sequence may reach; every sequence has blocks of its own for them."""
+        return self.params.max_length
+
+    @property
+    def source_tokens(self) -> int:
+        """Tokens of the source, stored once for all sequences."""
+        return len(self.tokens)
+
+    @property
+    def source_ids(self) -> np.ndarray:
+        """Token ids of the source, int32 ``[source_tokens]``."""
+        return self.tokens.ids
+
+    @property
+    def held(self) -> Reservation:
+        """The reservation of a running request."""
+        assert self.reservation is not None, "only a running request holds a reservation"
+        return self.reservation
+
+    @property
+    def seq_ids(self) -> tuple[int, ...]:
+        """The sequences that a running request holds."""
+        return self.held.seq_ids

@@ -1,85 +1,33 @@
-"""Which requests run: rows and blocks are dealt out strictly in order of arrival. Callers hold a lock."""
+"""Which requests run: sequences and blocks are handed out in order of arrival. Callers hold a lock."""
 
 from __future__ import annotations
 
 import heapq
 from collections import OrderedDict
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Sequence
 
 from precast.runtime.errors import QueueFullError, RequestTooLargeError
 from precast.runtime.generation.block_allocator import BlockAllocator
-
-State = Literal["waiting", "running", "over"]
-
-
-@dataclass(frozen=True)
-class Need:
-    """What a request takes while it runs.
-
-    Args:
-        rows: of state, one for each beam or sample.
-        self_tokens: positions that each row may reach; every row has blocks of its own.
-        cross_tokens: of the source, stored once for all rows.
-
-    Raises:
-        ValueError: one of them is below 1.
-    """
-
-    rows: int
-    self_tokens: int
-    cross_tokens: int
-
-    def __post_init__(self) -> None:
-        if min(self.rows, self.self_tokens, self.cross_tokens) < 1:
-            raise ValueError(f"a request needs at least 1 row, 1 self token and 1 cross token; found {self}")
-
-
-@dataclass(eq=False)
-class Ticket:
-    """A request in the eyes of the scheduler, which alone writes all but the first three fields.
-
-    Args:
-        need: what it takes.
-        deadline: when its time is over, in seconds as ``expired`` is asked; None if never.
-        payload: the caller's own; never looked at.
-        arrival: its number in the order of ``add``; -1 before.
-        gathered: the step at which ``encode_source`` first could have admitted it; -1 before.
-        state: ``over`` once it was cancelled or finished.
-    """
-
-    need: Need
-    deadline: float | None = None
-    payload: Any = None
-    arrival: int = field(default=-1, init=False)
-    gathered: int = field(default=-1, init=False)
-    state: State = field(default="waiting", init=False)
-
-
-@dataclass(frozen=True)
-class Placement:
-    """What an admitted request holds until ``finish``: rows of state, blocks of the self kv_cache for
-    each of these rows, and blocks of the cross kv_cache."""
-
-    ticket: Ticket
-    rows: tuple[int, ...]
-    self_blocks: tuple[tuple[int, ...], ...]
-    cross_blocks: tuple[int, ...]
+from precast.runtime.generation.request import Request, RequestState, Reservation
 
 
 class Scheduler:
-    """A queue of tickets, and the rows and blocks that the running ones hold.
+    """A queue of requests, and the sequences and blocks that the running ones hold.
 
-    Nobody overtakes: a head of the queue that does not fit stops the line, so that large requests do not
-    starve. Encoding several sources together costs less than one after the other, so that ``encode_source`` gathers
-    while rows are running, but holds nobody back who could run for more than ``max_batch_delay_steps`` steps.
+    A request at the head of the queue that does not fit blocks those behind it, so that large requests do not
+    starve. Encoding several sources in one batch costs less than one after the other, so ``schedule``
+    collects requests while others run, but delays none that could run by more than ``max_batch_delay_steps``
+    steps.
 
     Args:
-        rows: of state.
-        own, cross: blocks of the self and the cross kv_cache; nobody else reserves there.
-        max_waiting: requests that may wait.
-        source_batch_tokens, source_batch: source tokens and requests that may be admitted together.
-        max_batch_delay_steps: decode steps, counted from the call of ``encode_source`` that first could have admitted a request.
+        num_seqs: sequences of decoder state.
+        self_cache: blocks of the self-attention KV cache; reserved by the scheduler only.
+        cross_cache: blocks of the cross-attention KV cache, likewise.
+        max_waiting: requests that may be queued.
+        source_batch_tokens: source tokens of one ``encode_source`` batch.
+        source_batch: requests of one ``encode_source`` batch.
+        max_batch_delay_steps: decode steps, counted from the call of ``schedule`` in which the request first
+            could have run.
 
     Raises:
         ValueError: a number is below 1, or ``max_batch_delay_steps`` below 0.
@@ -87,29 +35,29 @@ class Scheduler:
 
     def __init__(
         self,
-        rows: int,
-        own: BlockAllocator,
-        cross: BlockAllocator,
+        num_seqs: int,
+        self_cache: BlockAllocator,
+        cross_cache: BlockAllocator,
         *,
         max_waiting: int,
         source_batch_tokens: int,
         source_batch: int,
         max_batch_delay_steps: int,
     ) -> None:
-        if min(rows, max_waiting, source_batch_tokens, source_batch) < 1 or max_batch_delay_steps < 0:
+        if min(num_seqs, max_waiting, source_batch_tokens, source_batch) < 1 or max_batch_delay_steps < 0:
             raise ValueError(
-                f"what is counted is at least 1, max_batch_delay_steps at least 0; found {rows=}, {max_waiting=}, "
-                f"{source_batch_tokens=}, {source_batch=}, {max_batch_delay_steps=}"
+                f"expected counts of at least 1 and max_batch_delay_steps of at least 0; found {num_seqs=}, "
+                f"{max_waiting=}, {source_batch_tokens=}, {source_batch=}, {max_batch_delay_steps=}"
             )
-        self.rows, self.own, self.cross = rows, own, cross
-        self._max_waiting, self._max_batch_delay_steps = max_waiting, max_batch_delay_steps
+        self.num_seqs, self.self_cache, self.cross_cache = num_seqs, self_cache, cross_cache
+        self.max_waiting, self._max_batch_delay_steps = max_waiting, max_batch_delay_steps
         self._source_batch_tokens, self._source_batch = source_batch_tokens, source_batch
-        # A heap: the lowest numbers are dealt out first, so that active rows lie close together.
-        self._free_rows = list(range(rows))
+        # A heap: the lowest numbers are handed out first, so that active sequences lie close to each other.
+        self._free_seq_ids = list(range(num_seqs))
         self._arrivals = 0
-        # By arrival. A deque is slow to give up what lies in its middle, and a dict to find its head.
-        self._queue: OrderedDict[int, Ticket] = OrderedDict()
-        self._placements: dict[Ticket, Placement] = {}
+        # By arrival. A deque is slow to remove from its middle, and a dict to find its first entry.
+        self._queue: OrderedDict[int, Request] = OrderedDict()
+        self._running: dict[Request, Reservation] = {}
         self._deadlines = _Deadlines()
 
     @property
@@ -119,187 +67,202 @@ class Scheduler:
 
     @property
     def running(self) -> int:
-        """Requests that hold rows and blocks; a cancelled one does until ``finish``."""
-        return len(self._placements)
+        """Requests that hold a reservation; a cancelled one holds it until ``finish``."""
+        return len(self._running)
 
     @property
     def num_seqs_used(self) -> int:
-        """Rows that requests hold."""
-        return self.rows - len(self._free_rows)
+        """Sequences that requests hold."""
+        return self.num_seqs - len(self._free_seq_ids)
 
     @property
     def full(self) -> bool:
-        """Whether ``add`` would refuse."""
-        return len(self._queue) >= self._max_waiting
+        """Whether ``add`` would refuse a request."""
+        return len(self._queue) >= self.max_waiting
 
-    def check(self, need: Need) -> None:
-        """Whether an empty engine could run it.
+    def check(self, request: Request) -> None:
+        """Check that an empty engine could run the request.
 
         Raises:
             RequestTooLargeError: it could not.
         """
-        rows, own, cross, tokens, _ = self._cost(need)
-        for needed, most, what, remedy in (
-            (rows, self.rows, "rows", "ask for fewer beams or sequences"),
+        num_seqs, self_blocks, cross_blocks, tokens, _ = self._cost(request)
+        for needed, limit, unit, remedy in (
+            (num_seqs, self.num_seqs, "sequences", "ask for fewer beams or return sequences"),
             (tokens, self._source_batch_tokens, "source tokens in one batch", "shorten the source"),
-            (own, self.own.capacity, "blocks of the self kv_cache", "ask for fewer rows or target tokens"),
-            (cross, self.cross.capacity, "blocks of the cross kv_cache", "shorten the source"),
+            (
+                self_blocks,
+                self.self_cache.capacity,
+                "blocks of the self-attention KV cache",
+                "ask for fewer sequences or target tokens",
+            ),
+            (
+                cross_blocks,
+                self.cross_cache.capacity,
+                "blocks of the cross-attention KV cache",
+                "shorten the source",
+            ),
         ):
-            if needed > most:
+            if needed > limit:
                 raise RequestTooLargeError(
-                    f"{rows} rows (beams, samples) of {need.self_tokens} target and {tokens} source tokens "
-                    f"need {needed} {what}; the engine has {most}; {remedy}, or load with more room"
+                    f"{num_seqs} sequences (beams, samples) of {request.target_tokens} target and {tokens} "
+                    f"source tokens need {needed} {unit}; the engine has {limit}; {remedy}, or load the "
+                    f"artifact with a larger kv_cache_bytes or batch_tokens"
                 )
 
-    def add(self, ticket: Ticket) -> None:
-        """Put a ticket at the end of the queue.
+    def add(self, request: Request) -> None:
+        """Put a request at the end of the queue.
 
         Raises:
-            RequestTooLargeError: it could never be admitted, and would stop the line for good.
-            QueueFullError: as many as may wait do.
-            ValueError: the ticket was added before.
+            RequestTooLargeError: it could never run, and would block the queue for ever.
+            QueueFullError: ``max_waiting`` requests are queued.
+            ValueError: the request was added before.
         """
-        if ticket.arrival >= 0:
-            raise ValueError(f"a ticket is added once; found one that is {ticket.state}; make a new one")
-        self.check(ticket.need)
+        if request.arrival >= 0:
+            raise ValueError(f"a request is added once; found one that is {request.state}; make a new one")
+        self.check(request)
         if self.full:
             raise QueueFullError(
-                f"{self.waiting} requests wait; try later, or load with a larger max_waiting"
+                f"{self.waiting} requests are queued; try again later, or load with a larger max_waiting"
             )
-        ticket.arrival = self._arrivals
+        request.arrival = self._arrivals
         self._arrivals += 1
-        self._queue[ticket.arrival] = ticket
-        self._deadlines.add(ticket)
+        self._queue[request.arrival] = request
+        self._deadlines.add(request)
 
-    def schedule(self, step: int) -> list[Placement]:
-        """Begin the requests that shall be encoded together now; often none.
+    def schedule(self, step: int) -> list[Request]:
+        """Reserve what the requests need that shall be encoded now; often there are none.
 
         Args:
             step: decode steps done so far.
 
         Returns:
-            in order of arrival; at most ``source_batch``, of at most ``source_batch_tokens`` source tokens.
+            Requests in order of arrival; at most ``source_batch``, of at most ``source_batch_tokens`` source
+            tokens.
         """
-        gathered, complete = self._gather()
-        if not gathered:
+        collected, complete = self._collect()
+        if not collected:
             return []
-        for ticket in gathered:
-            ticket.gathered = step if ticket.gathered < 0 else ticket.gathered
-        # The first has been held back longest: nobody behind it was ever gathered without it.
-        held = step - gathered[0].gathered
-        if self._placements and not complete and held < self._max_batch_delay_steps:
+        for request in collected:
+            request.delayed_since = step if request.delayed_since < 0 else request.delayed_since
+        # The first was delayed longest: none behind it was ever collected without it.
+        delay = step - collected[0].delayed_since
+        if self._running and not complete and delay < self._max_batch_delay_steps:
             return []
-        return [self._place(ticket) for ticket in gathered]
+        for request in collected:
+            self._reserve(request)
+        return collected
 
-    def finish(self, placement: Placement) -> None:
-        """Take back what a request holds.
+    def finish(self, request: Request) -> None:
+        """Release what a request holds.
 
         Raises:
-            ValueError: it holds nothing (any more).
+            ValueError: it holds nothing, or what it holds was reserved by another scheduler.
         """
-        ticket = placement.ticket
-        if self._placements.get(ticket) is not placement:
+        reservation = self._running.get(request)
+        if reservation is None or request.reservation is not reservation:
             raise ValueError(
-                f"what encode_source gave is finished once; found one of a request that is {ticket.state}"
+                f"a request is finished once, by the scheduler that started it; found one that is "
+                f"{request.state}"
             )
-        del self._placements[ticket]
-        ticket.state = "over"
-        for row in placement.rows:
-            heapq.heappush(self._free_rows, row)
-        for blocks in placement.self_blocks:
-            self.own.release(blocks)
-        self.cross.release(placement.cross_blocks)
+        del self._running[request]
+        request.state, request.reservation = "finished", None
+        for seq_id in reservation.seq_ids:
+            heapq.heappush(self._free_seq_ids, seq_id)
+        for blocks in reservation.self_blocks:
+            self.self_cache.release(blocks)
+        self.cross_cache.release(reservation.cross_blocks)
 
-    def cancel(self, ticket: Ticket) -> State:
-        """End a request early. What a running one holds it keeps until the caller calls ``finish``.
+    def cancel(self, request: Request) -> RequestState:
+        """End a request early. A running one holds its reservation until the caller calls ``finish``.
 
         Returns:
-            what it was until now; of one that was ``over`` already nothing changes.
+            The state that the request had; nothing changes if it was ``finished`` already.
 
         Raises:
             KeyError: it was never added.
         """
-        was = ticket.state
-        if was == "waiting":
-            del self._queue[ticket.arrival]
-        ticket.state = "over"
-        return was
+        state = request.state
+        if state == "waiting":
+            del self._queue[request.arrival]
+        request.state = "finished"
+        return state
 
-    def expired(self, now: float) -> list[Ticket]:
-        """Those waiting or running whose deadline is not after ``now``, each once; the caller ends them."""
+    def expired(self, now: float) -> list[Request]:
+        """Unfinished requests whose deadline is not after ``now``, each once; the caller ends them."""
         return self._deadlines.until(now)
 
     def next_deadline(self) -> float | None:
-        """The soonest deadline of those waiting or running that ``expired`` did not give yet, if any."""
+        """The earliest deadline of waiting and running requests that ``expired`` has not returned yet."""
         return self._deadlines.next()
 
-    def _gather(self) -> tuple[list[Ticket], bool]:
-        """The head of the queue that fits now, and whether nobody could join it if more were waiting."""
-        room = [
-            len(self._free_rows),
-            self.own.free,
-            self.cross.free,
+    def _collect(self) -> tuple[list[Request], bool]:
+        """The head of the queue that fits now, and whether no further request could be added to it."""
+        room: Sequence[int] = (
+            len(self._free_seq_ids),
+            self.self_cache.free,
+            self.cross_cache.free,
             self._source_batch_tokens,
             self._source_batch,
-        ]
-        gathered: list[Ticket] = []
-        for ticket in self._queue.values():
-            room = [left - taken for left, taken in zip(room, self._cost(ticket.need), strict=True)]
-            if min(room) < 0:
-                return gathered, True
-            gathered.append(ticket)
-        # A request needs at least one of each.
-        return gathered, min(room) == 0
-
-    def _cost(self, need: Need) -> tuple[int, ...]:
-        """Rows, blocks of either cache, source tokens and requests that it takes of an encoding."""
-        own = need.rows * self.own.blocks_for(need.self_tokens)
-        return need.rows, own, self.cross.blocks_for(need.cross_tokens), need.cross_tokens, 1
-
-    def _place(self, ticket: Ticket) -> Placement:
-        need = ticket.need
-        placement = Placement(
-            ticket,
-            rows=tuple(heapq.heappop(self._free_rows) for _ in range(need.rows)),
-            self_blocks=tuple(_reserved(self.own, need.self_tokens) for _ in range(need.rows)),
-            cross_blocks=_reserved(self.cross, need.cross_tokens),
         )
-        del self._queue[ticket.arrival]
-        self._placements[ticket] = placement
-        ticket.state = "running"
-        return placement
+        collected: list[Request] = []
+        for request in self._queue.values():
+            room = [left - needed for left, needed in zip(room, self._cost(request), strict=True)]
+            if min(room) < 0:
+                return collected, True
+            collected.append(request)
+        # A request needs at least one of each.
+        return collected, min(room) == 0
+
+    def _cost(self, request: Request) -> tuple[int, ...]:
+        """Sequences, blocks of either KV cache, and the source tokens and requests of an encoder batch."""
+        self_blocks = request.num_seqs * self.self_cache.blocks_for(request.target_tokens)
+        cross_blocks = self.cross_cache.blocks_for(request.source_tokens)
+        return request.num_seqs, self_blocks, cross_blocks, request.source_tokens, 1
+
+    def _reserve(self, request: Request) -> None:
+        reservation = Reservation(
+            seq_ids=tuple(heapq.heappop(self._free_seq_ids) for _ in range(request.num_seqs)),
+            self_blocks=tuple(
+                _blocks(self.self_cache, request.target_tokens) for _ in range(request.num_seqs)
+            ),
+            cross_blocks=_blocks(self.cross_cache, request.source_tokens),
+        )
+        del self._queue[request.arrival]
+        self._running[request] = request.reservation = reservation
+        request.state = "running"
 
 
 class _Deadlines:
-    """The deadlines of the tickets that are not over, the soonest first."""
+    """The deadlines of requests that are not finished, the earliest first."""
 
     def __init__(self) -> None:
-        self._heap: list[tuple[float, int, Ticket]] = []
+        self._heap: list[tuple[float, int, Request]] = []
         self._sweep_at = 64
 
-    def add(self, ticket: Ticket) -> None:
-        if ticket.deadline is None:
+    def add(self, request: Request) -> None:
+        if request.future.deadline is None:
             return
-        heapq.heappush(self._heap, (ticket.deadline, ticket.arrival, ticket))
-        # Most end long before their time: without this, whatever was served in an hour would lie here.
+        heapq.heappush(self._heap, (request.future.deadline, request.arrival, request))
+        # Most requests finish long before their deadline: without this all of an hour would be kept here.
         if len(self._heap) >= self._sweep_at:
-            self._heap = [entry for entry in self._heap if entry[2].state != "over"]
+            self._heap = [entry for entry in self._heap if entry[2].state != "finished"]
             heapq.heapify(self._heap)
             self._sweep_at = 64 + 2 * len(self._heap)
 
     def next(self) -> float | None:
-        while self._heap and self._heap[0][2].state == "over":
+        while self._heap and self._heap[0][2].state == "finished":
             heapq.heappop(self._heap)
         return self._heap[0][0] if self._heap else None
 
-    def until(self, now: float) -> list[Ticket]:
-        named = []
-        while (soonest := self.next()) is not None and soonest <= now:
-            named.append(heapq.heappop(self._heap)[2])
-        return named
+    def until(self, now: float) -> list[Request]:
+        expired = []
+        while (earliest := self.next()) is not None and earliest <= now:
+            expired.append(heapq.heappop(self._heap)[2])
+        return expired
 
 
-def _reserved(cache: BlockAllocator, tokens: int) -> tuple[int, ...]:
+def _blocks(cache: BlockAllocator, tokens: int) -> tuple[int, ...]:
     blocks = cache.reserve(tokens)
-    assert blocks is not None, "somebody else reserved in the scheduler's kv_cache"
+    assert blocks is not None, "blocks of the scheduler's KV cache were reserved elsewhere"
     return blocks

@@ -1,4 +1,4 @@
-"""What generation asks of whatever runs its graphs: at once on a CPU, ahead of the host on CUDA."""
+"""The interface between the decode loop and the code that runs its graphs, and its form for a CPU."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from precast.runtime.replay import CaptureInfo
 
 
 class SourceEncoding(Protocol):
-    """Sources on their way into the cross kv_cache."""
+    """Sources that are being encoded into the cross-attention KV cache."""
 
     def done(self) -> bool:
-        """Whether they are there; does not wait."""
+        """Whether they are encoded; does not wait."""
         ...
 
     def hidden(self) -> list[np.ndarray]:
-        """The encoder's hidden states, fp32 ``[n, size]`` each; waits. To be asked only if announced."""
+        """The encoder's hidden states, fp32 ``[n, size]`` each; waits. Only if ``hidden`` was set."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """Steps that were begun.
+    """Decode steps that were launched.
 
     Attributes:
-        batch: that they take on.
-        steps: how many.
-        slot: the stepper's own.
+        batch: the sequences that they decode.
+        steps: their number.
+        slot: used by the stepper.
     """
 
     batch: ActiveBatch
@@ -45,20 +45,20 @@ class Launch:
 
 
 class Stepper(Protocol):
-    """The graphs over one set of kv_cache and one state. All calls come from one thread.
+    """The graphs over one pair of KV caches and one state. All calls come from one thread.
 
-    What was begun goes on in the order in which it was begun. ``state`` is the host's view: it shows what
-    ``begin`` wrote, and of later steps what ``poll`` and ``fetch`` brought.
+    Launches run in order. ``state`` is the host's view: it shows what ``begin`` wrote, and of later steps
+    what ``poll`` and ``fetch`` copied.
 
-    Any call may raise DeviceFailedError; nothing can be done after that. GraphError, SignatureError: what was
-    asked for failed, and nothing is known of the state of its rows.
+    Any call may raise DeviceFailedError; the stepper cannot be used after that. After GraphError or
+    SignatureError the state of the sequences concerned is undefined.
     """
 
     state: DecoderState
     depth: int
-    """Launches that may be under way before one of them is looked at."""
+    """Launches that may be in flight before the oldest is polled."""
     kv_cache_bytes: int
-    """Of both kv_cache."""
+    """Memory of both KV caches."""
 
     @property
     def captures(self) -> tuple[CaptureInfo, ...]:
@@ -66,17 +66,17 @@ class Stepper(Protocol):
         ...
 
     def prepare(self) -> None:
-        """Set up what belongs to the calling thread; called once, before all others."""
+        """Set up what belongs to the calling thread; called once, before all other methods."""
         ...
 
     def can_encode(self) -> bool:
-        """Whether ``encode_source`` would go on at once."""
+        """Whether ``encode_sources`` would start immediately."""
         ...
 
     def encode_sources(
         self, sources: Sequence[np.ndarray], slots: Sequence[np.ndarray], *, hidden: bool
     ) -> SourceEncoding:
-        """Encode sources together and write what the decoder reads of them into the cross kv_cache.
+        """Encode sources in one batch and write their keys and values into the cross-attention KV cache.
 
         Args:
             sources: token ids, int32 ``[n]`` each.
@@ -101,32 +101,32 @@ class Stepper(Protocol):
         ...
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
-        """Take every row of ``batch`` that is not finished so many tokens on."""
+        """Decode ``steps`` tokens of every sequence of ``batch`` that is not finished."""
         ...
 
     def poll(self, launch: Launch, rows: Sequence[int]) -> None:
-        """Wait for ``launch``; then ``state`` shows where these of its rows stand, and which have ended.
+        """Wait for ``launch``; then ``state`` shows the positions of these sequences, and which finished.
 
         That is ``positions``, ``finished``, ``hypothesis_lengths`` and ``hypothesis_scores``. Launches are
-        looked at in their order, or not at all.
+        polled in order, or not at all.
         """
         ...
 
     def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None:
-        """Bring more of ``state``, one of ``OUTPUT_BUFFERS``, as it was after ``launch``, the last one looked at."""
+        """Copy some of ``OUTPUT_BUFFERS`` into ``state`` as of ``launch``, the last one polled."""
         ...
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Let nothing that lies in these blocks, or in the one that is never dealt out, reach anybody."""
+        """Overwrite values that are not finite in these blocks and in block 0."""
         ...
 
     def close(self) -> None:
-        """Let go of graphs and memory. May be called again."""
+        """Release graphs and memory. May be called again."""
         ...
 
 
 OUTPUT_BUFFERS = ("history", "logprobs", "hypotheses", "hypothesis_logprobs")
-"""Buffers of the state that answers are made of, ``[rows, length]`` each."""
+"""Buffers of the state that outputs are made of, ``[sequences, length]`` each."""
 
 
 @dataclass(frozen=True)
@@ -141,14 +141,14 @@ class _EncodedSources:
 
 
 class DirectStepper:
-    """Everything is over when a call returns; the host shares the state's memory.
+    """Runs the graphs of a CPU: all work is done when a call returns; the host shares the state's memory.
 
     Args:
         steps: the graphs.
         state: that they work on.
-        own: of the self kv_cache.
-        cross: of the cross kv_cache.
-        kv_cache: the tensors, by name, so that what a broken request wrote can be wiped out.
+        own: blocks of the self-attention KV cache.
+        cross: blocks of the cross-attention KV cache.
+        kv_cache: the tensors, by name, so that what a failed request wrote can be wiped.
     """
 
     depth = 1
@@ -199,9 +199,9 @@ class DirectStepper:
     def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None: ...
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Overwrite what is no number: a mask gives it no weight, but zero times it is no number either.
+        """Overwrite values that are not finite: masks give them weight zero, but the product is not finite.
 
-        The block that is never dealt out is among what is masked.
+        Block 0, which is never handed out, is among what is masked.
         """
         for kind, cache, blocks in (("self", self._own, self_blocks), ("cross", self._cross, cross_blocks)):
             at = cache.slots((0, *blocks), (len(blocks) + 1) * cache.block_size)

@@ -1,53 +1,60 @@
-"""The text of one request while it is generated."""
+"""The text of one request while it is generated, for a loop and for asyncio."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import CancelledError
-from queue import SimpleQueue
+from contextlib import suppress
+from functools import partial
+from queue import Empty, SimpleQueue
 from types import TracebackType
+from typing import Any
 
 import numpy as np
 
+from precast.runtime.futures import ResultFuture, seconds_until
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.io.detokenization import TextStream
 
 
 class TextPieces(Iterator[str]):
-    """Iterates over pieces of text; joined they are the answer's ``text``.
+    """Iterates over pieces of text; joined they are the output's ``text``.
+
+    Dropping the iterator before its end, or closing it, cancels the request.
 
     Args:
-        request: not offered to the engine yet.
-        text: a new stream, that has been given the prefix.
-        begun: text of the prefix.
+        request: not queued yet.
+        text: a new stream that has been given the prefix.
+        begun: the text of the prefix.
     """
 
-    def __init__(self, request: GenerateRequest, text: TextStream, begun: str = "") -> None:
+    def __init__(self, request: Request, text: TextStream, begun: str = "") -> None:
         self._request = request
         self._text = text
         self._begun = begun
-        self._over = False
+        self._ended = False
         tokens: SimpleQueue[np.ndarray | None] = SimpleQueue()
         self._tokens = tokens
-        # Neither may hold this object: whoever drops it ends the request.
+        # Neither callback may hold this object: dropping it ends the request.
         request.on_tokens = tokens.put
-        request.future.add_done_callback(lambda _: tokens.put(None))
+        request.future.add_engine_callback(lambda _: tokens.put(None))
 
     def __next__(self) -> str:
-        """The next piece, never an empty one.
+        """Return the next piece, never an empty one.
 
         Raises:
-            StopIteration: the answer is complete.
-            InferenceError: what the request ended by.
+            StopIteration: the output is complete.
+            InferenceError: the error that ended the request.
         """
         piece, self._begun = self._begun, ""
         while not piece:
-            if self._over:
+            if self._ended:
                 raise StopIteration
-            ids = self._tokens.get()
+            ids = self._next_tokens()
             if ids is None:
-                self._over = True
+                self._ended = True
                 self._check()
                 piece = self._text.end()
             else:
@@ -55,16 +62,16 @@ class TextPieces(Iterator[str]):
         return piece
 
     def result(self, timeout: float | None = None) -> GenerateOutput:
-        """Wait for the whole answer; works beside and after the iteration.
+        """Wait for the whole output; works during and after the iteration.
 
         Raises:
-            InferenceError: what the request ended by.
-            TimeoutError: it is not there after ``timeout`` seconds.
+            InferenceError: the error that ended the request.
+            TimeoutError: there is no output after ``timeout`` seconds.
         """
         return self._request.future.result(timeout)
 
     def close(self) -> None:
-        """Cancel the request if it still runs."""
+        """Cancel the request if it has not finished."""
         self._request.future.cancel()
 
     def __enter__(self) -> TextPieces:
@@ -78,6 +85,16 @@ class TextPieces(Iterator[str]):
     def __del__(self) -> None:
         self.close()
 
+    def _next_tokens(self) -> np.ndarray | None:
+        """Wait for more tokens; None once the request has ended."""
+        future = self._request.future
+        future.check_waiting()
+        while True:
+            try:
+                return self._tokens.get(timeout=seconds_until(None if future.done() else future.deadline))
+            except Empty:
+                future.expire()  # its callback puts None
+
     def _check(self) -> None:
         try:
             error = self._request.future.exception()
@@ -85,3 +102,47 @@ class TextPieces(Iterator[str]):
             raise StopIteration from None
         if error is not None:
             raise error
+
+
+async def stream_tokens(request: Request, submit: Callable[[Request], None]) -> AsyncIterator[np.ndarray]:
+    """Submit a request and iterate over its new tokens; no thread waits for them.
+
+    Ends when the request is finished. Leaving the iteration early cancels the request.
+
+    Args:
+        request: not queued yet.
+        submit: queues it.
+
+    Raises:
+        InferenceError: the error that ended the request.
+    """
+    loop, future = asyncio.get_running_loop(), request.future
+    tokens: asyncio.Queue[np.ndarray | None] = asyncio.Queue()
+    request.on_tokens = partial(call_soon, loop, tokens.put_nowait)
+    future.add_engine_callback(lambda _: call_soon(loop, tokens.put_nowait, None))
+    submit(request)
+    try:
+        while (ids := await _get(tokens, future)) is not None:
+            yield ids
+        error = future.exception()
+        if error is not None:
+            raise error
+    finally:
+        future.cancel()
+
+
+async def _get(
+    tokens: asyncio.Queue[np.ndarray | None], future: ResultFuture[GenerateOutput]
+) -> np.ndarray | None:
+    try:
+        async with asyncio.timeout(seconds_until(future.deadline)):
+            return await tokens.get()
+    except TimeoutError:
+        future.expire()
+        return await tokens.get()
+
+
+def call_soon(loop: asyncio.AbstractEventLoop, function: Callable[..., Any], *arguments: Any) -> None:
+    """Call a function in the thread of an event loop, unless the loop is closed."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(function, *arguments)

@@ -1,9 +1,10 @@
-"""What an engine answers, and how answers become scores, labels and rankings."""
+"""Outputs of encoders, and how they become scores and similarities."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,9 +13,12 @@ from precast.runtime.errors import OptionError
 Activation = Literal["softmax", "sigmoid", "identity"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """The answer to one input. Of the three arrays the one of the artifact's task is set.
+    """The output of one input. One of the three arrays is set, which one depends on the artifact's task.
+
+    Iterating over an output iterates over that array. Outputs are compared by content; their hash is that of
+    the token ids.
 
     Attributes:
         prompt_token_ids: int32 ``[n]``, what the graph was given.
@@ -30,9 +34,51 @@ class EncoderOutput:
     hidden: np.ndarray | None = None
     truncated: bool = False
 
+    @property
+    def values(self) -> np.ndarray:
+        """The array that is set."""
+        (values,) = (array for array in (self.embedding, self.logits, self.hidden) if array is not None)
+        return values
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.values)
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __eq__(self, other: object) -> bool:
+        return equal_fields(self, other)
+
+    def __hash__(self) -> int:
+        return hash(self.prompt_token_ids.tobytes())
+
+    def __repr__(self) -> str:
+        arrays = {"embedding": self.embedding, "logits": self.logits, "hidden": self.hidden}
+        shapes = [f"{name}={describe_array(array)}" for name, array in arrays.items() if array is not None]
+        parts = [f"prompt_tokens={len(self.prompt_token_ids)}", *shapes]
+        return f"EncoderOutput({', '.join(parts + ['truncated=True'] * self.truncated)})"
+
+
+def equal_fields(one: Any, other: Any) -> bool:
+    """Whether two objects are of the same dataclass and have the same content, arrays included."""
+    if type(one) is not type(other):
+        return False
+    return all(
+        np.array_equal(ours, theirs) if isinstance(ours, np.ndarray) else ours == theirs
+        for ours, theirs in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+    )
+
+
+def describe_array(array: np.ndarray) -> str:
+    """dtype and shape of an array, such as ``float32[384]``."""
+    return f"{array.dtype}{list(array.shape)}"
+
 
 def activate(logits: np.ndarray, activation: Activation) -> np.ndarray:
-    """Logits to scores over the last axis, in fp32."""
+    """Turn logits into scores over the last axis, in fp32."""
     if activation == "identity":
         return logits
     if activation == "sigmoid":
@@ -46,7 +92,7 @@ def activate(logits: np.ndarray, activation: Activation) -> np.ndarray:
 def truncate_and_normalize(
     embeddings: np.ndarray, truncate_dim: int | None, normalize_embeddings: bool
 ) -> np.ndarray:
-    """Matryoshka truncation, then unit length: the order of sentence-transformers' ``encode``.
+    """Truncate (Matryoshka), then scale to unit length, in the order of sentence-transformers' ``encode``.
 
     Raises:
         OptionError: ``truncate_dim`` is not a size of the embedding.
@@ -64,7 +110,7 @@ def truncate_and_normalize(
 
 
 def similarity(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Every row of ``a`` against every row of ``b``: sentence-transformers' ``similarity``.
+    """Similarity of every row of ``a`` to every row of ``b``, as sentence-transformers' ``similarity``.
 
     Raises:
         OptionError: ``kind`` is none of cosine, dot, euclidean, manhattan.
@@ -74,9 +120,16 @@ def similarity(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return truncate_and_normalize(a, None, True) @ truncate_and_normalize(b, None, True).T
     if kind == "dot":
         return a @ b.T
-    difference = a[:, None, :] - b[None, :, :]
     if kind == "euclidean":
-        return -np.linalg.norm(difference, axis=-1)
+        return -_by_row(a, b, lambda difference: np.linalg.norm(difference, axis=-1))
     if kind == "manhattan":
-        return -np.abs(difference).sum(axis=-1)
+        return -_by_row(a, b, lambda difference: np.abs(difference).sum(axis=-1))
     raise OptionError(f"similarity {kind!r} is none of cosine, dot, euclidean, manhattan")
+
+
+def _by_row(a: np.ndarray, b: np.ndarray, distance: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Distances row by row: all differences at a time would take ``len(a) * len(b) * size`` numbers."""
+    distances = np.empty((len(a), len(b)), np.result_type(a, b))
+    for row, vector in zip(distances, a, strict=True):
+        row[:] = distance(vector - b)
+    return distances

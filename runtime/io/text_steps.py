@@ -1,4 +1,4 @@
-"""The steps from pieces to text. Each takes text and gives on what no later text can change.
+"""The steps from pieces to text. Each takes text and passes on what no later text can change.
 
 The first step of a chain sees every piece, even one without text; those after it see text alone, never an
 empty one.
@@ -18,7 +18,7 @@ class Step(Protocol):
     """A transformation of text that comes in parts."""
 
     def put(self, text: str) -> str:
-        """Take a part; give what is certain now."""
+        """Take a part of the text; returns the text that is certain now."""
         ...
 
     def end(self) -> str:
@@ -141,7 +141,7 @@ class Strip:
         return before + kept
 
     def end(self) -> str:
-        """White space at the end is left out."""
+        """Removes white space at the end."""
         return ""
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -87,22 +88,22 @@ class TextTokenizer:
             OptionError: a language that the artifact does not know.
         """
         around, side = self._surroundings(src_lang), self._side(truncate)
-        ids = {place: item for place, item in enumerate(items) if isinstance(item, np.ndarray)}
-        answers = dict(zip(ids, self._reader.from_ids(list(ids.values()), side), strict=True))
+        ids = {index: item for index, item in enumerate(items) if isinstance(item, np.ndarray)}
+        outcomes = dict(zip(ids, self._reader.from_ids(list(ids.values()), side), strict=True))
         texts: dict[int, Text] = {}
-        for place, item in enumerate(items):
+        for index, item in enumerate(items):
             if not isinstance(item, np.ndarray):
                 try:
-                    texts[place] = self._checked(item, prompt)
+                    texts[index] = self._checked(item, prompt)
                 except InputError as error:
-                    answers[place] = error
+                    outcomes[index] = error
         prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
         encodings = self._encodings(list(texts.values()), side, len(around) if around else 0)
         read = [encoding for encoding in encodings if isinstance(encoding, Encoding)]
         found = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
-        for place, encoding in zip(texts, encodings, strict=True):
-            answers[place] = encoding if isinstance(encoding, InputError) else next(found)
-        return [answers[place] for place in range(len(items))]
+        for index, encoding in zip(texts, encodings, strict=True):
+            outcomes[index] = encoding if isinstance(encoding, InputError) else next(found)
+        return [outcomes[index] for index in range(len(items))]
 
     def language_id(self, tgt_lang: str) -> int:
         """The token of a target's language, as ``forced_bos_token_id`` takes it.
@@ -115,7 +116,7 @@ class TextTokenizer:
         return self._languages.id_of(tgt_lang)
 
     def target_ids(self, text: str) -> list[int]:
-        """The tokens of a text that a target shall begin with, no special ones around it.
+        """Return the tokens of a text that a target begins with, without special tokens.
 
         Raises:
             OptionError: the targets of this tokenizer are written in other pieces than its sources.
@@ -161,7 +162,7 @@ class TextTokenizer:
         """A tokenizer that cuts at ``side`` and leaves room for the tokens around a source."""
         tokenizer = parse_tokenizer(serialized)
         if self._languages is not None:
-            # One tokenizer serves all languages: special tokens are put around what it gives.
+            # One tokenizer serves all languages: special tokens are put around its output.
             tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
         if side is not None:
             try:
@@ -187,7 +188,7 @@ class TextTokenizer:
         try:
             tokenizer = self._tokenizer(side, around)
         except InputError as error:
-            # One for each text: an error carries the place of its input.
+            # One for each text: an error carries the index of its input.
             return [type(error)(*error.args) for _ in texts]
         try:
             # The fast one leaves out which text a token stands for, and pieces are looked up by it.
@@ -233,3 +234,24 @@ def _reraise_unless_tokenizers(error: BaseException) -> None:
     """Let interrupts through; keep a panic of the Rust library, which derives from BaseException."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
+
+
+def tokenizer_json(folder: Path, info: TokenizationInfo) -> str | None:
+    """The content of an artifact's tokenizer file; None if it has none.
+
+    Raises:
+        TokenizerFileError: the file is not UTF-8.
+    """
+    return None if info.file is None else read_text(folder, info.file)
+
+
+def read_text(folder: Path, name: str) -> str:
+    """The content of one of the tokenizer's files.
+
+    Raises:
+        TokenizerFileError: the file is not UTF-8.
+    """
+    try:
+        return (folder / name).read_text("utf-8")
+    except UnicodeDecodeError as error:
+        raise TokenizerFileError(f"{name} is no text: {error}; compile the artifact again") from error

@@ -35,7 +35,7 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TokenReader:
-    """Makes ``Tokens`` of what a caller or a tokenizer gives.
+    """Makes ``Tokens`` of token ids from a caller, or of encodings from a tokenizer.
 
     Attributes:
         info: of the tokenizer, from the manifest.
@@ -52,7 +52,8 @@ class TokenReader:
     def from_ids(self, given: Sequence[np.ndarray], side: str | None) -> list[Tokens | InputError]:
         """Ids of some inputs as they are given, or the error that one alone has.
 
-        All are checked at once: beside a graph of a millisecond numpy's calls for each input would count.
+        All are checked in one pass: numpy's calls for each input would be slow beside a graph of a
+            millisecond.
 
         Args:
             given: int64 ``[n]`` each, n >= 1.
@@ -66,7 +67,7 @@ class TokenReader:
     ) -> list[Tokens | InputError]:
         """What the tokenizer made of some texts, already cut where they may be.
 
-        All ids are checked at once, as in ``from_ids``.
+        All ids are checked in one pass, as in ``from_ids``.
 
         Args:
             encodings: at least one.
@@ -77,7 +78,7 @@ class TokenReader:
         ids, types = _side_by_side(lists), self._types(encodings, lists)
         sound = self._flaw(ids, types) is None
         narrow = ids.astype(np.int32) if sound else ids
-        answers: list[Tokens | InputError] = []
+        outcomes: list[Tokens | InputError] = []
         end = 0
         for encoding, of_text in zip(encodings, lists, strict=True):
             start, end = end, end + len(of_text)
@@ -88,8 +89,8 @@ class TokenReader:
             own = narrow[start:end].astype(np.int32, copy=False)
             # Only what fills the length was cut; to ask costs as much as to read the ids.
             cut = len(of_text) == self.max_length and bool(encoding.overflowing)
-            answers.append(error or Tokens(own, own_types, cut, prompt_length))
-        return answers
+            outcomes.append(error or Tokens(own, own_types, cut, prompt_length))
+        return outcomes
 
     def _as_given(self, ids: np.ndarray, side: str | None, sound: bool) -> Tokens | InputError:
         if not sound and (error := self._flaw(ids, None)):
@@ -133,7 +134,7 @@ class TokenReader:
             )
         if types is not None and (highest := int(types.max())) > MAX_TOKEN_TYPE:
             return TokenizationError(
-                f"the tokenizer gives token type {highest}, at most {MAX_TOKEN_TYPE} is known"
+                f"the tokenizer returned token type {highest}, at most {MAX_TOKEN_TYPE} is known"
             )
         return None
 

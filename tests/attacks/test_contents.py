@@ -158,7 +158,7 @@ def test_padding_and_truncation_of_the_tokenizer_are_ignored(tiny: TinyModels, t
                  "pad_type_id": 0, "pad_token": "[PAD]"},
         truncation={"direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0},
     )  # fmt: skip
-    with precast.load(tampered) as engine, precast.load(good) as honest:
+    with precast.Encoder.load(tampered) as engine, precast.Encoder.load(good) as honest:
         for truncate in (True, False, "left"):
             found, expected = (e.encode("the cat sat", truncate=truncate) for e in (engine, honest))
             assert found.prompt_token_ids.tolist() == expected.prompt_token_ids.tolist()
@@ -175,7 +175,7 @@ def test_a_token_type_beyond_the_table_never_reaches_the_graph(
         for piece in part.values():
             piece["type_id"] = kind if piece["type_id"] else 0
     respell(tampered, post_processor=template)
-    with precast.load(tampered) as engine:
+    with precast.Encoder.load(tampered) as engine:
         good, bad = engine.encode(["the cat", ("the", "cat")], return_exceptions=True)
         assert good.hidden.shape == (4, 16)
         assert type(bad) is TokenizationError and bad.index == 1 and str(kind) in str(bad)
@@ -186,7 +186,7 @@ def test_a_token_id_beyond_the_table_never_reaches_the_graph(tiny: TinyModels, t
     model = read(tampered, TOKENIZER)["model"]
     model["vocab"]["cat"] = 2**32 - 1
     respell(tampered, model=model)
-    with precast.load(tampered) as engine:
+    with precast.Encoder.load(tampered) as engine:
         good, bad = engine.encode(["the sat", "the cat"], return_exceptions=True)
         assert good.hidden.shape == (4, 16)
         assert isinstance(bad, PrecastError) and str(2**32 - 1) in str(bad)
@@ -211,7 +211,7 @@ def test_any_tokenizer_is_refused_or_serves(tiny: TinyModels, tmp_path: Path) ->
         parent[way[-1]] = rng.choice(values)
         respell(tampered, **changed)
         try:
-            with precast.load(tampered) as engine:
+            with precast.Encoder.load(tampered) as engine:
                 engine.encode(["the cat sat", ("the", "cat"), ""], return_exceptions=True)
         except PrecastError as error:
             assert type(error) in (TokenizerFileError, ProgramError), f"{way}: {error!r}"

@@ -487,7 +487,7 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
         (tampered / MANIFEST).write_bytes(original)
         change(path, value)(tampered)
         try:
-            with precast.load(tampered) as engine:
+            with precast.Encoder.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error), f"{path} = {value!r}"

@@ -294,7 +294,7 @@ def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: P
         (tampered / GRAPH).write_text(json.dumps(data), "utf-8")
         sign(tampered, read(tampered))
         try:
-            with precast.load(tampered) as engine:
+            with precast.Encoder.load(tampered) as engine:
                 engine.classify(["the cat", [2, 5, 3]], return_exceptions=True)
         except PrecastError as error:
             assert str(error)

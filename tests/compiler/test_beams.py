@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from transformers import PreTrainedModel
 
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, Model
 from tests.support.hf_generate import Job, answers, check, make_job
 from tests.support.models import save
@@ -40,7 +40,7 @@ def model() -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def engine(model: PreTrainedModel) -> Iterator[GenerationWorker]:
+def engine(model: PreTrainedModel) -> Iterator[GenerationCore]:
     worker = Model(save(model)).engine()
     yield worker
     worker.close()
@@ -56,20 +56,20 @@ def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int) 
     return make_job(call, draw(SOURCES), draw(PREFIXES), VOCAB)
 
 
-def all_beams(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+def all_beams(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
     for job, answer in zip(asked, answers(engine, asked), strict=True):
         check(model, job, answer)
 
 
 @SEARCH
 @given(asked=st.lists(jobs(VALUES, 5), min_size=1, max_size=5))
-def test_mixed_searches(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+def test_mixed_searches(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
     all_beams(engine, model, asked)
 
 
 @settings(SEARCH, max_examples=40)
 @given(asked=st.lists(jobs(SEARCHES, 3), min_size=3, max_size=6))
-def test_searches_without_rules(engine: GenerationWorker, model: PreTrainedModel, asked: list[Job]) -> None:
+def test_searches_without_rules(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
     all_beams(engine, model, asked)
 
 
@@ -77,7 +77,7 @@ def test_searches_without_rules(engine: GenerationWorker, model: PreTrainedModel
 @settings(SEARCH, max_examples=4)
 @given(data=st.data())
 def test_each_parameter_alone(
-    name: str, data: st.DataObject, engine: GenerationWorker, model: PreTrainedModel
+    name: str, data: st.DataObject, engine: GenerationCore, model: PreTrainedModel
 ) -> None:
     one = {name: VALUES[name]}
     drawn = data.draw(st.lists(jobs(one, 1).filter(lambda job: name in job.call), min_size=2, max_size=3))

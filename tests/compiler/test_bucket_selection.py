@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import precast
-from precast.artifacts.manifest import EmbedInfo, Manifest
+from precast.artifacts.manifest import EmbedInfo, EncodeManifest, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets import select as graph_buckets
 from precast.compiler.buckets.fit import fit_buckets
@@ -26,7 +26,7 @@ from precast.compiler.buckets.select import CALL_TOKENS
 from precast.compiler.buckets.workload import Batching, batch_sizes, parse_workload
 from precast.compiler.errors import CompileError, WorkloadError
 from precast.graphs.costs import Costs
-from precast.graphs.encode import BATCH_TOKENS, EncodeLimits, encode_signature
+from precast.graphs.encode import BATCH_TOKENS, encode_signature
 from precast.graphs.generation import generation_buckets
 from precast.graphs.graph_names import GraphName
 from precast.runtime import Encoder
@@ -60,7 +60,7 @@ def test_an_artifact_has_the_best_buckets_for_its_traffic(tiny: TinyModels, tmp_
     assert graph.costs is None, "what a portable graph takes here says nothing of other machines"
     (note,) = [note for note in manifest.notes if "workload" in note]
     assert "encode is fitted to workload: 3 buckets" in note and "modelled cost of the usual 4" in note
-    with precast.load(artifact) as engine, precast.load(tiny["embed"].artifact) as other:
+    with precast.Encoder.load(artifact) as engine, precast.Encoder.load(tiny["embed"].artifact) as other:
         np.testing.assert_allclose(engine.embed(INPUTS), other.embed(INPUTS), atol=1e-5)
 
 
@@ -70,7 +70,7 @@ def test_without_a_number_a_fitted_buckets_has_as_many_buckets(tiny: TinyModels,
     assert len(manifest.graphs[GraphName.ENCODE].buckets.sizes) == 4
     flat = tiny_artifact(tiny["embed"].checkpoint, tmp_path / "b", workload=workload, graphs=1)
     assert read_manifest(flat).graphs[GraphName.ENCODE].buckets.sizes == (MAX_TOKENS,)
-    with precast.load(flat) as engine:
+    with precast.Encoder.load(flat) as engine:
         assert engine.embed(INPUTS).shape == (len(INPUTS), 16)
 
 
@@ -110,7 +110,7 @@ def test_compiled_graphs_are_measured(compiled: Path, tiny: TinyModels, tmp_path
     assert len(fitted.buckets.sizes) == 2 and fitted.buckets.top == usual.buckets.top
     assert fitted.costs is not None and len(fitted.costs) == 2
     assert fitted.variants == usual.variants, "a buckets changes no graph"
-    with precast.load(tmp_path / "a") as engine, precast.load(compiled) as other:
+    with precast.Encoder.load(tmp_path / "a") as engine, precast.Encoder.load(compiled) as other:
         for one, theirs in zip(engine.encode(INPUTS), other.encode(INPUTS), strict=True):
             np.testing.assert_allclose(one.logits, theirs.logits, atol=1e-5)
     unverified = tiny_artifact(checkpoint, tmp_path / "b", verify=False, **options)
@@ -131,7 +131,7 @@ def test_sources_of_an_encoder_decoder_have_traffic_too(tmp_path: Path) -> None:
     for name, graph in manifest.graphs.items():
         assert name == "encode_source" or graph.buckets == generation_buckets(name, manifest.limits, "cpu")
         assert graph.costs is None
-    with precast.load(tmp_path / "a") as engine:
+    with precast.Seq2Seq.load(tmp_path / "a") as engine:
         assert len(engine.generate([[5, 6, 7]], max_new_tokens=3)[0].token_ids) > 0
 
 
@@ -188,10 +188,14 @@ class Kernel:
 
 def for_cuda(manifest: Manifest) -> Manifest:
     """The manifest that a compilation for CUDA would have written."""
-    graph, limits, answer = manifest.graphs[GraphName.ENCODE], manifest.limits, manifest.output
-    assert isinstance(limits, EncodeLimits) and isinstance(answer, EmbedInfo)
+    graph, answer = manifest.graphs[GraphName.ENCODE], manifest.output
+    assert isinstance(manifest, EncodeManifest) and isinstance(answer, EmbedInfo)
     signature = encode_signature(
-        limits, output_of(manifest), device="cuda", token_types=True, prompt_lengths=not answer.include_prompt
+        manifest.limits,
+        output_of(manifest),
+        device="cuda",
+        token_types=True,
+        prompt_lengths=not answer.include_prompt,
     )
     graph = graph.model_copy(update={"signature": signature})
     build = manifest.build.model_copy(update={"device": "cuda"})
@@ -208,7 +212,8 @@ def on_fake_device(folder: Path, device: FakeDevice, patch: pytest.MonkeyPatch) 
     patch.setattr(graph_loader, "CudaDevice", lambda index: device)
     patch.setattr(graph_loader, "_on_device", lambda weights, name: weights)
     patch.setattr(graph_loader, "_open_on_cuda", lambda *arguments: kernel)
-    engine: Encoder = start_engine(folder, for_cuda(manifest))
+    engine = start_engine(folder, for_cuda(manifest))
+    assert isinstance(engine, Encoder)
     return engine
 
 
@@ -244,7 +249,7 @@ def test_exactly_the_fitted_buckets_are_captured(
         )  # fmt: skip
         buckets = read_manifest(artifact).graphs[GraphName.ENCODE].buckets
         assert 1 <= len(buckets.sizes) <= graphs and buckets.top == MAX_TOKENS
-        with precast.load(artifact) as expected, on_fake_device(artifact, device, patch) as engine:
+        with precast.Encoder.load(artifact) as expected, on_fake_device(artifact, device, patch) as engine:
             np.testing.assert_allclose(engine.embed(INPUTS), expected.embed(INPUTS), atol=1e-5)
             captured = [capture.bucket for capture in engine.stats().captures]
     assert captured == list(reversed(buckets.sizes))

@@ -55,7 +55,7 @@ def _generate(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
         "max_batch": 8,
     }
     precast.compile(checkpoint, artifact, **limits, **options)
-    with precast.load(artifact) as engine:
+    with precast.Seq2Seq.load(artifact) as engine:
         encode_source = engine.manifest.graphs[GraphName.ENCODE_SOURCE]
         measured = 0 if encode_source.costs is None else len(encode_source.costs)
         assert measured == (len(encode_source.buckets.sizes) if options["backend"] == "inductor" else 0)

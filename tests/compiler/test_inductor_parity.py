@@ -51,7 +51,7 @@ def through_the_pipeline(model: PreTrainedModel, task: Task, **options: object) 
     """Compile ``model`` with the whole pipeline, including the parity check, and load it."""
     folder = Path(tempfile.mkdtemp(prefix="precast-test-"))
     precast.compile(save(model, folder / "model"), folder / "a.precast", task=task, **options)  # type: ignore[arg-type]
-    return precast.load(folder / "a.precast")
+    return precast.Encoder.load(folder / "a.precast")
 
 
 def assert_agree(

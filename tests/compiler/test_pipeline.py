@@ -116,7 +116,10 @@ def test_limits_come_from_the_checkpoint_unless_given(tiny: TinyModels, tmp_path
 @pytest.mark.parametrize("limits", [{"max_length": 3}, {"max_batch": 1}, {"max_length": 3, "max_tokens": 3}])
 def test_the_smallest_limits_still_serve(tiny: TinyModels, tmp_path: Path, limits: dict[str, int]) -> None:
     compile_tiny(tiny["embed"].checkpoint, tmp_path / "a", **limits)
-    with precast.load(tmp_path / "a") as small, precast.load(tiny["embed"].artifact) as engine:
+    with (
+        precast.Encoder.load(tmp_path / "a") as small,
+        precast.Encoder.load(tiny["embed"].artifact) as engine,
+    ):
         np.testing.assert_allclose(small.embed([[7], [9], [11]]), engine.embed([[7], [9], [11]]), atol=1e-5)
 
 
@@ -155,7 +158,7 @@ def test_scores_follow_the_problem_type(tmp_path: Path, problem: str | None, lab
     checkpoint = tiny_checkpoint("classify", tmp_path / "model", config=config)
     theirs = pipeline_of_transformers("text-classification", str(checkpoint), device="cpu")
     compile_tiny(checkpoint, tmp_path / "a")
-    with precast.load(tmp_path / "a") as engine:
+    with precast.Encoder.load(tmp_path / "a") as engine:
         found = engine.classify("the cat sat", top_k=None)
     expected = theirs("the cat sat", top_k=None)
     assert [entry["label"] for entry in found] == [entry["label"] for entry in expected]
@@ -170,7 +173,7 @@ def test_pooling_may_be_replaced(tiny: TinyModels, tmp_path: Path) -> None:
 def test_a_checkpoint_without_a_tokenizer_takes_ids(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("embed", tmp_path / "model", tokenizer=False)
     artifact = tiny_artifact(checkpoint, tmp_path / "a")
-    with precast.load(artifact) as engine:
+    with precast.Encoder.load(artifact) as engine:
         assert engine.embed([[5, 6]]).shape == (1, 16)
         with pytest.raises(precast.runtime.errors.TokenizationError, match="pass token ids"):
             engine.embed("the cat")

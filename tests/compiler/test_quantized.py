@@ -122,7 +122,7 @@ def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
         )
         assert manifest.build.quantization == "int8" and manifest.build.precision == "int8"
         assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
-        with precast.load(output) as engine:
+        with precast.Seq2Seq.load(output) as engine:
             embeddings[backend] = np.stack([output.embedding for output in engine.encode(BATCH)])
     # A number halfway between two steps may be rounded to either.
     np.testing.assert_allclose(embeddings["inductor"], embeddings["reference"], atol=2e-2)
@@ -162,7 +162,7 @@ def test_an_encoder_decoder(make: Callable[[], PreTrainedModel], backend: Backen
         max_length=40, max_target_length=16, max_num_seqs=4, check_speed=False,
     )  # fmt: skip
     assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
-    with precast.load(tmp_path / "out") as engine:
+    with precast.Seq2Seq.load(tmp_path / "out") as engine:
         alone = [engine.generate([ids], max_new_tokens=8)[0].token_ids.tolist() for ids in BATCH]
         batched = [output.token_ids.tolist() for output in engine.generate(BATCH, max_new_tokens=8)]
     assert alone == batched

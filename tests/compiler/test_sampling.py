@@ -14,8 +14,8 @@ from transformers import PreTrainedModel
 
 from precast.compiler.sampling.multinomial import Multinomial
 from precast.compiler.sampling.random import uniform
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
-from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS as ENGINE_LIMITS
 from tests.support.generation import Model, request
 from tests.support.models import save
@@ -196,13 +196,13 @@ def model() -> PreTrainedModel:
 
 
 @pytest.fixture(scope="module")
-def engine(model: PreTrainedModel) -> Iterator[GenerationWorker]:
+def engine(model: PreTrainedModel) -> Iterator[GenerationCore]:
     worker = Model(save(model)).engine()
     yield worker
     worker.close()
 
 
-def generate(engine: GenerationWorker, calls: list[dict[str, Any]]) -> list[GenerateOutput]:
+def generate(engine: GenerationCore, calls: list[dict[str, Any]]) -> list[GenerateOutput]:
     plans = [make_plan(ENGINE_LIMITS, WORDS, {"max_length": 16, "eos_token_id": 1, **call}) for call in calls]
     requests = [request([5, 9, 4], plan) for plan in plans]
     for one in requests:
@@ -213,7 +213,7 @@ def generate(engine: GenerationWorker, calls: list[dict[str, Any]]) -> list[Gene
 SAMPLED: dict[str, Any] = {"do_sample": True, "seed": 11, "temperature": 1.3, "top_p": 0.9, "top_k": 9}
 
 
-def test_a_request_samples_the_same_alone_and_among_others(engine: GenerationWorker) -> None:
+def test_a_request_samples_the_same_alone_and_among_others(engine: GenerationCore) -> None:
     (alone,) = generate(engine, [SAMPLED])
     others = [
         {"num_beams": 3},
@@ -227,7 +227,7 @@ def test_a_request_samples_the_same_alone_and_among_others(engine: GenerationWor
 
 
 def test_logprobs_are_those_of_the_warped_distribution(
-    engine: GenerationWorker, model: PreTrainedModel
+    engine: GenerationCore, model: PreTrainedModel
 ) -> None:
     call = {key: SAMPLED[key] for key in ("temperature", "top_p", "top_k")}
     for seed in range(6):
@@ -240,7 +240,7 @@ def test_logprobs_are_those_of_the_warped_distribution(
         assert answer.score == pytest.approx(sum(expected), abs=1e-2)
 
 
-def test_the_sequences_of_a_request_are_different_samples(engine: GenerationWorker) -> None:
+def test_the_sequences_of_a_request_are_different_samples(engine: GenerationCore) -> None:
     (answer,) = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3, "num_return_sequences": 6}])
     found = [tuple(one.token_ids.tolist()) for one in answer.sequences]
     assert len(set(found)) == 6

@@ -48,7 +48,7 @@ def sentence_transformer(folder: Path, pooling: Pooling, *rest: torch.nn.Module)
 def test_every_pooling(tmp_path: Path, mode: str | tuple[str, ...]) -> None:
     theirs = sentence_transformer(tmp_path, Pooling(24, mode))
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
-    with precast.load(tmp_path / "a") as ours:
+    with precast.Encoder.load(tmp_path / "a") as ours:
         assert ours.manifest.model.task == "embed"
         np.testing.assert_allclose(ours.embed(TEXTS), theirs.encode(TEXTS), atol=1e-5)
 
@@ -57,7 +57,7 @@ def test_dense_normalize_prompts_truncation_and_similarity(tmp_path: Path) -> No
     dense = [Dense(24, 16, activation_function=torch.nn.GELU()), Dense(16, 12, bias=False)]
     theirs = sentence_transformer(tmp_path, Pooling(24, "mean"), *dense, Normalize())
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
-    with precast.load(tmp_path / "a") as ours:
+    with precast.Encoder.load(tmp_path / "a") as ours:
         for options in (
             {},
             {"prompt_name": "query"},
@@ -75,7 +75,7 @@ def test_dense_normalize_prompts_truncation_and_similarity(tmp_path: Path) -> No
 def test_pooling_without_the_prompt(tmp_path: Path, mode: str) -> None:
     theirs = sentence_transformer(tmp_path, Pooling(24, mode, include_prompt=False))
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
-    with precast.load(tmp_path / "a") as ours:
+    with precast.Encoder.load(tmp_path / "a") as ours:
         for prompt_name in ("query", "passage"):
             found = ours.embed(TEXTS, prompt_name=prompt_name)
             np.testing.assert_allclose(found, theirs.encode(TEXTS, prompt_name=prompt_name), atol=1e-5)
@@ -87,7 +87,7 @@ def test_max_seq_length_and_lower_case(tmp_path: Path) -> None:
     (tmp_path / "st" / "sentence_bert_config.json").write_text('{"max_seq_length": 9, "do_lower_case": true}')
     theirs = SentenceTransformer(str(tmp_path / "st"), device="cpu")
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
-    with precast.load(tmp_path / "a") as ours:
+    with precast.Encoder.load(tmp_path / "a") as ours:
         assert ours.manifest.limits.max_length == 9
         texts = [text.upper() for text in TEXTS]
         np.testing.assert_allclose(ours.embed(texts), theirs.encode(texts), atol=1e-5)
@@ -104,7 +104,7 @@ def test_cross_encoders_predict_and_rank(tmp_path: Path, labels: int) -> None:
     theirs = CrossEncoder(str(tmp_path / "ce"), device="cpu")
     pairs = [("the cat", text) for text in TEXTS]
     precast.compile(tmp_path / "ce", tmp_path / "a", backend="reference")
-    with precast.load(tmp_path / "a") as ours:
+    with precast.Encoder.load(tmp_path / "a") as ours:
         assert ours.manifest.model.task == "rerank"
         np.testing.assert_allclose(ours.predict(pairs), theirs.predict(pairs), atol=1e-5)
         np.testing.assert_allclose(ours.predict(pairs[0]), theirs.predict(pairs[0]), atol=1e-5)

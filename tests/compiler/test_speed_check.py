@@ -88,9 +88,9 @@ def test_a_gain_is_told_and_no_gain_is_refused() -> None:
 
 
 def test_engines_of_both_kinds_are_asked_within_their_limits(tiny: TinyModels, tmp_path: Path) -> None:
-    with precast.load(tiny["embed"].artifact) as encoder:
+    with precast.Encoder.load(tiny["embed"].artifact) as encoder:
         assert all(len(run_encoder_example(encoder, count)) == count for count in COUNTS)
-    with precast.load(t5(tmp_path).artifact) as seq2seq:
+    with precast.Seq2Seq.load(t5(tmp_path).artifact) as seq2seq:
         for count in COUNTS:
             answers = run_generation_example(seq2seq, count)
             assert [len(one.token_ids) for one in answers] == [1 + 16] * count

@@ -48,7 +48,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 @pytest.fixture(scope="module")
 def engine(made: Generating) -> Iterator[Seq2Seq]:
-    with precast.load(made.artifact, max_characters=MAX_CHARACTERS) as loaded:
+    with precast.Seq2Seq.load(made.artifact, max_characters=MAX_CHARACTERS) as loaded:
         yield loaded
 
 
@@ -152,7 +152,7 @@ class Session:
 
     def __init__(self, engine: Seq2Seq, seed: int) -> None:
         self.engine, self.draw = engine, random.Random(seed)
-        self.vocab = engine._preparation._info.vocab_size
+        self.vocab = engine._builder._info.vocab_size
         self.calls = 0
         self.before = self.warmup()
 
@@ -250,7 +250,7 @@ def test_many_threads_at_once(engine: Seq2Seq) -> None:
 
 
 def test_bad_sources_to_encode(engine: Seq2Seq) -> None:
-    draw, vocab = random.Random(9), engine._preparation._info.vocab_size
+    draw, vocab = random.Random(9), engine._builder._info.vocab_size
     before = engine.encode("the cat").hidden
     for _ in range(300):
         bad = draw.choice(BAD[:5])(draw, vocab)
@@ -289,14 +289,14 @@ def test_timeouts_that_are_no_number(timeout: Any, engine: Seq2Seq) -> None:
 
 
 def test_options_of_loading(made: Generating) -> None:
-    names = ("kv_cache_bytes", "source_batch_tokens", "max_batch_delay_steps", "steps_per_sync")
+    names = ("kv_cache_bytes", "batch_tokens", "max_batch_delay_steps", "steps_per_sync")
     wrong: list[Any] = [-1, 1.5, "1", True, [], float("nan")]
     for name in names:
         for value in wrong:
             with pytest.raises(OptionError, match=name):
-                precast.load(made.artifact, **{name: value})
+                precast.Seq2Seq.load(made.artifact, **{name: value})
     for value in (0.0, 1.0, -0.5, 2, "1", float("nan")):
         with pytest.raises(OptionError, match="cross_kv_fraction"):
-            precast.load(made.artifact, cross_kv_fraction=value)  # type: ignore[arg-type]
+            precast.Seq2Seq.load(made.artifact, cross_kv_fraction=value)
     with pytest.raises(OptionError, match="needs .* bytes"):
-        precast.load(made.artifact, kv_cache_bytes=100)
+        precast.Seq2Seq.load(made.artifact, kv_cache_bytes=100)

@@ -233,7 +233,7 @@ class Session:
 @pytest.fixture(scope="module")
 def engines(tiny: TinyModels) -> Iterator[dict[str, Encoder]]:
     """One engine a task."""
-    made = {task: precast.load(tiny[task].artifact, max_characters=MAX_CHARACTERS) for task in TASKS}
+    made = {task: precast.Encoder.load(tiny[task].artifact, max_characters=MAX_CHARACTERS) for task in TASKS}
     yield {str(task): engine for task, engine in made.items()}
     for engine in made.values():
         engine.close()
@@ -247,7 +247,7 @@ def test_ten_thousand_requests(engines: dict[str, Encoder]) -> None:
 
 def test_hundreds_of_requests_to_a_compiled_graph(compiled: Path) -> None:
     """Compiled graphs check nothing: one wrong id that gets through can end the process."""
-    with precast.load(compiled, max_characters=MAX_CHARACTERS) as engine:
+    with precast.Encoder.load(compiled, max_characters=MAX_CHARACTERS) as engine:
         Session(engine, random.Random(2)).fire(600)
         assert engine.stats().failed == 0
 
@@ -323,21 +323,21 @@ def test_wrong_option(
 
 
 def test_options_of_loading(tiny: TinyModels) -> None:
-    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters", "capture"):
+    for name in ("num_threads", "batch_tokens", "max_waiting", "max_characters", "cuda_graph_max_tokens"):
         wrong: list[Any] = [0, -1, 1.5, "1", True, [], float("nan")]
         for value in wrong:
             with pytest.raises(OptionError, match=name):
-                precast.load(tiny["hidden"].artifact, **{name: value})
+                precast.Encoder.load(tiny["hidden"].artifact, **{name: value})
     devices: list[Any] = ["gpu", "cuda:", "cuda:-1", "cuda:1 ", "CUDA", "cpu:0", 0, True, [], b"cpu"]
     for value in devices:
         with pytest.raises(OptionError, match="device must be"):
-            precast.load(tiny["hidden"].artifact, device=value)
+            precast.Encoder.load(tiny["hidden"].artifact, device=value)
     for device in ("cuda", "cuda:0", "cuda:1"):
         with pytest.raises(OptionError, match="built for cpu, device is 'cuda"):
-            precast.load(tiny["hidden"].artifact, device=device)
-    precast.load(tiny["hidden"].artifact, device="cpu").close()
+            precast.Encoder.load(tiny["hidden"].artifact, device=device)
+    precast.Encoder.load(tiny["hidden"].artifact, device="cpu").close()
     with pytest.raises(OptionError, match="num_threads must be at most"):
-        precast.load(tiny["hidden"].artifact, num_threads=10**9)
+        precast.Encoder.load(tiny["hidden"].artifact, num_threads=10**9)
 
 
 def test_methods_of_other_tasks(engines: dict[str, Encoder]) -> None:
@@ -398,7 +398,7 @@ def test_rank_names_the_document(engines: dict[str, Encoder]) -> None:
 
 def test_without_a_tokenizer_every_text_has_an_error_of_its_own(tmp_path: Path) -> None:
     checkpoint = tiny_checkpoint("hidden", tmp_path / "checkpoint", tokenizer=False)
-    with precast.load(tiny_artifact(checkpoint, tmp_path / "artifact")) as engine:
+    with precast.Encoder.load(tiny_artifact(checkpoint, tmp_path / "artifact")) as engine:
         found = engine.encode(["a", [1, 2], "b", ("c", "d")], return_exceptions=True)
         assert [type(found[place]) for place in (0, 2, 3)] == [TokenizationError] * 3
         assert [found[place].index for place in (0, 2, 3)] == [0, 2, 3]
@@ -411,7 +411,7 @@ def test_awaited_requests_fail_alike(engines: dict[str, Encoder]) -> None:
         with pytest.raises(TokenIdError, match="input 1: token id 61"):
             await engine.encode(["a", [VOCAB]])
         with pytest.raises(OptionError):
-            await engine.encode("a", truncate="middle")  # type: ignore[arg-type]
+            await engine.encode("a", truncate="middle")
         good, bad = await engine.encode(["a", b"b"], return_exceptions=True)
         assert type(bad) is InputTypeError and bad.index == 1
         np.testing.assert_array_equal(good.hidden, engines["hidden"].encode("a").hidden)
@@ -424,7 +424,7 @@ class Gate:
 
     def __init__(self, engine: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
-        replay = engine._worker._replay
+        replay = engine._core._replay
         launch = replay.launch
 
         def held(buffers: HostBuffers) -> Pending:
@@ -436,12 +436,12 @@ class Gate:
 
 
 def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    with precast.load(tiny["hidden"].artifact, max_waiting=2) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact, max_waiting=2) as engine:
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
         assert gate.entered.wait(20)
         waiting = [engine.submit([2]), engine.submit([3])]
-        with pytest.raises(QueueFullError, match="2 requests are waiting.*max_waiting"):
+        with pytest.raises(QueueFullError, match="2 requests are queued.*max_waiting"):
             engine.submit([4])
         with pytest.raises(TokenIdError):
             engine.submit([VOCAB])  # what is wrong with a request is said first
@@ -454,7 +454,7 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    with precast.load(tiny["hidden"].artifact) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
@@ -469,7 +469,7 @@ def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = precast.load(tiny["hidden"].artifact)
+    engine = precast.Encoder.load(tiny["hidden"].artifact)
     gate = Gate(engine, monkeypatch)
     running = engine.submit([1])
     assert gate.entered.wait(20)
@@ -480,14 +480,14 @@ def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPa
     gate.opened.set()
     closing.join(20)
     assert running.result(20).hidden is not None
-    with pytest.raises(EngineClosedError, match="before it could answer"):
+    with pytest.raises(EngineClosedError, match="before the request finished"):
         waiting.result(20)
     with pytest.raises(CancelledError):
         gone.result(20)
 
 
 def test_a_closed_engine(tiny: TinyModels) -> None:
-    engine = precast.load(tiny["rerank"].artifact)
+    engine = precast.Encoder.load(tiny["rerank"].artifact)
     engine.rank("a", ["b"])
     engine.close()
     engine.close()
@@ -510,10 +510,10 @@ def test_a_closed_engine(tiny: TinyModels) -> None:
 
 def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a graph raises: the thread that serves all others goes on."""
-    with precast.load(tiny["hidden"].artifact) as engine:
+    with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         with monkeypatch.context() as patch:
-            patch.setattr(engine._worker._replay, "launch", lambda buffers: 1 / 0)
+            patch.setattr(engine._core._replay, "launch", lambda buffers: 1 / 0)
             found = engine.encode([[1], [VOCAB], "a"], return_exceptions=True)
             assert all(isinstance(answer, PrecastError) for answer in found)
             assert "division by zero" in str(found[0]) and type(found[1]) is TokenIdError

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Sequence
 from itertools import combinations, pairwise
@@ -14,15 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import precast
-from precast.artifacts.manifest import Manifest
+from precast.artifacts.manifest import EncodeManifest
 from precast.artifacts.reader import read_manifest
 from precast.graphs.costs import Costs
 from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder import packing
 from precast.runtime.encoder.batch_planner import cost_table
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.encoder.packing import cut
+from precast.runtime.encoder.setup import _seconds
 from precast.runtime.load import start_engine
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from tests.support.artifacts import TinyModels
 
 BUDGET = 60
@@ -122,7 +123,7 @@ def test_a_full_window_is_cut_in_milliseconds() -> None:
     assert min(taken) < 12e-3
 
 
-def with_costs(manifest: Manifest, seconds: Sequence[float]) -> Manifest:
+def with_costs(manifest: EncodeManifest, seconds: Sequence[float]) -> EncodeManifest:
     graph = manifest.graphs[GraphName.ENCODE].model_copy(update={"costs": tuple(seconds)})
     return manifest.model_copy(update={"graphs": {"encode": graph}})
 
@@ -133,12 +134,14 @@ def test_an_engine_cuts_by_the_costs_of_its_manifest(tiny: TinyModels) -> None:
     manifest = read_manifest(folder)
     assert manifest.graphs[GraphName.ENCODE].buckets.sizes == (16, 32, 64, 128)
     inputs = [[5] * 16] * 8
-    with precast.load(folder) as plain:
+    with precast.Encoder.load(folder) as plain:
         expected = plain.embed(inputs)
         assert plain.stats().batches == 1
+    assert isinstance(manifest, EncodeManifest)
     dear = with_costs(manifest, (1.0, 1.5, 9.0, 99.0))
-    with start_engine(folder, dear, EngineOptions(batch_tokens=128)) as engine:
+    with start_engine(folder, dear, LoadOptions(batch_tokens=128)) as engine:
+        assert isinstance(engine, Encoder)
         np.testing.assert_allclose(engine.embed(inputs), expected, atol=1e-5)
         assert engine.stats().batches == 4
     cuda = dear.model_copy(update={"build": dear.build.model_copy(update={"device": "cuda"})})
-    assert sys.modules["precast.runtime.load"]._seconds(cuda, 128) is None
+    assert _seconds(cuda, 128) is None

@@ -45,13 +45,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def engine(folder: Path) -> Iterator[Encoder]:
-    with precast.load(folder / "model.precast") as loaded:
+    with precast.Encoder.load(folder / "model.precast") as loaded:
         yield loaded
 
 
 @pytest.fixture(scope="module")
 def classifier(folder: Path) -> Iterator[Encoder]:
-    with precast.load(folder / "classifier.precast") as loaded:
+    with precast.Encoder.load(folder / "classifier.precast") as loaded:
         yield loaded
 
 
@@ -176,14 +176,14 @@ def test_a_long_list_keeps_its_order(engine: Encoder) -> None:
 
 
 def test_stats_count_what_was_done(folder: Path) -> None:
-    with precast.load(folder / "model.precast") as fresh:
+    with precast.Encoder.load(folder / "model.precast") as fresh:
         fresh.embed([[5, 6], [7]])
         stats = fresh.stats()
         assert (stats.requests, stats.tokens, stats.waiting, stats.failed) == (2, 3, 0, 0)
 
 
 def test_a_closed_engine_refuses_and_can_be_closed_again(folder: Path) -> None:
-    engine = precast.load(folder / "model.precast")
+    engine = precast.Encoder.load(folder / "model.precast")
     engine.close()
     engine.close()
     with pytest.raises(EngineClosedError):

@@ -46,7 +46,7 @@ def artifact(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 @pytest.fixture(scope="module")
 def engine(artifact: Path) -> Encoder:
-    return precast.load(artifact)
+    return precast.Encoder.load(artifact)
 
 
 @RELAXED
@@ -62,7 +62,7 @@ def test_alone_together_and_in_any_order(engine: Encoder, batch: list[list[int]]
 @RELAXED
 @given(batch=batches(VOCAB, 40), budget=st.integers(1, 256))
 def test_at_any_batch_budget(artifact: Path, engine: Encoder, batch: list[list[int]], budget: int) -> None:
-    with precast.load(artifact, batch_tokens=budget) as other:
+    with precast.Encoder.load(artifact, batch_tokens=budget) as other:
         np.testing.assert_allclose(other.embed(batch), engine.embed(batch), atol=TOLERANCE)
 
 

@@ -16,7 +16,7 @@ from tests.support.models import save
 
 PROGRAM = '''
 import os, sys, threading, time
-import precast.runtime.generation.loading  # libraries that it imports have threads of their own
+import precast.runtime.generation.setup  # libraries that it imports have threads of their own
 
 def threads():
     """A thread that checked a file may take a moment to end."""

@@ -10,20 +10,20 @@ import pytest
 import precast
 from precast.artifacts.build_info import CudaInfo
 from precast.artifacts.errors import ManifestError
-from precast.artifacts.manifest import Manifest
+from precast.artifacts.manifest import EncodeManifest
 from precast.graphs.buckets import Buckets
 from precast.graphs.encode import TOKENS, EncodeLimits, encode_output, encode_signature
 from precast.graphs.graph_names import GraphName
 from precast.runtime.errors import OptionError
 from precast.runtime.graph_checks import check_encode_graph
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from tests.support.artifacts import TinyModels, example_manifest
 
 LIMITS = EncodeLimits(8, 32, 4)
 """Those of the example."""
 
 
-def for_cuda(buckets: Buckets | None = None) -> Manifest:
+def for_cuda(buckets: Buckets | None = None) -> EncodeManifest:
     """The example, as if it had been compiled for an H100."""
     manifest = example_manifest()
     signature = encode_signature(
@@ -41,40 +41,38 @@ def for_cuda(buckets: Buckets | None = None) -> Manifest:
     ("asked", "found"), [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")]
 )
 def test_the_device_of_a_cuda_artifact(asked: str | None, found: str) -> None:
-    options = EngineOptions(device=asked)
+    options = LoadOptions(device=asked)
     assert options.device_for(for_cuda()) == found == f"cuda:{options.device_index()}"
 
 
 def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
     with pytest.raises(OptionError, match="built for cuda, device is 'cpu'"):
-        EngineOptions(device="cpu").device_for(for_cuda())
+        LoadOptions(device="cpu").check_for(for_cuda())
     with pytest.raises(OptionError, match="built for cpu, device is 'cuda:1'"):
-        EngineOptions(device="cuda:1").device_for(example_manifest())
-    assert EngineOptions(device="cpu").device_for(example_manifest()) == "cpu"
-    assert EngineOptions().device_for(example_manifest()) == "cpu"
+        LoadOptions(device="cuda:1").check_for(example_manifest())
+    assert LoadOptions(device="cpu").device_for(example_manifest()) == "cpu"
+    assert LoadOptions().device_for(example_manifest()) == "cpu"
 
 
 def test_tokens_of_a_batch() -> None:
     """On CUDA a batch fills the largest bucket; what is asked for is bounded by the artifact alone."""
     low = for_cuda(Buckets(TOKENS, (8, 16)))
-    assert EngineOptions().batch_tokens_for(low) == 16
-    assert EngineOptions(batch_tokens=20).batch_tokens_for(low) == 20
-    assert EngineOptions(batch_tokens=1000).batch_tokens_for(low) == low.limits.max_tokens == 32
-    assert EngineOptions().batch_tokens_for(example_manifest()) == 32
+    assert LoadOptions().batch_tokens_for(low) == 16
+    assert LoadOptions(batch_tokens=20).batch_tokens_for(low) == 20
+    assert LoadOptions(batch_tokens=1000).batch_tokens_for(low) == low.limits.max_tokens == 32
+    assert LoadOptions().batch_tokens_for(example_manifest()) == 32
 
 
 def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
-    check_encode_graph(for_cuda(), LIMITS)
-    check_encode_graph(for_cuda(Buckets(TOKENS, (8, 16))), LIMITS)
+    check_encode_graph(for_cuda())
+    check_encode_graph(for_cuda(Buckets(TOKENS, (8, 16))))
     for buckets in (Buckets(TOKENS, (8, 64)), Buckets("sequences", (2, 4))):
-        with pytest.raises(ManifestError, match="the buckets of graph encode ends at"):
-            check_encode_graph(for_cuda(buckets), LIMITS)
+        with pytest.raises(ManifestError, match="the buckets of graph encode end at"):
+            check_encode_graph(for_cuda(buckets))
     manifest = example_manifest()
     short = manifest.graphs[GraphName.ENCODE].model_copy(update={"buckets": Buckets(TOKENS, (8, 16))})
-    with pytest.raises(
-        ManifestError, match="the buckets of graph encode ends at 16 tokens, its limits at 32"
-    ):
-        check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}), LIMITS)
+    with pytest.raises(ManifestError, match="the buckets of graph encode end at 16 tokens, its limits at 32"):
+        check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}))
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be chosen on Linux alone")
@@ -91,4 +89,4 @@ def test_an_engine_stays_on_its_cores(tiny: TinyModels) -> None:
 @pytest.mark.parametrize("cores", [[], [0, 0], [1 << 20], [-1]])
 def test_cores_that_are_not_there(cores: list[int]) -> None:
     with pytest.raises(OptionError, match="cores must be different ones of"):
-        EngineOptions(cores=tuple(cores))
+        LoadOptions(cores=tuple(cores))

@@ -24,9 +24,9 @@ def resident_bytes() -> int:
 
 
 def test_outputs_are_not_kept(compiled: Path) -> None:
-    engine = precast.load(compiled)
+    engine = precast.Encoder.load(compiled)
     batch = [list(range(5, 35))] * 4
-    replay: Replay = engine._worker._replay
+    replay: Replay = engine._core._replay
     engine.encode(batch)
     sizes = {"tokens": 120, "sequences": 4, "length": 30}
     buffers = replay.buffers_for(sizes)

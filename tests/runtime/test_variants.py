@@ -12,7 +12,7 @@ import torch
 import precast
 from precast.artifacts.writer import file_info
 from precast.graphs.graph_names import GraphName
-from precast.runtime.backends.variants import VariantGraph
+from precast.runtime.backends.graph_loader import VariantGraph
 from precast.runtime.replay import Graph
 from tests.attacks.spoil import edit
 from tests.support.artifacts import MAX_TOKENS, TinyModels
@@ -45,6 +45,9 @@ def test_an_artifact_of_two_variants(tiny: TinyModels, tmp_path: Path) -> None:
 
     edit(split)(path)
     inputs = [[5, 6], [7] * 6, [8] * 7, list(range(5, 30))]
-    with precast.load(path, batch_tokens=8) as two, precast.load(tiny["embed"].artifact) as one:
+    with (
+        precast.Encoder.load(path, batch_tokens=8) as two,
+        precast.Encoder.load(tiny["embed"].artifact) as one,
+    ):
         assert two.manifest.graphs[GraphName.ENCODE].variants[0].max_size == 6
         np.testing.assert_allclose(two.embed(inputs), one.embed(inputs), atol=1e-5)

@@ -1,10 +1,10 @@
-"""The worker with several launches in flight: no answer is lost, mixed up or waited for in vain."""
+"""The core of an encoder with several launches in flight: every request gets its own output or an error."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import CancelledError, Future
+from concurrent.futures import CancelledError
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass, field
 
@@ -16,8 +16,9 @@ from hypothesis import strategies as st
 from precast.graphs.encode import Task, encode_output
 from precast.runtime.cuda.replay import InFlight
 from precast.runtime.cuda.streams import Slot
-from precast.runtime.encoder.worker import Request, Worker
+from precast.runtime.encoder.core import EncoderCore, EncodeRequest
 from precast.runtime.errors import DeviceFailedError, EngineClosedError, GraphError, InferenceError
+from precast.runtime.futures import ResultFuture
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.replay import HostBuffers
@@ -33,11 +34,11 @@ LENGTHS = st.lists(st.integers(1, LIMITS.max_length), min_size=1, max_size=25)
 PROBE = Tokens(np.array([1, 2], np.int32), None)
 
 
-@dataclass(frozen=True)
-class Asked(Request):
-    """A request and the future that its answer goes to."""
+@dataclass(frozen=True, eq=False)
+class Asked(EncodeRequest):
+    """A request and the future that takes its output."""
 
-    answer: Future[EncoderOutput] = field(default_factory=Future)
+    promise: ResultFuture[EncoderOutput] = field(default_factory=ResultFuture)
 
 
 class Gate:
@@ -53,13 +54,15 @@ class Gate:
             assert self.opened.wait(TIMEOUT)
 
 
-def start(device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 40, upto: int = 1000) -> Worker:
+def start(
+    device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 40, upto: int = 1000
+) -> EncoderCore:
     replay = fake_replay(device, task, batch_tokens=batch_tokens, upto=upto)
     output = encode_output(task, SIZE)
-    return Worker(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, warmup=PROBE)
+    return EncoderCore(replay, output, LIMITS, batch_tokens=batch_tokens, max_waiting=1000, warmup=PROBE)
 
 
-def occupied() -> tuple[Gate, FakeDevice, Worker, list[Asked]]:
+def occupied() -> tuple[Gate, FakeDevice, EncoderCore, list[Asked]]:
     """A worker that waits for the device with three batches of its own, until the gate is opened."""
     gate = Gate()
     device = FakeDevice(2, on_synchronize=gate)
@@ -79,12 +82,12 @@ def requests_of(lengths: Sequence[int], seed: int = 0) -> list[Asked]:
 def assert_answered(requests: Sequence[Asked], task: Task = "embed") -> None:
     output = encode_output(task, SIZE)
     for request in requests:
-        answer = request.answer.result(TIMEOUT)
-        assert isinstance(answer, EncoderOutput)
-        np.testing.assert_array_equal(getattr(answer, output.name), expected(request.tokens, output))
+        result = request.promise.result(TIMEOUT)
+        assert isinstance(result, EncoderOutput)
+        np.testing.assert_array_equal(getattr(result, output.name), expected(request.tokens, output))
 
 
-def closed_in_time(worker: Worker) -> None:
+def closed_in_time(worker: EncoderCore) -> None:
     closing = threading.Thread(target=worker.close, daemon=True)
     closing.start()
     closing.join(TIMEOUT)
@@ -166,8 +169,8 @@ def test_closing_answers_what_is_in_flight_and_fails_what_waits() -> None:
     assert not closing.is_alive()
     assert_answered(running)
     for request in waiting:
-        with pytest.raises(EngineClosedError, match="before it could answer"):
-            request.answer.result(TIMEOUT)
+        with pytest.raises(EngineClosedError, match="before the request finished"):
+            request.promise.result(TIMEOUT)
     with pytest.raises(EngineClosedError):
         worker.offer(requests_of([1])[0])
     assert device.violations == []
@@ -177,12 +180,12 @@ def test_cancelling_while_others_are_in_flight() -> None:
     gate, device, worker, running = occupied()
     gone, kept = requests_of([5, 6])
     worker.add([gone, kept])
-    assert gone.answer.cancel()
-    assert not any(request.answer.cancel() for request in running)
+    assert gone.promise.cancel()
+    assert not any(request.promise.cancel() for request in running)
     gate.opened.set()
     assert_answered([*running, kept])
     with pytest.raises(CancelledError):
-        gone.answer.result(TIMEOUT)
+        gone.promise.result(TIMEOUT)
     closed_in_time(worker)
     assert device.violations == []
 
@@ -205,7 +208,7 @@ def test_a_batch_that_fails_on_the_host_fails_alone() -> None:
     worker.add(requests)
     bad = requests.pop(1)
     with pytest.raises(GraphError, match="a batch failed: made up"):
-        bad.answer.result(TIMEOUT)
+        bad.promise.result(TIMEOUT)
     assert_answered(requests)
     assert worker.stats().failed == 1
     closed_in_time(worker)
@@ -226,9 +229,9 @@ def attempt(device: FakeDevice) -> str:
         except DeviceFailedError:
             refused += 1
             burst.clear()
-        wait_for([request.answer for request in burst], TIMEOUT)
+        wait_for([request.promise for request in burst], TIMEOUT)
     sent = [request for burst in bursts for request in burst]
-    errors = [request.answer.exception(0) for request in sent]
+    errors = [request.promise.exception(0) for request in sent]
     failed = [error for error in errors if isinstance(error, DeviceFailedError)]
     assert_answered([request for request, error in zip(sent, errors, strict=True) if error not in failed])
     stats = worker.stats()
@@ -239,10 +242,10 @@ def attempt(device: FakeDevice) -> str:
     return "serving" if failed or refused else "closing"
 
 
-def assert_dead(worker: Worker) -> None:
+def assert_dead(worker: EncoderCore) -> None:
     late = requests_of([1])
     for submit in (lambda: worker.add(late), lambda: worker.offer(late[0])):
-        with pytest.raises(DeviceFailedError, match="made-up failure. This engine is dead") as raised:
+        with pytest.raises(DeviceFailedError, match="made-up failure. This engine has failed") as raised:
             submit()
         assert isinstance(raised.value, InferenceError) and not isinstance(raised.value, GraphError)
 
@@ -261,16 +264,16 @@ def test_a_failure_fails_what_is_in_flight_and_what_waits() -> None:
     gate, device, worker, running = occupied()
     waiting, gone = requests_of([5, 6])
     worker.add([waiting, gone])
-    assert gone.answer.cancel()
+    assert gone.promise.cancel()
     device.fail_next()
     gate.opened.set()
     answered = 0
     for request in (*running, waiting):
-        error = request.answer.exception(TIMEOUT)
+        error = request.promise.exception(TIMEOUT)
         assert error is None or isinstance(error, DeviceFailedError)
         answered += error is None
     assert answered <= 1, "the one whose end the host was waiting for"
-    assert isinstance(waiting.answer.exception(TIMEOUT), DeviceFailedError)
+    assert isinstance(waiting.promise.exception(TIMEOUT), DeviceFailedError)
     assert_dead(worker)
     closed_in_time(worker)
     closed_in_time(worker)

@@ -14,14 +14,14 @@ from precast.graphs.graph_names import GraphName
 from precast.graphs.signature import Signature
 from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.generation.block_allocator import BlockAllocator
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.cuda.memory import captured_stepper, example_batches
 from precast.runtime.generation.cuda.stepper import CapturedStepper
-from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.steps import LoadedGraph
-from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.replay import Graph
 from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
@@ -83,9 +83,9 @@ def fake_engine(
     max_waiting: int = 1000,
     max_batch_delay_steps: int = 2,
     steps_per_sync: int = 2,
-    like: GenerateRequest | None = None,
+    like: Request | None = None,
     wrap: Callable[[CapturedStepper], Any] = lambda stepper: stepper,
-) -> GenerationWorker:
+) -> GenerationCore:
     """As ``Model.engine``, on the device; requests ``like`` this one meet captured graphs."""
     limits, (own_shape, cross_shape) = model.limits, model.shapes
     device.open()
@@ -111,8 +111,8 @@ def fake_engine(
         limits.max_num_seqs, own, cross, max_waiting=max_waiting, source_batch_tokens=limits.max_tokens,
         source_batch=limits.max_batch, max_batch_delay_steps=max_batch_delay_steps,
     )  # fmt: skip
-    decoding = Decoding(wrap(stepper), own, cross, None, model.vocab_size)
-    return GenerationWorker(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
+    decoding = DecodeLoop(wrap(stepper), own, cross, None, model.vocab_size)
+    return GenerationCore(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
 
 
 def fake_graphs(model: Model, device: FakeDevice) -> dict[GraphName, LoadedGraph]:

@@ -24,15 +24,15 @@ from precast.graphs.signature import Signature
 from precast.runtime.backends.reference import ProgramRunner
 from precast.runtime.cpu.thread_pool import ThreadPool
 from precast.runtime.generation.block_allocator import BlockAllocator
-from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, kv_cache_tensors
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.scheduler import Scheduler
 from precast.runtime.generation.state import DecoderState
 from precast.runtime.generation.stepper import DirectStepper
 from precast.runtime.generation.steps import LoadedGraph, Steps
-from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.io.tokens import Tokens
 
 LIMITS = GenerateLimits(
@@ -70,7 +70,7 @@ class Model:
         max_batch_delay_steps: int = 2,
         steps_per_sync: int = 1,
         wrap: Callable[[Steps], Any] = lambda steps: steps,
-    ) -> GenerationWorker:
+    ) -> GenerationCore:
         """Return a new worker with a KV cache of its own.
 
         Args:
@@ -101,12 +101,12 @@ class Model:
         )
         steps = wrap(Steps(self.graphs, state, kv_cache))
         stepper = DirectStepper(steps, state, own, cross, kv_cache)
-        decoding = Decoding(stepper, own, cross, None, self.vocab_size)
-        return GenerationWorker(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
+        decoding = DecodeLoop(stepper, own, cross, None, self.vocab_size)
+        return GenerationCore(decoding, scheduler, steps_per_sync=steps_per_sync, threads=ThreadPool(1))
 
 
-def request(source: list[int], plan: SamplingParams, **more: Any) -> GenerateRequest:
-    return GenerateRequest(Tokens(np.array(source, np.int32), None), plan, **more)
+def request(source: list[int], plan: SamplingParams, **more: Any) -> Request:
+    return Request(Tokens(np.array(source, np.int32), None), plan, **more)
 
 
 def _program(module: nn.Module, signature: Signature) -> ProgramRunner:

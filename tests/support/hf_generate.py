@@ -14,10 +14,10 @@ from transformers import GenerationConfig, LogitsProcessor, LogitsProcessorList,
 from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.graphs.sampling import NO_SCORE
 from precast.runtime.errors import NotFiniteError, OptionError
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams, resolve
-from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
 NEAR_TIE = 1e-4
@@ -83,7 +83,7 @@ def _refused_by_hugging_face_too(call: Mapping[str, Any]) -> None:
     raise AssertionError(f"Hugging Face takes {call}")
 
 
-def answers(engine: GenerationWorker, jobs: Sequence[Job]) -> list[Answer]:
+def answers(engine: GenerationCore, jobs: Sequence[Job]) -> list[Answer]:
     """All are in flight at once."""
     requests = [request(job.source, job.plan) for job in jobs]
     for one in requests:
@@ -91,7 +91,7 @@ def answers(engine: GenerationWorker, jobs: Sequence[Job]) -> list[Answer]:
     return [_result(one) for one in requests]
 
 
-def _result(one: GenerateRequest) -> Answer:
+def _result(one: Request) -> Answer:
     try:
         return one.future.result(timeout=_SECONDS)
     except NotFiniteError as error:

@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from transformers import T5Config, T5ForConditionalGeneration
 
 from precast.graphs.generation_parameters import BY_NAME
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.token_bias import TokenBias
-from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import LIMITS, request
 
 VOCAB = 37
@@ -115,7 +115,7 @@ def asked() -> st.SearchStrategy[Asked]:
     return st.tuples(ids.map(tuple), plans())
 
 
-def answer_alone(engine: GenerationWorker, one: Asked) -> GenerateOutput:
+def answer_alone(engine: GenerationCore, one: Asked) -> GenerateOutput:
     """Return the output of an otherwise idle engine."""
     made = request(list(one[0]), one[1])
     engine.offer(made)
@@ -142,7 +142,7 @@ def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
         )
 
 
-def assert_empty(engine: GenerationWorker) -> None:
+def assert_empty(engine: GenerationCore) -> None:
     """Assert that the engine holds no sequences, blocks or requests."""
     stats = engine.stats()
     held = (

@@ -1,4 +1,4 @@
-"""Requests that are made and cancelled at steps that a test has drawn."""
+"""Requests that are made and cancelled at random steps."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from concurrent.futures import CancelledError, wait
 
 import pytest
 
-from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from tests.support.generation import request
 from tests.support.random_requests import Asked, answer_alone, assert_same_answer
 from tests.support.scripted_steps import wait_until_idle
@@ -23,7 +23,7 @@ class Script:
     def __init__(self, moments: list[Moment]) -> None:
         self.asked = [one for _, one, _ in moments]
         self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
-        self.cancelled: set[GenerateRequest] = set()
+        self.cancelled: set[Request] = set()
         self._lock = threading.RLock()
         self._due = [(step, made, False) for (step, _, _), made in zip(moments, self.requests, strict=True)]
         self._due += [
@@ -32,7 +32,7 @@ class Script:
             if after is not None
         ]
         self._due.sort(key=lambda entry: (entry[0], entry[2]))
-        self.engine: GenerationWorker
+        self.engine: GenerationCore
 
     def act(self, step: int) -> None:
         """All that is due before ``step``."""
@@ -54,7 +54,7 @@ class Script:
         wait([made.future for made in self.requests], timeout=60)
         wait_until_idle(self.engine)
 
-    def assert_as_alone(self, alone: GenerationWorker) -> None:
+    def assert_as_alone(self, alone: GenerationCore) -> None:
         """Each has what ``alone`` answers, or was cancelled."""
         for one, made in zip(self.asked, self.requests, strict=True):
             if made in self.cancelled:

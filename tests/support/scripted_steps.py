@@ -1,4 +1,4 @@
-"""Something between an engine and its graphs: what happens at which step is the test's to say."""
+"""A layer between an engine and its graphs: a test decides what happens at which step."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.steps import Steps
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.io.outputs import EncoderOutput
+from precast.runtime.io.tokens import Tokens
 from tests.support.generation import Model, request
 from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
 
 
 class ScriptedSteps:
-    """Calls the real graphs, and before each of them what the test has put there.
+    """Calls the real graphs, and before each of them what the test has set.
 
     Attributes:
-        before_step: called with the number of the step and the batch; it may raise, as a graph does.
+        before_step: called with the number of the step and the batch; it may raise, as a graph may.
         after_step: called likewise.
         before_encode: called with the number of the encoding; the warmup when the engine starts is none.
         after_encode: called with the slots in the cross kv_cache of each source.
@@ -70,8 +73,8 @@ class Gate:
 
 
 @contextmanager
-def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationWorker, ScriptedSteps]]:
-    """An engine and what lies between it and its graphs."""
+def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationCore, ScriptedSteps]]:
+    """An engine, and the layer between it and its graphs."""
     made: list[ScriptedSteps] = []
 
     def wrap(steps: Steps) -> ScriptedSteps:
@@ -83,15 +86,25 @@ def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationWorker, S
     engine.close()
 
 
-def ask(engine: GenerationWorker, one: Asked, timeout: float | None = None) -> GenerateRequest:
-    """Offer a request and go on."""
-    made = request(list(one[0]), one[1])
-    engine.offer(made, timeout)
+def ask(engine: GenerationCore, one: Asked, timeout: float | None = None) -> Request:
+    """Queue a request and go on."""
+    made = request(list(one[0]), one[1], future=ResultFuture(deadline_of(timeout)))
+    engine.offer(made)
     return made
 
 
-def assert_serves(engine: GenerationWorker, alone: GenerationWorker) -> None:
-    """Everybody who comes now is answered, and nothing stays behind."""
+def encode(engine: GenerationCore, tokens: Sequence[Tokens]) -> list[EncoderOutput]:
+    """Run sources through the encoder alone, in one batch, and wait for their outputs."""
+    results: BatchResult[EncoderOutput] = BatchResult(len(tokens))
+    engine.encode(tokens, results, range(len(tokens)))
+    results.wait(deadline_of(30))
+    outputs = results.outcomes()
+    assert all(isinstance(output, EncoderOutput) for output in outputs), outputs
+    return [output for output in outputs if isinstance(output, EncoderOutput)]
+
+
+def assert_serves(engine: GenerationCore, alone: GenerationCore) -> None:
+    """Check that new requests get their outputs and that nothing is held afterwards."""
     for made, one in [(ask(engine, one), one) for one in ASKED]:
         assert_same_answer(made.future.result(timeout=60), answer_alone(alone, one))
     wait_until_idle(engine)
@@ -99,15 +112,15 @@ def assert_serves(engine: GenerationWorker, alone: GenerationWorker) -> None:
 
 
 def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for what another thread does soon."""
+    """Wait for something that another thread does soon."""
     end = time.monotonic() + seconds
     while not holds():
         assert time.monotonic() < end, "it never happened"
         time.sleep(0.001)
 
 
-def wait_until_idle(engine: GenerationWorker) -> None:
-    """Until nothing runs or waits: an answer is there a moment before its rows are given back."""
+def wait_until_idle(engine: GenerationCore) -> None:
+    """Wait until nothing runs or waits: an output is there a moment before its sequences are released."""
     wait_until(lambda: not engine.stats().running and not engine.stats().waiting)
 
 

@@ -99,7 +99,7 @@ def test_an_encoder_decoder_is_compiled_and_inspected(tmp_path: Path) -> None:
 
 def test_embed_reads_and_writes_every_way(tiny: TinyModels, tmp_path: Path) -> None:
     artifact = tiny["embed"].artifact
-    with precast.load(artifact) as engine:
+    with precast.Encoder.load(artifact) as engine:
         expected = engine.embed(["the cat", "sat"])
     (tmp_path / "in.txt").write_text("the cat\nsat\n", "utf-8")
     (tmp_path / "in.jsonl").write_text('{"text": "the cat"}\n"sat"\n', "utf-8")
@@ -121,12 +121,12 @@ def test_embed_reads_and_writes_every_way(tiny: TinyModels, tmp_path: Path) -> N
 
 
 def test_classify_and_rank(tiny: TinyModels, tmp_path: Path) -> None:
-    with precast.load(tiny["classify"].artifact) as engine:
+    with precast.Encoder.load(tiny["classify"].artifact) as engine:
         expected = engine.classify(["the cat"], top_k=None)
     found = json.loads(succeed("classify", tiny["classify"].artifact, "the cat", "--top-k", 0, "--json"))
     assert [entry["label"] for entry in found[0]] == [entry["label"] for entry in expected[0]]
     assert "LABEL_" in succeed("classify", tiny["classify"].artifact, "the cat")
-    with precast.load(tiny["rerank"].artifact) as engine:
+    with precast.Encoder.load(tiny["rerank"].artifact) as engine:
         ranked = engine.rank("cat", ["the", "cat", "sat"], top_k=2)
     found = json.loads(
         succeed("rank", tiny["rerank"].artifact, "cat", "the", "cat", "sat", "--top-k", 2, "--json")

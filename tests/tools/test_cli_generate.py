@@ -37,7 +37,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def answers(artifact: Path, **options: Any) -> list[Any]:
-    with precast.load(artifact) as engine:
+    with precast.Seq2Seq.load(artifact) as engine:
         found: list[Any] = engine.generate(TEXTS, **options)
     return found
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.graph_loader import open_graphs
-from precast.runtime.generation import loading as seq2seq_loading
+from precast.runtime.generation import setup as seq2seq_setup
 from precast.runtime.replay import Graph
 from precast.tools.bench.generation_models import MODELS, SHAPES, Shape, measured_sources, write_checkpoint
 from precast.tools.bench.interleave import InterleavedProcesses
@@ -76,7 +76,7 @@ class Step:
     def __init__(self, artifact: Path, threads: int) -> None:
         self._last, self._calls = 0, 0
         self._inputs: dict[str, Tensor] = {}
-        with patch.object(seq2seq_loading, "open_graphs", self._opened):
+        with patch.object(seq2seq_setup, "open_graphs", self._opened):
             self._engine = Generating(artifact, threads)
         torch.set_num_threads(threads)
 

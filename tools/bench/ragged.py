@@ -109,7 +109,7 @@ def server(artifact: Path, threads: int, steps_per_sync: int | None = None) -> C
         threads: threads of its kernels.
         steps_per_sync: option of ``precast.load``; None for its default.
     """
-    engine = precast.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
+    engine = precast.Seq2Seq.load(artifact, num_threads=threads, steps_per_sync=steps_per_sync)
 
     def submit(request: Request) -> Future[Any]:
         future: Future[Any] = engine.submit(

@@ -167,7 +167,7 @@ def soak(folder: Path, count: int, threads: int, backend: Backend) -> dict[str, 
         checkpoint, folder / "artifact", backend=backend, max_target_length=LONGEST_TARGET, max_num_seqs=32
     )
     requests, outcome = make_requests(DISTINCT), Outcome()
-    with precast.load(folder / "artifact", max_waiting=threads * _IN_FLIGHT // 2) as engine:
+    with precast.Seq2Seq.load(folder / "artifact", max_waiting=threads * _IN_FLIGHT // 2) as engine:
         expected = [tokens_of(engine.generate(request.text, **request.options)) for request in requests]
         hf_mismatches = find_hf_mismatches(checkpoint, requests, expected)
         started = time.monotonic()

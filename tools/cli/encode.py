@@ -42,7 +42,7 @@ def embed_command(
 ) -> None:
     """Embed texts; --output writes .npy or .jsonl."""
     given = read_texts(texts, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         array = engine.embed(
             given,
             prompt_name=prompt_name,
@@ -72,7 +72,7 @@ def classify_command(
 ) -> None:
     """Classify texts: labels and scores."""
     given = read_texts(texts, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         results = cast(list[Any], engine.classify(given, top_k=top_k or None, truncate=truncate))
     labels_by_text = [result if isinstance(result, list) else [result] for result in results]
     if output is not None:
@@ -103,7 +103,7 @@ def rank_command(
 ) -> None:
     """Rank documents by their score for a query, best first."""
     given = read_texts(documents, source)
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
+    with errors_as_exit(as_json), precast.Encoder.load(artifact) as engine:
         ranked = engine.rank(query, given, top_k=top_k, return_documents=True, truncate=truncate)
     if output is not None:
         write_records(output, ranked)

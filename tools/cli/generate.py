@@ -16,7 +16,6 @@ from rich.table import Table
 
 import precast
 from precast.graphs.generation_parameters import PARAMS, SCALARS, Kind, Param
-from precast.runtime.errors import TaskError
 from precast.runtime.generation.outputs import GeneratedSequence, GenerateOutput
 from precast.tools.cli.console import errors_as_exit, out, print_json
 from precast.tools.cli.encode import Artifact, Input, Json, Output, Texts, Truncate
@@ -100,10 +99,7 @@ def generate_command(
     wanted = read_texts(texts, source)
     if stream and len(wanted) != 1:
         raise typer.BadParameter(f"--stream takes one text, found {len(wanted)}")
-    with errors_as_exit(as_json), precast.load(artifact) as engine:
-        task = engine.manifest.model.task
-        if task != "generate":
-            raise TaskError(f"generate needs an artifact of --task generate, this one is of --task {task}")
+    with errors_as_exit(as_json), precast.Seq2Seq.load(artifact) as engine:
         if stream:
             _print_pieces(engine.stream(wanted[0], timeout=timeout, **options))
             return

@@ -47,9 +47,9 @@ def run(folder: Path) -> list[str]:
     console.rule("[bold]2. load and embed")
     for path in artifacts.values():
         started = time.perf_counter()
-        with precast.load(path) as engine:
+        with precast.Encoder.load(path) as engine:
             seconds = time.perf_counter() - started
-            console.print(f"precast.load({str(path)!r})  {seconds:.2f} s", highlight=False)
+            console.print(f"precast.Encoder.load({str(path)!r})  {seconds:.2f} s", highlight=False)
             embeddings = engine.embed(SENTENCES)
             similarity = engine.similarity(embeddings, embeddings)
     console.print(_similarity_table(similarity))

@@ -90,7 +90,7 @@ def _compile(checkpoint: Path, folder: Path, family: str) -> dict[str, Path]:
 def _generate(name: str, path: Path, pairs: Sequence[tuple[str, str]]) -> list[str]:
     """Show outputs of all modes; return the name if too few are correct."""
     texts = [text for text, _ in pairs]
-    with precast.load(path) as engine:
+    with precast.Seq2Seq.load(path) as engine:
         outputs = {mode: engine.generate(texts, **options) for mode, options in MODES.items()}
         pieces = list(engine.stream(texts[1], **MODES["greedy"]))
     correct = {

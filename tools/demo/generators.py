@@ -58,7 +58,7 @@ def make_precast(artifact: Path, *, batched: bool) -> Generator:
         artifact: directory of the artifact.
         batched: pass all texts in one call; otherwise each one after the output of the previous one.
     """
-    engine = precast.load(artifact, num_threads=THREADS)
+    engine = precast.Seq2Seq.load(artifact, num_threads=THREADS)
 
     def generate(call: GenerateCall) -> np.ndarray:
         if batched:

@@ -81,7 +81,7 @@ def timed_engine(
     stopwatch = Stopwatch()
     watched = timed(graph_loader.CudaDevice, stopwatch, lambda: torch.cuda.Event(enable_timing=True))
     with patch.object(graph_loader, "CudaDevice", watched):
-        engine = precast.load(path, **options)
+        engine = precast.Encoder.load(path, **options)
     with engine:
         yield engine, stopwatch.spans if setting.device == "cuda" else _host_spans
 

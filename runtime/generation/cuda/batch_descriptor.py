@@ -61,7 +61,7 @@ class BatchDescriptor:
 
     Attributes:
         steps: Steps of one launch.
-        num_seqs: Active sequences, rounded up to a bucket.
+        num_seqs: Request sequences, rounded up to a bucket.
         token_biases: Shape of the bias table; None if no logits are processed.
         sample_groups: Launches of ``sample`` graphs in each step.
     """
@@ -86,7 +86,7 @@ class BatchDescriptor:
         table = None
         if batch.token_biases is not None:
             # Per sequence: more requests of one kind need a larger table only with a larger bucket.
-            entries = sum(len(one.plan.token_biases) * len(one.rows) for one in batch.requests)
+            entries = sum(len(one.params.token_biases) * len(one.seq_ids) for one in batch.requests)
             table = BiasTableShape(
                 entries=num_seqs * min(_power(-(-entries // count)), MAX_TOKEN_BIASES),
                 prefix=min(

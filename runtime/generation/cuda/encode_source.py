@@ -107,7 +107,7 @@ class EncodeSourceReplay:
             self._in_flight.popleft().finish()
         lengths = np.array([len(source) for source in sources], np.int32)
         tokens = int(lengths.sum())
-        buffers = self._replay.buffers_for({TOKENS: tokens, SEQUENCES: len(sources)}, answer=hidden)
+        buffers = self._replay.buffers_for({TOKENS: tokens, SEQUENCES: len(sources)}, outputs=hidden)
         write_batch(buffers, [Tokens(source, None) for source in sources], lengths, tokens)
         to = buffers.arrays["cross_slots"]
         np.concatenate(slots, out=to[:tokens])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -21,7 +21,7 @@ from precast.runtime.generation.cuda.encode_source import EncodeSourceReplay
 from precast.runtime.generation.cuda.program import Bound
 from precast.runtime.generation.cuda.stepper import CapturedStepper
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, NumBlocks
-from precast.runtime.generation.request import Active, GenerateRequest
+from precast.runtime.generation.request import Request, Reservation
 from precast.runtime.generation.steps import LoadedGraph, longest_span
 
 Examples = Sequence[tuple[ActiveBatch, int]]
@@ -85,16 +85,16 @@ def _counting(end: int, device: Device) -> tuple[Tensor, Tensor]:
     return counting[0].view(torch.int32), counting[1].view(torch.int32)
 
 
-def example_batches(request: GenerateRequest, vocab_size: int, buckets: Buckets, steps: int) -> Examples:
+def example_batches(request: Request, vocab_size: int, buckets: Buckets, steps: int) -> Examples:
     """Return batches of requests like this one, the largest first, one for each batch descriptor."""
-    wide, seen = request.plan.rows, set()
+    wide, seen = request.num_seqs, set()
     examples: list[tuple[ActiveBatch, int]] = []
     for count in range(buckets.top // wide, 0, -1):
         shape = (buckets.bucket_for(count * wide), buckets.bucket_for(count))
         if shape not in seen:
             seen.add(shape)
             rows = np.arange(count * wide).reshape(count, wide).tolist()
-            active = tuple(Active(request, tuple(some)) for some in rows)
+            active = tuple(replace(request, reservation=Reservation(tuple(some))) for some in rows)
             examples.append((ActiveBatch(active, vocab_size, buckets.top), steps))
     return examples
 

@@ -197,7 +197,7 @@ class CapturedStepper:
 
     def _run(self, program: StepProgram, batch: ActiveBatch) -> None:
         """Replay the captured graph; the first time, or with Python logits processors, run graph by graph."""
-        if any(one.request.processors for one in batch.requests):
+        if any(one.processors for one in batch.requests):
             between: Callable[[Tensor], None] = partial(self._process, batch)
             self._device.run(partial(program.run, between), self._stream)
         elif program.graph is not None:

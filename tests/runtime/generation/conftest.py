@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import Model
 from tests.support.random_requests import write_t5
 
@@ -17,7 +17,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 @pytest.fixture(scope="module")
-def alone(model: Model) -> Iterator[GenerationWorker]:
+def alone(model: Model) -> Iterator[GenerationCore]:
     engine = model.engine(max_batch_delay_steps=0)
     yield engine
     engine.close()

@@ -16,7 +16,7 @@ from precast.runtime.cuda.layout import Layout
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.cuda.batch_descriptor import BatchDescriptor
 from precast.runtime.generation.cuda.memory import example_batches
-from precast.runtime.generation.request import Active
+from precast.runtime.generation.request import Reservation
 from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.generation.token_bias import TokenBias
 from tests.support.generation import request
@@ -43,7 +43,7 @@ def plans(draw: st.DrawFn, most_rows: int) -> SamplingParams:
 
 def batch_of(plan: SamplingParams, count: int, max_num_seqs: int) -> ActiveBatch:
     rows = np.arange(count * plan.rows).reshape(count, plan.rows).tolist()
-    active = tuple(Active(request([5, 6], plan), tuple(some)) for some in rows)
+    active = tuple(replace(request([5, 6], plan), reservation=Reservation(tuple(some))) for some in rows)
     return ActiveBatch(active, VOCAB, max_num_seqs)
 
 

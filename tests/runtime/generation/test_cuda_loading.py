@@ -9,20 +9,18 @@ from typing import Any
 import pytest
 
 import precast
-from precast.artifacts.manifest import GenerateInfo, Manifest
+from precast.artifacts.manifest import GenerateManifest, Manifest
 from precast.artifacts.reader import read_manifest
 from precast.compiler.buckets.profile import opened_encode_source, profile_graph
 from precast.graphs.generation import generation_buckets, generation_signatures
 from precast.graphs.graph_names import GraphName
-from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.backends.graph_loader import open_graphs
 from precast.runtime.errors import DeviceFailedError, OptionError
-from precast.runtime.generation import loading as seq2seq_loading
+from precast.runtime.generation import setup as generation_setup
 from precast.runtime.generation.cuda.memory import Room
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.kv_cache import BLOCK_SIZE, slot_bytes
-from precast.runtime.generation.options import GenerationOptions
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from precast.runtime.replay import Graph
 from tests.support.fake_device import TOTAL_BYTES, FakeDevice
 from tests.support.fake_generation import WRONG, FakeGraph
@@ -36,10 +34,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
     return t5(tmp_path_factory.mktemp("t5"))
 
 
-def for_cuda(manifest: Manifest) -> Manifest:
+def for_cuda(manifest: Manifest) -> GenerateManifest:
     """The manifest that a compilation for CUDA would have written."""
+    assert isinstance(manifest, GenerateManifest)
     info, limits = manifest.output, manifest.limits
-    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
     signatures = generation_signatures(
         limits, info.self_kv, info.cross_kv, hidden_size=info.size, vocab_size=info.vocab_size,
         device="cuda",
@@ -68,18 +66,16 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
             key: FakeGraph(fake, manifest.graphs[key].signature, graph) for key, graph in programs.items()
         }
 
-    monkeypatch.setattr(seq2seq_loading, "open_graphs", opened)
-    monkeypatch.setattr(seq2seq_loading, "CudaDevice", lambda index: fake)
+    monkeypatch.setattr(generation_setup, "open_graphs", opened)
+    monkeypatch.setattr(generation_setup, "CudaDevice", lambda index: fake)
     yield fake
     assert fake.violations == []
 
 
 def load(artifact: Path, device: FakeDevice, **generation: Any) -> Seq2Seq:
     manifest = for_cuda(read_manifest(artifact))
-    engine = seq2seq_loading.start_seq2seq(
-        artifact, manifest, EngineOptions(), GenerationOptions(**generation)
-    )
-    stepper: Any = engine._worker._decoding.stepper
+    engine = Seq2Seq.open(artifact, manifest, LoadOptions(**generation))
+    stepper: Any = engine._core._loop.stepper
     for tensor in stepper.kv_cache.values():
         device.fill(tensor, WRONG)
     return engine
@@ -91,7 +87,7 @@ def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) ->
         {"num_beams": 3, "num_return_sequences": 2, "no_repeat_ngram_size": 2},
         {"do_sample": True, "seed": 3, "top_k": 5},
     ]
-    with precast.load(made.artifact) as expected, load(made.artifact, device) as engine:
+    with precast.Seq2Seq.load(made.artifact) as expected, load(made.artifact, device) as engine:
         captured = engine.stats().captures
         assert captured and engine.stats().capture_seconds > 0
         for given in options:
@@ -106,8 +102,9 @@ def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) ->
 
 def test_pools_fill_what_is_left(made: Generating, device: FakeDevice) -> None:
     """All rows at their longest, where there is room for them; else what there is, and never more."""
-    info, limits = read_manifest(made.artifact).output, read_manifest(made.artifact).limits
-    assert isinstance(info, GenerateInfo) and isinstance(limits, GenerateLimits)
+    manifest = read_manifest(made.artifact)
+    assert isinstance(manifest, GenerateManifest)
+    info, limits = manifest.output, manifest.limits
     blocks = -(-limits.max_target_length // BLOCK_SIZE) + -(-limits.max_source_length // BLOCK_SIZE)
     block = BLOCK_SIZE * slot_bytes(info.self_kv)
     longest, spare = limits.max_num_seqs * blocks * block, 2 * block
@@ -154,4 +151,4 @@ def test_room(free: int, left: int) -> None:
 def test_an_option_for_cuda_out_of_range() -> None:
     for value in (0.0, 1.0, 2, "much"):
         with pytest.raises(OptionError, match="gpu_memory_utilization must be between 0 and 1"):
-            GenerationOptions(gpu_memory_utilization=value)  # type: ignore[arg-type]
+            LoadOptions(gpu_memory_utilization=value)  # type: ignore[arg-type]

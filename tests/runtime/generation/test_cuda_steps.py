@@ -13,10 +13,10 @@ from torch import Tensor
 
 from precast.runtime.errors import DeviceFailedError
 from precast.runtime.generation.batch import ActiveBatch
+from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.cuda.stepper import CapturedStepper
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.stepper import Launch
-from precast.runtime.generation.worker import GenerationWorker
 from precast.runtime.io.tokens import Tokens
 from tests.support.fake_device import FakeDevice, FakeStream
 from tests.support.fake_generation import fake_engine
@@ -32,7 +32,7 @@ from tests.support.random_requests import (
     greedy,
 )
 from tests.support.script import Moment, Script
-from tests.support.scripted_steps import ask, wait_until, wait_until_idle
+from tests.support.scripted_steps import ask, encode, wait_until, wait_until_idle
 
 SEEDS = st.integers(0, 2**32 - 1)
 
@@ -54,7 +54,7 @@ class Told:
         return self._stepper.launch(batch, steps)
 
 
-def test_every_mode(model: Model, alone: GenerationWorker) -> None:
+def test_every_mode(model: Model, alone: GenerationCore) -> None:
     device = FakeDevice()
     engine = fake_engine(model, device)
     made = [request(list(source), plan) for source, plan in ASKED]
@@ -81,7 +81,7 @@ def test_every_mode(model: Model, alone: GenerationWorker) -> None:
 @settings(max_examples=40, deadline=None)
 def test_every_request_gets_what_it_gets_alone(
     model: Model,
-    alone: GenerationWorker,
+    alone: GenerationCore,
     moments: list[Moment],
     self_blocks: int,
     cross_blocks: int,
@@ -118,7 +118,7 @@ class Holding(FakeDevice):
             self._streams = every
 
 
-def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: GenerationWorker) -> None:
+def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: GenerationCore) -> None:
     """Others decode on; the late one joins once its source is there, and gets what it gets alone."""
     device = Holding(3)
     first, late = ((5, 9, 4, 30, 2), endless()), ASKED[1]
@@ -151,7 +151,7 @@ def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: Ge
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_launch_that_nobody_looked_at_keeps_its_memory(
-    model: Model, alone: GenerationWorker, seed: int
+    model: Model, alone: GenerationCore, seed: int
 ) -> None:
     """It brought rows to the device, all of them were cancelled, and its slot comes to be used again."""
     device = Holding(seed)
@@ -159,7 +159,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
     told: list[Told] = []
     first, second = request([5, 6], endless()), request([8, 9, 4], endless())
     later = [((36,), endless(17)), ((7, 7, 3), endless(13))]
-    made: list[GenerateRequest] = []
+    made: list[Request] = []
 
     def act(launch: int) -> None:
         if launch == 1:
@@ -191,7 +191,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
 
 
 @pytest.mark.parametrize("steps", [3, 5])
-def test_a_stop_within_a_launch(model: Model, alone: GenerationWorker, steps: int) -> None:
+def test_a_stop_within_a_launch(model: Model, alone: GenerationCore, steps: int) -> None:
     """No token behind the end, whatever the launch still had to do; and the rows serve others at once."""
     device = FakeDevice(1)
     engine = fake_engine(model, device, steps_per_sync=steps, self_blocks=2, cross_blocks=2)
@@ -204,7 +204,7 @@ def test_a_stop_within_a_launch(model: Model, alone: GenerationWorker, steps: in
     assert device.violations == []
 
 
-def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> None:
+def test_a_cancel_between_launches(model: Model, alone: GenerationCore) -> None:
     device, victim = FakeDevice(2), request([5, 6], endless())
     after = ((36,), greedy(17))
     late: list[Any] = []
@@ -233,7 +233,7 @@ def test_a_cancel_between_launches(model: Model, alone: GenerationWorker) -> Non
     assert device.violations == []
 
 
-def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationWorker) -> None:
+def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationCore) -> None:
     device, plan = FakeDevice(5), beams(3, 14)
     engine = fake_engine(model, device, like=request([0], plan))
     before = engine.stats()
@@ -266,7 +266,7 @@ def test_a_processor_between_captured_steps(model: Model) -> None:
     assert device.violations == []
 
 
-def test_tokens_as_they_come(model: Model, alone: GenerationWorker) -> None:
+def test_tokens_as_they_come(model: Model, alone: GenerationCore) -> None:
     pieces: list[np.ndarray] = []
     device = FakeDevice(8)
     engine = fake_engine(model, device, steps_per_sync=2)
@@ -281,13 +281,13 @@ def test_tokens_as_they_come(model: Model, alone: GenerationWorker) -> None:
     assert device.violations == []
 
 
-def test_sources_encoded_beside_requests(model: Model, alone: GenerationWorker) -> None:
+def test_sources_encoded_beside_requests(model: Model, alone: GenerationCore) -> None:
     device = FakeDevice(9)
     engine = fake_engine(model, device)
     made = ask(engine, ASKED[0])
     tokens = [Tokens(np.array(ids, np.int32), None) for ids in ([5, 6, 7], [8])]
-    for here, there in zip(engine.encode(tokens), alone.encode(tokens), strict=True):
-        found, expected = here.result(timeout=60).hidden, there.result(timeout=60).hidden
+    for here, there in zip(encode(engine, tokens), encode(alone, tokens), strict=True):
+        found, expected = here.hidden, there.hidden
         assert found is not None and expected is not None
         np.testing.assert_allclose(found, expected, atol=1e-5)
     assert_same_answer(made.future.result(timeout=60), answer_alone(alone, ASKED[0]))

@@ -15,7 +15,7 @@ from precast.artifacts.generation_defaults import GenerationDefaults
 from precast.compiler.families.registry import FAMILIES
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.frontend.generation_config import read_generation_config
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, Model
 from tests.support.hf_generate import answers, check, make_job
 from tests.support.models import save
@@ -35,7 +35,7 @@ SOURCES = st.lists(LENGTHS.flatmap(lambda n: st.lists(TOKEN, min_size=n, max_siz
 
 
 @contextmanager
-def served(model: PreTrainedModel) -> Iterator[tuple[GenerationWorker, GenerationDefaults]]:
+def served(model: PreTrainedModel) -> Iterator[tuple[GenerationCore, GenerationDefaults]]:
     checkpoint = save(model)
     engine = Model(checkpoint).engine()
     try:

@@ -22,7 +22,7 @@ from tests.support.scripted_steps import wait_until
 
 @pytest.fixture(scope="module")
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Seq2Seq]:
-    with precast.load(t5(tmp_path_factory.mktemp("t5")).artifact) as loaded:
+    with precast.Seq2Seq.load(t5(tmp_path_factory.mktemp("t5")).artifact) as loaded:
         yield loaded
 
 

@@ -7,9 +7,9 @@ import threading
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.runtime.generation.request import GenerateRequest
+from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from precast.runtime.generation.steps import Steps
-from precast.runtime.generation.worker import GenerationWorker
 from tests.support.generation import Model, request
 from tests.support.random_requests import (
     ASKED,
@@ -21,7 +21,7 @@ from tests.support.random_requests import (
     beams,
 )
 from tests.support.script import Moment, Script
-from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_until_idle
+from tests.support.scripted_steps import ScriptedSteps, ask, encode, scripted, wait_until_idle
 
 
 @given(
@@ -37,7 +37,7 @@ from tests.support.scripted_steps import ScriptedSteps, ask, scripted, wait_unti
 @settings(max_examples=60, deadline=None)
 def test_every_request_gets_what_it_gets_alone(
     model: Model,
-    alone: GenerationWorker,
+    alone: GenerationCore,
     moments: list[Moment],
     self_blocks: int,
     cross_blocks: int,
@@ -68,7 +68,7 @@ def test_every_request_gets_what_it_gets_alone(
 @given(st.lists(asked(), min_size=12, max_size=24), st.integers(0, 4), st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
 def test_many_threads_ask_one_engine(
-    model: Model, alone: GenerationWorker, many: list[Asked], max_batch_delay_steps: int, steps_per_sync: int
+    model: Model, alone: GenerationCore, many: list[Asked], max_batch_delay_steps: int, steps_per_sync: int
 ) -> None:
     engine = model.engine(
         self_blocks=10,
@@ -78,7 +78,7 @@ def test_many_threads_ask_one_engine(
     )
     made = [request(list(one[0]), one[1]) for one in many]
 
-    def add(mine: list[GenerateRequest]) -> None:
+    def add(mine: list[Request]) -> None:
         for each in mine:
             engine.add(each)
 
@@ -94,7 +94,7 @@ def test_many_threads_ask_one_engine(
     engine.close()
 
 
-def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationWorker) -> None:
+def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationCore) -> None:
     """A full house of equal requests: none waits for ever, all get the same."""
     one: Asked = ((5, 9, 4, 30, 2), beams(3, 16))
     engine = model.engine(self_blocks=24, cross_blocks=8)
@@ -109,14 +109,14 @@ def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationWork
     engine.close()
 
 
-def test_encoding_goes_on_beside_decoding(model: Model, alone: GenerationWorker) -> None:
+def test_encoding_goes_on_beside_decoding(model: Model, alone: GenerationCore) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, _):
         made = [ask(engine, one) for one in ASKED]
         tokens = [one.tokens for one in made]
-        beside = [future.result(timeout=30).hidden for future in engine.encode(tokens)]
+        beside = [output.hidden for output in encode(engine, tokens)]
         for one, asked in zip(made, ASKED, strict=True):
             assert_same_answer(one.future.result(timeout=30), answer_alone(alone, asked))
-        for found, future in zip(beside, alone.encode(tokens), strict=True):
-            expected = future.result(timeout=30).hidden
+        for found, output in zip(beside, encode(alone, tokens), strict=True):
+            expected = output.hidden
             assert found is not None and expected is not None and found.shape == expected.shape
             assert abs(found - expected).max() < 1e-4

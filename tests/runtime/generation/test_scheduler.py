@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,12 +23,28 @@ from hypothesis.stateful import (
 )
 
 from precast.runtime.errors import InputError, QueueFullError, RequestTooLargeError
+from precast.runtime.futures import ResultFuture
 from precast.runtime.generation.block_allocator import BlockAllocator
-from precast.runtime.generation.scheduler import Need, Placement, Scheduler, Ticket
+from precast.runtime.generation.request import Request
+from precast.runtime.generation.sampling_params import SamplingParams
+from precast.runtime.generation.scheduler import Scheduler
+from precast.runtime.io.tokens import Tokens
 
 EVENTS = 10_000
-SMALLEST = Ticket(Need(1, 1, 1))
-NEEDS = st.builds(Need, st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
+Sizes = tuple[int, int, int]
+"""Sequences, target tokens and source tokens of a request."""
+SIZES = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
+
+
+def make(sizes: Sizes, deadline: float | None = None) -> Request:
+    """A request of this size."""
+    num_seqs, target_tokens, source_tokens = sizes
+    params = SamplingParams("multinomial", 1, num_seqs, (0,), target_tokens, eos_token_ids=())
+    tokens = Tokens(np.zeros(source_tokens, np.int32), None)
+    return Request(tokens, params, ResultFuture(deadline))
+
+
+SMALLEST = make((1, 1, 1))
 
 
 class Machine(RuleBasedStateMachine):
@@ -36,7 +53,7 @@ class Machine(RuleBasedStateMachine):
     events = 0
 
     @initialize(
-        rows=st.integers(3, 24),
+        num_seqs=st.integers(3, 24),
         own=st.builds(BlockAllocator, st.integers(15, 120), st.integers(1, 4)),
         cross=st.builds(BlockAllocator, st.integers(6, 60), st.integers(1, 4)),
         max_waiting=st.integers(1, 8),
@@ -46,7 +63,7 @@ class Machine(RuleBasedStateMachine):
     )
     def begin(
         self,
-        rows: int,
+        num_seqs: int,
         own: BlockAllocator,
         cross: BlockAllocator,
         max_waiting: int,
@@ -55,10 +72,10 @@ class Machine(RuleBasedStateMachine):
         max_batch_delay_steps: int,
     ) -> None:
         self.own, self.cross, self.max_batch_delay_steps = own, cross, max_batch_delay_steps
-        self.rows, self.max_waiting = rows, max_waiting
+        self.num_seqs, self.max_waiting = num_seqs, max_waiting
         self.source_batch_tokens, self.source_batch = source_batch_tokens, source_batch
         self.scheduler = Scheduler(
-            rows,
+            num_seqs,
             own,
             cross,
             max_waiting=max_waiting,
@@ -66,156 +83,162 @@ class Machine(RuleBasedStateMachine):
             source_batch=source_batch,
             max_batch_delay_steps=max_batch_delay_steps,
         )
-        self.line: list[Ticket] = []
-        self.held: list[Placement] = []
-        self.cancelled: list[Placement] = []
-        self.over: list[Ticket] = []
-        self.named: set[Ticket] = set()
-        self.ready_since: dict[Ticket, int] = {}
+        self.line: list[Request] = []
+        self.held: list[Request] = []
+        self.cancelled: list[Request] = []
+        self.over: list[Request] = []
+        self.named: set[Request] = set()
+        self.ready_since: dict[Request, int] = {}
         self.step, self.now = 0, 0.0
 
-    def free_rows(self) -> list[int]:
-        taken = {row for one in self.held for row in one.rows}
-        return [row for row in range(self.rows) if row not in taken]
+    def free_seq_ids(self) -> list[int]:
+        taken = {row for one in self.held for row in one.seq_ids}
+        return [row for row in range(self.num_seqs) if row not in taken]
 
     def used(self, cache: BlockAllocator) -> int:
         """Blocks that those who run should hold."""
-        return blocks_of([one.ticket for one in self.held], self.own, self.cross)[cache is self.cross]
+        return blocks_of(self.held, self.own, self.cross)[cache is self.cross]
 
-    def fits(self, tickets: Sequence[Ticket]) -> bool:
+    def fits(self, requests: Sequence[Request]) -> bool:
         """Whether they could be admitted together."""
-        own, cross = blocks_of(tickets, self.own, self.cross)
+        own, cross = blocks_of(requests, self.own, self.cross)
         return (
-            len(tickets) <= self.source_batch
-            and sum(one.need.cross_tokens for one in tickets) <= self.source_batch_tokens
-            and sum(one.need.rows for one in tickets) <= len(self.free_rows())
+            len(requests) <= self.source_batch
+            and sum(one.source_tokens for one in requests) <= self.source_batch_tokens
+            and sum(one.num_seqs for one in requests) <= len(self.free_seq_ids())
             and own + self.used(self.own) <= self.own.capacity
             and cross + self.used(self.cross) <= self.cross.capacity
         )
 
-    def possible(self, need: Need) -> bool:
+    def possible(self, request: Request) -> bool:
         """Whether it would fit if nothing ran."""
-        own, cross = blocks_of([Ticket(need)], self.own, self.cross)
+        own, cross = blocks_of([request], self.own, self.cross)
         return (
-            need.rows <= self.rows
-            and need.cross_tokens <= self.source_batch_tokens
+            request.num_seqs <= self.num_seqs
+            and request.source_tokens <= self.source_batch_tokens
             and own <= self.own.capacity
             and cross <= self.cross.capacity
         )
 
-    @rule(requests=st.lists(st.tuples(NEEDS, st.none() | st.integers(0, 20)), min_size=1, max_size=3))
-    def arrive(self, requests: list[tuple[Need, int | None]]) -> None:
-        for need, wait in requests:
-            self.add(need, wait)
+    @rule(requests=st.lists(st.tuples(SIZES, st.none() | st.integers(0, 20)), min_size=1, max_size=3))
+    def arrive(self, requests: list[tuple[Sizes, int | None]]) -> None:
+        for sizes, wait in requests:
+            self.add(sizes, wait)
 
-    def add(self, need: Need, wait: int | None) -> None:
+    def add(self, sizes: Sizes, wait: int | None) -> None:
         Machine.events += 1
-        ticket = Ticket(need, None if wait is None else self.now + wait)
-        if not self.possible(need):
+        request = make(sizes, None if wait is None else self.now + wait)
+        if not self.possible(request):
             with pytest.raises(RequestTooLargeError):
-                self.scheduler.add(ticket)
+                self.scheduler.add(request)
         elif len(self.line) == self.max_waiting:
             with pytest.raises(QueueFullError):
-                self.scheduler.add(ticket)
+                self.scheduler.add(request)
         else:
-            self.scheduler.add(ticket)
-            self.line.append(ticket)
+            self.scheduler.add(request)
+            self.line.append(request)
 
     @precondition(lambda self: self.line)
-    @rule(looks=st.lists(st.integers(0, 4), min_size=1, max_size=4))
-    def decode(self, looks: list[int]) -> None:
-        for steps in looks:
+    @rule(polls=st.lists(st.integers(0, 4), min_size=1, max_size=4))
+    def decode(self, polls: list[int]) -> None:
+        for steps in polls:
             self.schedule(steps)
 
     def schedule(self, steps: int) -> None:
         Machine.events += 1
         self.step += steps
         count = max(count for count in range(len(self.line) + 1) if self.fits(self.line[:count]))
-        able, behind, free = self.line[:count], self.line[count:], self.free_rows()
-        for ticket in able:
-            self.ready_since.setdefault(ticket, self.step)
-        patient = bool(able) and self.step - self.ready_since[able[0]] < self.max_batch_delay_steps
+        able, behind, free = self.line[:count], self.line[count:], self.free_seq_ids()
+        for request in able:
+            self.ready_since.setdefault(request, self.step)
+        delayed = bool(able) and self.step - self.ready_since[able[0]] < self.max_batch_delay_steps
         another = self.fits([*able, behind[0] if behind else SMALLEST])
-        placements = self.scheduler.schedule(self.step)
-        held_back = self.held and patient and another
-        assert [placement.ticket for placement in placements] == ([] if held_back else able)
-        self.check_placements(placements, free)
-        self.held += placements
-        self.line = self.line[len(placements) :]
+        started = self.scheduler.schedule(self.step)
+        held_back = self.held and delayed and another
+        assert started == ([] if held_back else able)
+        self.check_reservations(started, free)
+        self.held += started
+        self.line = self.line[len(started) :]
 
-    def check_placements(self, placements: Sequence[Placement], free: list[int]) -> None:
-        assert [row for one in placements for row in one.rows] == free[
-            : sum(len(one.rows) for one in placements)
+    def check_reservations(self, started: Sequence[Request], free: list[int]) -> None:
+        assert [row for one in started for row in one.seq_ids] == free[
+            : sum(len(one.seq_ids) for one in started)
         ]
-        for placement in placements:
-            need = placement.ticket.need
-            assert placement.ticket.state == "running"
-            assert len(placement.rows) == len(placement.self_blocks) == need.rows
-            for blocks in placement.self_blocks:
-                assert len(blocks) == -(-need.self_tokens // self.own.block_size)
-            assert len(placement.cross_blocks) == -(-need.cross_tokens // self.cross.block_size)
+        for running in started:
+            held = running.held
+            assert running.state == "running"
+            assert len(held.seq_ids) == len(held.self_blocks) == running.num_seqs
+            for blocks in held.self_blocks:
+                assert len(blocks) == -(-running.target_tokens // self.own.block_size)
+            assert len(held.cross_blocks) == -(-running.source_tokens // self.cross.block_size)
 
-    def take(self, placement: Placement) -> None:
-        self.scheduler.finish(placement)
-        self.held.remove(placement)
-        self.over.append(placement.ticket)
+    def take(self, running: Request) -> None:
+        self.scheduler.finish(running)
+        self.held.remove(running)
+        self.over.append(running)
 
     @precondition(lambda self: self.held)
     @rule(data=st.data())
     def finish(self, data: st.DataObject) -> None:
         Machine.events += 1
-        placement = data.draw(st.sampled_from(self.held))
-        self.take(placement)
+        running = data.draw(st.sampled_from(self.held))
+        self.take(running)
         with pytest.raises(ValueError, match="finished once"):
-            self.scheduler.finish(placement)
+            self.scheduler.finish(running)
 
     @precondition(lambda self: self.line or self.held)
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        everyone = [*self.line, *(one.ticket for one in self.held), *self.over]
+        everyone = [*self.line, *self.held, *self.over]
         Machine.events += 1
-        self.end(data.draw(st.sampled_from(everyone)), at_once=data.draw(st.booleans()))
+        self.end(data.draw(st.sampled_from(everyone)), immediately=data.draw(st.booleans()))
 
-    def end(self, ticket: Ticket, *, at_once: bool) -> None:
+    def end(self, request: Request, *, immediately: bool) -> None:
         """Cancel; what a running one holds is given back now or by ``finish`` later."""
-        was = self.scheduler.cancel(ticket)
-        assert ticket.state == "over"
-        mine = [one for one in self.held if one.ticket is ticket]
-        if ticket in self.line:
+        was = self.scheduler.cancel(request)
+        assert request.state == "finished"
+        mine = [one for one in self.held if one is request]
+        if request in self.line:
             assert was == "waiting"
-            self.line.remove(ticket)
-            self.over.append(ticket)
+            self.line.remove(request)
+            self.over.append(request)
         elif mine and mine[0] not in self.cancelled:
             assert was == "running"
             self.cancelled += mine
         else:
-            assert was == "over"
-        if mine and at_once:
+            assert was == "finished"
+        if mine and immediately:
             self.take(mine[0])
 
     @rule(seconds=st.integers(0, 5), do_cancel=st.booleans())
     def expire(self, seconds: int, do_cancel: bool) -> None:
         Machine.events += 1
         self.now += seconds
-        late = [one for one in self.live() if one.deadline is not None and one.deadline <= self.now]
+        late = [
+            one for one in self.live() if one.future.deadline is not None and one.future.deadline <= self.now
+        ]
         expired = self.scheduler.expired(self.now)
         assert set(expired) == set(late) and len(expired) == len(late)
-        assert expired == sorted(expired, key=lambda one: (one.deadline, one.arrival))
+        assert expired == sorted(expired, key=lambda one: (one.future.deadline, one.arrival))
         self.named |= set(expired)
-        for ticket in expired if do_cancel else ():
-            self.end(ticket, at_once=True)
+        for request in expired if do_cancel else ():
+            self.end(request, immediately=True)
 
-    def live(self) -> list[Ticket]:
+    def live(self) -> list[Request]:
         """Those that are not over and whose deadline was not named yet."""
-        running = [one.ticket for one in self.held if one not in self.cancelled]
+        running = [one for one in self.held if one not in self.cancelled]
         return [one for one in (*self.line, *running) if one not in self.named]
 
     @invariant()
     def nothing_is_held_twice(self) -> None:
-        rows = [row for one in self.held for row in one.rows]
-        own = [block for one in self.held for blocks in one.self_blocks for block in blocks]
-        cross = [block for one in self.held for block in one.cross_blocks]
-        for numbers, most in ((rows, self.rows - 1), (own, self.own.capacity), (cross, self.cross.capacity)):
+        rows = [row for one in self.held for row in one.seq_ids]
+        own = [block for one in self.held for blocks in one.held.self_blocks for block in blocks]
+        cross = [block for one in self.held for block in one.held.cross_blocks]
+        for numbers, most in (
+            (rows, self.num_seqs - 1),
+            (own, self.own.capacity),
+            (cross, self.cross.capacity),
+        ):
             assert len(set(numbers)) == len(numbers)
             assert all(0 <= number <= most for number in numbers)
         assert 0 not in own and 0 not in cross
@@ -227,35 +250,35 @@ class Machine(RuleBasedStateMachine):
     def counts_are_true(self) -> None:
         scheduler = self.scheduler
         assert (scheduler.waiting, scheduler.running) == (len(self.line), len(self.held))
-        assert scheduler.num_seqs_used == self.rows - len(self.free_rows())
+        assert scheduler.num_seqs_used == self.num_seqs - len(self.free_seq_ids())
         assert scheduler.full == (len(self.line) == self.max_waiting)
         assert scheduler.next_deadline() == min(
-            (one.deadline for one in self.live() if one.deadline is not None), default=None
+            (one.future.deadline for one in self.live() if one.future.deadline is not None), default=None
         )
 
     def teardown(self) -> None:
         if not hasattr(self, "scheduler"):
             return
         while self.held or self.line:
-            for placement in list(self.held):
-                self.take(placement)
+            for running in list(self.held):
+                self.take(running)
             before = len(self.line)
             self.schedule(steps=0)
-            assert len(self.line) < before or not before, "an empty engine admits nobody"
+            assert len(self.line) < before or not before, "an empty engine starts nothing"
         assert (self.own.free, self.cross.free) == (self.own.capacity, self.cross.capacity)
         assert self.scheduler.num_seqs_used == 0
         assert self.scheduler.next_deadline() is None
 
 
-def blocks_of(tickets: Sequence[Ticket], own: BlockAllocator, cross: BlockAllocator) -> tuple[int, int]:
+def blocks_of(requests: Sequence[Request], own: BlockAllocator, cross: BlockAllocator) -> tuple[int, int]:
     """Blocks of either cache that they take together."""
     return (
-        sum(one.need.rows * -(-one.need.self_tokens // own.block_size) for one in tickets),
-        sum(-(-one.need.cross_tokens // cross.block_size) for one in tickets),
+        sum(one.num_seqs * -(-one.target_tokens // own.block_size) for one in requests),
+        sum(-(-one.source_tokens // cross.block_size) for one in requests),
     )
 
 
-def test_ten_thousand_drawn_events_leave_nothing_held_and_nobody_starving() -> None:
+def test_ten_thousand_random_events_leave_nothing_held_and_no_request_starving() -> None:
     Machine.events = 0
     run_state_machine_as_test(
         Machine, settings=settings(max_examples=600, stateful_step_count=60, deadline=None)
@@ -265,7 +288,7 @@ def test_ten_thousand_drawn_events_leave_nothing_held_and_nobody_starving() -> N
 
 def scheduler_of(
     *,
-    rows: int = 8,
+    num_seqs: int = 8,
     own: int = 64,
     cross: int = 64,
     max_waiting: int = 100,
@@ -275,7 +298,7 @@ def scheduler_of(
 ) -> Scheduler:
     """``own`` and ``cross`` count the blocks of 4 slots that can be dealt out."""
     return Scheduler(
-        rows,
+        num_seqs,
         BlockAllocator(own + 1, 4),
         BlockAllocator(cross + 1, 4),
         max_waiting=max_waiting,
@@ -285,18 +308,18 @@ def scheduler_of(
     )
 
 
-def added(scheduler: Scheduler, *needs: Need) -> list[Ticket]:
-    tickets = [Ticket(need) for need in needs]
-    for ticket in tickets:
-        scheduler.add(ticket)
-    return tickets
+def added(scheduler: Scheduler, *sizes: Sizes) -> list[Request]:
+    requests = [make(each) for each in sizes]
+    for request in requests:
+        scheduler.add(request)
+    return requests
 
 
-def admitted(scheduler: Scheduler, step: int = 0) -> list[Ticket]:
-    return [placement.ticket for placement in scheduler.schedule(step)]
+def admitted(scheduler: Scheduler, step: int = 0) -> list[Request]:
+    return scheduler.schedule(step)
 
 
-SMALL = Need(1, 4, 4)
+SMALL: Sizes = (1, 4, 4)
 """One row, one block of either cache, 4 source tokens."""
 
 
@@ -309,47 +332,48 @@ def test_an_empty_scheduler_admits_nobody_and_knows_no_deadline() -> None:
 
 
 @pytest.mark.parametrize(
-    ("need", "numbers"),
+    ("sizes", "numbers"),
     [
-        (Need(5, 1, 1), "need 5 rows; the engine has 4; ask for fewer beams"),
-        (Need(1, 1, 21), "need 21 source tokens in one batch; the engine has 20; shorten the source"),
-        (Need(3, 9, 1), "need 9 blocks of the self kv_cache; the engine has 8; ask for fewer rows"),
-        (Need(1, 1, 17), "need 5 blocks of the cross kv_cache; the engine has 4; shorten the source"),
+        ((5, 1, 1), "need 5 sequences; the engine has 4; ask for fewer beams"),
+        ((1, 1, 21), "need 21 source tokens in one batch; the engine has 20; shorten the source"),
+        (
+            (3, 9, 1),
+            "need 9 blocks of the self-attention KV cache; the engine has 8; ask for fewer sequences",
+        ),
+        ((1, 1, 17), "need 5 blocks of the cross-attention KV cache; the engine has 4; shorten the source"),
     ],
 )
-def test_what_could_never_run_is_refused_with_the_numbers(need: Need, numbers: str) -> None:
-    scheduler = scheduler_of(rows=4, own=8, cross=4, source_batch_tokens=20)
-    whole = (
-        f"{need.rows} rows .* of {need.self_tokens} target and {need.cross_tokens} source tokens {numbers}"
-    )
+def test_what_could_never_run_is_refused_with_the_numbers(sizes: Sizes, numbers: str) -> None:
+    scheduler = scheduler_of(num_seqs=4, own=8, cross=4, source_batch_tokens=20)
+    whole = f"{sizes[0]} sequences .* of {sizes[1]} target and {sizes[2]} source tokens {numbers}"
     with pytest.raises(RequestTooLargeError, match=whole) as caught:
-        scheduler.check(need)
+        scheduler.check(make(sizes))
     assert isinstance(caught.value, InputError) and isinstance(caught.value, ValueError)
     with pytest.raises(RequestTooLargeError):
-        scheduler.add(Ticket(need))
+        scheduler.add(make(sizes))
     assert scheduler.waiting == 0
 
 
 def test_a_request_that_takes_all_there_is_runs() -> None:
-    scheduler = scheduler_of(rows=4, own=8, cross=5, source_batch_tokens=20, source_batch=1)
-    everything = Need(4, 8, 20)
-    scheduler.check(everything)
+    scheduler = scheduler_of(num_seqs=4, own=8, cross=5, source_batch_tokens=20, source_batch=1)
+    everything = (4, 8, 20)
+    scheduler.check(make(everything))
     first, second = added(scheduler, everything, SMALL)
-    (placement,) = scheduler.schedule(0)
-    assert placement.ticket is first and placement.rows == (0, 1, 2, 3)
-    assert scheduler.own.free == scheduler.cross.free == 0
+    (running,) = scheduler.schedule(0)
+    assert running is first and running.seq_ids == (0, 1, 2, 3)
+    assert scheduler.self_cache.free == scheduler.cross_cache.free == 0
     assert scheduler.schedule(1) == []
-    scheduler.finish(placement)
+    scheduler.finish(running)
     assert admitted(scheduler, 1) == [second]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, -1, 1)])
-def test_a_need_of_nothing_is_refused(numbers: tuple[int, int, int]) -> None:
-    with pytest.raises(ValueError, match="at least 1 row, 1 self token and 1 cross token"):
-        Need(*numbers)
+def test_a_request_of_nothing_is_refused(numbers: tuple[int, int, int]) -> None:
+    with pytest.raises(ValueError, match="at least 1 sequence, 1 target token and 1 source token"):
+        make(numbers)
 
 
-@pytest.mark.parametrize("name", ["rows", "max_waiting", "source_batch_tokens", "source_batch"])
+@pytest.mark.parametrize("name", ["num_seqs", "max_waiting", "source_batch_tokens", "source_batch"])
 def test_a_scheduler_without_room_is_refused(name: str) -> None:
     with pytest.raises(ValueError, match=f"found .*{name}=0"):
         scheduler_of(**{name: 0})
@@ -360,9 +384,9 @@ def test_a_scheduler_without_room_is_refused(name: str) -> None:
 def test_one_more_than_may_wait_is_refused_and_fits_once_one_has_left() -> None:
     scheduler = scheduler_of(max_waiting=2)
     first, _ = added(scheduler, SMALL, SMALL)
-    third = Ticket(SMALL)
+    third = make(SMALL)
     assert scheduler.full
-    with pytest.raises(QueueFullError, match="2 requests wait; .* larger max_waiting"):
+    with pytest.raises(QueueFullError, match="2 requests are queued; .* larger max_waiting"):
         scheduler.add(third)
     assert scheduler.cancel(first) == "waiting" and not scheduler.full
     scheduler.add(third)
@@ -371,32 +395,32 @@ def test_one_more_than_may_wait_is_refused_and_fits_once_one_has_left() -> None:
 
 def test_a_ticket_is_added_once_and_cancelled_only_after_that() -> None:
     scheduler = scheduler_of()
-    (ticket,) = added(scheduler, SMALL)
+    (request,) = added(scheduler, SMALL)
     with pytest.raises(ValueError, match="added once; found one that is waiting"):
-        scheduler.add(ticket)
+        scheduler.add(request)
     with pytest.raises(KeyError):
-        scheduler.cancel(Ticket(SMALL))
+        scheduler.cancel(make(SMALL))
     assert scheduler.waiting == 1
 
 
 def test_nobody_overtakes_a_head_that_does_not_fit() -> None:
-    scheduler = scheduler_of(rows=4)
-    added(scheduler, Need(2, 4, 4))
+    scheduler = scheduler_of(num_seqs=4)
+    added(scheduler, (2, 4, 4))
     (running,) = scheduler.schedule(0)
-    large, small = added(scheduler, Need(3, 4, 4), SMALL)
+    large, small = added(scheduler, (3, 4, 4), SMALL)
     assert scheduler.schedule(1) == []
     scheduler.finish(running)
     assert admitted(scheduler, 1) == [large, small]
 
 
-def test_without_patience_a_request_joins_those_that_run_at_once() -> None:
+def test_without_a_delay_a_request_starts_immediately() -> None:
     scheduler = scheduler_of(max_batch_delay_steps=0)
     for step in range(3):
-        (ticket,) = added(scheduler, SMALL)
-        assert admitted(scheduler, step) == [ticket]
+        (request,) = added(scheduler, SMALL)
+        assert admitted(scheduler, step) == [request]
 
 
-def test_while_others_run_a_request_waits_for_more_until_patience_ends() -> None:
+def test_while_others_run_a_request_is_delayed_for_more_to_join() -> None:
     scheduler = scheduler_of(max_batch_delay_steps=5)
     added(scheduler, SMALL)
     assert len(scheduler.schedule(0)) == 1
@@ -410,9 +434,9 @@ def test_while_others_run_a_request_waits_for_more_until_patience_ends() -> None
     assert admitted(scheduler, 20) == third
 
 
-def test_patience_counts_from_when_a_request_could_run_and_not_from_when_it_came() -> None:
-    scheduler = scheduler_of(rows=4, max_batch_delay_steps=5)
-    added(scheduler, Need(2, 4, 4), Need(2, 4, 4))
+def test_the_delay_counts_from_when_a_request_could_run_and_not_from_when_it_came() -> None:
+    scheduler = scheduler_of(num_seqs=4, max_batch_delay_steps=5)
+    added(scheduler, (2, 4, 4), (2, 4, 4))
     _, short = scheduler.schedule(0)
     late = added(scheduler, SMALL)
     assert scheduler.schedule(1) == []
@@ -438,7 +462,7 @@ def test_a_request_held_back_is_not_held_back_anew_when_the_one_before_it_leaves
         ({"source_batch": 2}, 2),
         ({"source_batch_tokens": 8}, 2),
         ({"source_batch_tokens": 11}, 2),
-        ({"rows": 4}, 3),
+        ({"num_seqs": 4}, 3),
         ({"own": 4}, 3),
         ({"cross": 4}, 3),
     ],
@@ -455,60 +479,62 @@ def test_gathering_ends_when_nobody_else_could_join(limits: dict[str, int], coun
 
 def test_a_budget_of_exactly_one_request_admits_one_at_a_time() -> None:
     scheduler = scheduler_of(source_batch_tokens=4, max_batch_delay_steps=1000)
-    tickets = added(scheduler, SMALL, SMALL, SMALL)
-    assert [admitted(scheduler) for _ in range(4)] == [[tickets[0]], [tickets[1]], [tickets[2]], []]
+    requests = added(scheduler, SMALL, SMALL, SMALL)
+    assert [admitted(scheduler) for _ in range(4)] == [[requests[0]], [requests[1]], [requests[2]], []]
 
 
-def test_the_lowest_free_rows_are_dealt_out() -> None:
-    scheduler = scheduler_of(rows=6)
-    added(scheduler, SMALL, Need(2, 4, 4), SMALL)
-    placements = scheduler.schedule(0)
-    assert [one.rows for one in placements] == [(0,), (1, 2), (3,)]
-    for placement in (placements[1], placements[0]):
-        scheduler.finish(placement)
-    added(scheduler, Need(4, 4, 4))
-    assert [one.rows for one in scheduler.schedule(0)] == [(0, 1, 2, 4)]
+def test_the_lowest_free_seq_ids_are_dealt_out() -> None:
+    scheduler = scheduler_of(num_seqs=6)
+    added(scheduler, SMALL, (2, 4, 4), SMALL)
+    started = scheduler.schedule(0)
+    assert [one.seq_ids for one in started] == [(0,), (1, 2), (3,)]
+    for running in (started[1], started[0]):
+        scheduler.finish(running)
+    added(scheduler, (4, 4, 4))
+    assert [one.seq_ids for one in scheduler.schedule(0)] == [(0, 1, 2, 4)]
 
 
-def test_each_row_has_pages_of_its_own_and_the_source_is_stored_once() -> None:
+def test_each_sequence_has_blocks_of_its_own_and_the_source_is_stored_once() -> None:
     scheduler = scheduler_of()
-    added(scheduler, Need(3, 5, 9))
-    (placement,) = scheduler.schedule(0)
-    assert [len(blocks) for blocks in placement.self_blocks] == [2, 2, 2]
-    assert len({block for blocks in placement.self_blocks for block in blocks}) == 6
-    assert len(placement.cross_blocks) == 3
+    added(scheduler, (3, 5, 9))
+    (running,) = scheduler.schedule(0)
+    assert [len(blocks) for blocks in running.held.self_blocks] == [2, 2, 2]
+    assert len({block for blocks in running.held.self_blocks for block in blocks}) == 6
+    assert len(running.held.cross_blocks) == 3
 
 
 def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished() -> None:
-    scheduler = scheduler_of(rows=1)
+    scheduler = scheduler_of(num_seqs=1)
     first, second = added(scheduler, SMALL, SMALL)
-    (placement,) = scheduler.schedule(0)
+    (running,) = scheduler.schedule(0)
     assert scheduler.cancel(first) == "running"
-    assert first.state == "over" and scheduler.running == scheduler.own.used == 1
-    assert scheduler.cancel(first) == "over"
+    assert first.state == "finished" and scheduler.running == scheduler.self_cache.used == 1
+    assert scheduler.cancel(first) == "finished"
     assert scheduler.schedule(1) == []
-    scheduler.finish(placement)
-    assert scheduler.running == scheduler.own.used == scheduler.cross.used == 0
-    assert scheduler.cancel(first) == "over"
+    scheduler.finish(running)
+    assert scheduler.running == scheduler.self_cache.used == scheduler.cross_cache.used == 0
+    assert scheduler.cancel(first) == "finished"
     assert admitted(scheduler, 1) == [second]
 
 
 def test_what_the_scheduler_did_not_place_is_not_taken_back() -> None:
     one, other = scheduler_of(), scheduler_of()
     added(one, SMALL)
-    (placement,) = one.schedule(0)
-    with pytest.raises(ValueError, match="finished once; found one of a request that is running"):
-        other.finish(placement)
+    (running,) = one.schedule(0)
+    with pytest.raises(
+        ValueError, match="finished once, by the scheduler that started it; found one that is running"
+    ):
+        other.finish(running)
     with pytest.raises(ValueError, match="finished once"):
-        one.finish(replace(placement, rows=()))
-    assert other.own.free == other.own.capacity and one.running == 1
+        one.finish(replace(running))
+    assert other.self_cache.free == other.self_cache.capacity and one.running == 1
 
 
 def test_deadlines_are_named_once_soonest_first_whether_waiting_or_running() -> None:
     scheduler = scheduler_of(source_batch=1)
-    late, soon, never, ended = tickets = [Ticket(SMALL, when) for when in (7.0, 5.0, None, 1.0)]
-    for ticket in tickets:
-        scheduler.add(ticket)
+    late, soon, never, ended = requests = [make(SMALL, when) for when in (7.0, 5.0, None, 1.0)]
+    for request in requests:
+        scheduler.add(request)
     assert admitted(scheduler) == [late]
     scheduler.cancel(ended)
     assert scheduler.next_deadline() == 5.0
@@ -523,29 +549,29 @@ def test_deadlines_are_named_once_soonest_first_whether_waiting_or_running() -> 
 def test_deadlines_survive_the_many_that_end_before_theirs(seed: int) -> None:
     random = Random(seed)
     scheduler = scheduler_of(max_waiting=1000)
-    tickets = [Ticket(SMALL, random.random()) for _ in range(400)]
-    for ticket in tickets:
-        scheduler.add(ticket)
+    requests = [make(SMALL, random.random()) for _ in range(400)]
+    for request in requests:
+        scheduler.add(request)
         scheduler.schedule(0)
         # The first few run to the end.
-        if ticket.arrival > 4 and random.random() < 0.5:
-            scheduler.cancel(random.choice(tickets[4 : ticket.arrival + 1]))
-    live = [ticket for ticket in tickets if ticket.state != "over"]
-    assert {ticket.state for ticket in tickets[:4]} == {"running"} and len(live) < 350
-    assert scheduler.expired(1.0) == sorted(live, key=lambda one: one.deadline or 0.0)
+        if request.arrival > 4 and random.random() < 0.5:
+            scheduler.cancel(random.choice(requests[4 : request.arrival + 1]))
+    live = [request for request in requests if request.state != "finished"]
+    assert {request.state for request in requests[:4]} == {"running"} and len(live) < 350
+    assert scheduler.expired(1.0) == sorted(live, key=lambda one: one.future.deadline or 0.0)
 
 
 def test_leaving_the_middle_or_the_head_of_a_long_queue_takes_no_time() -> None:
     count = 65_536
     scheduler = scheduler_of(max_waiting=count, source_batch_tokens=4)
-    tickets = added(scheduler, *[SMALL] * count)
+    requests = added(scheduler, *[SMALL] * count)
     begin = time.process_time()
-    for ticket in tickets[count // 4 : 3 * count // 4]:
-        assert scheduler.cancel(ticket) == "waiting"
-    for ticket in (*tickets[: count // 4], *tickets[3 * count // 4 :]):
-        (placement,) = scheduler.schedule(0)
-        assert placement.ticket is ticket
-        scheduler.finish(placement)
+    for request in requests[count // 4 : 3 * count // 4]:
+        assert scheduler.cancel(request) == "waiting"
+    for request in (*requests[: count // 4], *requests[3 * count // 4 :]):
+        (running,) = scheduler.schedule(0)
+        assert running is request
+        scheduler.finish(running)
     # A second or so; with a walk along the queue each time it is minutes.
     assert time.process_time() - begin < 15
     assert scheduler.waiting == 0
@@ -553,11 +579,11 @@ def test_leaving_the_middle_or_the_head_of_a_long_queue_takes_no_time() -> None:
 
 def test_what_is_over_is_not_kept_until_its_deadline() -> None:
     scheduler = scheduler_of()
-    kept: weakref.WeakSet[Ticket] = weakref.WeakSet()
+    kept: weakref.WeakSet[Request] = weakref.WeakSet()
     for _ in range(2000):
-        ticket = Ticket(SMALL, 1e9)
-        kept.add(ticket)
-        scheduler.add(ticket)
-        scheduler.cancel(ticket)
+        request = make(SMALL, 1e9)
+        kept.add(request)
+        scheduler.add(request)
+        scheduler.cancel(request)
     gc.collect()
     assert len(kept) < 200

@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import LogitsProcessorList
 
 import precast
+from precast.runtime.encoder.engine import Encoder
 from precast.runtime.errors import (
     EmptyInputError,
     InputTooLongError,
@@ -40,7 +41,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 @pytest.fixture(scope="module")
 def engine(made: Generating) -> Iterator[Seq2Seq]:
-    with precast.load(made.artifact) as loaded:
+    with precast.Seq2Seq.load(made.artifact) as loaded:
         yield loaded
 
 
@@ -244,7 +245,7 @@ def test_sources_that_are_too_long_are_cut_or_refused(made: Generating, engine: 
 
 
 def test_languages_of_source_and_target(translating: Generating) -> None:
-    with precast.load(translating.artifact) as engine:
+    with precast.Seq2Seq.load(translating.artifact) as engine:
         code = {name: translating.tokenizer.convert_tokens_to_ids(name) for name in ("en_XX", "de_DE")}
         for source, target in (("en_XX", "de_DE"), ("de_DE", "en_XX")):
             ids = translating.ids("the cat sat", source)
@@ -278,24 +279,27 @@ def test_timings_and_statistics(engine: Seq2Seq) -> None:
     after = engine.stats()
     assert after.requests == before.requests + 3 and after.failed == before.failed
     assert after.tokens - before.tokens == sum(len(ids_of(answer)) - 1 for answer in answers)
-    assert after.rows == 8 and after.tokens_per_second > 0
+    assert after.num_seqs == 8 and after.tokens_per_second > 0
 
 
-def test_methods_of_the_other_kind_of_artifact(engine: Seq2Seq, tiny: TinyModels) -> None:
-    for name in ("embed", "classify", "predict", "rank", "similarity"):
-        with pytest.raises(TaskError, match=f"{name} needs an encoder artifact"):
-            getattr(engine, name)("the cat")
-    with pytest.raises(AttributeError, match="has no attribute 'generat'"):
-        engine.generat("the cat")
-    with precast.load(tiny["embed"].artifact) as encoder:
-        for name in ("generate", "stream"):
-            with pytest.raises(TaskError, match=f"{name} needs .* --task generate.*embed"):
-                getattr(encoder, name)("the cat", num_beams=2)
+def test_each_class_loads_its_own_kind_of_artifact(made: Generating, tiny: TinyModels) -> None:
+    with (
+        Seq2Seq.load(made.artifact, max_waiting=3) as engine,
+        Encoder.load(tiny["embed"].artifact) as encoder,
+    ):
+        assert type(engine) is Seq2Seq and type(encoder) is Encoder
+        assert not hasattr(engine, "embed") and not hasattr(encoder, "generate")
+    with pytest.raises(TaskError, match="compiled with --task generate; load it with precast.Seq2Seq.load"):
+        Encoder.load(made.artifact)
+    with pytest.raises(TaskError, match="compiled with --task embed; load it with precast.Encoder.load"):
+        Seq2Seq.load(tiny["embed"].artifact)
+    with pytest.raises(OptionError, match="kv_cache_bytes need an artifact that generates"):
+        precast.load(tiny["embed"].artifact, kv_cache_bytes=1 << 20)
 
 
 def test_an_engine_that_is_dropped_ends_its_thread(made: Generating) -> None:
-    engine = precast.load(made.artifact)
-    thread = engine._worker._thread
+    engine = precast.Seq2Seq.load(made.artifact)
+    thread = engine._core.thread
     engine.generate("the cat")
     del engine
     gc.collect()
@@ -317,7 +321,7 @@ def test_artifacts_without_a_tokenizer_take_and_give_ids(tmp_path: Path, made: G
     precast.compile(
         write_t5(tmp_path / "c"), tmp_path / "a", backend="reference", verify=False, max_num_seqs=4
     )
-    with precast.load(tmp_path / "a") as engine:
+    with precast.Seq2Seq.load(tmp_path / "a") as engine:
         answer = engine.generate([3, 4, 5])
         assert answer.text is None and len(answer.token_ids) > 1
         with pytest.raises(OptionError, match="no tokenizer, so there is no text"):

@@ -32,7 +32,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 @pytest.fixture(scope="module")
 def engine(made: Generating) -> Iterator[Seq2Seq]:
-    with precast.load(made.artifact) as loaded:
+    with precast.Seq2Seq.load(made.artifact) as loaded:
         yield loaded
 
 
@@ -134,7 +134,7 @@ def test_errors_come_out_of_the_loop(made: Generating, engine: Seq2Seq) -> None:
         list(late)
     with pytest.raises(RequestTimeoutError):
         late.result(timeout=0)
-    other = precast.load(made.artifact)
+    other = precast.Seq2Seq.load(made.artifact)
     open_one = other.stream("the cat", logits_processor=[slow], **ENDLESS)
     next(open_one)
     other.close()

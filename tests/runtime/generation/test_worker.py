@@ -20,8 +20,8 @@ from precast.runtime.errors import (
     RequestTooLargeError,
 )
 from precast.runtime.generation.batch import ActiveBatch
-from precast.runtime.generation.request import GenerateRequest
-from precast.runtime.generation.worker import GenerationWorker
+from precast.runtime.generation.core import GenerationCore
+from precast.runtime.generation.request import Request
 from tests.support.generation import LIMITS, Model, request
 from tests.support.random_requests import (
     ASKED,
@@ -37,6 +37,7 @@ from tests.support.scripted_steps import (
     Gate,
     ask,
     assert_serves,
+    encode,
     scripted,
     wait_until,
     wait_until_idle,
@@ -44,7 +45,7 @@ from tests.support.scripted_steps import (
 
 
 @contextmanager
-def held(model: Model, **options: int) -> Iterator[tuple[GenerationWorker, Gate]]:
+def held(model: Model, **options: int) -> Iterator[tuple[GenerationCore, Gate]]:
     """An engine that stops before its first step, with one request running; the gate lets it go on."""
     with scripted(model, **options) as (engine, steps):
         gate = Gate()
@@ -59,14 +60,14 @@ def held(model: Model, **options: int) -> Iterator[tuple[GenerationWorker, Gate]
 @given(at=st.integers(1, 15), count=st.integers(1, 4), message=st.sampled_from(["out of memory", ""]))
 @settings(max_examples=8, deadline=None)
 def test_a_step_that_raises_ends_those_that_run(
-    model: Model, alone: GenerationWorker, at: int, count: int, message: str
+    model: Model, alone: GenerationCore, at: int, count: int, message: str
 ) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
-        running: list[GenerateRequest] = []
+        running: list[Request] = []
 
         def fail(step: int, batch: ActiveBatch) -> None:
             if step == at:
-                running.extend(one.request for one in batch.requests)
+                running.extend(batch.requests)
                 raise RuntimeError(message)
 
         steps.before_step = fail
@@ -87,7 +88,7 @@ def test_a_step_that_raises_ends_those_that_run(
 @given(at=st.integers(1, 3), max_batch_delay_steps=st.integers(0, 2))
 @settings(max_examples=6, deadline=None)
 def test_an_admission_that_raises_ends_those_that_join(
-    model: Model, alone: GenerationWorker, at: int, max_batch_delay_steps: int
+    model: Model, alone: GenerationCore, at: int, max_batch_delay_steps: int
 ) -> None:
     with scripted(model, max_batch_delay_steps=max_batch_delay_steps, self_blocks=6) as (engine, steps):
 
@@ -102,7 +103,7 @@ def test_an_admission_that_raises_ends_those_that_join(
         assert 0 < len(failed) < len(made)
         for one, asked in zip(made, ASKED * 2, strict=True):
             if one in failed:
-                with pytest.raises(GraphError, match="admit failed: ValueError: broken"):
+                with pytest.raises(GraphError, match="encode_source failed: ValueError: broken"):
                     one.future.result()
             else:
                 assert_same_answer(one.future.result(), answer_alone(alone, asked))
@@ -122,12 +123,12 @@ def test_a_graph_that_fails_at_once_fails_the_start(model: Model) -> None:
     assert threading.active_count() == before
 
 
-def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: GenerationWorker) -> None:
+def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: GenerationCore) -> None:
     with held(model, self_blocks=2) as (engine, gate):
         late, patient = ask(engine, ASKED[0], timeout=0.02), ask(engine, ASKED[0])
         time.sleep(0.05)
         gate.open.set()
-        with pytest.raises(RequestTimeoutError, match=r"over after 0\.\d+ seconds; waiting"):
+        with pytest.raises(RequestTimeoutError, match=r"timed out after 0\.\d+ seconds; it was waiting"):
             late.future.result(timeout=30)
         assert_same_answer(patient.future.result(timeout=30), answer_alone(alone, ASKED[0]))
         wait_until_idle(engine)
@@ -135,27 +136,27 @@ def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: Gener
         assert_empty(engine)
 
 
-def test_what_runs_is_given_up_when_its_time_is_over(model: Model, alone: GenerationWorker) -> None:
+def test_what_runs_is_given_up_when_its_time_is_over(model: Model, alone: GenerationCore) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
         steps.before_step = lambda *_: time.sleep(0.02)
         neighbour = ask(engine, ASKED[1])
         late = ask(engine, ((3, 4), endless()), timeout=0.1)
-        with pytest.raises(RequestTimeoutError, match=r"over after 0\.\d+ seconds; running"):
+        with pytest.raises(RequestTimeoutError, match=r"timed out after 0\.\d+ seconds; it was running"):
             late.future.result(timeout=30)
         assert_same_answer(neighbour.future.result(timeout=30), answer_alone(alone, ASKED[1]))
         assert_serves(engine, alone)
 
 
-def test_an_answer_in_time_meets_no_deadline(model: Model, alone: GenerationWorker) -> None:
+def test_an_answer_in_time_meets_no_deadline(model: Model, alone: GenerationCore) -> None:
     with scripted(model) as (engine, _):
         made = [ask(engine, one, timeout=60) for one in ASKED]
         for one, asked in zip(made, ASKED, strict=True):
             assert_same_answer(one.future.result(timeout=60), answer_alone(alone, asked))
 
 
-def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationWorker) -> None:
+def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationCore) -> None:
     with held(model, self_blocks=4, max_batch_delay_steps=0) as (engine, gate):
-        running = [one.payload for one in engine._tickets.values() if one.state == "running"]
+        running = [one for one in engine._requests.values() if one.state == "running"]
         waiting = [ask(engine, ((3,), endless())) for _ in range(3)]
         for made in (*running, waiting[1]):
             assert made.future.cancel()
@@ -168,15 +169,15 @@ def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationWork
         assert_serves(engine, alone)
 
 
-def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alone: GenerationWorker) -> None:
+def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alone: GenerationCore) -> None:
     with scripted(model, self_blocks=6, max_waiting=1000) as (engine, _):
         early = request([3], endless())
         early.future.cancel()
         engine.offer(early)
-        threads: list[tuple[threading.Thread, GenerateRequest]] = []
-        told: set[GenerateRequest] = set()
+        threads: list[tuple[threading.Thread, Request]] = []
+        told: set[Request] = set()
 
-        def cancel(made: GenerateRequest, after: float) -> None:
+        def cancel(made: Request, after: float) -> None:
             time.sleep(after)
             if made.future.cancel():
                 told.add(made)
@@ -201,10 +202,10 @@ def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alo
         assert_serves(engine, alone)
 
 
-def test_a_full_queue_refuses_offers_and_lets_others_wait(model: Model, alone: GenerationWorker) -> None:
+def test_a_full_queue_refuses_offers_and_lets_others_wait(model: Model, alone: GenerationCore) -> None:
     with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
         first = [ask(engine, ASKED[0]) for _ in range(2)]
-        with pytest.raises(QueueFullError, match="2 requests wait; try later"):
+        with pytest.raises(QueueFullError, match="2 requests are queued; try again later"):
             ask(engine, ASKED[0])
         patient = request(list(ASKED[0][0]), ASKED[0][1])
         thread = threading.Thread(target=engine.add, args=(patient,))
@@ -229,7 +230,7 @@ def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
 
 def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> None:
     with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
-        held_back = [ticket.payload for ticket in engine._tickets.values()]
+        held_back = list(engine._requests.values())
         made = [*held_back, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
         blocked: list[BaseException] = []
 
@@ -248,9 +249,9 @@ def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> 
         closing.join(30)
         assert not engine._thread.is_alive()
         for one in made:
-            with pytest.raises(EngineClosedError, match="closed before it could answer"):
+            with pytest.raises(EngineClosedError, match="closed before the request finished"):
                 one.future.result(timeout=30)
-        for call in (lambda: ask(engine, ASKED[0]), lambda: engine.encode([made[0].tokens])):
+        for call in (lambda: ask(engine, ASKED[0]), lambda: encode(engine, [made[0].tokens])):
             with pytest.raises(EngineClosedError, match="load the artifact again"):
                 call()
         engine.close()
@@ -266,11 +267,14 @@ def test_closing_from_the_engines_own_thread(model: Model) -> None:
 
 
 TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
-    (lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)), "13 rows .* need 13 rows; the engine has 12"),
-    (lambda: ((3,), beams(3, 32)), "need 6 blocks of the self kv_cache; the engine has 5"),
+    (
+        lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)),
+        "13 sequences .* need 13 sequences; the engine has 12",
+    ),
+    (lambda: ((3,), beams(3, 32)), "need 6 blocks of the self-attention KV cache; the engine has 5"),
     (
         lambda: (tuple(range(2, 19)), greedy(4)),
-        "17 source tokens need 2 blocks of the cross kv_cache; .* has 1",
+        "17 source tokens need 2 blocks of the cross-attention KV cache; .* has 1",
     ),
 ]
 

@@ -44,7 +44,7 @@ class Encoding:
 
     def __init__(self, artifact: Path, threads: int) -> None:
         self._artifact = artifact
-        self._engine = precast.load(artifact, num_threads=threads)
+        self._engine = precast.Encoder.load(artifact, num_threads=threads)
         self._kind = self._engine.manifest.output.kind
         self._per_token = self._engine.manifest.model.task in ("hidden", "token-classify")
         self._tokenizer: TextTokenizer | None = None
@@ -82,7 +82,7 @@ class Generating:
     """
 
     def __init__(self, artifact: Path, threads: int) -> None:
-        self._engine = precast.load(artifact, num_threads=threads)
+        self._engine = precast.Seq2Seq.load(artifact, num_threads=threads)
 
     def generate(self, job: Job) -> Targets:
         """Return the best target of each source."""
@@ -109,13 +109,12 @@ class Generating:
 def text_tokenizer(artifact: Path, manifest: Manifest) -> TextTokenizer:
     """Return the tokenizer of an encoder artifact."""
     from precast.graphs.encode import EncodeLimits
-    from precast.runtime.io.tokenization import TextTokenizer
-    from precast.runtime.load import tokenizer_json
+    from precast.runtime.io.tokenization import TextTokenizer, tokenizer_json
     from precast.runtime.options import DEFAULTS
 
     assert isinstance(manifest.limits, EncodeLimits)
     return TextTokenizer(
-        tokenizer_json(artifact, manifest),
+        tokenizer_json(artifact, manifest.tokenization),
         manifest.tokenization,
         vocab_size=manifest.model.vocab_size,
         max_length=manifest.limits.max_length,

@@ -60,7 +60,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     checkpoint = open_checkpoint(str(model))
     oracle = Oracle(checkpoint, describe_model(checkpoint, "hidden").spec)
-    with precast.load(folder / "model.precast") as engine:
+    with precast.Encoder.load(folder / "model.precast") as engine:
         worst = check_buckets(engine, oracle, sizes, report)
         apart = check_alone(engine, sizes, report)
         captured = [capture.bucket for capture in engine.stats().captures]

@@ -65,7 +65,7 @@ def check_family(setting: Setting, family: str, dtype: Dtype, sizes: Sizes) -> R
     )  # fmt: skip
     report.expect(manifest.parity is not None, "the compiler did not check parity")
     requests = random_requests(sizes, manifest.model.vocab_size)
-    with precast.load(folder / "model.precast") as engine:
+    with precast.Seq2Seq.load(folder / "model.precast") as engine:
         alone = [engine.generate(one.source, **one.options) for one in requests]
         check_in_flight(engine, requests, alone, dtype, report)
         captured = len(engine.stats().captures)

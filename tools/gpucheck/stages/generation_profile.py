@@ -29,7 +29,7 @@ def run(setting: Setting, part: str) -> Report:
         if not path.is_dir():
             continue
         timed = timed_of(setting, name)
-        with precast.load(path) as engine:
+        with precast.Seq2Seq.load(path) as engine:
             for work in timed.works[:2]:
                 figures = profiled(engine, work, timed.layers, setting.device)
                 workload = f"{name}, {work.batch} sources, {work.num_beams} beams"

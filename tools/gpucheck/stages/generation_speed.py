@@ -18,7 +18,7 @@ from transformers.utils.logging import disable_progress_bar
 
 import precast
 from precast.runtime.generation.cuda.staging import StepSlot
-from precast.runtime.generation.decode_loop import Decoding
+from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.engine import Seq2Seq
 from precast.tools.gpucheck.floors import Ceilings
 from precast.tools.gpucheck.generation_shapes import Timed, Work
@@ -54,7 +54,7 @@ class HostTime:
     @contextmanager
     def measured(self) -> Iterator[None]:
         with (
-            patch.object(Decoding, "run", self._timed(Decoding.run, "working")),
+            patch.object(DecodeLoop, "run", self._timed(DecodeLoop.run, "working")),
             patch.object(StepSlot, "wait", self._timed(StepSlot.wait, "waiting")),
         ):
             yield
@@ -78,7 +78,7 @@ def run(setting: Setting, part: str) -> Report:
     ceilings = Ceilings.of(setting.earlier.get("machine"))
     started = time.perf_counter()
     rows: list[dict[str, Any]] = []
-    with precast.load(folder / "model.precast") as engine:
+    with precast.Seq2Seq.load(folder / "model.precast") as engine:
         engine.generate([[5, 6, 7]], max_new_tokens=2)
         seconds = time.perf_counter() - started
         report.content = {
@@ -141,7 +141,7 @@ def compare_steps(path: Path, work: Work, sizes: Sizes) -> dict[str, float]:
     """Return tokens/s by ``steps_per_sync``."""
     rates = {}
     for steps in sizes.steps:
-        with precast.load(path, steps_per_sync=steps) as engine:
+        with precast.Seq2Seq.load(path, steps_per_sync=steps) as engine:
             sources = random_sources(engine, work)
             engine.generate(sources, **options(work))
             started = time.perf_counter()

@@ -79,7 +79,7 @@ def run(setting: Setting, part: str) -> Report:
                  "fp16, cuBLAS alone": ("classify-fp16-untuned", {})}  # fmt: skip
         for name, (made, options) in extra.items():
             if artifact(setting, made).is_dir():
-                engines[name] = Ours(setting, made, stack, capture=16, **options)
+                engines[name] = Ours(setting, made, stack, cuda_graph_max_tokens=16, **options)
         peers = {
             attention: hf.Classifier(checkpoint(setting), setting.device, "bf16", kind)
             for attention, kind in ((hf.EAGER, "eager"), (hf.SDPA, "sdpa"))

@@ -10,11 +10,12 @@ import torch
 from torch.autograd import DeviceType
 from torch.profiler import ProfilerActivity, profile
 
+from precast.artifacts.manifest import EncodeManifest
 from precast.artifacts.reader import open_artifact
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
 from precast.runtime.io.tokens import Tokens
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from precast.runtime.replay import Replay
 from precast.tools.gpucheck.engines import artifact, random_ids
 from precast.tools.gpucheck.floors import BERT_BASE
@@ -46,7 +47,8 @@ def run(setting: Setting, part: str) -> Report:
     sizes, report = (TINY if setting.tiny else FULL), Report()
     path = artifact(setting, "classify-bf16")
     manifest = open_artifact(path)
-    options = EngineOptions(batch_tokens=manifest.limits.max_tokens, capture=16)
+    assert isinstance(manifest, EncodeManifest)
+    options = LoadOptions(batch_tokens=manifest.limits.max_tokens, cuda_graph_max_tokens=16)
     # The profiler sees the kernels of a graph only if it was active before the graph was captured.
     with profile(activities=activities(setting.device)):
         pass

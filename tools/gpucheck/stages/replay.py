@@ -14,7 +14,7 @@ from precast.graphs.buckets import Buckets
 from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
 from precast.runtime.load import start_engine
-from precast.runtime.options import EngineOptions
+from precast.runtime.options import LoadOptions
 from precast.tools.gpucheck.clock import clock_of
 from precast.tools.gpucheck.engines import artifact
 from precast.tools.gpucheck.stage import Report, Setting, Stage
@@ -40,10 +40,14 @@ def run(setting: Setting, part: str) -> Report:
     sizes, report, clock = (TINY if setting.tiny else FULL), Report(), clock_of(setting.device)
     path = artifact(setting, "embed-bf16")
     # The first engine allocates the memory that libraries keep.
-    precast.load(path, capture=16).close()
+    precast.Encoder.load(path, cuda_graph_max_tokens=16).close()
     gc.collect()
     before = clock.reserved_bytes()
-    with precast.load(path) as replayed, precast.load(path, capture=16) as second, direct(setting) as called:
+    with (
+        precast.Encoder.load(path) as replayed,
+        precast.Encoder.load(path, cuda_graph_max_tokens=16) as second,
+        direct(setting) as called,
+    ):
         during = clock.reserved_bytes()
         batches = random_batches(replayed, sizes)
         worst, separation = compare_engines(replayed, second, called, batches, report)
@@ -79,7 +83,9 @@ def direct(setting: Setting) -> Encoder:
     if setting.device == "cuda":
         graph = graph.model_copy(update={"buckets": Buckets(graph.buckets.axis, (2,)), "costs": None})
     changed = manifest.model_copy(update={"graphs": {"encode": graph}})
-    return start_engine(path, changed, EngineOptions(batch_tokens=manifest.limits.max_tokens))
+    engine = start_engine(path, changed, LoadOptions(batch_tokens=manifest.limits.max_tokens))
+    assert isinstance(engine, Encoder)
+    return engine
 
 
 def random_batches(engine: Encoder, sizes: Sizes) -> list[list[np.ndarray]]:

@@ -35,7 +35,7 @@ def run(setting: Setting, part: str) -> Report:
     found: dict[str, float] = {}
     for batch_tokens in sizes.batch_tokens:
         options = {"batch_tokens": batch_tokens, "capture": 16}
-        with precast.load(artifact(setting, "embed-bf16"), **options) as engine:  # type: ignore[arg-type]
+        with precast.Encoder.load(artifact(setting, "embed-bf16"), **options) as engine:
             lengths = [sizes.length] * sizes.inputs
             ids = random_ids(np.random.default_rng(1), lengths, engine.manifest.model.vocab_size)
             embeddings = engine.embed(ids)
