@@ -52,7 +52,8 @@ def t5(
 ) -> Path:
     torch.manual_seed(seed)
     config = T5Config(
-        vocab_size=vocab_size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=layers, num_heads=2,
+        vocab_size=vocab_size, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_decoder_layers=layers,
+        num_heads=2,
         decoder_start_token_id=0, tie_word_embeddings=tied,
     )  # fmt: skip
     model = T5ForConditionalGeneration(config)

@@ -1,4 +1,4 @@
-"""An artifact for CUDA from its files to answers, on the fake device; and how much memory its kv_cache get."""
+"""A CUDA artifact from its files to outputs on the fake device, and the size of its KV cache."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Generating:
 
 
 def for_cuda(manifest: Manifest) -> GenerateManifest:
-    """The manifest that a compilation for CUDA would have written."""
+    """Return the manifest that compiling for CUDA would have written."""
     assert isinstance(manifest, GenerateManifest)
     info, limits = manifest.output, manifest.limits
     signatures = generation_signatures(
@@ -54,7 +54,7 @@ def for_cuda(manifest: Manifest) -> GenerateManifest:
 
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeDevice]:
-    """In place of the CUDA device, with the artifact's own graphs as its kernels."""
+    """Replaces the CUDA device, with the artifact's own graphs as its kernels."""
     fake = FakeDevice(4)
 
     def opened(folder: Path, manifest: Manifest, name: str) -> Mapping[GraphName, Graph]:
@@ -81,7 +81,7 @@ def load(artifact: Path, device: FakeDevice, **generation: Any) -> Seq2Seq:
     return engine
 
 
-def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) -> None:
+def test_outputs_are_those_of_a_cpu(made: Generating, device: FakeDevice) -> None:
     options: list[dict[str, Any]] = [
         {},
         {"num_beams": 3, "num_return_sequences": 2, "no_repeat_ngram_size": 2},
@@ -100,8 +100,8 @@ def test_texts_are_answered_as_on_a_cpu(made: Generating, device: FakeDevice) ->
         assert engine.stats().captures[: len(captured)] == captured
 
 
-def test_pools_fill_what_is_left(made: Generating, device: FakeDevice) -> None:
-    """All rows at their longest, where there is room for them; else what there is, and never more."""
+def test_the_kv_cache_fills_the_memory_that_is_left(made: Generating, device: FakeDevice) -> None:
+    """All sequences at their longest if there is room; else what fits, and never more."""
     manifest = read_manifest(made.artifact)
     assert isinstance(manifest, GenerateManifest)
     info, limits = manifest.output, manifest.limits
@@ -120,7 +120,7 @@ def test_pools_fill_what_is_left(made: Generating, device: FakeDevice) -> None:
         assert engine.stats().kv_cache_bytes <= longest // 4 + spare
 
 
-def test_no_room_is_an_error_with_the_numbers(made: Generating, device: FakeDevice) -> None:
+def test_too_little_memory_is_an_error_with_the_numbers(made: Generating, device: FakeDevice) -> None:
     with pytest.raises(OptionError, match="gpu_memory_utilization 0.0001 of 1073741824 bytes leaves nothing"):
         load(made.artifact, device, gpu_memory_utilization=0.0001)
     with pytest.raises(OptionError, match="one request of 28 target and 32 source tokens needs"):

@@ -1,4 +1,4 @@
-"""Generation on a device that does everything late: the same tokens, and no work that nothing orders."""
+"""Generation on a simulated asynchronous device: the same tokens, and no missing synchronization."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Told:
-    """Tells a test of every launch before it is begun."""
+    """Calls a test before every launch."""
 
     def __init__(self, stepper: CapturedStepper, before_launch: Any) -> None:
         self._stepper = stepper
@@ -79,7 +79,7 @@ def test_every_mode(model: Model, alone: GenerationCore) -> None:
     seed=SEEDS,
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_every_request_gets_what_it_gets_alone(
+def test_every_output_is_the_same_as_alone(
     model: Model,
     alone: GenerationCore,
     moments: list[Moment],
@@ -89,11 +89,11 @@ def test_every_request_gets_what_it_gets_alone(
     steps_per_sync: int,
     seed: int,
 ) -> None:
-    """Also where it ends in the middle of a launch, is cancelled between two, or is encoded late."""
+    """Also if a request ends within a launch, is cancelled between two, or is encoded late."""
     device, script = FakeDevice(seed), Script(moments)
     engine = fake_engine(
-        model, device, self_blocks=self_blocks, cross_blocks=cross_blocks, max_batch_delay_steps=max_batch_delay_steps,
-        steps_per_sync=steps_per_sync, wrap=lambda stepper: Told(stepper, script.act),
+        model, device, self_blocks=self_blocks, cross_blocks=cross_blocks,
+        max_batch_delay_steps=max_batch_delay_steps, steps_per_sync=steps_per_sync, wrap=lambda stepper: Told(stepper, script.act),
     )  # fmt: skip
     script.engine = engine
     script.finish()
@@ -105,7 +105,7 @@ def test_every_request_gets_what_it_gets_alone(
 
 
 class Holding(FakeDevice):
-    """One stream of which may be held: its work is not done until it is let go."""
+    """A device on which one stream may be held until it is released."""
 
     held: FakeStream | None = None
 
@@ -118,8 +118,8 @@ class Holding(FakeDevice):
             self._streams = every
 
 
-def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: GenerationCore) -> None:
-    """Others decode on; the late one joins once its source is there, and gets what it gets alone."""
+def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: GenerationCore) -> None:
+    """Others keep decoding; the late one joins once its source is encoded, with the output it has alone."""
     device = Holding(3)
     first, late = ((5, 9, 4, 30, 2), endless()), ASKED[1]
     made = [request(list(one[0]), one[1]) for one in (first, late)]
@@ -131,7 +131,7 @@ def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: Ge
             device.held = told[0]._encode_source._replay._pipeline.compute
             engine.offer(made[1])
         if launch > 3 and device.held is not None:
-            assert engine.stats().running == 2, "it was not admitted"
+            assert engine.stats().running == 2, "its source was not encoded"
             joined.append(made[1].scheduled > 0)
         if launch == 8:
             device.held = None
@@ -145,15 +145,15 @@ def test_an_admission_that_finishes_late_holds_up_nobody(model: Model, alone: Ge
     for one, found in zip((first, late), made, strict=True):
         assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
     engine.close()
-    assert joined == [False] * 5, "it joined before its source was there"
+    assert joined == [False] * 5, "it joined before its source was encoded"
     assert device.violations == []
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_a_launch_that_nobody_looked_at_keeps_its_memory(
+def test_a_launch_that_was_not_polled_keeps_its_memory(
     model: Model, alone: GenerationCore, seed: int
 ) -> None:
-    """It brought rows to the device, all of them were cancelled, and its slot comes to be used again."""
+    """It uploaded sequences, all of them were cancelled, and its slot is used again."""
     device = Holding(seed)
     device.eagerness = 0.0
     told: list[Told] = []
@@ -165,7 +165,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
         if launch == 1:
             engine.offer(second)
         if second.scheduled and not second.future.cancelled():
-            # This launch brings the second one's rows.
+            # This launch uploads the second one's sequence.
             assert first.future.cancel() and second.future.cancel()
         elif len(made) == 1:
             made.append(ask(engine, later[1]))
@@ -180,7 +180,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
     engine.offer(first)
     wait_until(lambda: second.future.cancelled())
     wait_until_idle(engine)
-    # Nothing of the steps goes on until the slot is used again; sources are encoded meanwhile.
+    # The steps' stream is held until the slot is used again; sources are encoded meanwhile.
     device.held, device.eagerness = told[0]._stream, 0.9
     made.append(ask(engine, later[0]))
     wait_until(lambda: len(made) == 2)
@@ -192,7 +192,7 @@ def test_a_launch_that_nobody_looked_at_keeps_its_memory(
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_a_stop_within_a_launch(model: Model, alone: GenerationCore, steps: int) -> None:
-    """No token behind the end, whatever the launch still had to do; and the rows serve others at once."""
+    """No token behind the end, even in the middle of a launch; the sequences are free immediately."""
     device = FakeDevice(1)
     engine = fake_engine(model, device, steps_per_sync=steps, self_blocks=2, cross_blocks=2)
     for length in range(2, 12):
@@ -247,7 +247,7 @@ def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationCo
 
 
 def test_a_processor_between_captured_steps(model: Model) -> None:
-    """It sees what was written and changes what is chosen, beside requests that have none."""
+    """It receives the tokens so far and changes the next one, next to requests without processors."""
     seen: list[int] = []
 
     def count_up(ids: Tensor, scores: Tensor) -> Tensor:
@@ -298,7 +298,7 @@ def test_sources_encoded_beside_requests(model: Model, alone: GenerationCore) ->
 @given(seed=SEEDS, call=st.integers(0, 400), work=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_a_failure_anywhere_ends_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
-    """All that runs, waits or comes later meets one error, which says what to do."""
+    """All running, waiting and later requests fail with one error, which says what to do."""
     device = FakeDevice(seed, fail_work=call) if work else FakeDevice(seed, fail_call=call)
     made = [request(list(source), plan) for source, plan in ASKED]
     try:
