@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import precast
+from precast._version import __version__
 from precast.artifacts import host
 from precast.artifacts.build_info import BuildInfo
 from precast.artifacts.manifest import (
@@ -31,7 +31,7 @@ TOKENIZER_FILE = "tokenizer.json"
 
 @dataclass(frozen=True)
 class BucketSelection:
-    """The buckets that were fitted and the costs that were measured, by graph, with notes for the manifest."""
+    """Fitted buckets and measured costs by graph, with notes for the manifest."""
 
     buckets: Mapping[GraphName, Buckets] = field(default_factory=dict)
     costs: Mapping[GraphName, tuple[float, ...]] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Draft:
         options, target = self.options, self.target
         lowering = lowering_options(options)
         return BuildInfo(
-            precast=precast.__version__,
+            precast=__version__,
             torch=host.torch_release(),
             target=target.name,
             backend=target.backend_name,

@@ -88,7 +88,7 @@ class CompileOptions:
     )
     autotune: bool | None = _option(
         None,
-        "Search for the fastest matrix multiplications. Default: on CUDA, and on processors with AMX in bf16.",
+        "Search for the fastest matrix multiplications. Default: on CUDA, and in bf16 with AMX.",
     )
     verify: bool = _option(True, "Compare with Hugging Face before the artifact is published.")
     check_speed: bool = _option(

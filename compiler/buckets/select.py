@@ -15,8 +15,7 @@ from precast.graphs.encode import TOKENS
 from precast.graphs.graph_names import GraphName
 
 CALL_TOKENS = 256
-"""If nothing was measured, the cost of a batch is modelled as its tokens and so many more: launches, and
-weights that are read whatever a batch holds."""
+"""Constant part of a batch's cost, in tokens, if nothing was measured: launches, and reading the weights."""
 
 
 def select_buckets(draft: Draft, workload: Workload | None) -> BucketSelection:
@@ -40,10 +39,9 @@ def select_buckets(draft: Draft, workload: Workload | None) -> BucketSelection:
 
 
 def can_profile(draft: Draft) -> bool:
-    """Whether times measured here say something.
+    """Return whether to measure costs on this machine.
 
-    A portable graph runs on any machine, for which this one's times say nothing; and an artifact that is not
-    verified may not run here at all.
+    They would not apply to a portable artifact, and an artifact that is not verified may not run here.
     """
     return draft.options.verify and not draft.target.portable
 
@@ -68,9 +66,10 @@ def _fit(draft: Draft, spec: GraphSpec, workload: Workload, profile: Profile | N
     most = draft.options.max_buckets or len(default.sizes)
     buckets = fit_buckets(default.axis, demand, cost, most, default.top)
     share = expected_cost(buckets, demand, cost) / expected_cost(default, demand, cost)
+    basis = "modelled" if profile is None else "measured"
     return buckets, (
-        f"the buckets of {spec.name} are fitted to the workload: {len(buckets.sizes)} buckets, {share:.0%} of "
-        f"the {'modelled' if profile is None else 'measured'} cost of the default {len(default.sizes)}"
+        f"the buckets of {spec.name} are fitted to the workload: {len(buckets.sizes)} buckets with "
+        f"{share:.0%} of the {basis} cost of the {len(default.sizes)} default buckets"
     )
 
 

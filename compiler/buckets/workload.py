@@ -1,4 +1,4 @@
-"""How long the inputs are that an artifact will serve, and how large the batches that they make."""
+"""The expected workload: lengths of inputs, how many arrive together, and the batches that follow."""
 
 from __future__ import annotations
 
@@ -17,39 +17,39 @@ from precast.graphs import strict_json
 
 MAX_BYTES = 16 << 20
 MAX_GROUPS = 4096
-"""Different numbers of inputs that come concurrency: each takes a pass over all sizes."""
+"""Most entries of ``concurrency``: each takes a pass over all batch sizes."""
 DEFAULT_CONCURRENCY: Mapping[int, int] = {1: 32, 2: 16, 4: 8, 8: 4, 16: 2, 32: 1}
-"""Where nobody says how many inputs come concurrency: as many come alone as in pairs, in fours, … in 32s."""
+"""Default numbers of inputs that arrive together: as many inputs alone as in pairs, in fours, … in 32s."""
 
 _MOST = 1 << 53
-"""Counts beyond are no longer told apart as floating-point numbers."""
+"""Larger counts are not exact as floating-point numbers."""
 _NUMBER = re.compile(r"[1-9][0-9]{0,9}")
 _NOISE = 1e-12
-"""Of a distribution that went through a Fourier transform."""
+"""Rounding error of a distribution after a Fourier transform."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """How often each length comes, and how often each number of inputs comes concurrency."""
+    """How often each input length occurs, and how often each number of inputs arrives together."""
 
     lengths: Mapping[int, int]
     concurrency: Mapping[int, int]
 
     def mean_length(self, max_length: int) -> float:
-        """Tokens of an input; a longer one is cut to ``max_length``."""
+        """Return the mean tokens of an input, with longer ones truncated to ``max_length``."""
         tokens = sum(min(length, max_length) * count for length, count in self.lengths.items())
         return tokens / sum(self.lengths.values())
 
 
 @dataclass(frozen=True)
 class Batching:
-    """What decides the sizes of batches.
+    """The limits that an engine packs batches by.
 
     Attributes:
-        max_length: longer inputs are cut to it.
-        max_batch: inputs of a batch.
-        budget: tokens of a batch; a longer input has a batch to itself.
-        top: the largest bucket; a batch beyond it meets none.
+        max_length: longer inputs are truncated to it.
+        max_batch: most inputs of a batch.
+        budget: most tokens of a batch; a longer input gets a batch of its own.
+        top: the largest bucket; larger batches have no bucket.
     """
 
     max_length: int
@@ -62,7 +62,7 @@ def read_workload(path: Path) -> Workload:
     """Read a workload file.
 
     Raises:
-        WorkloadError: it cannot be read, is larger than ``MAX_BYTES``, or does not say what it should.
+        WorkloadError: the file cannot be read, is larger than ``MAX_BYTES``, or is not a workload.
     """
     try:
         with path.open("rb") as file:
@@ -71,23 +71,22 @@ def read_workload(path: Path) -> Workload:
         raise WorkloadError(f"the workload file {path} cannot be read: {error.strerror}") from error
     if len(content) > MAX_BYTES:
         raise WorkloadError(
-            f"the workload file {path} has more than {MAX_BYTES} bytes; count equal lengths concurrency, "
-            f"or draw a sample"
+            f"the workload file {path} has more than {MAX_BYTES} bytes; count equal lengths, or use a sample"
         )
     try:
         data = strict_json.loads(content)
     except (ValueError, RecursionError) as error:
         raise WorkloadError(
-            f"the workload file {path} is no JSON: {error}; expected a list of lengths, or an object"
+            f"the workload file {path} is not JSON: {error}; expected a list of lengths, or an object"
         ) from error
     return parse_workload(data)
 
 
 def parse_workload(data: Any) -> Workload:
-    """What a workload file holds: a list of lengths, or an object.
+    """Check the content of a workload file: a list of lengths, or an object.
 
-    The object has ``lengths``, a list or how often each came, and perhaps ``concurrency``, how often so many
-    inputs came concurrency.
+    The object has ``lengths``, a list or an object that counts each length, and may have ``concurrency``,
+    an object that counts how many inputs arrive together.
 
     Raises:
         WorkloadError: it is something else.
@@ -96,7 +95,7 @@ def parse_workload(data: Any) -> Workload:
     if not isinstance(given, dict) or "lengths" not in given or set(given) - {"lengths", "concurrency"}:
         found = sorted(given) if isinstance(given, dict) else given
         raise WorkloadError(
-            f"workload must be a list of lengths, or an object with lengths and perhaps concurrency; "
+            f"workload must be a list of lengths, or an object with lengths and optionally concurrency; "
             f"found {shortened(found)}"
         )
     lengths = given["lengths"]
@@ -106,17 +105,17 @@ def parse_workload(data: Any) -> Workload:
     )
     if len(concurrency) > MAX_GROUPS:
         raise WorkloadError(
-            f"concurrency has {len(concurrency)} entries, expected at most {MAX_GROUPS}; round them"
+            f"concurrency has {len(concurrency)} entries, expected at most {MAX_GROUPS}; round the numbers"
         )
     return Workload(counts, concurrency)
 
 
 def batch_sizes(workload: Workload, batching: Batching) -> np.ndarray:
-    """How many batches of 0, 1, … ``top`` tokens there are for each time that inputs come concurrency.
+    """Return the expected number of batches with 0, 1, … ``top`` tokens for each arrival of inputs.
 
-    Inputs are drawn independently. The tokens of those that come concurrency are cut as by a packer that leaves
-    no gap: full batches, and one of what is left. The sum of so many lengths modulo the budget is a circular
-    convolution; how many batches are full follows from the means.
+    Lengths are assumed to be independent, and packing to leave no gaps: the inputs that arrive together make
+    full batches and one with the remainder. The distribution of a sum of lengths modulo the budget is a
+    circular convolution; the number of full batches follows from the means.
     """
     groups = _within(workload.concurrency, batching.max_batch)
     inputs = sum(count * size for size, count in groups.items())
@@ -127,7 +126,7 @@ def batch_sizes(workload: Workload, batching: Batching) -> np.ndarray:
     sizes = np.zeros_like(lengths)
     sizes[batching.budget + 1 :] = inputs * lengths[batching.budget + 1 :]
     packed = lengths[: batching.budget + 1].copy()
-    packed[0] = lengths[batching.budget + 1 :].sum()  # a longer one leaves nothing in the batch of the others
+    packed[0] = lengths[batching.budget + 1 :].sum()  # a longer input does not share a batch
     rests = _rests(packed, groups)
     sizes[1 : batching.budget] = rests[1:]
     left = rests @ np.arange(batching.budget)
@@ -137,7 +136,7 @@ def batch_sizes(workload: Workload, batching: Batching) -> np.ndarray:
 
 
 def _rests(packed: np.ndarray, groups: Mapping[int, float]) -> np.ndarray:
-    """How often the tokens of a group leave each number when divided by the budget."""
+    """Return how often the tokens of a group have each remainder when divided by the budget."""
     budget = len(packed) - 1
     folded = packed[:budget].copy()
     folded[0] += packed[budget]
@@ -147,7 +146,7 @@ def _rests(packed: np.ndarray, groups: Mapping[int, float]) -> np.ndarray:
 
 
 def _within(concurrency: Mapping[int, int], max_batch: int) -> dict[int, float]:
-    """The share of each number of inputs, where more than ``max_batch`` are several groups."""
+    """Return the share of each group size, with more than ``max_batch`` inputs split into several groups."""
     total = sum(concurrency.values())
     found: dict[int, float] = {}
     for size, count in concurrency.items():
@@ -169,8 +168,7 @@ def _listed(lengths: list[Any]) -> dict[int, int]:
 def _counted(name: str, data: Any) -> dict[int, int]:
     if not isinstance(data, dict) or not data:
         raise WorkloadError(
-            f'{name} must be an object of numbers and how often each came, such as {{"12": 340}}; '
-            f"found {shortened(data)}"
+            f'{name} must be an object that counts numbers, such as {{"12": 340}}; found {shortened(data)}'
         )
     for key, count in data.items():
         if not _NUMBER.fullmatch(key):

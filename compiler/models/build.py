@@ -135,7 +135,7 @@ def _filled(
     droppable: Iterable[str],
     dtype: torch.dtype,
 ) -> tuple[Module, tuple[str, ...]]:
-    """Return a new module with its parameters from ``source``, and the source weights that it does not read."""
+    """Return a new module with parameters from ``source``, and the source weights that it does not read."""
     with torch.device("meta"):  # nothing is initialised only to be overwritten
         module = make().eval()
     mapped = map_weights(module, names, source, droppable)

@@ -41,7 +41,7 @@ def _decode_ops(sequences: int) -> DecodeOpsFactory:
 
 
 def _backend(options: LoweringOptions) -> Backend:
-    """Norms and linear layers are ours too if they are prepacked; linear layers that are searched for are not."""
+    """With ``prepack`` norms and linear layers are our kernels too, but not layers that are autotuned."""
     searches = searches_by_default(options.dtype) if options.autotune is None else options.autotune
     which: WhichLinear = "none" if not options.prepack else "quantized" if searches else "all"
     return inductor_cpu(

@@ -1,4 +1,4 @@
-"""CUDA: our Triton kernels for attention, pooling and small batches; cuBLAS and Inductor's Triton for the rest."""
+"""CUDA: Triton kernels for attention, pooling and small batches, cuBLAS and Inductor for the rest."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from precast.graphs.encode import Device
 
 @dataclass(frozen=True)
 class TargetRow:
-    """A target by what selects it; its module is imported when it is selected, since Triton may be missing."""
+    """When a target is selected; its module is imported only then, because Triton may be missing."""
 
     name: str
     device: Device

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -153,17 +154,13 @@ class CapturedReplay:
 
     def close(self) -> None:
         """Free graphs, then what they are bound to, once the device is done with it."""
-        try:
+        with suppress(Exception):  # a failed device has no work left to wait for
             self._device.synchronize()
-        except Exception:  # a failed device has nothing left that could be waited for
-            pass
         self._staged = None
         self._captured.clear()
         self._pool = self._pipeline = self._graph = None
-        try:
+        with suppress(Exception):  # as above
             self._device.trim()
-        except Exception:  # as above
-            pass
 
     def _run_example(self, bucket: int) -> None:
         """The first launch of a bucket captures it."""

@@ -15,8 +15,9 @@ machine whose speed drifts, and do not include setting results: one more batch m
 
 def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
     """Seconds of a batch of 0, 1, … ``max_tokens`` tokens."""
-    seconds = costs.at(np.arange(max_tokens + 1))
-    return seconds + _MARGIN * seconds[-1]
+    seconds: np.ndarray = costs.at(np.arange(max_tokens + 1))
+    with_margin: np.ndarray = seconds + _MARGIN * seconds[-1]
+    return with_margin
 
 
 def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:

@@ -34,8 +34,8 @@ class Seq2Seq(Engine):
     One input gives one answer, a list gives a list in the same order. Requests of all callers decode
     together, and new ones join while others run. Keyword arguments that say how to generate are those of
     Hugging Face's ``generate``, with the checkpoint's own ``generation_config.json`` as defaults, and
-    ``seed`` for sampling; ``precast.runtime.generation.sampling_params.SUPPORTED`` lists them. One that is not
-    supported is refused by name.
+    ``seed`` for sampling; ``precast.runtime.generation.sampling_params.SUPPORTED`` lists them. Others are
+    refused by name.
     """
 
     manifest: GenerateManifest

@@ -66,13 +66,13 @@ def as_list(name: str, value: object, expected: str) -> Sequence[Any]:
         OptionError: It is something else than ``expected``.
     """
     if isinstance(value, np.ndarray) and value.ndim == 1:
-        return value.tolist()
+        value = value.tolist()
     if not isinstance(value, list | tuple):
         raise wrong(name, expected, value)
     return value
 
 
-def as_number(name: str, value: object, forbidding: bool = False) -> float:
+def as_number(name: str, value: Any, forbidding: bool = False) -> float:
     """Return ``value`` as a float that fp32 can hold; with ``forbidding`` it may be minus infinity.
 
     Raises:
@@ -80,10 +80,10 @@ def as_number(name: str, value: object, forbidding: bool = False) -> float:
     """
     if isinstance(value, np.generic):
         value = value.item()  # a 16-bit number would be compared in 16 bits
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        # Compared before it is converted: an integer may be too large for a float.
-        if -_LARGEST <= value <= _LARGEST or (forbidding and value == -math.inf):
-            return float(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    # Compared before it is converted: an integer may be too large for a float.
+    if is_number and (-_LARGEST <= value <= _LARGEST or (forbidding and value == -math.inf)):
+        return float(value)
     raise wrong(name, "a finite number of 32 bits" + (", or minus infinity" if forbidding else ""), value)
 
 

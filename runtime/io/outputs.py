@@ -84,9 +84,11 @@ def activate(logits: np.ndarray, activation: Activation) -> np.ndarray:
     if activation == "sigmoid":
         # exp of a large number overflows; of a large negative one it does not.
         small = np.exp(-np.abs(logits))
-        return np.where(logits >= 0, 1 / (1 + small), small / (1 + small)).astype(np.float32)
+        probabilities: np.ndarray = np.where(logits >= 0, 1 / (1 + small), small / (1 + small))
+        return probabilities.astype(np.float32)
     raised = np.exp(logits - logits.max(axis=-1, keepdims=True))
-    return raised / raised.sum(axis=-1, keepdims=True)
+    softmax: np.ndarray = raised / raised.sum(axis=-1, keepdims=True)
+    return softmax
 
 
 def truncate_and_normalize(
@@ -116,10 +118,11 @@ def similarity(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         OptionError: ``kind`` is none of cosine, dot, euclidean, manhattan.
     """
     a, b = np.atleast_2d(a), np.atleast_2d(b)
-    if kind == "cosine":
-        return truncate_and_normalize(a, None, True) @ truncate_and_normalize(b, None, True).T
-    if kind == "dot":
-        return a @ b.T
+    if kind in ("cosine", "dot"):
+        if kind == "cosine":
+            a, b = truncate_and_normalize(a, None, True), truncate_and_normalize(b, None, True)
+        product: np.ndarray = a @ b.T
+        return product
     if kind == "euclidean":
         return -_by_row(a, b, lambda difference: np.linalg.norm(difference, axis=-1))
     if kind == "manhattan":

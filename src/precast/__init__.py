@@ -5,6 +5,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from precast._version import __version__ as __version__
+
 if TYPE_CHECKING:
     from precast.artifacts.errors import ArchitectureError as ArchitectureError
     from precast.artifacts.errors import ArtifactError as ArtifactError
@@ -70,7 +72,6 @@ if TYPE_CHECKING:
     from precast.runtime.io.outputs import EncoderOutput as EncoderOutput
     from precast.runtime.load import load as load
 
-__version__ = "0.1.0"
 
 _EXPORTS = {
     **dict.fromkeys(

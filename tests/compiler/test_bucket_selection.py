@@ -1,4 +1,4 @@
-"""BucketSelections in artifacts: fitted to workload, measured where that says something, captured as they are."""
+"""Buckets in artifacts: fitted to a workload, profiled if the artifact is bound to this machine."""
 
 from __future__ import annotations
 

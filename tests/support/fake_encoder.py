@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -42,7 +43,7 @@ class FakeEncoder:
         assert (ids >= 0).all() and (types >= 0).all() and (prompts >= 0).all(), "inputs below zero"
         assert (prompts[lengths == 0] == 0).all() and not ids[ends[-1] :].any(), "spare inputs are not zero"
         target = outputs[0].numpy()
-        for row, (start, end) in enumerate(zip(ends, ends[1:], strict=False)):
+        for row, (start, end) in enumerate(pairwise(ends)):
             tokens = Tokens(ids[start:end], types[start:end], prompt_length=int(prompts[row]))
             found = expected(tokens, self.output)
             target[slice(start, end) if self.output.per_token else row] = found

@@ -29,7 +29,11 @@ from transformers.models.m2m_100.tokenization_m2m_100 import FAIRSEQ_LANGUAGE_CO
 
 from precast.compiler.frontend.checkpoint import Checkpoint
 
-_WORDS = ["the", "cat", "sat", "on", "a", "mat", ",", "while", "dogs", "weren't", "barking", "at", "night", "under", "pale", "moonlight", "!", "l'été", "où", "être", "naïve", "12", "3.5", "Straße", "grün", "schön", "?", "they", "'ve", "been", "we're", "I", "'m"]  # fmt: skip
+_WORDS = [
+    "the", "cat", "sat", "on", "a", "mat", ",", "while", "dogs", "weren't", "barking", "at", "night", "under",
+    "pale", "moonlight", "!", "l'été", "où", "être", "naïve", "12", "3.5", "Straße", "grün", "schön", "?",
+    "they", "'ve", "been", "we're", "I", "'m",
+]  # fmt: skip
 _ODD = (" ", "  ", "\t", "\n", "▁", "漢", "字", "字漢", "🙂", "e\u0301", "ﬁ", "Ａ", "\u200b", "\xa0", "x")
 _SPECIAL = ("<s>", "</s>", "<unk>", "<pad>", "<mask>", ">>", "<<", ">>fra<<", ">>deu<<", ">>zz<<", "__en__")
 SNIPPETS = (*_WORDS, *_ODD, *_SPECIAL)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 
 import numpy as np
@@ -157,10 +158,8 @@ class CapturedStepper:
 
     def close(self) -> None:
         """Wait for the device, then free the graphs and the memory they are bound to."""
-        try:
+        with suppress(Exception):  # a failed device has no work left to wait for
             self._device.synchronize()
-        except Exception:  # a failed device has no work left to wait for
-            pass
         self._programs.clear()
         self.kv_cache = {}
         self._examples, self._beginning, self._slots = (), [], []

@@ -52,8 +52,8 @@ def test_every_request_gets_what_it_gets_alone(
         return scripted
 
     engine = model.engine(
-        self_blocks=self_blocks, cross_blocks=cross_blocks, max_batch_delay_steps=max_batch_delay_steps, steps_per_sync=steps_per_sync,
-        wrap=wrap,
+        self_blocks=self_blocks, cross_blocks=cross_blocks, max_batch_delay_steps=max_batch_delay_steps,
+        steps_per_sync=steps_per_sync, wrap=wrap,
     )  # fmt: skip
     script.engine = engine
     script.finish()

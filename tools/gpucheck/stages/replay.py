@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -113,7 +114,7 @@ def compare_engines(
         lengths = [len(one) for one in batch]
         report.expect(error <= ALLOWED_RELATIVE, f"lengths {lengths}: a replay differs by {error:.2e}")
         worst = max(worst, error)
-        for a, b in zip(expected, expected[1:], strict=False):
+        for a, b in pairwise(expected):
             separation = min(separation, relative_difference(a, b))
     return worst, separation
 
