@@ -93,7 +93,8 @@ def test_every_output_is_the_same_as_alone(
     device, script = FakeDevice(seed), Script(moments)
     engine = fake_engine(
         model, device, self_blocks=self_blocks, cross_blocks=cross_blocks,
-        max_batch_delay_steps=max_batch_delay_steps, steps_per_sync=steps_per_sync, wrap=lambda stepper: Told(stepper, script.act),
+        max_batch_delay_steps=max_batch_delay_steps, steps_per_sync=steps_per_sync,
+        wrap=lambda stepper: Told(stepper, script.act),
     )  # fmt: skip
     script.engine = engine
     script.finish()
