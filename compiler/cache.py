@@ -1,4 +1,4 @@
-"""Compiled graphs, kept by what they were made from."""
+"""The cache of compiled graphs, by a hash of everything that they depend on."""
 
 from __future__ import annotations
 
@@ -37,14 +37,11 @@ def find(key: str) -> CompiledFile | None:
 
 
 def compile_into_cache(key: str, compile_into: Callable[[Path], CompiledFile]) -> CompiledFile:
-    """Compile a file and put it into the cache.
+    """Compile a graph into the cache and return its file there.
 
     Args:
-        key: of ``cache_key``.
-        compile_into: compiles into a folder.
-
-    Returns:
-        The file inside the cache.
+        key: result of ``cache_key``.
+        compile_into: compiles into a given folder.
     """
     folder = cache_folder() / "graphs" / key
     folder.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +66,7 @@ def cache_key(backend: Backend, variant: GraphVariant) -> str:
         "size": variant.size,
         "torch": torch.__version__,
         "machine": [host.architecture(), sorted(host.instruction_sets())],
-        "source": _source_digest(),
+        "source": source_digest(_SOURCES),
         "weights": weights_digest(spec.module.state_dict().items()) if backend.carries_weights else None,
     }
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -85,10 +82,11 @@ def weights_digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
 
 
 @cache
-def _source_digest() -> str:
+def source_digest(folders: tuple[str, ...]) -> str:
+    """Return the SHA-256 over our own source code in ``folders``."""
     root = Path(__file__).resolve().parent.parent
     digest = hashlib.sha256()
-    for folder in _SOURCES:
+    for folder in folders:
         for path in sorted([*(root / folder).rglob("*.py"), *(root / folder).rglob("*.h")]):
             digest.update(path.relative_to(root).as_posix().encode())
             digest.update(path.read_bytes())

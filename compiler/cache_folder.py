@@ -1,4 +1,4 @@
-"""Where compiled graphs and headers are kept."""
+"""The directory of the compiler's caches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Compiling graphs side by side: each in a process of its own, as many as there are cores and memory."""
+"""Compiling the graphs of a model: in parallel processes, as many as cores and memory allow."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ from precast.compiler.targets.target import Target
 from precast.compiler.worker import CompileJob, WorkerPool
 
 _BYTES_PER_PROCESS = 2 << 30
-"""Memory that a process takes besides the weights: torch, the graph and the C++ compiler."""
+"""Memory of a process besides the weights: torch, the graph and the C++ compiler."""
+_MANY = 4
+"""Number of graphs for which ``Backend.prepare`` pays off."""
 
 
 @dataclass(frozen=True)
@@ -34,13 +36,13 @@ class _Pending:
 def compile_graphs(
     specs: Sequence[GraphSpec], target: Target, options: CompileOptions, report: Reporter
 ) -> tuple[CompiledGraph, ...]:
-    """Compile every graph, or take it from the cache.
+    """Compile all graphs that are not in the cache; return them in order.
 
     Args:
         specs: the graphs.
-        target: that they are compiled for.
-        options: of the compilation.
-        report: called when a file is begun and when it is ready.
+        target: the target to compile for.
+        options: the options of the compilation.
+        report: called when compiling a file begins and ends.
 
     Raises:
         LoweringError: a graph cannot be compiled.
@@ -70,7 +72,7 @@ def compile_graphs(
 
 
 def compile_variant(variant: GraphVariant, backend: Backend) -> CompiledVariant:
-    """Compile one variant in this process, or take it from the cache.
+    """Return one variant from the cache, or compile it in this process.
 
     Raises:
         LoweringError: it cannot be compiled.
@@ -92,6 +94,8 @@ def _compile_missing(
     if processes < 2 or target.portable or any(file.backend.times_kernels for file in missing):
         return [_compiled(file, partial(_compile_here, file), progress) for file in missing]
     with WorkerPool(processes) as pool, ThreadPoolExecutor(processes) as threads:
+        if len(missing) >= _MANY:
+            _prepare(missing)
 
         def compile_there(file: _Pending) -> CompiledFile:
             lowering = file.variant.spec.lowering_options(lowering_options(options))
@@ -100,10 +104,16 @@ def _compile_missing(
             )
             return _compiled(file, partial(pool.run, job), progress)
 
-        # The largest first: the last one to end decides when all are done.
+        # The largest first: what is started last should be short.
         order = sorted(missing, key=lambda file: _weight_bytes([file]), reverse=True)
         by_key = dict(zip([file.key for file in order], threads.map(compile_there, order), strict=True))
     return [by_key[file.key] for file in missing]
+
+
+def _prepare(missing: Sequence[_Pending]) -> None:
+    for prepare in {file.backend.prepare for file in missing}:
+        if prepare is not None:
+            prepare()
 
 
 def _compiled(
@@ -122,23 +132,23 @@ def _compile_here(file: _Pending, folder: Path) -> CompiledFile:
 
 
 def _processes(missing: Sequence[_Pending]) -> int:
-    """How many processes the cores and the free memory allow."""
+    """Return the number of processes that cores and free memory allow."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not hasattr(os, "sysconf") or "SC_AVPHYS_PAGES" not in os.sysconf_names:
         return cores
     free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    # A graph is held twice: as it arrives, and as its weights are laid out anew.
+    # Weights are held twice: as they arrive, and prepacked.
     return max(1, min(cores, free // (_BYTES_PER_PROCESS + 2 * _weight_bytes(missing))))
 
 
 def _weight_bytes(files: Sequence[_Pending]) -> int:
-    """Bytes of the largest module's weights."""
+    """Return the bytes of the largest module's weights."""
     modules = (file.variant.spec.module for file in files)
     return max(sum(int(tensor.nbytes) for tensor in module.state_dict().values()) for module in modules)
 
 
 class _FileProgress:
-    """Counts the files that are ready."""
+    """Counts the files that are not ready yet."""
 
     def __init__(self, report: Reporter, total: int) -> None:
         self._report = report

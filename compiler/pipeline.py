@@ -1,4 +1,4 @@
-"""From a checkpoint to an artifact, one stage after the other."""
+"""The compile pipeline: from a checkpoint to an artifact, one stage after the other."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.frontend.sentence_transformers import read_settings
 from precast.compiler.graph import CompiledGraph
 from precast.compiler.manifest import TOKENIZER_FILE, WEIGHTS_FILE, BucketSelection, Draft
+from precast.compiler.measurements import Measurements, find_measurements, keep_measurements
 from precast.compiler.options import CompileOptions
 from precast.compiler.progress import Progress, Reporter, Stage
 from precast.compiler.targets.registry import select_target
@@ -30,12 +31,12 @@ from precast.compiler.verify.artifact import compare_speed, verify_artifact
 
 @dataclass(frozen=True)
 class CompileResult:
-    """What was written.
+    """The result of a compilation.
 
     Attributes:
-        manifest: of the artifact.
-        seconds: that each stage took.
-        from_cache: whether every graph had been compiled before.
+        manifest: the artifact's manifest.
+        seconds: seconds of each stage.
+        from_cache: whether all graphs came from the cache.
     """
 
     manifest: Manifest
@@ -47,11 +48,11 @@ def run(options: CompileOptions, progress: Progress | None = None) -> CompileRes
     """Compile a checkpoint to an artifact.
 
     Args:
-        options: what to compile, and where to.
+        options: checkpoint, output directory and settings.
         progress: called with each ``ProgressEvent``.
 
     Raises:
-        CompileError: the checkpoint cannot be compiled as asked; its subclasses say why.
+        CompileError: the checkpoint cannot be compiled with these options; subclasses say why.
         ArtifactExistsError: something exists at the output path.
     """
     report = Reporter(progress)
@@ -60,21 +61,16 @@ def run(options: CompileOptions, progress: Progress | None = None) -> CompileRes
         with report.stage(Stage.READ):
             source = read_source(options)
         draft = make_draft(options, source, folder, report)
-        with report.stage(Stage.PROFILE):
-            selection = select_buckets(draft, workload)
-        with report.stage(Stage.PARITY):
-            parity, notes = check_parity(draft, selection)
-        with report.stage(Stage.SPEED):
-            notes += check_speed(draft, selection, workload, report)
+        measured = measure(draft, workload, report)
         with report.stage(Stage.PUBLISH):
-            manifest = draft.manifest(selection, parity, notes)
+            manifest = draft.manifest(measured.selection, measured.parity, measured.notes)
             publish(folder, manifest, options.output)
     cached = all(one.from_cache for graph in draft.graphs for one in graph.variants)
     return CompileResult(manifest, report.seconds, cached)
 
 
 def read_source(options: CompileOptions) -> Source:
-    """Open the checkpoint and read what surrounds the weights."""
+    """Open a checkpoint and read everything except its weights: task, settings and tokenizer."""
     checkpoint = open_checkpoint(options.model, options.revision)
     task = detect_task(checkpoint) if options.task == "auto" else options.task
     settings = read_settings(checkpoint)
@@ -82,7 +78,7 @@ def read_source(options: CompileOptions) -> Source:
 
 
 def make_draft(options: CompileOptions, source: Source, folder: Path, report: Reporter) -> Draft:
-    """Build the model, compile its graphs and write all files but the manifest."""
+    """Build the model, compile its graphs and write all files except the manifest."""
     target, task = select_target(options), TASKS[source.task]
     with report.stage(Stage.BUILD):
         model = task.build(source, target, options)
@@ -99,8 +95,31 @@ def make_draft(options: CompileOptions, source: Source, folder: Path, report: Re
     return Draft(folder, options, target, task, source, model, graphs, files, tuple(notes))
 
 
+def measure(draft: Draft, workload: Workload | None, report: Reporter) -> Measurements:
+    """Profile the artifact and check its parity and speed, or return the cached results of an equal one.
+
+    Raises:
+        ParityError: its outputs are wrong.
+        SpeedCheckError: it is quantized and no faster for it.
+    """
+    known = find_measurements(draft, workload)
+    if known is not None:
+        for stage in (Stage.PROFILE, Stage.PARITY, Stage.SPEED):
+            report.skip(stage)
+        return known
+    with report.stage(Stage.PROFILE):
+        selection = select_buckets(draft, workload)
+    with report.stage(Stage.PARITY):
+        parity, notes = check_parity(draft, selection)
+    with report.stage(Stage.SPEED):
+        notes += check_speed(draft, selection, workload, report)
+    measured = Measurements(selection=selection, parity=parity, notes=notes)
+    keep_measurements(draft, workload, measured)
+    return measured
+
+
 def check_parity(draft: Draft, selection: BucketSelection) -> tuple[ParityInfo | None, tuple[str, ...]]:
-    """Run the artifact as it will be loaded and compare its outputs with Hugging Face's."""
+    """Load the artifact, compare its outputs with Hugging Face's, and return the result with notes."""
     if draft.options.verify:
         return verify_artifact(draft, draft.manifest(selection)), ()
     notes = ["parity with Hugging Face was not checked (--no-verify)"]
@@ -112,7 +131,7 @@ def check_parity(draft: Draft, selection: BucketSelection) -> tuple[ParityInfo |
 def check_speed(
     draft: Draft, selection: BucketSelection, workload: Workload | None, report: Reporter
 ) -> tuple[str, ...]:
-    """Compare a quantized model with the same one unquantized, which is compiled for that.
+    """Compile the unquantized model too and return a note on how much faster the quantized one is.
 
     Raises:
         SpeedCheckError: it is no faster on this machine.
@@ -131,7 +150,7 @@ def _write_files(folder: Path, graphs: tuple[CompiledGraph, ...], source: Source
     for graph in graphs:
         for name, path in graph.files().items():
             shutil.copyfile(path, folder / name)
-        # A tensor that several graphs bind has one name in all.
+        # A tensor that several graphs bind has the same name in all of them.
         weights |= graph.bound_weights()
     if weights:
         save_file(weights, folder / WEIGHTS_FILE)

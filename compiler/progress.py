@@ -53,10 +53,10 @@ def log_event(event: ProgressEvent) -> None:
     """Log what ended, at level INFO."""
     if not event.finished:
         return
-    if event.graph is None:
+    if event.from_cache:
+        logger.info("%s: from the cache", event.graph or event.stage)
+    elif event.graph is None:
         logger.info("%s: %.1f s", event.stage, event.seconds)
-    elif event.from_cache:
-        logger.info("%s: from the cache, %d remaining", event.graph, event.remaining)
     else:
         logger.info("%s: compiled in %.1f s, %d remaining", event.graph, event.seconds, event.remaining)
 
@@ -86,3 +86,8 @@ class Reporter:
         seconds = time.perf_counter() - started
         self.seconds[stage] = self.seconds.get(stage, 0.0) + seconds
         self(ProgressEvent(stage, finished=True, seconds=seconds))
+
+    def skip(self, stage: Stage) -> None:
+        """Report that the result of a stage came from the cache."""
+        self.seconds[stage] = 0.0
+        self(ProgressEvent(stage, finished=True, from_cache=True))

@@ -1,7 +1,7 @@
 """Processes that compile graphs: ``python -m precast.compiler.worker`` reads jobs from standard input.
 
-They are started with a command line and not by ``multiprocessing``, which would run the user's main module
-again. A job travels as a file, since weights may be large.
+They are not started with ``multiprocessing``, which would import the user's main module. A job is passed as a
+file, since its weights may be large.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from precast.graphs.signature import Signature
 
 @dataclass(frozen=True)
 class CompileJob:
-    """A graph to compile, and for what."""
+    """A graph, and how to compile it."""
 
     target: str
     options: LoweringOptions
@@ -39,17 +39,17 @@ class CompileJob:
     size: int
 
     def compile(self, folder: Path) -> CompiledFile:
-        """Compile it into ``folder``.
+        """Compile the graph into ``folder``.
 
         Raises:
-            LoweringError: it cannot be compiled.
+            LoweringError: the graph cannot be compiled.
         """
         backend = get_target(self.target).backend(self.options)
         return backend.compile(self.module, self.signature, self.size, folder)
 
 
 class WorkerPool:
-    """Processes that compile jobs. ``run`` may be called by as many threads as there are processes.
+    """Processes that compile jobs. As many threads as there are processes may call ``run``.
 
     Args:
         size: number of processes.
@@ -62,10 +62,10 @@ class WorkerPool:
             self._idle.put(worker)
 
     def run(self, job: CompileJob, folder: Path) -> CompiledFile:
-        """Compile ``job`` into ``folder``, in a process that has nothing to do.
+        """Compile a job into ``folder`` in an idle process.
 
         Raises:
-            LoweringError: it cannot be compiled, or the process ended.
+            LoweringError: the graph cannot be compiled, or the process ended.
         """
         worker = self._idle.get()
         try:
@@ -105,7 +105,7 @@ def _ask(worker: subprocess.Popen[str], job: CompileJob, folder: Path) -> Compil
             line = ""
     if not line:
         raise LoweringError(
-            f"the process that compiled {job.signature.graph} ended with status {worker.wait()}; it may have "
+            f"the process compiling {job.signature.graph} ended with status {worker.wait()}; it may have "
             f"run out of memory"
         )
     reply: dict[str, Any] = json.loads(line)
@@ -116,13 +116,13 @@ def _ask(worker: subprocess.Popen[str], job: CompileJob, folder: Path) -> Compil
 
 def _reply(request: Mapping[str, str]) -> dict[str, Any]:
     try:
-        # Written by the parent, in a folder of the user's cache.
+        # The parent wrote the file, into a folder of the user's cache.
         job: CompileJob = torch.load(request["job"], weights_only=False, mmap=True)
         with torch.no_grad():
             compiled = job.compile(Path(request["folder"]))
     except LoweringError as error:
         return {"error": str(error)}
-    except Exception as error:  # the parent must hear of it, whatever it is
+    except Exception as error:  # reported by the parent
         return {"error": f"{type(error).__name__}: {error}"}
     return {
         "file": compiled.path.name,
@@ -133,8 +133,8 @@ def _reply(request: Mapping[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Compile the jobs that standard input names, until it ends."""
-    # Replies have the standard output to themselves: what compilers print goes to standard error.
+    """Compile the jobs named on standard input until it ends."""
+    # Only replies go to standard output; the output of compilers goes to standard error.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     torch.set_num_threads(1)

@@ -26,7 +26,7 @@ from precast.runtime.options import DEFAULTS
 EXAMPLE_LENGTH = 64
 """Tokens of the inputs of measured batches, where no workload says how long they are."""
 RUNS = 11
-BUDGET = 3.0
+BUDGET = 1.0
 """Seconds that the runs of all buckets may take together, and as many those before that warm up."""
 _INSTANT = 1e-9
 """What a clock that stood still is taken to have counted: a batch is never free."""

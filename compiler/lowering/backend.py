@@ -1,4 +1,4 @@
-"""What a backend is: how it compiles a module to one file, and what that file needs when it runs."""
+"""Backends: how a module is compiled to one file, and what that file needs at run time."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from precast.graphs.signature import Signature
 
 @dataclass(frozen=True)
 class CompiledFile:
-    """The file that a backend made of a graph.
+    """A compiled graph.
 
     Attributes:
-        path: where it lies now.
-        weights: ``bound`` by name when it is loaded, or ``prepacked`` inside.
-        constants: tensors of the module's state that must be bound by name.
-        choices: for each matrix multiplication that was searched for, the kernel that won.
+        path: its file.
+        weights: ``bound`` by name when the file is loaded, or ``prepacked`` inside it.
+        constants: names of the module's tensors that must be bound.
+        choices: the fastest kernel of each autotuned matrix multiplication.
     """
 
     path: Path
@@ -32,18 +32,19 @@ class CompiledFile:
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to compile graphs. All of it can be pickled, so that graphs can be compiled in other processes.
+    """A way to compile graphs. It can be pickled, so that other processes can compile.
 
     Attributes:
-        name: what the manifest calls it and the runtime looks up.
-        suffix: of its files.
-        settings: all that a file depends on besides the module, its signature and its size; part of the
-            cache key and of the manifest.
-        carries_weights: whether a file holds the weights, so that the cache key must.
-        compile: from module, signature, the size that kernels are tuned for (of the axis that the graph is
-            bucketed by) and a folder to write into.
+        name: name in the manifest, by which the runtime selects the loader.
+        suffix: suffix of its files.
+        settings: everything that a file depends on besides the module, its signature and its size; part of
+            the cache key and of the manifest.
+        carries_weights: whether files contain the weights, so that the cache key must include them.
+        compile: compiles a module with its signature, the size of the bucketed axis that kernels are tuned
+            for, and a folder to write into.
         tuned_at: sizes by graph, ascending; each gives a variant, used up to halfway to the next.
-        times_kernels: whether compiling times kernels, so that nothing else may run meanwhile.
+        times_kernels: whether compiling times kernels, so that nothing else may run at the same time.
+        prepare: prepares the cache for compiling many graphs; optional work that pays off for them.
     """
 
     name: str
@@ -53,3 +54,4 @@ class Backend:
     compile: Callable[[nn.Module, Signature, int, Path], CompiledFile]
     tuned_at: Mapping[GraphName, tuple[int, ...]] = field(default_factory=dict)
     times_kernels: bool = False
+    prepare: Callable[[], None] | None = None

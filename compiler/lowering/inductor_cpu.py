@@ -15,7 +15,7 @@ from precast.artifacts import host
 from precast.compiler.kernels.avx512.cpp import Kernel
 from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, CompiledFile
-from precast.compiler.lowering.cpp_build import fast_settings
+from precast.compiler.lowering.cpp_build import fast_settings, precompile_headers
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.trace import trace
@@ -24,7 +24,7 @@ from precast.graphs.signature import Signature
 
 
 def searches_by_default(dtype: Dtype) -> bool:
-    """Whether Inductor's own matrix multiplications win here: with AMX tiles in bf16 alone."""
+    """Return whether Inductor's matrix multiplications are faster than ours here: only with AMX in bf16."""
     return dtype == "bf16" and "amx_bf16" in host.instruction_sets()
 
 
@@ -39,10 +39,10 @@ def inductor_cpu(
     """Return AOTInductor for this machine's CPU.
 
     Args:
-        prepack: lay linear weights out for the processor's matrix units and keep them in the graph;
-            otherwise they are bound by name when it is loaded.
+        prepack: store linear weights in the graph, in the layout of the processor's matrix units; otherwise
+            they are bound by name at load time.
         autotune: search for the fastest matrix multiplications; None for ``searches_by_default``.
-        dtype: of the weights.
+        dtype: dtype of the weights.
         kernels: C++ kernels that Inductor builds into the graph.
         replace_layers: replaces layers of a module by ones that call these kernels.
     """
@@ -53,7 +53,9 @@ def inductor_cpu(
         "kernels": ",".join(k.header for k in kernels),
     }
     compile_ = _Compile(prepack, searches, kernels, replace_layers)
-    return Backend("inductor", ".so", settings, prepack, compile_, times_kernels=searches)
+    return Backend(
+        "inductor", ".so", settings, prepack, compile_, times_kernels=searches, prepare=precompile_headers
+    )
 
 
 @dataclass(frozen=True)
@@ -79,13 +81,13 @@ class _Compile:
 
     def _configuration(self) -> dict[str, Any]:
         config: dict[str, Any] = fast_settings() | {
-            # Inductor's own products can fuse what follows them; ours can be excluded from that since 2.13.
+            # Inductor's own GEMMs can fuse their epilogue; custom kernels can be excluded only since 2.13.
             "epilogue_fusion": self.autotune and torch.__version__ >= "2.13",
-            # Otherwise the thread count of the building machine would be compiled in.
+            # Otherwise the thread count of this machine would be compiled in.
             "cpp.dynamic_threads": True,
             "freezing": self.prepack,
             "aot_inductor.package_constants_in_so": self.prepack,
-            # Otherwise small constants would be written into the code, which other checkpoints share.
+            # Otherwise small constants become part of the code, which other checkpoints share.
             "always_keep_tensor_constants": not self.prepack,
         }
         if self.autotune:
