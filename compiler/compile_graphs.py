@@ -22,8 +22,6 @@ from precast.compiler.worker import CompileJob, WorkerPool
 
 _BYTES_PER_PROCESS = 2 << 30
 """Memory of a process besides the weights: torch, the graph and the C++ compiler."""
-_MANY = 4
-"""Number of graphs for which ``Backend.prepare`` pays off."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +92,6 @@ def _compile_missing(
     if processes < 2 or target.portable or any(file.backend.times_kernels for file in missing):
         return [_compiled(file, partial(_compile_here, file), progress) for file in missing]
     with WorkerPool(processes) as pool, ThreadPoolExecutor(processes) as threads:
-        if len(missing) >= _MANY:
-            _prepare(missing)
 
         def compile_there(file: _Pending) -> CompiledFile:
             lowering = file.variant.spec.lowering_options(lowering_options(options))
@@ -108,12 +104,6 @@ def _compile_missing(
         order = sorted(missing, key=lambda file: _weight_bytes([file]), reverse=True)
         by_key = dict(zip([file.key for file in order], threads.map(compile_there, order), strict=True))
     return [by_key[file.key] for file in missing]
-
-
-def _prepare(missing: Sequence[_Pending]) -> None:
-    for prepare in {file.backend.prepare for file in missing}:
-        if prepare is not None:
-            prepare()
 
 
 def _compiled(

@@ -44,7 +44,6 @@ class Backend:
             for, and a folder to write into.
         tuned_at: sizes by graph, ascending; each gives a variant, used up to halfway to the next.
         times_kernels: whether compiling times kernels, so that nothing else may run at the same time.
-        prepare: prepares the cache for compiling many graphs; optional work that pays off for them.
     """
 
     name: str
@@ -54,4 +53,3 @@ class Backend:
     compile: Callable[[nn.Module, Signature, int, Path], CompiledFile]
     tuned_at: Mapping[GraphName, tuple[int, ...]] = field(default_factory=dict)
     times_kernels: bool = False
-    prepare: Callable[[], None] | None = None

@@ -1,4 +1,4 @@
-"""What AOTInductor gives on every device: one shared library a graph, and the weights that it binds."""
+"""AOTInductor on every device: one shared library for each graph, and the names of its weights."""
 
 from __future__ import annotations
 
@@ -17,28 +17,29 @@ _CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)";')
 
 
 def compile_library(
-    exported: ExportedProgram, config: dict[str, Any], folder: Path
+    exported: ExportedProgram, config: dict[str, Any], folder: Path, optimization: str = "O3"
 ) -> tuple[Path, tuple[str, ...]]:
     """Compile a traced graph to ``folder/graph.so``.
 
     Args:
         exported: the graph.
-        config: of Inductor.
-        folder: to write into.
+        config: Inductor's settings.
+        folder: the directory to write into.
+        optimization: g++'s optimization level for CPU kernels.
 
     Returns:
         The library, and the names of the tensors that its code reads, sorted.
 
     Raises:
-        LoweringError: Inductor or the C++ compiler cannot.
+        LoweringError: Inductor or the C++ compiler failed.
     """
     package = folder / "graph.pt2"
-    with torch.no_grad(), cpp_build():
+    with torch.no_grad(), cpp_build(optimization):
         try:
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=config
             )
-        except Exception as error:  # the compiler stack raises anything, a failed g++ included
+        except Exception as error:  # Inductor may raise anything, also for a failed g++
             raise LoweringError(f"the graph cannot be compiled: {error}") from error
     with zipfile.ZipFile(package) as archive:
         library = folder / "graph.so"
@@ -49,10 +50,10 @@ def compile_library(
 
 
 def _library_in(archive: zipfile.ZipFile) -> str:
-    """The name of the shared library inside a ``.pt2``.
+    """Return the name of the shared library inside a ``.pt2``.
 
     Raises:
-        LoweringError: there is not exactly one, or the graph calls operators that have no C entry and
+        LoweringError: there is not exactly one, or the graph calls operators that have no C interface and
             would need torch's Python-side executor.
     """
     names = archive.namelist()
@@ -68,7 +69,7 @@ def _library_in(archive: zipfile.ZipFile) -> str:
 
 
 def _constants_in(archive: zipfile.ZipFile) -> tuple[str, ...]:
-    """Read off the generated source: a library for a device that is not here cannot be asked."""
+    """Read the constants from the generated source: a library for an absent device cannot be loaded."""
     sources = [name for name in archive.namelist() if name.endswith(".wrapper.cpp")]
     if len(sources) != 1:
         raise LoweringError(f"expected the source of one graph, found {sources}")

@@ -15,7 +15,7 @@ from precast.artifacts import host
 from precast.compiler.kernels.avx512.cpp import Kernel
 from precast.compiler.lowering.autotune_log import autotune_log
 from precast.compiler.lowering.backend import Backend, CompiledFile
-from precast.compiler.lowering.cpp_build import fast_settings, precompile_headers
+from precast.compiler.lowering.cpp_build import fast_settings
 from precast.compiler.lowering.cpp_kernels import install
 from precast.compiler.lowering.inductor import compile_library
 from precast.compiler.lowering.trace import trace
@@ -53,9 +53,7 @@ def inductor_cpu(
         "kernels": ",".join(k.header for k in kernels),
     }
     compile_ = _Compile(prepack, searches, kernels, replace_layers)
-    return Backend(
-        "inductor", ".so", settings, prepack, compile_, times_kernels=searches, prepare=precompile_headers
-    )
+    return Backend("inductor", ".so", settings, prepack, compile_, times_kernels=searches)
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,9 @@ class _Compile:
         )
         with searches as winners:
             exported = trace(module, signature, size)
-            library, constants = compile_library(exported, self._configuration(), folder)
+            # Sampling graphs: O3 takes g++ up to four times as long and they are no faster for it.
+            optimization = "O3" if any(True for _ in module.parameters()) else "O2"
+            library, constants = compile_library(exported, self._configuration(), folder, optimization)
         if self.prepack:
             return CompiledFile(library, "prepacked", (), winners)
         return CompiledFile(library, "bound", constants, winners)

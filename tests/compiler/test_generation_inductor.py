@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import numpy as np
 import pytest
 
 import precast
-from precast.compiler.cache_folder import cache_folder
 from precast.graphs.graph_names import GraphName
 from tests.support.random_requests import write_t5
 
@@ -45,9 +43,6 @@ def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
         for sequence, reference in zip(ours, theirs, strict=True):
             assert sequence.score == pytest.approx(reference.score, rel=1e-4)
             np.testing.assert_allclose(sequence.logprobs, reference.logprobs, atol=1e-3)
-    if shutil.which("openssl") is not None:
-        headers = [path for path in (cache_folder() / "headers").iterdir() if path.suffix == ".gch"]
-        assert len(headers) == 2, "graphs must include the headers that were precompiled for them"
 
 
 def _generate(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
