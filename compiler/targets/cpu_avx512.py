@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.avx512 import decode, linear, linear_int8, log_softmax, norm, packed
-from precast.compiler.kernels.avx512.decode import StepOps
+from precast.compiler.kernels.avx512.decode import Avx512DecodeOps
 from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
-from precast.compiler.kernels.avx512.packed import SequenceOps
+from precast.compiler.kernels.avx512.packed import Avx512PackedOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.lowering.inductor_cpu import inductor_cpu, searches_by_default
 from precast.compiler.models.decode_ops import DecodeOpsFactory
@@ -29,7 +29,7 @@ KERNELS = (
 
 
 def _sequence_ops(layout: PackedLayout, key_positions: Tensor | None) -> PackedOps:
-    return SequenceOps(layout)
+    return Avx512PackedOps(layout)
 
 
 def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
@@ -37,7 +37,7 @@ def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
 
 
 def _decode_ops(sequences: int) -> DecodeOpsFactory:
-    return StepOps
+    return Avx512DecodeOps
 
 
 def _backend(options: LoweringOptions) -> Backend:

@@ -18,7 +18,7 @@ if find_spec("triton") is None:
 from precast.compiler.kernels.triton import cross_kv
 from precast.compiler.kernels.triton.decode import TritonDecodeOps
 from precast.compiler.kernels.triton.layers import with_small_batch_linear
-from precast.compiler.kernels.triton.packed import TritonOps
+from precast.compiler.kernels.triton.packed import TritonPackedOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.models.decode_ops import DecodeOpsFactory
 from precast.compiler.models.packed_ops import OpsFactory, PackedLayout, PackedOps
@@ -30,7 +30,7 @@ SMALL_BATCH = 4
 
 
 def _triton_ops(layout: PackedLayout, key_positions: Tensor | None) -> PackedOps:
-    return TritonOps(layout)
+    return TritonPackedOps(layout)
 
 
 def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:

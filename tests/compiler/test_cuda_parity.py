@@ -79,4 +79,4 @@ def check_task(task: Task, checkpoint: Path) -> None:
     sequences = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
     found = run(module, sequences, spare_tokens=5, spare_sequences=2)
     assert torch.isfinite(found).all()
-    assert_close(list(found[: len(sequences)]), Oracle(opened, described.spec).answers(sequences))
+    assert_close(list(found[: len(sequences)]), Oracle(opened, described.spec).outputs(sequences))

@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.torch.packed import LONGEST_SCORES, PaddedOps
+from precast.compiler.kernels.torch.packed import LONGEST_SCORES, TorchPackedOps
 from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
@@ -61,7 +61,7 @@ def test_attention_equals_that_of_each_sequence(
     q, k, v = (torch.randn(tokens, h, size) for h in (heads[0], heads[1], heads[1]))
     ends = torch.tensor([0, *lengths, *[0] * spare_sequences]).cumsum(0).int()
     layout = PackedLayout(tokens, ends)
-    ops = PaddedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
+    ops = TorchPackedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
     table = torch.randn(heads[0], 2 * max_distance + 1)
     visible = ops.visible(window, table if biased else None)
     found = ops.attention(q, k, v, visible, size**-0.5)
@@ -90,7 +90,7 @@ def test_sums_and_maxima(lengths: list[int], spare: int, skip: int, weighted: bo
     rows, weight = torch.randn(tokens, 4), torch.rand(tokens)
     ends = torch.tensor([0, *lengths]).cumsum(0).int()
     layout = PackedLayout(tokens, ends)
-    ops = PaddedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
+    ops = TorchPackedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
     begin = layout.starts + skip
     total = ops.segment_sum(rows, begin, weight if weighted else None)
     largest = ops.segment_max(rows, begin)
