@@ -1,4 +1,4 @@
-"""Any CPU: plain torch operators, fused by Inductor into C++."""
+"""Target ``cpu``: any CPU. Plain torch operators, which Inductor fuses into C++."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from precast.compiler.targets.target import LoweringOptions, Target
 
 
 def padded_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
-    """Return attention that pads to the longest input of a batch."""
+    """Return the factory of packed operators in plain torch, which pad to the longest input of a batch."""
     return partial(TorchPackedOps, dtype=dtype, max_length=max_length)
 
 
 def gathered_ops(sequences: int) -> DecodeOpsFactory:
-    """Return decode attention over gathered slots."""
+    """Return the factory of decode operators in plain torch, which gather KV cache slots."""
     return TorchDecodeOps
 
 

@@ -1,4 +1,4 @@
-"""CPUs with AVX-512: our C++ kernels for linear layers, norms and attention, all else by Inductor."""
+"""Target ``cpu-avx512``: C++ kernels for linear layers, norms and attention, and Inductor for the rest."""
 
 from __future__ import annotations
 
@@ -41,12 +41,12 @@ def _decode_ops(sequences: int) -> DecodeOpsFactory:
 
 
 def _backend(options: LoweringOptions) -> Backend:
-    """With ``prepack`` norms and linear layers are our kernels too, but not layers that are autotuned."""
-    searches = searches_by_default(options.dtype) if options.autotune is None else options.autotune
-    which: WhichLinear = "none" if not options.prepack else "quantized" if searches else "all"
+    """With ``prepack``, norms and linear layers use the C++ kernels too, unless they are autotuned."""
+    autotune = searches_by_default(options.dtype) if options.autotune is None else options.autotune
+    which: WhichLinear = "none" if not options.prepack else "quantized" if autotune else "all"
     return inductor_cpu(
         prepack=options.prepack,
-        autotune=searches,
+        autotune=autotune,
         dtype=options.dtype,
         kernels=KERNELS,
         replace_layers=partial(with_cpp_layers, linear=which),

@@ -105,7 +105,7 @@ def _build(source: Source, target: Target, options: CompileOptions) -> TaskModel
 def describe_output(
     spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
 ) -> EmbedInfo | ClassifyInfo | HiddenInfo:
-    """Return the description by which the runtime turns graph outputs into embeddings, scores or hidden states."""
+    """Return how the runtime turns graph outputs into embeddings, scores or hidden states."""
     if isinstance(spec.head, EmbedderSpec):
         return EmbedInfo(
             size=spec.output_size,

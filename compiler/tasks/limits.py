@@ -33,7 +33,8 @@ def encode_limits(
     """Return the limits of an encoder: from the options, by default from the checkpoint.
 
     Raises:
-        CompileError: ``max_length`` exceeds the model's positions or ``max_tokens``, or leaves no room for text.
+        CompileError: ``max_length`` exceeds the model's positions or ``max_tokens``, or the tokenizer's own
+            tokens fill it.
     """
     max_positions = _max_positions(spec.embeddings.positions) or _max_rotary_positions(spec, checkpoint)
     length = options.max_length

@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 from precast.artifacts.manifest import GenerateInfo, ParityInfo
 from precast.compiler.errors import ParityError
 from precast.compiler.frontend.checkpoint import Checkpoint
-from precast.compiler.verify.parity import TEXTS, check_token_ids, check_errors
+from precast.compiler.verify.parity import TEXTS, check_errors, check_token_ids
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
@@ -97,7 +97,7 @@ def _generate(
 
 
 def random_sources(engine: Seq2Seq) -> list[list[int]]:
-    """Return sources of random token ids: one token, lengths around a block of 16, the longest, and random ones."""
+    """Return sources of random token ids, with short, block-sized, longest and random lengths."""
     manifest = engine.manifest
     assert isinstance(manifest.limits, GenerateLimits)
     longest = min(manifest.limits.max_source_length, _MAX_SOURCE)
@@ -158,8 +158,8 @@ def _check_tokens(outputs: Sequence[GenerateOutput], expected: Sequence[np.ndarr
         if float(gaps.max()) > 2 * allowed * largest:
             step = int(gaps.argmax())
             raise ParityError(
-                f"step {step} generated token {tokens[step]}, expected {int(logits[step].argmax())}, which has "
-                f"the best of Hugging Face's logits; nothing was written. Please report it"
+                f"step {step} generated token {tokens[step]}, expected {int(logits[step].argmax())} by "
+                f"Hugging Face's logits; nothing was written. Please report it"
             )
 
 

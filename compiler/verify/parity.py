@@ -109,10 +109,10 @@ def check_errors(
     )
     if not (info.max_relative_error <= tolerance.relative and info.min_cosine >= tolerance.cosine):
         raise ParityError(
-            f"the outputs differ from {oracle}: expected a relative error of at most {tolerance.relative:.0e} "
-            f"and a cosine of at least {tolerance.cosine}, found {info.max_relative_error:.2e} and "
-            f"{info.min_cosine:.6f}; nothing was written. Compare with --backend reference, and please report "
-            f"it"
+            f"the outputs differ from {oracle}: expected a relative error of at most "
+            f"{tolerance.relative:.0e} and a cosine of at least {tolerance.cosine}, found "
+            f"{info.max_relative_error:.2e} and {info.min_cosine:.6f}; nothing was written. Compare with "
+            f"--backend reference, and please report it"
         )
     return info
 
@@ -187,5 +187,6 @@ def check_token_ids(text: str, found: list[int], expected: list[int]) -> None:
     """
     if found != expected:
         raise ParityError(
-            f"the text {text!r} is tokenized to {found}, expected {expected} as in transformers; nothing was written"
+            f"the text {text!r} is tokenized to {found}, expected {expected} as in transformers; nothing was "
+            f"written"
         )

@@ -27,8 +27,7 @@ COUNTS = (1, 32)
 VISITS = 3
 """How often each engine is opened, one at a time: threads of two open engines would disturb each other."""
 BUDGET = 0.5
-"""Seconds for the calls with one number of inputs each time; at least two calls, of which the first is a warmup
-and not timed."""
+"""Seconds for the calls with one number of inputs per visit; at least two calls, the first untimed."""
 _NEW_TOKENS = 16
 
 Speedup: TypeAlias = Mapping[int, float]

@@ -10,7 +10,7 @@ import pytest
 from precast.artifacts.errors import WeightsError
 from precast.graphs.errors import ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     WEIGHTS,
     Attack,
     Json,
@@ -104,5 +104,5 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, compiled: Path, tmp_path: Path) -> None:
     tampered = copy_of(compiled, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], compiled)

@@ -14,7 +14,7 @@ from precast.artifacts.errors import OversizedError, TokenizerFileError, Weights
 from precast.artifacts.weights import MAX_HEADER_BYTES
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError, TokenizationError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     TOKENIZER,
     WEIGHTS,
     Attack,
@@ -130,7 +130,7 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
 
 

@@ -13,11 +13,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 import precast
 from precast.artifacts.errors import ArtifactError, ManifestError
-from tests.attacks.spoil import Json, Spoil, change, copy_of, edit, refusal
+from tests.attacks.tampering import Json, Tamper, change, copy_of, edit, refusal
 from tests.support.models import save
 
 
-def graph(name: str, alter: Callable[[Json], object]) -> Spoil:
+def graph(name: str, alter: Callable[[Json], object]) -> Tamper:
     """Modify the entry of one graph; its name may have a dot, which ``change`` would split at."""
     return edit(lambda data: alter(data["graphs"][name]))
 
@@ -27,7 +27,7 @@ def two_variants(info: Json) -> None:
     info["variants"].insert(0, smaller)
 
 
-ATTACKS: dict[str, tuple[Spoil, str]] = {
+ATTACKS: dict[str, tuple[Tamper, str]] = {
     "a missing graph": (edit(lambda d: d["graphs"].pop("logits_processors")), "expected the graphs"),
     "a graph by another name": (
         edit(lambda d: d["graphs"].update(encode=d["graphs"].pop("decode"))),
@@ -131,12 +131,12 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
-    spoil, says = ATTACKS[name]
+    tamper, message = ATTACKS[name]
     tampered = copy_of(generating, tmp_path)
-    spoil(tampered)
+    tamper(tampered)
     error = refusal(tampered)
     assert type(error) is ManifestError, f"expected a ManifestError, found {error!r}"
-    assert re.search(says, str(error)), f"{says!r} is not in the message: {error}"
+    assert re.search(message, str(error)), f"{message!r} is not in the message: {error}"
     assert len(str(error)) < 2000, "the message is too long to read"
 
 

@@ -29,13 +29,13 @@ from precast.artifacts.errors import (
 from precast.graphs.encode import MAX_BATCH, MAX_TOKENS
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     GRAPH,
     MANIFEST,
     WEIGHTS,
     Attack,
     Json,
-    Spoil,
+    Tamper,
     assert_refused,
     assert_serves,
     change,
@@ -55,32 +55,32 @@ COSTS = [0.001, 0.002, 0.003, 0.005]
 SINGLE = {"axis": "tokens", "sizes": [128]}
 
 
-def text(content: str | bytes) -> Spoil:
+def text(content: str | bytes) -> Tamper:
     data = content.encode() if isinstance(content, str) else content
     return lambda folder: (folder / MANIFEST).write_bytes(data)
 
 
-def within(old: str, new: str) -> Spoil:
+def within(old: str, new: str) -> Tamper:
     """Replace text in the manifest file without updating the digest."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         before = (folder / MANIFEST).read_text("utf-8")
         assert old in before
         (folder / MANIFEST).write_text(before.replace(old, new, 1), "utf-8")
 
-    return spoil
+    return tamper
 
 
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def of_graph(**facts: Json) -> Spoil:
+def of_graph(**facts: Json) -> Tamper:
     """Change the entry of the graph in ``files``."""
     return edit(lambda data: data["files"][GRAPH].update(facts))
 
 
-def listed_as(path: str) -> Spoil:
+def listed_as(path: str) -> Tamper:
     """List the graph under another path."""
 
     def alter(data: Json) -> None:
@@ -117,7 +117,7 @@ def weights_as_graph(folder: Path) -> None:
     sign_only(folder, data)
 
 
-def limits(length: int, tokens: int, batch: int) -> Spoil:
+def limits(length: int, tokens: int, batch: int) -> Tamper:
     """Change the limits, with the signature and the buckets to match."""
 
     def alter(data: Json) -> None:
@@ -130,11 +130,11 @@ def limits(length: int, tokens: int, batch: int) -> Spoil:
     return edit(alter)
 
 
-def costs(*seconds: Json) -> Spoil:
+def costs(*seconds: Json) -> Tamper:
     return change(f"{GRAPHS}.costs", list(seconds))
 
 
-def as_inductor(**build: Json) -> Spoil:
+def as_inductor(**build: Json) -> Tamper:
     """Claim compiled graphs: only those depend on the machine."""
     return edit(lambda data: data["build"].update({"backend": "inductor", **build}))
 
@@ -142,7 +142,7 @@ def as_inductor(**build: Json) -> Spoil:
 SM_90 = {"release": "13.0", "compute_capability": [9, 0]}
 
 
-def as_cuda(**info: Json) -> Spoil:
+def as_cuda(**info: Json) -> Tamper:
     return as_inductor(device="cuda", cuda={**SM_90, **info})
 
 
@@ -425,7 +425,7 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
 
 

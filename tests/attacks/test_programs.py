@@ -14,11 +14,11 @@ import pytest
 import precast
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     GRAPH,
     Attack,
     Json,
-    Spoil,
+    Tamper,
     assert_refused,
     assert_serves,
     content,
@@ -39,24 +39,24 @@ def text(data: str | bytes) -> Attack:
     )
 
 
-def calling(op: Json, args: Json = (), **kwargs: Json) -> Spoil:
+def calling(op: Json, args: Json = (), **kwargs: Json) -> Tamper:
     """Insert a first call, whose result is not used."""
     call = {"name": "evil", "op": op, "args": list(args), "kwargs": kwargs}
     return program(lambda data: data["calls"].insert(0, call))
 
 
-def holding(value: Json) -> Spoil:
+def holding(value: Json) -> Tamper:
     """Insert a call with an argument that tracing never writes."""
     return calling("aten.relu.default", [value])
 
 
-def as_result(op: str, args: Json) -> Spoil:
+def as_result(op: str, args: Json) -> Tamper:
     """Append a call and return its result as the output."""
     call = {"name": "evil", "op": op, "args": args, "kwargs": {}}
     return program(lambda data: (data["calls"].append(call), data.update(outputs=["evil"])))
 
 
-def last(**changes: Json) -> Spoil:
+def last(**changes: Json) -> Tamper:
     return program(lambda data: data["calls"][-1].update(changes))
 
 
@@ -245,7 +245,7 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
     assert [path.name for path in tmp_path.iterdir()] == [tampered.name], "the program wrote a file"
 
