@@ -175,8 +175,8 @@ UNREADABLE = {
 }
 
 VERSIONS = {
-    f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, says)
-    for value, says in (
+    f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, message)
+    for value, message in (
         (0, "version 0,"), (1, "version 1,"), (3, "version 3,"), ("2", "version '2',"),
         (True, "version True,"), (2.0, r"version 2\.0,"), (None, "version None,"), ([2], r"version \[2\],"),
         ("2" * 10**6, "222"),
@@ -432,9 +432,13 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
 def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
     tampered = copy_of(good, tmp_path)
-    for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
+    for labels, message in (
+        (["a"], "outputs.*3.*1"),
+        (["a", "b", "c", "d"], "outputs.*3.*4"),
+        ([], "labels"),
+    ):
         change("output.labels", labels)(tampered)
-        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, says), good)
+        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, message), good)
 
 
 def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Packed operations in plain torch, against the same operations on each sequence."""
+"""Packed operators in plain torch, compared with the same operators on each sequence."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SIDES = st.one_of(st.none(), st.integers(0, 5))
 def plain(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention of one sequence of length ``n``; ``k`` and ``v`` may have fewer heads than ``q``."""
+    """Return the attention within one sequence; ``k`` and ``v`` may have fewer heads than ``q``."""
     count, heads, _ = q.shape
     k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
     distance = torch.arange(count)[None, :] - torch.arange(count)[:, None]
@@ -44,7 +44,7 @@ def plain(
     max_distance=st.integers(0, 12),
     seed=st.integers(0, 999),
 )
-def test_attention_equals_that_of_each_sequence(
+def test_attention_equals_attention_within_each_sequence(
     max_length: int,
     lengths: list[int],
     spare: tuple[int, int, int],
@@ -64,15 +64,15 @@ def test_attention_equals_that_of_each_sequence(
     ops = TorchPackedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
     table = torch.randn(heads[0], 2 * max_distance + 1)
     visible = ops.visible(window, table if biased else None)
-    found = ops.attention(q, k, v, visible, size**-0.5)
-    assert torch.isfinite(found).all()
+    output = ops.attention(q, k, v, visible, size**-0.5)
+    assert torch.isfinite(output).all()
     start = 0
     for n in lengths:
         part = slice(start, start + n)
         distance = torch.arange(n)[None, :] - torch.arange(n)[:, None]
         bias = table[:, distance.clamp(-max_distance, max_distance) + max_distance] * biased
         expected = plain(q[part], k[part], v[part], window, bias, size**-0.5)
-        torch.testing.assert_close(found[part], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output[part], expected, atol=1e-5, rtol=1e-5)
         start += n
 
 

@@ -1,4 +1,4 @@
-"""Compiled sentence-transformers directories against sentence-transformers."""
+"""Compiled sentence-transformers directories compared with sentence-transformers."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def bert(**options: int) -> BertConfig:
 
 
 def sentence_transformer(folder: Path, pooling: Pooling, *rest: torch.nn.Module) -> SentenceTransformer:
-    """Save and load a model of Transformer, ``pooling`` and ``rest``."""
+    """Return a model of Transformer, ``pooling`` and ``rest``, after saving it to ``folder / "st"``."""
     save(BertModel(bert()), folder / "bert")
     tiny_tokenizer(64).save_pretrained(folder / "bert")
     made = SentenceTransformer(modules=[Transformer(str(folder / "bert")), pooling, *rest], prompts=PROMPTS)
