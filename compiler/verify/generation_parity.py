@@ -65,13 +65,13 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
         logits_of(model, source, output.token_ids[:-1].tolist()).numpy()
         for source, output in zip(sources, outputs, strict=True)
     ]
-    found = [np.stack(recorder.scores) for recorder in recorders]
+    logits = [np.stack(recorder.scores) for recorder in recorders]
     info = check_errors(
-        found,
+        logits,
         expected,
         oracle=f"transformers {transformers.__version__}, fp32, each input alone, step by step",
         build=manifest.build,
-        tokens=sum(map(len, found)),
+        tokens=sum(map(len, logits)),
     )
     _check_tokens(outputs, expected, info.allowed_relative_error)
     _check_texts(engine, outputs, checkpoint)
@@ -121,7 +121,7 @@ def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[in
     Returns:
         fp32 ``[len(target), vocab]``.
     """
-    rows, cache = [], None
+    logits, cache = [], None
     with torch.no_grad():
         encoded = model.get_encoder()(torch.tensor([list(source)]))
         for token in target:
@@ -132,8 +132,8 @@ def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[in
                 use_cache=True,
             )
             cache = step.past_key_values
-            rows.append(step.logits[0, -1].float())
-    return torch.stack(rows)
+            logits.append(step.logits[0, -1].float())
+    return torch.stack(logits)
 
 
 def _max_new_tokens(engine: Seq2Seq) -> int:

@@ -118,7 +118,7 @@ def check_errors(
 
 
 def random_sequences(manifest: Manifest) -> list[list[int]]:
-    """Return random token ids: one token, lengths around the small buckets, the longest, and random ones."""
+    """Return sequences of random token ids, with short, bucket-sized, longest and random lengths."""
     longest = min(_max_length(manifest), _MAX_RANDOM)
     random = np.random.default_rng(0)
     lengths = [1, 2, 15, 16, 17, 31, 33, longest, *random.integers(1, longest + 1, size=8)]

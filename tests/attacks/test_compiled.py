@@ -1,4 +1,4 @@
-"""Compiled graphs: everything is checked before native code runs, which checks nothing."""
+"""Compiled graphs: all checks happen before native code runs, which has none."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ ATTACKS = {
     "an unknown weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].append("more")), WeightsError, "lacks.*more"
     ),
-    "weights that it shall carry": Attack(
+    "prepacked weights that are missing": Attack(
         change("graphs.encode.weights", "prepacked"), GraphError, r"encode.so needs \d+ bytes.*carries none"
     ),
     "no weights file": Attack(without_weights, WeightsError, f"lacks.*{TABLE}"),

@@ -128,7 +128,7 @@ ATTACKS = {
     "a hidden file": Attack(add(".hidden"), UnexpectedFileError, r"\.hidden"),
     "a second manifest": Attack(add("graphs/manifest.json"), UnexpectedFileError, "graphs/manifest"),
     "a name with a newline": Attack(add("a\nb"), UnexpectedFileError, r"a\\nb"),
-    "a name that is no text": Attack(add("\udcff\udcfe"), UnexpectedFileError, "udcff"),
+    "a name that is not text": Attack(add("\udcff\udcfe"), UnexpectedFileError, "udcff"),
     "a name with a backslash": Attack(add("graphs\\encode.json"), UnexpectedFileError, "encode"),
     "a folder in a folder": Attack(add("graphs/in/x.so"), UnexpectedFileError, "in"),
     "folders without end": Attack(nest(300), UnexpectedFileError, "folder in a folder"),
@@ -144,7 +144,7 @@ ATTACKS = {
     "a pipe as weights": Attack(replace_by_fifo(WEIGHTS), UnsafePathError, WEIGHTS),
     "a pipe as manifest": Attack(replace_by_fifo(MANIFEST), UnsafePathError, MANIFEST),
     "no manifest": Attack(remove(MANIFEST), NotAnArtifactError, "precast compile"),
-    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
+    "no directory": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
     "a file instead of a folder": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
     "no graphs folder": Attack(remove("graphs"), MissingFileError, GRAPH),
     **{f"no {name}": Attack(remove(name), MissingFileError, name) for name in FILES},
@@ -159,7 +159,7 @@ ATTACKS = {
         for keep in (0, 0.5, 0.99)
     },
     "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "not JSON"),
-    "the manifest grown beyond measure": Attack(
+    "the manifest grown beyond its maximum size": Attack(
         grow(MANIFEST, b" " * reader.MAX_MANIFEST_BYTES), OversizedError, str(reader.MAX_MANIFEST_BYTES)
     ),
 }

@@ -63,7 +63,7 @@ ATTACKS: dict[str, tuple[Tamper, str]] = {
         edit(lambda d: [d["output"][cache].update(layers=3) for cache in ("self_kv", "cross_kv")]),
         "inputs of graph encode_source .*cross_key_2",
     ),
-    "a KV cache of more layers than memory": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
+    "a KV cache of too many layers": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
     "a self-attention cache of other heads": (
         change("output.self_kv.heads", 4),
         "graph decode.*'self_cache', 4",
@@ -83,7 +83,7 @@ ATTACKS: dict[str, tuple[Tamper, str]] = {
     "longer sources": (change("limits.max_source_length", 21), "graph encode_source.*20.*21"),
     "an unknown default": (change("output.defaults.guidance_scale", 2.0), "guidance_scale"),
     "a default of another type": (change("output.defaults.num_beams", "4"), "num_beams"),
-    "a default that is no token": (change("output.defaults.bos_token_id", -3), "bos_token_id"),
+    "a default that is not a token id": (change("output.defaults.bos_token_id", -3), "bos_token_id"),
     "a missing written input": (
         graph("sample.greedy", lambda g: g["signature"]["written"].pop()),
         "written of graph sample.greedy",
@@ -140,8 +140,8 @@ def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
     assert len(str(error)) < 2000, "the message is too long to read"
 
 
-def test_any_number_anywhere_is_refused_by_a_typed_error(generating: Path, tmp_path: Path) -> None:
-    """The runtime allocates by these numbers."""
+def test_invalid_sizes_are_refused_with_an_artifact_error(generating: Path, tmp_path: Path) -> None:
+    """The runtime allocates memory by these numbers."""
     for path in ("limits.max_num_seqs", "limits.max_tokens", "output.self_kv.head_dim", "output.vocab_size"):
         for value in (-1, 0, 10**30):
             folder = tmp_path / f"{path}{value}"

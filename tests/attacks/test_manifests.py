@@ -90,7 +90,7 @@ def listed_as(path: str) -> Tamper:
     return edit(alter)
 
 
-def one_graph_more(folder: Path) -> None:
+def add_graph(folder: Path) -> None:
     """Add a second graph, whose file does not exist."""
     data = read(folder)
     more = copy.deepcopy(data["graphs"]["encode"])
@@ -100,7 +100,7 @@ def one_graph_more(folder: Path) -> None:
     sign_only(folder, data)
 
 
-def one_variant_more(folder: Path) -> None:
+def add_variant(folder: Path) -> None:
     """Add a variant, whose file does not exist."""
     data = read(folder)
     more = {**data["graphs"]["encode"]["variants"][0], "file": "graphs/gone.json", "max_size": 1}
@@ -203,7 +203,7 @@ SCHEMA = {
         edit(lambda d: d.pop("kind")), ManifestError, "kind: expected one of encode, generate, found None"
     ),
     "an unknown kind": Attack(change("kind", "chat"), ManifestError, "kind.*encode, generate.*chat"),
-    "a kind that is no text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
+    "a kind that is not text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
     "the kind of a generator": Attack(
         change("kind", "generate"), ManifestError, "limits.max_source_length: Field req"
     ),
@@ -251,9 +251,11 @@ FILES = {
     "another size": Attack(of_graph(bytes=1), FileSizeError, "expected 1;"),
     "a size beyond any disk": Attack(of_graph(bytes=10**30), FileSizeError, "expected 10000"),
     "another hash": Attack(of_graph(sha256="0" * 64), FileHashError, f"{GRAPH}.*expected 000"),
-    "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
-    "a graph without its file": Attack(one_variant_more, MissingFileError, "gone"),
-    "a graph more": Attack(one_graph_more, ManifestError, "expected the graphs encode, found decode, encode"),
+    "an invalid hash": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
+    "a graph without its file": Attack(add_variant, MissingFileError, "gone"),
+    "an additional graph": Attack(
+        add_graph, ManifestError, "expected the graphs encode, found decode, encode"
+    ),
     "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
     "a file that is not listed": Attack(
         change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but files lists"
@@ -263,7 +265,7 @@ FILES = {
 }
 
 MACHINE = {
-    "a CUDA device that is not here": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
+    "a missing CUDA device": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
     "cuda without its architecture": Attack(as_inductor(device="cuda"), ManifestError, "cuda = None"),
     "quantization on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90, backend="inductor", quantization="int8")),
@@ -459,7 +461,7 @@ def paths(data: Json, parents: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
-    """No value may raise another error than ours, hang, or end the process."""
+    """No value may raise an error outside ``PrecastError``, hang, or end the process."""
     good = tiny["classify"].artifact
     rng = random.Random(0)
     tampered = copy_of(good, tmp_path)
