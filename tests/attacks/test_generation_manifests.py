@@ -98,11 +98,11 @@ ATTACKS: dict[str, tuple[Tamper, str]] = {
     ),
     "buckets of another axis": (
         graph("sample.beam", lambda g: g["buckets"].update(axis="rows")),
-        "buckets of graph sample.beam ends at 6 rows, its limits at 6 groups",
+        "buckets of graph sample.beam end at 6 rows, its limits at 6 groups",
     ),
     "buckets that end elsewhere": (
         graph("decode", lambda g: g["buckets"].update(sizes=[1, 2])),
-        "buckets of graph decode ends at 2",
+        "buckets of graph decode end at 2",
     ),
     "a variant that ends before the limits": (
         graph("logits_processors", lambda g: g["variants"][0].update(max_size=3)),
