@@ -1,4 +1,4 @@
-"""``Backend``, which compiles a module to a file, and ``CompiledFile``, its result."""
+"""What a backend is: how it compiles a module to one file, and what that file needs when it runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from precast.graphs.signature import Signature
 
 @dataclass(frozen=True)
 class CompiledFile:
-    """The compiled file of a graph.
+    """The file that a backend made of a graph.
 
     Attributes:
-        path: current path of the file.
-        weights: ``bound`` if weights are bound by name at load time, ``prepacked`` if the file holds them.
-        constants: names of the tensors in the module's state that must be bound.
-        choices: fastest kernel of each matrix multiplication that was autotuned.
+        path: where it lies now.
+        weights: ``bound`` by name when it is loaded, or ``prepacked`` inside.
+        constants: tensors of the module's state that must be bound by name.
+        choices: for each matrix multiplication that was searched for, the kernel that won.
     """
 
     path: Path
@@ -32,18 +32,18 @@ class CompiledFile:
 
 @dataclass(frozen=True)
 class Backend:
-    """A way to compile graphs. It can be pickled, because graphs are compiled in other processes.
+    """A way to compile graphs. All of it can be pickled, so that graphs can be compiled in other processes.
 
     Attributes:
-        name: name of the backend in the manifest, by which the runtime selects its loader.
-        suffix: suffix of compiled files.
-        settings: everything besides module, signature and size that a compiled file depends on; part of the
-            cache key and the manifest.
-        carries_weights: whether a file holds the weights; they are part of the cache key then.
-        compile: compiles a module, given its signature, the size on the buckets' axis that kernels are tuned
-            for, and a folder to write to.
-        tuned_at: sizes by graph, ascending; one variant is compiled for each.
-        times_kernels: whether compilation times kernels; nothing else should run meanwhile.
+        name: what the manifest calls it and the runtime looks up.
+        suffix: of its files.
+        settings: all that a file depends on besides the module, its signature and its size; part of the
+            cache key and of the manifest.
+        carries_weights: whether a file holds the weights, so that the cache key must.
+        compile: from module, signature, the size that kernels are tuned for (of the axis that the graph is
+            bucketed by) and a folder to write into.
+        tuned_at: sizes by graph, ascending; each gives a variant, used up to halfway to the next.
+        times_kernels: whether compiling times kernels, so that nothing else may run meanwhile.
     """
 
     name: str

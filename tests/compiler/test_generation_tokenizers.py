@@ -69,7 +69,7 @@ class Both:
 
 
 @pytest.fixture(scope="module")
-def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
+def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
     tokenizers = {}
     for name, write in WRITERS.items():
         folder = tmp_path_factory.mktemp(name)
@@ -80,8 +80,8 @@ def tokenizers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(text=TEXTS)
-def test_sources_have_the_ids_of_hugging_face(tokenizers: dict[str, Both], name: str, text: str) -> None:
-    both = tokenizers[name]
+def test_sources_have_the_ids_of_hugging_face(made: dict[str, Both], name: str, text: str) -> None:
+    both = made[name]
     both.reset()
     # HF's ByT5 adds no second </s> to a text that ends with one, which a template cannot express.
     assume(name != "byt5" or "</s>" not in text)
@@ -91,9 +91,9 @@ def test_sources_have_the_ids_of_hugging_face(tokenizers: dict[str, Both], name:
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
 @given(text=TEXTS, data=st.data())
 def test_language_tokens_have_the_position_of_hugging_face(
-    tokenizers: dict[str, Both], name: str, text: str, data: st.DataObject
+    made: dict[str, Both], name: str, text: str, data: st.DataObject
 ) -> None:
-    both = tokenizers[name]
+    both = made[name]
     assert both.facts.languages is not None
     code = data.draw(st.sampled_from(sorted(both.facts.languages.codes)))
     both.theirs.src_lang = code
@@ -110,8 +110,8 @@ def _other(both: Both, code: str) -> str:
 
 
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
-def test_target_languages_map_to_their_tokens(tokenizers: dict[str, Both], name: str) -> None:
-    both = tokenizers[name]
+def test_target_languages_map_to_their_tokens(made: dict[str, Both], name: str) -> None:
+    both = made[name]
     assert both.facts.languages is not None
     languages = Languages(both.facts.languages)
     named = {"m2m100": "__{}__", "plbart": "__{}__"}.get(name.split("-")[0], "{}")
@@ -121,19 +121,17 @@ def test_target_languages_map_to_their_tokens(tokenizers: dict[str, Both], name:
 
 
 @pytest.mark.parametrize("name", WITH_LANGUAGES)
-def test_the_default_language_is_the_checkpoints(
-    tokenizers: dict[str, Both], name: str, tmp_path: Path
-) -> None:
+def test_the_default_language_is_the_checkpoints(made: dict[str, Both], name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     untouched = AutoTokenizer.from_pretrained(tmp_path)
-    (encoded,) = tokenizers[name].ours.encode(["the cat"], True)
+    (encoded,) = made[name].ours.encode(["the cat"], True)
     assert encoded.ids.tolist() == untouched("the cat").input_ids  # type: ignore[union-attr]
 
 
-def test_an_unknown_language_suggests_the_nearest(tokenizers: dict[str, Both]) -> None:
+def test_an_unknown_language_suggests_the_nearest(made: dict[str, Both]) -> None:
     for option, call in (
-        ("src_lang", lambda: tokenizers["nllb"].ours.encode(["a"], True, src_lang="eng_Lat")),
-        ("tgt_lang", lambda: Languages(tokenizers["nllb"].facts.languages).id_of("eng_Lat")),  # type: ignore[arg-type]
+        ("src_lang", lambda: made["nllb"].ours.encode(["a"], True, src_lang="eng_Lat")),
+        ("tgt_lang", lambda: Languages(made["nllb"].facts.languages).id_of("eng_Lat")),  # type: ignore[arg-type]
     ):
         with pytest.raises(
             OptionError, match=f"{option} 'eng_Lat' is no .* nearest is eng_Latn; it knows ace_"
@@ -141,32 +139,32 @@ def test_an_unknown_language_suggests_the_nearest(tokenizers: dict[str, Both]) -
             call()
 
 
-def test_a_tokenizer_without_languages_rejects_one(tokenizers: dict[str, Both]) -> None:
-    assert tokenizers["t5"].facts.languages is None
+def test_a_tokenizer_without_languages_rejects_one(made: dict[str, Both]) -> None:
+    assert made["t5"].facts.languages is None
     with pytest.raises(OptionError, match="knows no languages; leave src_lang out"):
-        tokenizers["t5"].ours.encode(["a"], True, src_lang="en")
+        made["t5"].ours.encode(["a"], True, src_lang="en")
 
 
 @pytest.mark.parametrize("name", ["marian", "m2m100", "plbart", "mbart", "nllb"])
-def test_pairs_and_prompts_have_the_ids_of_hugging_face(tokenizers: dict[str, Both], name: str) -> None:
-    both = tokenizers[name]
+def test_pairs_and_prompts_have_the_ids_of_hugging_face(made: dict[str, Both], name: str) -> None:
+    both = made[name]
     both.reset()
     both.check(("the cat", "sat"))
     prompted = both.ours.encode(["cat"], True, prompt="the ")[0]
     assert prompted.ids.tolist() == both.theirs("the cat").input_ids  # type: ignore[union-attr]
 
 
-def test_a_language_code_is_one_token_only_at_the_beginning(tokenizers: dict[str, Both]) -> None:
-    both = tokenizers["marian-many"]
+def test_a_language_code_is_one_token_only_at_the_beginning(made: dict[str, Both]) -> None:
+    both = made["marian-many"]
     french = both.theirs.convert_tokens_to_ids(">>fra<<")
     (first, later) = both.ours.encode([">>fra<< the cat", "the >>fra<< cat"], True)
     assert first.ids[0] == french and list(first.ids).count(french) == 1  # type: ignore[union-attr]
     assert french not in later.ids  # type: ignore[union-attr]
 
 
-def test_the_random_texts_contain_pieces_that_one_side_lacks(tokenizers: dict[str, Both]) -> None:
+def test_the_random_texts_contain_pieces_that_one_side_lacks(made: dict[str, Both]) -> None:
     """The vocabularies differ in both directions; otherwise the tests above would not cover that."""
-    theirs = tokenizers["marian"].theirs
+    theirs = made["marian"].theirs
     segmented = {piece for snippet in SNIPPETS for piece in theirs.tokenize(snippet)}
     assert any(piece not in theirs.encoder for piece in segmented)
     assert {"▁", "漢"} <= segmented and theirs.spm_source.piece_to_id("漢") == theirs.spm_source.unk_id()
@@ -174,8 +172,8 @@ def test_the_random_texts_contain_pieces_that_one_side_lacks(tokenizers: dict[st
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_added_tokens_are_counted(tokenizers: dict[str, Both], name: str) -> None:
-    both = tokenizers[name]
+def test_added_tokens_are_counted(made: dict[str, Both], name: str) -> None:
+    both = made[name]
     both.reset()
     special = len(both.theirs("").input_ids)
     assert both.facts.added_tokens == special
@@ -197,10 +195,10 @@ def test_a_sentencepiece_file_is_read_like_its_library_does(tmp_path: Path, kind
 
 @given(seed=st.integers(0, 1 << 30))
 def test_a_broken_sentencepiece_file_is_an_error_or_a_model(
-    tokenizers: dict[str, Both], tmp_path_factory: pytest.TempPathFactory, seed: int
+    made: dict[str, Both], tmp_path_factory: pytest.TempPathFactory, seed: int
 ) -> None:
     generator = random.Random(seed)
-    data = bytearray(Path(tokenizers["marian"].theirs.spm_files[0]).read_bytes())
+    data = bytearray(Path(made["marian"].theirs.spm_files[0]).read_bytes())
     for _ in range(3):
         data[generator.randrange(len(data))] = generator.randrange(256)
     path = tmp_path_factory.mktemp("broken") / "source.spm"
