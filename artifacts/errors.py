@@ -1,4 +1,4 @@
-"""The ways in which an artifact can be unusable, one error class each. Messages name the command to run."""
+"""Errors about artifacts. Messages name the command that fixes the problem."""
 
 from precast.graphs.errors import PrecastError
 

@@ -33,8 +33,8 @@ class GenerationDefaults(_FromTable):  # type: ignore[misc]  # made at run time
     """``generation_config.json`` in Hugging Face's names: one field for each row of ``PARAMS`` that it may
     set.
 
-    None is what the checkpoint does not set; Hugging Face's global default holds there. End tokens are always
-    a tuple, and a bias is a pair of token ids and number.
+    None if the checkpoint does not set a parameter; Hugging Face's global default applies then. End tokens
+    are always a tuple, and a bias is a pair of token ids and number.
     """
 
     max_position_embeddings: int | None = None
@@ -93,11 +93,11 @@ WITHOUT_EFFECT: Mapping[str, bool | None] = MappingProxyType(
         "use_cache": True,
     }
 )
-"""Parameters that do not change which tokens are generated. A checkpoint may set them; a call may not, since
-it would expect an effect."""
+"""Parameters that do not change which tokens are generated. A checkpoint may set them; a call may not,
+because the caller would expect an effect."""
 
 
 def has_no_effect(value: object, neutral: bool | float | str | None) -> bool:
-    """Return whether a value of ``UNSUPPORTED`` or ``WITHOUT_EFFECT`` is as good as not given."""
+    """Return whether the value of an unsupported parameter has no effect, so that it can be ignored."""
     plain = isinstance(value, bool | int | float | str)  # comparing an array gives no single truth value
     return value is None or (plain and neutral is not None and value == neutral)

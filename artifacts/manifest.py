@@ -53,7 +53,7 @@ _SHA256 = r"^[0-9a-f]{64}$"
 
 Sha256 = Annotated[str, Field(pattern=_SHA256)]
 Seconds = Annotated[float, Field(gt=0, le=1e6)]
-"""Duration of one batch; the upper limit keeps sums finite."""
+"""Duration of one batch in seconds; the upper limit keeps sums finite."""
 
 
 class ModelInfo(StrictModel):
@@ -75,7 +75,7 @@ class VariantInfo(StrictModel):
 
     file: str
     max_size: Annotated[int, Field(gt=0)]
-    """The largest batch that it runs, by the axis of the graph's buckets."""
+    """The largest size on the axis of the graph's buckets that this variant runs."""
     tuned_at: Annotated[int, Field(gt=0)]
     """The size on that axis for which its kernels were tuned."""
     choices: dict[str, str]
@@ -97,7 +97,7 @@ class GraphInfo(StrictModel):
     constants: tuple[str, ...]
     """Names of the tensors in the weights file that this graph binds."""
     prepacked_bytes: Size
-    """Size of the weights that the graph's files hold, at most."""
+    """Upper bound on the size of the weights in the graph's files, in bytes."""
 
     @model_validator(mode="after")
     def _each_bucket_has_a_cost(self) -> GraphInfo:

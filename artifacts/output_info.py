@@ -12,9 +12,9 @@ from precast.graphs.sampling import MAX_VOCAB, MIN_VOCAB
 from precast.graphs.seq2seq import KVCacheShape
 
 MAX_LAYERS = 1024
-"""Most layers of a decoder: a reader allocates two tensors for each."""
+"""Maximum number of decoder layers: a reader allocates two tensors for each."""
 MAX_WIDTH = 1 << 16
-"""Most heads of an attention layer, and the largest size of one head."""
+"""Maximum number of heads of an attention layer, and maximum size of a head."""
 
 
 class EmbedInfo(StrictModel):

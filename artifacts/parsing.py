@@ -1,4 +1,4 @@
-"""Parsing a manifest: format version, digest and schema are checked, in that order."""
+"""Parses manifests: checks format version, digest and schema, in that order."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _KINDS: dict[str, type[EncodeManifest] | type[GenerateManifest]] = {
     "generate": GenerateManifest,
 }
 _SHOWN = 3
-"""Violations that a message shows; a large manifest has room for thousands."""
+"""Maximum number of violations in a message."""
 
 
 def parse_manifest(text: str, folder: Path | None = None) -> Manifest:
@@ -45,7 +45,7 @@ def parse_manifest(text: str, folder: Path | None = None) -> Manifest:
     try:
         return _parse(text, folder)
     except RecursionError as error:
-        # Which of the steps meets it first depends on the depth of the caller's own stack.
+        # Which step exceeds the recursion limit depends on the depth of the caller's stack.
         raise ManifestError("the manifest is nested too deep; copy or compile the artifact again") from error
 
 
@@ -84,7 +84,7 @@ def _validated(data: dict[str, Any]) -> Manifest:
     if not isinstance(kind, str) or kind not in _KINDS:
         raise ValueError(f"kind: expected one of {', '.join(_KINDS)}, found {shortened(kind)}")
     manifest = _KINDS[kind].model_validate_json(json.dumps(data))
-    # Defaults of the models are for writers: a reader must not guess what a manifest does not say.
+    # Default values of the model classes are for writers: a reader must not fill in missing keys.
     missing = list(_missing_keys(data, manifest.model_dump(mode="json")))
     if missing:
         more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -123,6 +123,6 @@ def _reason(error: Exception) -> str:
 def _violation(violation: Any) -> str:
     where = ".".join(map(str, violation["loc"]))
     prefix = f"{where}: " if where else ""
-    if violation["type"] == "value_error":  # a message of our own, which says what was found
+    if violation["type"] == "value_error":  # raised by our validators, whose messages include the value
         return f"{prefix}{violation['ctx']['error']}"
     return f"{prefix}{violation['msg']}, found {shortened(violation['input'])[:300]}"

@@ -1,4 +1,4 @@
-"""Opening an artifact: every check comes before any file is loaded."""
+"""Opens artifacts: every file is checked before any of them is loaded."""
 
 from __future__ import annotations
 

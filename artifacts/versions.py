@@ -1,4 +1,4 @@
-"""Format versions: which one this runtime reads, and how to compile an artifact of another version again."""
+"""Checks format versions, and derives the command that recompiles artifacts of other versions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _LIMITS = {
     "max_num_seqs": "--max-num-seqs",
     "max_rows": "--max-num-seqs",
 }
-"""Options by the limits that they set. Version 1 says ``max_rows``."""
+"""Options by the limits that they set. ``max_rows`` is the name in version 1."""
 
 
 def check_version(data: dict[str, Any], folder: Path | None = None) -> None:
@@ -46,7 +46,7 @@ def check_version(data: dict[str, Any], folder: Path | None = None) -> None:
 
 
 def compile_command(data: dict[str, Any], folder: Path | None = None) -> str:
-    """Return the ``precast compile`` command that made an artifact, as far as its manifest tells.
+    """Return the ``precast compile`` command that reproduces an artifact, as far as its manifest tells.
 
     The manifest may have any format version and was not validated: whatever it holds, the result is a single
     shell command, and its options have values that the compiler knows. Buckets that were fitted to a
@@ -95,7 +95,7 @@ def _options(data: dict[str, Any]) -> Iterator[str]:
 
 
 def _cross_device(build: dict[str, Any]) -> str | None:
-    """Return ``cuda:sm_90`` if the build was made without a GPU: its kernels were not tuned."""
+    """Return a device like ``cuda:sm_90`` if the build was cross-compiled, which leaves kernels untuned."""
     capability = _part(build, "cuda").get("compute_capability")
     if _part(build, "options").get("tuned") is not False or not isinstance(capability, list):
         return None

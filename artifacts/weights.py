@@ -1,4 +1,4 @@
-"""Reading the weights file, with checks that safetensors does not make."""
+"""Reads the weights file, with checks that safetensors does not make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Writing an artifact atomically: a half-written one never loads."""
+"""Writes artifacts atomically: an incomplete artifact never loads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint to artifact: everything that happens ahead of time."""
+"""The compiler: turns a Hugging Face checkpoint into an artifact."""
 
 from __future__ import annotations
 
@@ -46,51 +46,51 @@ def compile(
     """Compile a Hugging Face checkpoint to an artifact.
 
     Args:
-        model: a local directory or a hub id.
-        output: directory of the artifact.
+        model: A local directory or a hub id.
+        output: Directory of the artifact.
         task: ``embed``, ``classify``, ``rerank``, ``token-classify``, ``hidden``, ``generate``, or ``auto``
-            to read it from the checkpoint. An encoder-decoder generates unless a task is named.
+            to detect it from the checkpoint. Encoder-decoders have the task ``generate`` by default.
         device: ``cpu``; ``cuda`` for the GPU of this machine; ``cuda:sm_90`` (or another architecture) to
-            build for a GPU that is not here, untuned and without ``verify``.
-        dtype: ``fp32``, ``bf16`` or, on CUDA, ``fp16``; what weights are stored and computed in.
+            compile without a GPU, untuned and without ``verify``.
+        dtype: Dtype of weights and computation: ``fp32``, ``bf16`` or, on CUDA, ``fp16``.
         quantize: ``int8`` rounds the weights and inputs of linear layers to eight bits, on a CPU with
-            AVX-512 VNNI. Outputs keep a cosine of at least 0.99 to Hugging Face's in fp32.
+            AVX-512 VNNI. Outputs have a cosine of at least 0.99 to Hugging Face's in fp32.
         backend: ``inductor``, or ``reference``: portable and slow.
-        max_length: tokens of one input, or of one source of an encoder-decoder. Default: the checkpoint's
-            own limit, 512 for sources if it states none.
-        max_tokens: tokens of a packed batch. Default: 16,384, 4,096 for sources, and at least
+        max_length: Tokens of one input, or of one source of an encoder-decoder. Default: the checkpoint's
+            limit, 512 for sources if it states none.
+        max_tokens: Tokens of a packed batch. Default: 16,384, 4,096 for sources, and at least
             ``max_length``.
-        max_batch: inputs of a packed batch. Default: 512, 64 for sources.
-        max_target_length: task ``generate``: positions of one output, counting start token, prefix and
-            generated tokens. Default: 512 or what the checkpoint's generation configuration asks for, if
-            that is more; at most the number of its positions.
-        max_num_seqs: task ``generate``: sequences decoded together. A request has one per beam or sample.
-        workload: a JSON file with the input lengths in tokens to expect (of ``generate``: of sources), to
-            fit the buckets to. A list, or ``{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}``:
-            how often each length occurs, and how often so many inputs arrive together. Lengths include the
-            tokens that the tokenizer adds; longer ones than ``max_length`` count as that. Default
+        max_batch: Inputs of a packed batch. Default: 512, 64 for sources.
+        max_target_length: Task ``generate``: positions of one output, counting start token, prefix and
+            generated tokens. Default: 512, or the length in the checkpoint's generation configuration if
+            that is more; at most the decoder's positions.
+        max_num_seqs: Task ``generate``: sequences decoded simultaneously. A request has one per beam or
+            sample.
+        workload: JSON file with expected input lengths in tokens (for ``generate``: of sources), to fit the
+            buckets to. A list, or ``{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}``, which
+            counts how often each length and each number of simultaneous inputs occurs. Lengths include the
+            tokens that the tokenizer adds; lengths above ``max_length`` count as ``max_length``. Default
             concurrency: 1, 2, 4, 8, 16 and 32, each with the same number of inputs.
-        max_buckets: with a workload: number of buckets at most, on CUDA each a captured graph. Default: as
+        max_buckets: With a workload: maximum number of buckets, on CUDA each a captured graph. Default: as
             many as without a workload.
-        pooling: task ``embed``: a mode or several that replace the checkpoint's.
-        revision: of a hub id.
-        prepack: on a CPU, store weights inside the graphs, in the layout for this processor.
-        autotune: search for the fastest matrix multiplications. None: on CUDA, and on processors that gain
-            by it.
-        verify: compare with Hugging Face before the artifact is published.
-        check_speed: with ``quantize``, refuse the artifact unless it is faster on this machine than
-            unquantized, which is compiled for the comparison. Skipped without ``verify`` and for the
+        pooling: Task ``embed``: one or several pooling modes that replace the checkpoint's.
+        revision: Branch, tag or commit of a hub id.
+        prepack: On a CPU: store weights inside the graphs, in the layout that is fastest on this processor.
+        autotune: Search for the fastest matrix multiplications. Default: on CUDA, and in bf16 with AMX.
+        verify: Compare with Hugging Face before the artifact is published.
+        check_speed: With ``quantize``: refuse the artifact unless it is faster on this machine than the
+            unquantized model, which is compiled for the comparison. Skipped without ``verify`` and for the
             reference backend.
-        overwrite: replace an artifact that exists at ``output``.
-        progress: called with a ``precast.compiler.progress.ProgressEvent`` when a stage or a graph begins
-            or ends. The same is logged under ``precast.compiler`` at level INFO.
+        overwrite: Replace an artifact that exists at ``output``.
+        progress: Function that is called with a ``precast.compiler.progress.ProgressEvent`` when a stage or
+            a graph begins or ends. The same events are logged under ``precast.compiler`` at level INFO.
 
     Returns:
         The manifest that was written.
 
     Raises:
-        CompileError: the checkpoint cannot be compiled as asked; its subclasses say why.
-        ArtifactExistsError: something exists at ``output``.
+        CompileError: The checkpoint cannot be compiled with these options; subclasses name the reason.
+        ArtifactExistsError: ``output`` exists already.
     """
     missing = [name for name in ("transformers", "huggingface_hub") if find_spec(name) is None]
     if missing:

@@ -1,4 +1,4 @@
-"""The ways in which compiling a checkpoint can fail, one error class each."""
+"""Errors of the compiler."""
 
 from precast.graphs.errors import PrecastError
 

@@ -1,4 +1,4 @@
-"""A graph on its way from a module to the manifest: ``GraphSpec``, ``CompiledGraph``, ``GraphInfo``."""
+"""``GraphSpec``, a graph to compile, and ``CompiledGraph``, its compiled files."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ class GraphSpec:
     """A graph to compile.
 
     Attributes:
-        module: what it computes.
-        signature: what it takes and returns.
-        buckets: the sizes at which it will be profiled and, on CUDA, captured.
-        largest: the largest size of the buckets' axis; on CUDA buckets may end before it.
-        content: what the module was made from, besides weights, as JSON: part of the cache key. None for a
-            graph without weights, which follows from our source code and its signature.
-        module_for: the module for a number of sequences, with the same weights, if it depends on that.
+        module: the module to trace.
+        signature: inputs and outputs of the graph.
+        buckets: sizes at which the graph is profiled and, on CUDA, captured.
+        largest: largest size on the buckets' axis; on CUDA the buckets may end before it.
+        content: JSON description of the module without its weights, for the cache key. None for a graph
+            without weights: source code and signature describe it completely.
+        module_for: returns the module, with the same weights, tuned for a number of sequences; None if the
+            module does not depend on it.
     """
 
     module: nn.Module
@@ -46,7 +47,7 @@ class GraphSpec:
         return self.signature.graph
 
     def lowering_options(self, options: LoweringOptions) -> LoweringOptions:
-        """Return the options for this graph: without weights there is nothing to prepack or to search for."""
+        """Return the options for this graph; a graph without weights is neither prepacked nor autotuned."""
         return replace(options, prepack=False, autotune=False) if self.content is None else options
 
 
@@ -56,9 +57,9 @@ class GraphVariant:
 
     Attributes:
         spec: the graph.
-        size: that its kernels are tuned for.
-        max_size: the largest batch that it runs.
-        file: its path within the artifact.
+        size: size on the buckets' axis that the kernels are tuned for.
+        max_size: largest size that this variant runs.
+        file: path of the file within the artifact.
     """
 
     spec: GraphSpec
@@ -73,21 +74,27 @@ class GraphVariant:
 
 
 def variants(spec: GraphSpec, backend: Backend) -> tuple[GraphVariant, ...]:
-    """Return the variants that ``backend`` makes of a graph, by ascending size."""
+    """Return the variants of a graph that ``backend`` compiles, by ascending size."""
     example = example_sizes(spec.signature)[spec.buckets.axis]
     sizes = sorted({min(size, spec.largest) for size in backend.tuned_at.get(spec.name, (example,))})
-    made = []
+    result = []
     for size, following in zip(sizes, [*sizes[1:], None], strict=True):
-        # Halfway in ratio, where the kernels of both are equally far from what they were tuned for.
+        # The geometric mean, which has the same ratio to the sizes that both variants are tuned for.
         max_size = spec.largest if following is None else math.isqrt(size * following)
         tag = f".{size}" if len(sizes) > 1 else ""
-        made.append(GraphVariant(spec, size, max_size, f"graphs/{spec.name}{tag}{backend.suffix}"))
-    return tuple(made)
+        result.append(GraphVariant(spec, size, max_size, f"graphs/{spec.name}{tag}{backend.suffix}"))
+    return tuple(result)
 
 
 @dataclass(frozen=True)
 class CompiledVariant:
-    """A variant and the file that was compiled or found in the cache."""
+    """A variant with its file.
+
+    Attributes:
+        variant: the variant.
+        compiled: the file that was compiled or read from the cache.
+        from_cache: whether the file was read from the cache.
+    """
 
     variant: GraphVariant
     compiled: CompiledFile
@@ -96,48 +103,51 @@ class CompiledVariant:
 
 @dataclass(frozen=True)
 class CompiledGraph:
-    """A graph in all its variants, which bind the same weights."""
+    """A graph with all its variants, which bind the same weights."""
 
     spec: GraphSpec
     variants: tuple[CompiledVariant, ...]
 
     def __post_init__(self) -> None:
-        bound = {one.compiled.constants for one in self.variants}
+        bound = {variant.compiled.constants for variant in self.variants}
         if len(bound) > 1 or (self.spec.content is None and bound != {()}):
-            raise LoweringError(f"graph {self.spec.name} binds weights that it should not; please report it")
+            raise LoweringError(
+                f"graph {self.spec.name} binds unexpected weights: {sorted(bound)}; please report it"
+            )
 
     @property
     def constants(self) -> tuple[str, ...]:
-        """Names of the tensors that it binds."""
+        """Names of the tensors that the graph binds."""
         return self.variants[0].compiled.constants
 
     def bound_weights(self) -> dict[str, Tensor]:
-        """Return the tensors that it binds, by name."""
+        """Return the tensors that the graph binds, by name."""
         state = self.spec.module.state_dict()
         return {name: state[name].detach().contiguous() for name in self.constants}
 
     def files(self) -> dict[str, Path]:
-        """Return where each file lies now, by its path within the artifact."""
-        return {one.variant.file: one.compiled.path for one in self.variants}
+        """Return the current path of each file, by its path within the artifact."""
+        return {compiled.variant.file: compiled.compiled.path for compiled in self.variants}
 
     def info(self, buckets: Buckets | None, costs: tuple[float, ...] | None) -> GraphInfo:
-        """Return what the manifest says of it.
+        """Return the manifest's entry of the graph.
 
         Args:
-            buckets: fitted ones; None for those of the spec.
-            costs: measured seconds of a batch at each bucket.
+            buckets: Fitted buckets; None for the buckets of the spec.
+            costs: Seconds of a batch at each bucket; None if they were not profiled.
         """
         first = self.variants[0].compiled
-        prepacked = [one.compiled.path for one in self.variants if one.compiled.weights == "prepacked"]
+        files = [variant.compiled for variant in self.variants]
+        prepacked = [file.path for file in files if file.weights == "prepacked"]
         return GraphInfo(
             variants=tuple(
                 VariantInfo(
-                    file=one.variant.file,
-                    max_size=one.variant.max_size,
-                    tuned_at=one.variant.size,
-                    choices=dict(one.compiled.choices),
+                    file=compiled.variant.file,
+                    max_size=compiled.variant.max_size,
+                    tuned_at=compiled.variant.size,
+                    choices=dict(compiled.compiled.choices),
                 )
-                for one in self.variants
+                for compiled in self.variants
             ),
             signature=self.spec.signature,
             buckets=buckets or self.spec.buckets,

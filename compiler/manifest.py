@@ -1,4 +1,4 @@
-"""The manifest of what a compilation has put into its folder."""
+"""Builds the manifest of a compiled artifact."""
 
 from __future__ import annotations
 
@@ -40,12 +40,18 @@ class BucketSelection:
 
 @dataclass(frozen=True)
 class Draft:
-    """An artifact whose files are written: all that its manifest says, but what running it shows.
+    """An artifact whose files are written, but which was not profiled, verified or published yet.
 
     Attributes:
-        folder: that it was written to.
-        files: what lies there, hashed once.
-        notes: for the manifest.
+        folder: directory with the files.
+        options: options of the compilation.
+        target: target that the graphs were compiled for.
+        task: task of the model.
+        source: checkpoint with its settings and tokenizer.
+        model: description of the model, for the manifest.
+        graphs: compiled graphs, in the order of the manifest.
+        files: sizes and hashes of all files in ``folder``.
+        notes: notes for the manifest.
     """
 
     folder: Path
@@ -67,11 +73,11 @@ class Draft:
         """Return the manifest.
 
         Args:
-            selection: of buckets, once there is one.
-            parity: what the comparison with Hugging Face found, once it was made.
-            notes: added to those of the draft and the selection.
+            selection: Fitted buckets and their costs; default the buckets of the graphs, without costs.
+            parity: Errors relative to Hugging Face; None if they were not computed.
+            notes: Notes to append to those of the draft and the selection.
         """
-        chosen = selection or BucketSelection()
+        selection = selection or BucketSelection()
         manifest: Manifest = self.task.manifest(
             format_version=2,
             model=self._model_info(),
@@ -79,7 +85,7 @@ class Draft:
             limits=self.model.limits,  # type: ignore[arg-type]
             graphs={
                 graph.spec.name: graph.info(
-                    chosen.buckets.get(graph.spec.name), chosen.costs.get(graph.spec.name)
+                    selection.buckets.get(graph.spec.name), selection.costs.get(graph.spec.name)
                 )
                 for graph in self.graphs
             },
@@ -87,7 +93,7 @@ class Draft:
             tokenization=_tokenization(self.source.tokenizer, self.model.token_types),
             output=self.model.output,  # type: ignore[arg-type]
             parity=parity,
-            notes=(*self.notes, *chosen.notes, *notes),
+            notes=(*self.notes, *selection.notes, *notes),
             files=dict(self.files),
         )
         return manifest

@@ -1,4 +1,4 @@
-"""What a user may ask of the compiler: written once, read by the API, the command line and the docs."""
+"""``CompileOptions``: the options of the compiler, from which API, command line and docs are generated."""
 
 from __future__ import annotations
 
@@ -29,24 +29,25 @@ class CompileOptions:
     """The options of ``precast.compile``; each field's metadata holds its help text.
 
     Raises:
-        CompileError: an option has a value that it cannot have.
+        CompileError: An option has an invalid value, or options contradict each other.
     """
 
     model: str
     output: Path
     task: Task | Literal["auto"] = _option(
-        "auto", "What the model computes; auto reads it from the checkpoint. An encoder-decoder generates."
+        "auto",
+        "Task of the model; auto detects it from the checkpoint. Encoder-decoders have the task generate.",
     )
     device: str = _option(
         "cpu",
-        "cpu; cuda for the GPU of this machine; cuda:sm_90 (or another architecture) to build for a GPU that "
-        "is not here, untuned and unverified.",
+        "cpu; cuda for the GPU of this machine; cuda:sm_90 (or another architecture) to compile without a "
+        "GPU, untuned and unverified.",
     )
-    dtype: Dtype = _option("fp32", "What weights are stored and computed in; fp16 is for CUDA.")
+    dtype: Dtype = _option("fp32", "Dtype of weights and computation; fp16 is for CUDA.")
     quantize: Quantization | None = _option(
         None,
         "int8: round the weights and inputs of linear layers to eight bits, on a CPU with AVX-512 VNNI. "
-        "Outputs keep a cosine of at least 0.99 to Hugging Face's in fp32.",
+        "Outputs have a cosine of at least 0.99 to Hugging Face's in fp32.",
     )
     backend: str = _option("inductor", "inductor, or reference: portable and slow.")
     max_length: int | None = _option(
@@ -62,21 +63,21 @@ class CompileOptions:
     max_target_length: int | None = _option(
         None,
         "Task generate: positions of one output, counting start token, prefix and generated tokens. Default: "
-        "512, or what the checkpoint's generation_config.json asks for if that is more; at most the number "
-        "of its positions.",
+        "512, or the length in the checkpoint's generation_config.json if that is more; at most the "
+        "decoder's positions.",
     )
     max_num_seqs: int = _option(
-        64, "Task generate: sequences decoded together. A request has one per beam or sample."
+        64, "Task generate: sequences decoded simultaneously. A request has one per beam or sample."
     )
     workload: Path | None = _option(
         None,
-        "JSON file with the input lengths to expect, to fit the buckets to: a list of lengths in tokens, or "
+        "JSON file with expected input lengths, to fit the buckets to: a list of lengths in tokens, or "
         '{"lengths": {"12": 340}, "concurrency": {"1": 90, "32": 1}}, which counts how often each length '
         "and each number of simultaneous inputs occurs.",
     )
     max_buckets: int | None = _option(
         None,
-        "With a workload: number of buckets at most, on CUDA each a captured graph. Default: as many as "
+        "With a workload: maximum number of buckets, on CUDA each a captured graph. Default: as many as "
         "without a workload.",
     )
     pooling: tuple[str, ...] | None = _option(
@@ -84,7 +85,7 @@ class CompileOptions:
     )
     revision: str | None = _option(None, "Revision of a model on the Hugging Face hub.")
     prepack: bool = _option(
-        True, "CPU: store weights inside the graphs, in the layout that this processor multiplies fastest."
+        True, "CPU: store weights inside the graphs, in the layout that is fastest on this processor."
     )
     autotune: bool | None = _option(
         None,
@@ -93,8 +94,8 @@ class CompileOptions:
     verify: bool = _option(True, "Compare with Hugging Face before the artifact is published.")
     check_speed: bool = _option(
         True,
-        "With quantize: refuse the artifact unless it is faster on this machine than without quantization, "
-        "which is compiled for the comparison. Needs verify.",
+        "With quantize: refuse the artifact unless it is faster on this machine than the unquantized "
+        "model, which is compiled for the comparison. Needs verify.",
     )
     overwrite: bool = _option(False, "Replace an artifact that exists at the output path.")
 
@@ -105,11 +106,11 @@ class CompileOptions:
             _one_of("quantize", self.quantize, get_args(Quantization))
         if self.architecture is None and self.device not in ("cpu", "cuda"):
             raise CompileError(
-                f"device must be cpu, cuda or, without a GPU, cuda:sm_90, found {self.device!r}"
+                f"device must be cpu, cuda or, without a GPU, like cuda:sm_90, found {self.device!r}"
             )
         if self.architecture is not None and self.verify:
             raise CompileError(
-                f"device {self.device} builds without a GPU, so nothing can be verified: pass --no-verify"
+                f"device {self.device} compiles without a GPU and cannot be verified: pass --no-verify"
             )
         for name in (
             "max_length",
@@ -126,7 +127,7 @@ class CompileOptions:
             raise CompileError("max_target_length counts the start token: expected 2 or more, found 1")
         if self.max_buckets is not None and self.workload is None:
             raise CompileError(
-                "max_buckets limits buckets that are fitted: pass workload too, or leave it out"
+                "max_buckets limits the buckets fitted to a workload: pass workload or remove max_buckets"
             )
 
     @property

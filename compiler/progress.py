@@ -1,4 +1,4 @@
-"""Reporting what a compilation does."""
+"""Reports the progress of a compilation, to the log and to a function of the caller."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ logger = logging.getLogger("precast.compiler")
 
 
 class Stage(StrEnum):
-    """What the pipeline does, in this order."""
+    """The stages of the pipeline, in order."""
 
     READ = "read the checkpoint"
     BUILD = "build the model"
@@ -27,15 +27,15 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class ProgressEvent:
-    """Something that began or ended.
+    """The beginning or end of a stage, or of one graph in it.
 
     Attributes:
-        stage: what the pipeline does.
-        graph: the file of a graph that was begun or is ready; None for the stage itself.
-        finished: whether it ended with this event.
-        seconds: that it took, once it ended.
-        from_cache: whether a graph was compiled before.
-        remaining: files of graphs that are not ready yet.
+        stage: stage of the pipeline.
+        graph: file of the graph that begins or ends; None if the event is about the stage.
+        finished: whether the event is an end.
+        seconds: duration of the stage or of the graph's compilation, at its end.
+        from_cache: whether the graph was read from the cache.
+        remaining: number of graph files that are not ready yet.
     """
 
     stage: Stage
@@ -47,10 +47,11 @@ class ProgressEvent:
 
 
 Progress = Callable[[ProgressEvent], None]
+"""A function that is called with every event."""
 
 
 def log_event(event: ProgressEvent) -> None:
-    """Log what ended, at level INFO."""
+    """Log the end of a stage or a graph, at level INFO."""
     if not event.finished:
         return
     if event.from_cache:
@@ -62,10 +63,13 @@ def log_event(event: ProgressEvent) -> None:
 
 
 class Reporter:
-    """Times stages, and passes events to the log and to a user's function.
+    """Times stages, and passes events to the log and to the caller's function.
+
+    Args:
+        progress: Function to call with every event, or None.
 
     Attributes:
-        seconds: that each stage took.
+        seconds: duration of each finished stage.
     """
 
     def __init__(self, progress: Progress | None) -> None:
@@ -79,7 +83,7 @@ class Reporter:
 
     @contextmanager
     def stage(self, stage: Stage) -> Iterator[None]:
-        """Report the beginning and, unless it raises, the end of a stage."""
+        """Report the beginning of a stage and, unless it raises, its end."""
         self(ProgressEvent(stage))
         started = time.perf_counter()
         yield

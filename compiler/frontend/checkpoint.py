@@ -23,10 +23,10 @@ class Checkpoint:
     """A directory with ``config.json``, weights and usually a tokenizer.
 
     Attributes:
-        name: the directory or hub id as the user wrote it.
+        name: directory or hub id as given by the user.
         path: folder of the transformer; in a sentence-transformers directory it may be below ``root``.
-        root: the directory, which holds ``modules.json`` in one of sentence-transformers.
-        config: of the transformer.
+        root: directory of the checkpoint; with ``modules.json`` if sentence-transformers wrote it.
+        config: configuration of the transformer.
     """
 
     name: str
@@ -35,37 +35,37 @@ class Checkpoint:
     config: PreTrainedConfig
 
     def read_json(self, name: str) -> Any:
-        """Read a JSON file of the root directory; None if it does not exist.
+        """Return the content of a JSON file in the root directory; None if it does not exist.
 
         Raises:
-            CheckpointError: the file is not valid JSON.
+            CheckpointError: The file is not valid JSON.
         """
         return read_json(self.root / name)
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; None if it does not exist.
+    """Return the content of a JSON file; None if it does not exist.
 
     Raises:
-        CheckpointError: the file is not valid JSON.
+        CheckpointError: The file is not valid JSON.
     """
     if not path.is_file():
         return None
     try:
         return json.loads(path.read_text("utf-8"))
     except ValueError as error:
-        raise CheckpointError(f"{path.name} of the checkpoint is not valid JSON: {error}") from error
+        raise CheckpointError(f"the checkpoint's {path.name} is not valid JSON: {error}") from error
 
 
 def open_checkpoint(model: str, revision: str | None = None) -> Checkpoint:
     """Open a local directory, or download ``model`` from the Hugging Face hub.
 
     Args:
-        model: a directory or a hub id.
-        revision: branch, tag or commit on the hub; default the main branch.
+        model: A directory or a hub id.
+        revision: Branch, tag or commit on the hub; default the main branch.
 
     Raises:
-        CheckpointError: no such directory or hub id, or no usable ``config.json``.
+        CheckpointError: The model cannot be found or downloaded, or has no valid ``config.json``.
     """
     root = Path(model)
     if not root.is_dir():
@@ -100,10 +100,10 @@ def _transformer_folder(root: Path) -> Path:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Read every tensor of a folder, sharded or not; safetensors are preferred to pickles.
+    """Return all tensors in a folder by name; safetensors files are preferred to pickles.
 
     Raises:
-        CheckpointError: there are no weights, or a shard is missing or damaged.
+        CheckpointError: There are no weights, or a shard is missing or damaged.
     """
     for stem, read in (("model.safetensors", load_file), ("pytorch_model.bin", _read_pickle)):
         index = read_json(folder / f"{stem}.index.json")
@@ -117,7 +117,9 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
             except Exception as error:  # the readers raise many kinds of errors
                 raise CheckpointError(f"the weights file {shard} cannot be read: {error}") from error
         return tensors
-    raise CheckpointError(f"no model.safetensors or pytorch_model.bin (or their index) in {folder}")
+    raise CheckpointError(
+        f"expected model.safetensors or pytorch_model.bin, or their index, in {folder}; found none"
+    )
 
 
 def _read_pickle(path: Path) -> dict[str, Tensor]:

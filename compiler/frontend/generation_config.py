@@ -1,4 +1,4 @@
-"""The generation parameters of a checkpoint."""
+"""Reads the generation parameters of a checkpoint."""
 
 from __future__ import annotations
 
@@ -24,12 +24,11 @@ _HOUSEKEEPING = frozenset({"transformers_version", "_from_model_config"})
 
 
 def read_generation_config(checkpoint: Checkpoint) -> GenerationDefaults:
-    """Return what ``model.generation_config`` would be if transformers loaded the checkpoint.
+    """Return the checkpoint's generation parameters, equal to transformers' ``model.generation_config``.
 
     Raises:
-        CheckpointError: ``generation_config.json`` cannot be read, or transformers refuses its values.
-        UnsupportedConfigError: It sets a parameter that precast does not support, or a value that generation
-            could not use.
+        CheckpointError: ``generation_config.json`` cannot be read, or transformers rejects its values.
+        UnsupportedConfigError: The file sets a parameter that precast does not support, or an invalid value.
     """
     stated = {name: value for name, value in _load(checkpoint).to_dict().items() if value is not None}
     _refuse_unsupported(stated)
@@ -49,7 +48,7 @@ def read_generation_config(checkpoint: Checkpoint) -> GenerationDefaults:
 
 
 def _load(checkpoint: Checkpoint) -> GenerationConfig:
-    """The file if there is one, else the generation parameters in an older ``config.json``."""
+    """Return the file's parameters; without a file, those in the ``config.json`` of older checkpoints."""
     exists = (checkpoint.path / _FILE).is_file()
     try:
         if exists:
@@ -58,7 +57,7 @@ def _load(checkpoint: Checkpoint) -> GenerationConfig:
             checkpoint.path, config_file_name="config.json", _from_model_config=True, local_files_only=True
         )
     except (OSError, ValueError, TypeError, AttributeError) as error:
-        # transformers falls back to config.json if it cannot read the file, and generates something else.
+        # transformers would fall back to config.json and generate other outputs.
         raise CheckpointError(
             f"transformers cannot read {_FILE if exists else 'config.json'} as a generation configuration: "
             f"{error}; correct the file"

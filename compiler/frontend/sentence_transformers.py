@@ -32,7 +32,12 @@ _ACTIVATIONS: dict[str, Activation] = {
 
 @dataclass(frozen=True, eq=False)
 class SentenceModules:
-    """The modules after the transformer, and the weights of dense layers by parameter name."""
+    """The modules after the transformer.
+
+    Attributes:
+        embedder: pooling, dense layers and normalization.
+        weights: weights of the dense layers, by parameter name.
+    """
 
     embedder: EmbedderSpec
     weights: dict[str, Tensor]
@@ -40,7 +45,15 @@ class SentenceModules:
 
 @dataclass(frozen=True)
 class SentenceSettings:
-    """How text is prepared and embeddings are compared."""
+    """Settings of texts and of similarity.
+
+    Attributes:
+        prompts: prompts by name.
+        default_prompt_name: name of the prompt that is used by default; None for no prompt.
+        similarity: name of the similarity function.
+        max_seq_length: longest input in tokens; None if it is not set.
+        do_lower_case: whether texts are converted to lower case.
+    """
 
     prompts: dict[str, str]
     default_prompt_name: str | None
@@ -50,10 +63,10 @@ class SentenceSettings:
 
 
 def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
-    """Read the modules after the transformer; None if there is no ``modules.json`` or no pooling.
+    """Return the modules after the transformer; None without ``modules.json`` or without pooling.
 
     Raises:
-        UnsupportedConfigError: an unsupported module, pooling mode or activation.
+        UnsupportedConfigError: A module, a pooling mode or an activation is not supported.
     """
     listed = checkpoint.read_json("modules.json")
     if listed is None:
@@ -66,8 +79,8 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
         kind, folder = str(module["type"]).rsplit(".", 1)[-1], checkpoint.root / module.get("path", "")
         if normalize or (kind == "Pooling") == (pooling is not None):
             raise UnsupportedConfigError(
-                f"modules.json lists {[m['type'] for m in listed]}; supported is one Transformer, "
-                f"one Pooling, any number of Dense, and Normalize at the end"
+                f"modules.json lists {[m['type'] for m in listed]}; expected one Transformer, one Pooling, "
+                f"any number of Dense, and optionally Normalize at the end"
             )
         if kind == "Pooling":
             pooling = read_json(folder / "config.json") or {}
@@ -89,10 +102,10 @@ def read_modules(checkpoint: Checkpoint) -> SentenceModules | None:
 
 
 def pooling_modes(config: dict[str, Any]) -> tuple[str, ...]:
-    """The modes of a ``Pooling`` configuration, in order of concatenation.
+    """Return the modes of a ``Pooling`` configuration, in order of concatenation.
 
     Raises:
-        UnsupportedConfigError: no mode, or an unknown one.
+        UnsupportedConfigError: There is no mode, or an unknown one.
     """
     named = config.get("pooling_mode")
     if named is None:
@@ -118,7 +131,7 @@ def _dense(config: dict[str, Any]) -> DenseSpec:
 
 
 def read_settings(checkpoint: Checkpoint) -> SentenceSettings:
-    """Read prompts, similarity and length, with defaults for checkpoints that have none."""
+    """Return prompts, similarity and length of a checkpoint, with defaults for what it does not set."""
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     transformer = _transformer_settings(checkpoint.path)
     prompts = {name: text for name, text in (general.get("prompts") or {}).items() if text is not None}
@@ -140,7 +153,7 @@ def _transformer_settings(folder: Path) -> dict[str, Any]:
 
 
 def is_cross_encoder(checkpoint: Checkpoint) -> bool:
-    """Whether the checkpoint was saved by sentence-transformers' ``CrossEncoder``."""
+    """Return whether the checkpoint was saved by sentence-transformers' ``CrossEncoder``."""
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     config = checkpoint.config
     return (
@@ -151,10 +164,10 @@ def is_cross_encoder(checkpoint: Checkpoint) -> bool:
 
 
 def score_activation(checkpoint: Checkpoint, labels: int) -> Literal["sigmoid", "identity"]:
-    """The activation of ``CrossEncoder`` scores: as the checkpoint names it, else sigmoid for a single label.
+    """Return the activation of ``CrossEncoder`` scores: the checkpoint's, or sigmoid for a single label.
 
     Raises:
-        UnsupportedConfigError: an activation that the runtime does not support.
+        UnsupportedConfigError: The runtime does not support the activation.
     """
     general = checkpoint.read_json("config_sentence_transformers.json") or {}
     config = checkpoint.config

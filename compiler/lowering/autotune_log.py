@@ -1,4 +1,4 @@
-"""Searches for the fastest matrix multiplication: what won, kept for the manifest and the next build."""
+"""Records the results of Inductor's autotuning, for the manifest and the next compilation."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ _FOLDER = "TORCHINDUCTOR_CACHE_DIR"
 
 @contextmanager
 def autotune_log() -> Iterator[dict[str, str]]:
-    """Fills the dictionary that it gives: each operation with its shapes, and the kernel that won.
+    """Record the fastest kernel of each autotuned operation.
 
     Inductor stores the times of all candidates by shape and dtype in its cache folder and does not measure
-    them again. That folder lies within ours, unless the user has named another.
+    them again. That folder is within the cache of precast, unless ``TORCHINDUCTOR_CACHE_DIR`` is set.
+
+    Returns:
+        A dictionary that is filled until exit: name and shapes of the operation, and name of the kernel.
     """
     winners: dict[str, str] = {}
 
@@ -33,9 +36,10 @@ def autotune_log() -> Iterator[dict[str, str]]:
             kernel = re.sub(r"_\d+$", "", best.name)
             winners[f"{name} {_shapes(inputs)}"] = f"{kernel} {getattr(best, 'description', '')}".strip()
 
-    named = os.environ.get(_FOLDER)
-    # torch writes its own default into the variable when it first looks.
-    folder = named if named not in (None, default_cache_dir()) else str(cache_folder() / "inductor")
+    configured = os.environ.get(_FOLDER)
+    # torch writes its own default into the variable when it first reads it.
+    is_default = configured in (None, default_cache_dir())
+    folder = str(cache_folder() / "inductor") if is_default else str(configured)
     with patch.dict(os.environ, {_FOLDER: folder}):
         select_algorithm.add_feedback_saver(record)
         try:
@@ -45,6 +49,6 @@ def autotune_log() -> Iterator[dict[str, str]]:
 
 
 def _shapes(inputs: list[Any]) -> str:
-    """``*x768 768x3072``; a star is a size that changes from batch to batch."""
+    """Return the shapes as in ``*x768 768x3072``; a star is a size that varies with the batch."""
     sizes = [[str(size) if str(size).isdigit() else "*" for size in node.get_size()] for node in inputs]
-    return " ".join("x".join(one) for one in sizes)
+    return " ".join("x".join(shape) for shape in sizes)

@@ -1,4 +1,4 @@
-"""Inductor's side of our C++ kernels: each operator becomes a call of its header, built into the graph."""
+"""Inductor lowerings of our C++ kernels: each operator becomes a call compiled into the graph."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from precast.compiler.kernels.avx512.cpp import Kernel, Operand, source
 
 
 class _Call(CppTemplate):
-    """The source of one call."""
+    """The C++ source of one call."""
 
     def __init__(
         self, kernel: Kernel, layout: ir.Layout, tensors: dict[str, Any], rest: dict[str, Any]
@@ -26,9 +26,9 @@ class _Call(CppTemplate):
         super().__init__(kernel.header.removesuffix(".h"), nodes, layout, num_threads=0)
         self.kernel, self.tensors, self.rest = kernel, tensors, rest
 
-    def render(self, **given: Any) -> str:
-        cpp, out = given["kernel"], given["template_buffer_node"]
-        # Several arguments may lie in one buffer: it is passed once.
+    def render(self, **arguments: Any) -> str:
+        cpp, out = arguments["kernel"], arguments["template_buffer_node"]
+        # Several arguments may be views of one buffer, which is passed once.
         buffers = {node.get_name(): node for node in self.input_nodes}
         names = {name: f"in{index}" for index, name in enumerate(buffers)}
         signature = cpp.def_kernel(
@@ -64,7 +64,7 @@ def _operand(cpp: Any, node: Any, name: str) -> Operand:
 
 
 def install(kernels: Iterable[Kernel]) -> None:
-    """Teach Inductor the operators of ``kernels``; for this process."""
+    """Register the operators of ``kernels`` with Inductor in this process."""
     for kernel in kernels:
         lowering.register_lowering(kernel.operator, type_promotion_kind=None)(partial(_lower, kernel))
 
@@ -72,12 +72,12 @@ def install(kernels: Iterable[Kernel]) -> None:
 def _lower(kernel: Kernel, *args: Any) -> Any:
     tensors: dict[str, Any] = {}
     rest: dict[str, Any] = {}
-    for argument, given in zip(kernel.operator._schema.arguments, args, strict=True):
+    for argument, passed in zip(kernel.operator._schema.arguments, args, strict=True):
         if "Tensor" in str(argument.type):
             strided = kernel.strided.get(argument.name)
-            tensors[argument.name] = None if given is None else _realized(given, strided)
+            tensors[argument.name] = None if passed is None else _realized(passed, strided)
         else:
-            rest[argument.name] = given
+            rest[argument.name] = passed
     value = V.graph.current_node.meta["val"]
     assert isinstance(value, Tensor)
     layout = ir.FixedLayout(value.device, value.dtype, ir.convert_shape_to_inductor(value.shape))
@@ -97,11 +97,11 @@ def _buffer(kernel: Kernel, layout: ir.Layout, call: _Call) -> ir.CppTemplateBuf
 
 
 def _realized(box: Any, contiguous: int | None) -> Any:
-    """Memory that a pointer can stand for.
+    """Return a node that is stored in memory and can be passed as a pointer.
 
     Args:
-        box: a tensor of the graph.
-        contiguous: how many of the last dimensions must be contiguous; None for all.
+        box: A tensor of the graph.
+        contiguous: Number of last dimensions that must be contiguous; None for all.
     """
     node = ir.ExternKernel.realize_input(box)
     layout = node.maybe_get_layout() if hasattr(node, "maybe_get_layout") else None

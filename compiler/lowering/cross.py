@@ -1,7 +1,7 @@
-"""The ``inductor`` backend for a CUDA device that is not here.
+"""The ``inductor`` backend for cross-compiling: for CUDA, on a machine without a GPU.
 
-Needs a CUDA build of torch and nvcc, but no GPU and no driver. Kernels are untuned; the graph is compiled and
-never run. For building where no GPU can be had, and for proving that every graph lowers.
+It needs a CUDA build of torch and nvcc, but no driver. Kernels are untuned, and graphs are compiled but never
+run. It also serves as a test that every graph can be lowered.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _DEVICE = "cuda:0"
 
 
 def inductor_cross(capability: tuple[int, int]) -> Backend:
-    """AOTInductor for a device of ``capability``, without one."""
+    """Return the backend that compiles with AOTInductor for a compute capability, without a device."""
     settings = cuda_settings(capability, autotune=False) | {"tuned": False}
     return Backend("inductor", ".so", settings, False, partial(_lower, capability), sizes(autotune=False))
 
@@ -40,13 +40,13 @@ def _lower(
     capability: tuple[int, int], module: nn.Module, signature: Signature, size: int, folder: Path
 ) -> CompiledFile:
     config = cuda_configuration(autotune=False) | {
-        # Kernels must be there when the C++ is written; nothing may be measured or loaded meanwhile.
+        # The generated C++ refers to compiled kernels; compiling them must not measure or load anything.
         "triton.autotune_at_compile_time": True,
         "triton.autotune_pointwise": False,
         "shape_padding": False,
         "use_static_cuda_launcher": False,
         "compile_threads": 1,
-        # Constants are folded by computing them on the device.
+        # Constant folding would compute on the device.
         "joint_graph_constant_folding": False,
     }
     with fake_cuda(capability), toolkit(folder):
@@ -60,17 +60,17 @@ def _lower(
 
 
 def _on_device(module: nn.Module) -> nn.Module:
-    """A copy of ``module`` whose tensors are shapes on the device; to be called under a fake mode."""
-    placed: dict[int, object] = {}
+    """Return a copy of ``module`` with fake tensors on the device; must be called in a fake mode."""
+    copies: dict[int, object] = {}
     for tensor in chain(module.parameters(), module.buffers()):
         shape = torch.empty_strided(tensor.shape, tensor.stride(), dtype=tensor.dtype, device=_DEVICE)
         is_parameter = isinstance(tensor, nn.Parameter)
-        placed[id(tensor)] = nn.Parameter(shape, requires_grad=False) if is_parameter else shape
-    return copy.deepcopy(module, placed)
+        copies[id(tensor)] = nn.Parameter(shape, requires_grad=False) if is_parameter else shape
+    return copy.deepcopy(module, copies)
 
 
 def _adopt(exported: ExportedProgram) -> None:
-    """Weights and example inputs as shapes of the mode that the traced graph itself lives in."""
+    """Replace weights and example inputs by fake tensors of the traced graph's own fake mode."""
     nodes = (node for node in exported.graph.nodes if node.op == "placeholder")
     mode = next(nodes).meta["val"].fake_mode
 

@@ -1,6 +1,6 @@
-"""The headers, compiler and libraries that a graph for CUDA is built with.
+"""Headers, compiler and libraries for compiling graphs for CUDA.
 
-Where the system has no CUDA toolkit, the parts that came with torch's own packages serve as one.
+Without a CUDA toolkit on the system, the parts in the packages that torch depends on are used.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ _DRIVER_FUNCTIONS = (
     "cuFuncSetAttribute",
     "cuLaunchKernel",
 )
-"""What generated code calls of ``libcuda``."""
+"""Functions of ``libcuda`` that generated code calls."""
 _NEEDED = re.compile(r"\(NEEDED\)\s+Shared library: \[([^\]]+)\]")
 
 
 def has_nvcc() -> bool:
-    """Whether kernels can be kept as PTX beside their machine code: joining the two is nvcc's work."""
+    """Return whether nvcc is available, which is needed to store PTX next to machine code."""
     with _paths():
         return shutil.which("nvcc") is not None
 
 
 @contextmanager
 def toolkit(folder: Path) -> Iterator[None]:
-    """Let Inductor find CUDA's headers and something to link against.
+    """Set the environment such that Inductor finds CUDA's headers and a library to link against.
 
     Args:
-        folder: to write into.
+        folder: Folder to write the stub library to.
 
     Raises:
-        LoweringError: there are no headers, or there is no C compiler.
+        LoweringError: The CUDA headers or a C compiler are missing.
     """
     with _paths(), _linkable(folder):
         yield
@@ -55,30 +55,30 @@ def toolkit(folder: Path) -> Iterator[None]:
 def _paths() -> Iterator[None]:
     from torch.utils import cpp_extension
 
-    # torch takes the folder above nvcc's for the toolkit's, also where nvcc is a link from elsewhere.
-    guesses = [cpp_extension.CUDA_HOME, "/usr/local/cuda", *_packaged()]
+    # torch takes the parent of nvcc's folder for the toolkit, which is wrong if nvcc is a link.
+    candidates = [cpp_extension.CUDA_HOME, "/usr/local/cuda", *_packaged()]
     home = next(
-        (Path(guess) for guess in guesses if guess and Path(guess, "include", "cuda.h").exists()), None
+        (Path(path) for path in candidates if path and Path(path, "include", "cuda.h").exists()), None
     )
     if home is None:
         raise LoweringError(
-            "building for CUDA needs its headers, found none in CUDA_HOME, /usr/local/cuda or NVIDIA's "
+            "compiling for CUDA needs its headers, found none in CUDA_HOME, /usr/local/cuda or NVIDIA's "
             "packages; install the CUDA toolkit and set CUDA_HOME, or pip install nvidia-cuda-cccl, "
             "nvidia-cuda-crt and nvidia-cuda-nvcc of torch's CUDA release"
         )
-    found = os.environ.get("PATH", "")
-    paths = {"CUDA_HOME": str(home), "PATH": os.pathsep.join((str(home / "bin"), found))}
+    search_path = os.environ.get("PATH", "")
+    paths = {"CUDA_HOME": str(home), "PATH": os.pathsep.join((str(home / "bin"), search_path))}
     with patch.dict(os.environ, paths), patch.object(cpp_extension, "CUDA_HOME", str(home)):
         yield
 
 
 def _has_headers(home: str) -> bool:
-    """Those of the driver, and those that its 16-bit numbers need, which come in a package of their own."""
+    """Return whether a folder has CUDA's headers, including those that are packaged separately."""
     return all(Path(home, "include", name).exists() for name in ("cuda.h", "nv/target"))
 
 
 def _packaged() -> list[str]:
-    """Folders of NVIDIA's packages for the CUDA release of this torch."""
+    """Return the folders of NVIDIA's packages for torch's CUDA release."""
     spec = find_spec("nvidia")
     release = str(torch.version.cuda).partition(".")[0]
     roots = spec.submodule_search_locations if spec else None
@@ -86,10 +86,10 @@ def _packaged() -> list[str]:
 
 
 def needed_libraries(library: Path) -> tuple[str, ...]:
-    """The shared libraries that the dynamic linker loads together with ``library``.
+    """Return the shared libraries that the dynamic linker loads with ``library``.
 
     Raises:
-        LoweringError: it is no shared library, or readelf is missing.
+        LoweringError: The file is not a shared library, or readelf is missing.
     """
     try:
         done = subprocess.run(["readelf", "-d", library], check=True, capture_output=True, text=True)
@@ -99,21 +99,21 @@ def needed_libraries(library: Path) -> tuple[str, ...]:
 
 
 def build_driver_stub(folder: Path) -> None:
-    """Write ``folder/libcuda.so`` to link against; the driver brings the real library when a graph is loaded.
+    """Write ``folder/libcuda.so`` to link against; the driver's own library is used when a graph is loaded.
 
     The stub defines the functions that graphs call: a linker that drops libraries without a used symbol
-    (``--as-needed``, the default of many distributions) would otherwise drop ``libcuda`` from the graph, and
-    nothing would load it.
+    (``--as-needed``, the default of many distributions) would otherwise drop ``libcuda``, which would then be
+    missing when a graph is loaded.
 
     Raises:
-        LoweringError: there is no C compiler.
+        LoweringError: There is no C compiler, or it failed.
     """
     source = "".join(f"int {name}(void) {{ return 0; }}\n" for name in _DRIVER_FUNCTIONS)
     command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-Wl,-soname,libcuda.so.1", "-o", "libcuda.so"]
     try:
         subprocess.run(command, input=source, cwd=folder, check=True, capture_output=True, text=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise LoweringError(f"building for CUDA needs gcc, which failed: {error}") from error
+        raise LoweringError(f"compiling for CUDA needs gcc, which failed: {error}") from error
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""What Inductor and Triton ask a CUDA device while they compile, answered without one.
+"""Replaces the functions by which Inductor and Triton query a CUDA device while they compile.
 
-The kernels are compiled as for a real device, the first configuration of each is taken untried, and nothing
-runs. Every name that is replaced here belongs to torch 2.11 and Triton 3.6 or later.
+Kernels are compiled as for a real device. The first configuration of each is used without timing, and nothing
+is run. Every replaced name exists in torch 2.11 and Triton 3.6 or later.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler.compiler import CompiledKernel
 
 _H100 = {
-    "name": "a CUDA device that is not here",
+    "name": "a simulated CUDA device",
     "multi_processor_count": 132,
     "total_memory": 80 << 30,
     "warp_size": 32,
@@ -38,12 +38,12 @@ _H100 = {
     "gcnArchName": "",
     "uuid": "none",
 }
-"""Sizes of an H100; without tuning they decide no more than how many blocks a grid aims for."""
+"""Properties of an H100. Without autotuning they only affect the number of blocks in a grid."""
 
 
 @contextmanager
 def fake_cuda(capability: tuple[int, int]) -> Iterator[None]:
-    """Let graphs for ``capability`` be compiled where torch sees no device."""
+    """Make torch and Triton report a device of ``capability``, so that graphs can be compiled without one."""
     with ExitStack() as stack:
         for owner, names in (
             (torch.cuda, _cuda_module(capability)),
@@ -55,11 +55,11 @@ def fake_cuda(capability: tuple[int, int]) -> Iterator[None]:
             (inductor_graph, {"is_same_tensor": _is}),
             (triton_helpers, {"set_driver_to_gpu": _nothing}),
             (CompiledKernel, {"_init_handles": _without_handles}),
-            (triton_heuristics.CachingAutotuner, {"run": _take_the_first}),
+            (triton_heuristics.CachingAutotuner, {"run": _use_first}),
             (wrapper.PythonWrapperCodegen, {"generate_and_run_autotune_block": _run_autotune_block}),
         ):
             stack.enter_context(patch.multiple(owner, **names))
-        # Not reset_active, which would look for the real driver.
+        # Not reset_active, which would search for the real driver.
         stack.enter_context(patch.object(triton.runtime.driver, "_active", _Driver(capability)))
         yield
 
@@ -98,7 +98,7 @@ def _cuda_worker(capability: tuple[int, int]) -> dict[str, Any]:
 
 
 class _Driver:
-    """Triton's driver, for as long as nothing is launched."""
+    """A Triton driver that reports a device and cannot launch kernels."""
 
     def __init__(self, capability: tuple[int, int]) -> None:
         self._target = GPUTarget("cuda", capability[0] * 10 + capability[1], 32)
@@ -131,20 +131,20 @@ def _yes(*_: object, **__: object) -> bool:
     return True
 
 
-def _is(one: object, other: object) -> bool:
-    """A weight without storage is the same as itself alone."""
-    return one is other
+def _is(left: object, right: object) -> bool:
+    """Compare weights by identity: fake tensors have no storage to compare."""
+    return left is right
 
 
 def _without_handles(kernel: Any) -> None:
-    """Loading a kernel needs a device; what the loader would learn decides nothing without tuning."""
+    """Skip loading a kernel, which needs a device; registers and spills do not matter without autotuning."""
     kernel.module = kernel.function = 0
     kernel._run = None
     kernel.n_regs, kernel.n_spills = 64, 0
 
 
-def _take_the_first(tuner: Any, *_: object, stream: Any = None, **__: object) -> None:
-    """In place of timing a kernel's configurations and launching the fastest."""
+def _use_first(tuner: Any, *_: object, stream: Any = None, **__: object) -> None:
+    """Use a kernel's first configuration instead of timing all of them."""
     if not tuner.launchers:
         tuner.precompile()
     tuner.launchers = tuner.launchers[:1]
@@ -152,7 +152,7 @@ def _take_the_first(tuner: Any, *_: object, stream: Any = None, **__: object) ->
 
 
 def _run_autotune_block(codegen: Any) -> None:
-    """Inductor's own program that runs each kernel once, on tensors without storage and no stream."""
+    """Run Inductor's program that launches each kernel once, on tensors without storage."""
     example_values = (
         "def generate_example_value(size, stride, device, dtype, offset, alloc=None):\n"
         "    import torch\n"

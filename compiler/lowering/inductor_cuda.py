@@ -24,22 +24,22 @@ _SEQUENCES = (4, 32, 256)
 
 
 def sizes(autotune: bool) -> dict[GraphName, tuple[int, ...]]:
-    """For which sizes each graph with weights is compiled.
+    """Return the sizes for which each graph with weights is compiled, one variant each.
 
-    The best kernels for a handful of rows are poor for many, and one compiled graph has one choice for each
-    multiplication. Without a search cuBLAS chooses by itself, for each bucket, when that is captured; how
-    many programs share the keys of a decoder's row is fixed in the code all the same.
+    The best kernels for small batches are poor for large ones, and a compiled graph has one kernel for each
+    matrix multiplication. Without autotuning, cuBLAS selects kernels for each captured bucket, but the number
+    of programs that share the keys of one decoder sequence is still fixed in the compiled code.
     """
     tokens = _TOKENS if autotune else _TOKENS[1:2]
     return {GraphName.ENCODE: tokens, GraphName.ENCODE_SOURCE: tokens, GraphName.DECODE: _SEQUENCES}
 
 
 def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Backend:
-    """AOTInductor for the CUDA device of this machine.
+    """Return the backend that compiles with AOTInductor for the CUDA device of this machine.
 
     Args:
-        capability: compute capability of the device.
-        autotune: search among Triton's and cuBLAS' matrix multiplications; None does so.
+        capability: Compute capability of the device.
+        autotune: Whether to time the matrix multiplications of Triton and cuBLAS; None means True.
     """
     tune = autotune is not False
     settings = cuda_settings(capability, tune)
@@ -48,7 +48,7 @@ def inductor_cuda(*, capability: tuple[int, int], autotune: bool | None) -> Back
 
 
 def cuda_settings(capability: tuple[int, int], autotune: bool) -> dict[str, bool | int | str]:
-    """What a compiled graph depends on besides the model, for the cache key and the manifest."""
+    """Return what a compiled graph depends on besides the model, for the cache key and the manifest."""
     return {
         "device": "cuda",
         "architecture": sm_name(capability),
@@ -59,13 +59,13 @@ def cuda_settings(capability: tuple[int, int], autotune: bool) -> dict[str, bool
 
 
 def cuda_configuration(autotune: bool) -> dict[str, Any]:
-    """Inductor's settings: one library that holds its kernels and none of the weights."""
+    """Return Inductor's settings: one library with all kernels and without weights."""
     config: dict[str, Any] = {
         "aot_inductor.package_constants_in_so": False,
-        # A bias of a few numbers would be written into the code, which other checkpoints share.
+        # A small bias would become part of the code, which is cached for checkpoints with other weights.
         "always_keep_tensor_constants": True,
         "aot_inductor.embed_kernel_binary": True,
-        # Beside the machine code its PTX, where there is a compiler that joins the two.
+        # Stores PTX next to the machine code.
         "aot_inductor.emit_multi_arch_kernel": has_nvcc(),
     }
     if autotune:
@@ -80,9 +80,9 @@ def cuda_configuration(autotune: bool) -> dict[str, Any]:
 def _lower(
     config: dict[str, Any], module: nn.Module, signature: Signature, size: int, folder: Path
 ) -> CompiledFile:
-    # The caller keeps its module on the CPU: its weights go to the artifact from there.
-    placed = copy.deepcopy(module).to("cuda")
+    # The caller writes the weights of its module from CPU memory, so only a copy moves to the device.
+    on_device = copy.deepcopy(module).to("cuda")
     with autotune_log() as winners, toolkit(folder):
-        exported = trace(placed, signature, size, "cuda")
+        exported = trace(on_device, signature, size, "cuda")
         library, constants = compile_library(exported, config, folder)
     return CompiledFile(library, "bound", constants, winners)

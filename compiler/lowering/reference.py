@@ -1,4 +1,4 @@
-"""The ``reference`` backend: the traced operators as a portable program, no compiler involved."""
+"""The ``reference`` backend: stores the traced operators as a portable program, without a compiler."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ _DROPPED = {
     torch.ops.aten._assert_tensor_metadata.default,
     torch.ops.aten.sym_constrain_range_for_size.default,
 }
-"""Checks that tracing adds; the runtime holds every input against the signature instead."""
+"""Checks that tracing adds; the runtime checks every input against the signature instead."""
 
 
 def reference() -> Backend:
-    """Portable, slow, and free of every compiler: the second opinion when numbers differ."""
+    """Return the backend, which is portable and slow; it helps to locate errors of compiled graphs."""
     return Backend("reference", ".json", {}, False, _lower)
 
 
@@ -41,36 +41,36 @@ def _lower(module: nn.Module, signature: Signature, size: int, folder: Path) -> 
 
 
 def to_program(exported: ExportedProgram, names: Sequence[str]) -> Program:
-    """The calls of ``exported`` as data; weights by the names of the module that was traced.
+    """Return a traced graph as a portable program, whose weights have the names of the traced module.
 
     Args:
-        exported: a traced graph.
-        names: of its inputs, in order.
+        exported: The traced graph.
+        names: Names of the inputs, in order.
 
     Raises:
-        LoweringError: it calls something that a program cannot name.
+        LoweringError: The graph has a call or an argument that a program cannot represent.
     """
     inputs = exported.graph_signature.input_specs
-    taken = [spec.arg.name for spec in inputs if spec.kind is InputKind.USER_INPUT]
-    # Where a value lies now: under the signature's name of an input, or under that of its last writer.
-    now = dict(zip(taken, names, strict=True))
+    arguments = [spec.arg.name for spec in inputs if spec.kind is InputKind.USER_INPUT]
+    # The program's current name of each value: an input's name in the signature, or that of its last writer.
+    current = dict(zip(arguments, names, strict=True))
     weights = {
         spec.arg.name: spec.target
         for spec in inputs
         if spec.kind is not InputKind.USER_INPUT and spec.target is not None
     }
     calls, writes = [], {}
-    named = dict(zip(taken, names, strict=True))
+    buffer_of = dict(zip(arguments, names, strict=True))
     for node in exported.graph.nodes:
         if node.target is torch.ops.aten.index_put_.default:
-            calls.append(Call(node.name, "aten.index_put.default", _encode(list(node.args), now), {}))
-            # The result of a write is the same memory: a later one may go by either name.
-            buffer = named[node.name] = named[node.args[0].name]
+            calls.append(Call(node.name, "aten.index_put.default", _encode(list(node.args), current), {}))
+            # The result of a write is the same memory: later calls may use either name.
+            buffer = buffer_of[node.name] = buffer_of[node.args[0].name]
             writes[buffer] = node.name
-            now |= {alias: node.name for alias, whose in named.items() if whose == buffer}
+            current |= {alias: node.name for alias, aliased in buffer_of.items() if aliased == buffer}
         elif _is_live_call(node):
-            calls.append(_call(node, now))
-    outputs = tuple(now.get(spec.arg.name, spec.arg.name) for spec in _results(exported))
+            calls.append(_call(node, current))
+    outputs = tuple(current.get(spec.arg.name, spec.arg.name) for spec in _results(exported))
     used = {node.name for node in exported.graph.nodes if node.op == "placeholder" and node.users}
     return Program(
         inputs=tuple(names),
@@ -82,8 +82,8 @@ def to_program(exported: ExportedProgram, names: Sequence[str]) -> Program:
 
 
 def _results(exported: ExportedProgram) -> list[OutputSpec]:
-    """What the module itself gives; a traced graph lists what it writes before that."""
-    return [one for one in exported.graph_signature.output_specs if one.kind is OutputKind.USER_OUTPUT]
+    """Return the outputs of the module, without the mutated inputs that a traced graph lists before them."""
+    return [spec for spec in exported.graph_signature.output_specs if spec.kind is OutputKind.USER_OUTPUT]
 
 
 def _is_live_call(node: fx.Node) -> bool:
@@ -94,12 +94,12 @@ def _is_live_call(node: fx.Node) -> bool:
     return bool(node.users)
 
 
-def _call(node: fx.Node, now: Mapping[str, str]) -> Call:
+def _call(node: fx.Node, current: Mapping[str, str]) -> Call:
     return Call(
         name=node.name,
         op=_op_name(node.target),
-        args=[_encode(value, now) for value in node.args],
-        kwargs={key: _encode(value, now) for key, value in node.kwargs.items()},
+        args=[_encode(value, current) for value in node.args],
+        kwargs={key: _encode(value, current) for key, value in node.kwargs.items()},
     )
 
 
@@ -109,15 +109,15 @@ def _op_name(target: Any) -> str:
     if target in _PYTHON_NAMES:
         return f"python.{_PYTHON_NAMES[target]}"
     raise LoweringError(
-        f"the reference backend has no name for {target}; add it to runtime/backends/reference.py"
+        f"the reference backend does not support {target}; add it to runtime/backends/reference.py"
     )
 
 
-def _encode(value: Any, now: Mapping[str, str]) -> Any:
+def _encode(value: Any, current: Mapping[str, str]) -> Any:
     if isinstance(value, fx.Node):
-        return {"ref": now.get(value.name, value.name)}
+        return {"ref": current.get(value.name, value.name)}
     if isinstance(value, (list, tuple)):
-        return [_encode(item, now) for item in value]
+        return [_encode(item, current) for item in value]
     if value is None or isinstance(value, (bool, int, str)):
         return value
     if isinstance(value, float):

@@ -1,4 +1,4 @@
-"""Tracing a module with symbolic sizes."""
+"""Traces a module with symbolic sizes."""
 
 from __future__ import annotations
 
@@ -41,23 +41,24 @@ _EXAMPLES = {
 
 
 def example_sizes(signature: Signature, size: int | None = None) -> dict[str, int]:
-    """A size for each axis, different ones where the limits allow, so that no two are taken for one.
+    """Return an example size for each axis; all differ as far as the limits allow.
+
+    Tracing would treat axes of the same size as one axis.
 
     Args:
-        signature: of the graph.
-        size: what kernels are chosen for, of the axis that the graph is bucketed by; some small one where
-            left out.
+        signature: Signature of the graph.
+        size: Size on the buckets' axis, which kernels are tuned for; default a small one.
     """
     bucketed = signature.axes[0].name
-    wanted = _EXAMPLES | {bucketed: size or _EXAMPLES[bucketed]}
-    wanted[SEQUENCES] = max(3, wanted[TOKENS] // 128)
-    return {axis.name: min(max(wanted[axis.name], axis.minimum), axis.maximum) for axis in signature.axes}
+    sizes = _EXAMPLES | {bucketed: size or _EXAMPLES[bucketed]}
+    sizes[SEQUENCES] = max(3, sizes[TOKENS] // 128)
+    return {axis.name: min(max(sizes[axis.name], axis.minimum), axis.maximum) for axis in signature.axes}
 
 
 def example_inputs(
     signature: Signature, size: int | None = None, device: str | torch.device = "cpu"
 ) -> dict[str, torch.Tensor]:
-    """A batch that fits ``signature``: two sequences, the others of no length, spare tokens behind."""
+    """Return a batch for ``signature``: two sequences, further empty ones, and unused tokens at the end."""
     sizes = example_sizes(signature, size)
     tensors = {
         buffer.name: torch.zeros(buffer.sizes(sizes), dtype=buffer.torch_dtype, device=device)
@@ -78,18 +79,18 @@ def trace(
     size: int | None = None,
     device: str | torch.device = "cpu",
 ) -> ExportedProgram:
-    """``torch.export`` with every axis of ``signature`` symbolic.
+    """Return the graph of a module from ``torch.export``, with every axis of ``signature`` symbolic.
 
     Args:
-        module: its tensors on ``device``.
-        signature: names, shapes and limits of its inputs.
-        size: as for ``example_sizes``.
-        device: of the example inputs.
+        module: Module with its tensors on ``device``.
+        signature: Names, shapes and limits of the inputs.
+        size: As for ``example_sizes``.
+        device: Device of the example inputs.
 
     Raises:
-        LoweringError: the module cannot be traced for all sizes.
+        LoweringError: The module cannot be traced for all sizes.
     """
-    # An axis that has room for its minimum alone is a constant.
+    # An axis with a single possible size is a constant.
     roots = {
         axis.name: Dim(axis.name, min=axis.minimum, max=axis.maximum)
         for axis in signature.axes
@@ -109,22 +110,23 @@ def trace(
         return torch.export.export(
             module,
             (),
-            kwargs=_as_taken(module, example_inputs(signature, size, device)),
-            dynamic_shapes=_as_taken(module, shapes),
+            kwargs=_as_kwargs(module, example_inputs(signature, size, device)),
+            dynamic_shapes=_as_kwargs(module, shapes),
             strict=False,
         )
     except Exception as error:  # torch.export raises many kinds; each means that tracing failed
         raise LoweringError(f"graph {signature.graph} cannot be traced: {error}") from error
 
 
-def _as_taken(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of ``forward``.
+def _as_kwargs(module: nn.Module, by_name: dict[str, Any]) -> dict[str, Any]:
+    """Return the keyword arguments of ``forward``.
 
-    It takes all buffers in a mapping ``buffers``, or some by name and the others as a list ``kv_cache``.
+    ``forward`` takes all buffers in a mapping ``buffers``, or some by name and the others as a list
+    ``kv_cache``.
     """
-    named = set(inspect.signature(module.forward).parameters)
-    if named == {"buffers"}:
+    parameters = set(inspect.signature(module.forward).parameters)
+    if parameters == {"buffers"}:
         return {"buffers": by_name}
-    found = {name: value for name, value in by_name.items() if name in named}
-    rest = [value for name, value in by_name.items() if name not in named]
-    return found | ({"kv_cache": rest} if rest else {})
+    kwargs = {name: value for name, value in by_name.items() if name in parameters}
+    kv_cache = [value for name, value in by_name.items() if name not in parameters]
+    return kwargs | ({"kv_cache": kv_cache} if kv_cache else {})

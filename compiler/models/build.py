@@ -1,4 +1,4 @@
-"""A checkpoint as traceable modules with their parameters filled."""
+"""Builds the traceable modules of a checkpoint and loads its weights into them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,13 @@ Spec = TypeVar("Spec")
 
 @dataclass(frozen=True)
 class Description:
-    """A model as its configuration describes it, before any weight is read."""
+    """The description of an encoder from its configuration, before weights are read.
+
+    Attributes:
+        spec: specification of the model.
+        family: family of the model.
+        names: checkpoint weights that each parameter is made of.
+    """
 
     spec: ModelSpec
     family: Family
@@ -41,9 +47,9 @@ class Built(Generic[Spec, Module]):
     """A module with the checkpoint's weights.
 
     Attributes:
-        spec: what it was made from.
-        module: on the CPU, in evaluation mode.
-        dropped: source weights that its task does not read.
+        spec: specification of the module.
+        module: module on the CPU, in evaluation mode.
+        dropped: names of checkpoint weights that the task does not use.
     """
 
     spec: Spec
@@ -52,15 +58,16 @@ class Built(Generic[Spec, Module]):
 
 
 def describe_model(checkpoint: Checkpoint, task: Task, pooling: tuple[str, ...] | None = None) -> Description:
-    """Read the configuration of an encoder.
+    """Return the description of an encoder from its configuration.
 
     Args:
-        checkpoint: to read.
-        task: what the graph returns.
-        pooling: task ``embed``: modes that replace the checkpoint's own; ``mean`` if it has none.
+        checkpoint: Checkpoint to read.
+        task: Task to compile for, which decides on the head.
+        pooling: Pooling modes for the task ``embed``; default the checkpoint's, or ``mean`` if it has none.
 
     Raises:
-        UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
+        UnsupportedModelError: The family lacks a head for the task.
+        UnsupportedConfigError: The configuration has a value that no module implements.
     """
     family = family_of(checkpoint.config.model_type)
     reader = ConfigReader(checkpoint.config)
@@ -84,17 +91,19 @@ def describe_model(checkpoint: Checkpoint, task: Task, pooling: tuple[str, ...] 
 def build_encoder(
     checkpoint: Checkpoint, described: Description, dtype: torch.dtype, packed_ops: OpsFactory
 ) -> Built[ModelSpec, Encode]:
-    """Build an encoder and fill it.
+    """Build an encoder and load its weights.
 
     Args:
-        checkpoint: to read weights from.
-        described: from ``describe_model``.
-        dtype: of the parameters; tables of positions keep fp32.
-        packed_ops: operations within sequences that the module is traced with.
+        checkpoint: Checkpoint to read weights from.
+        described: The result of ``describe_model``.
+        dtype: Dtype of the parameters; position tables keep fp32.
+        packed_ops: Factory of the packed operators to trace.
 
     Raises:
-        CheckpointError: the weights cannot be read.
-        UnsetParameterError, UnusedWeightError, WeightValueError: they are not the model's.
+        CheckpointError: The weights cannot be read.
+        UnsetParameterError: A parameter has no weight.
+        UnusedWeightError: A weight belongs to no parameter.
+        WeightValueError: A weight has a wrong shape or non-finite values.
     """
     family, spec = described.family, described.spec
     source = with_tied(canonical_names(read_weights(checkpoint.path), family.prefix), family.tied)
@@ -106,11 +115,16 @@ def build_encoder(
 
 
 def build_seq2seq(checkpoint: Checkpoint, dtype: torch.dtype) -> Built[Seq2SeqSpec, Seq2Seq]:
-    """Build an encoder-decoder that generates and fill it; parameters get ``dtype``.
+    """Build an encoder-decoder and load its weights.
+
+    Args:
+        checkpoint: Checkpoint to read.
+        dtype: Dtype of the parameters; position tables keep fp32.
 
     Raises:
-        UnsupportedModelError, UnsupportedConfigError: no module does what the configuration asks for.
-        CheckpointError, UnsetParameterError, UnusedWeightError, WeightValueError: as ``build_encoder``.
+        UnsupportedModelError: The family has no decoder.
+        UnsupportedConfigError: The configuration has a value that no module implements.
+        CheckpointError, UnsetParameterError, UnusedWeightError, WeightValueError: As for ``build_encoder``.
     """
     family = family_of(checkpoint.config.model_type)
     generation = family.generation
@@ -135,8 +149,8 @@ def _filled(
     droppable: Iterable[str],
     dtype: torch.dtype,
 ) -> tuple[Module, tuple[str, ...]]:
-    """Return a new module with parameters from ``source``, and the source weights that it does not read."""
-    with torch.device("meta"):  # nothing is initialised only to be overwritten
+    """Return a new module with parameters from ``source``, and the names of the unused source weights."""
+    with torch.device("meta"):  # skips the initialization of parameters, which are replaced
         module = make().eval()
     mapped = map_weights(module, names, source, droppable)
     parameters = {name: tensor.to(dtype) for name, tensor in mapped.parameters.items()}

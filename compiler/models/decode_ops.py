@@ -1,4 +1,4 @@
-"""Operators of a decoding step that each device implements in its own way."""
+"""The interface of decode operators, which each target implements."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class KVCache:
-    """Keys and values of one layer, ``[slots, heads, head_dim]``; a slot holds one token's."""
+    """Keys and values of one layer, ``[slots, heads, head_dim]``; a slot holds those of one token."""
 
     key: Tensor
     value: Tensor
@@ -19,21 +19,21 @@ class KVCache:
 
 @dataclass(frozen=True)
 class StepState:
-    """The decoder state in one step: ``R`` sequences are active among the ``N`` that there is state for.
+    """The decoder state of one step: ``R`` active sequences out of ``N`` for which there is state.
 
     Attributes:
-        rows: int32 ``[R]``, the active sequences.
-        tokens: int32 ``[N]``, the token that a sequence consumes in this step.
-        positions: int32 ``[N]``, the number of tokens consumed before.
-        kv_slots: int32 ``[N, max_target_length]``: the self-attention slot of each position of a sequence.
-            The step writes to the one at the sequence's own position. Beams with a common past share slots.
-        cross_slots: int32 ``[N, max_source_length]``: the cross-attention slot of each source token.
-        cross_lengths: int32 ``[N]``, source tokens.
-        self_span: int32 ``[S]``, ``0 .. S - 1``; on a CPU its size says how far to read, None elsewhere.
-        cross_span: As ``self_span``, for the source.
+        seq_ids: ids of the active sequences, int32 ``[R]``.
+        tokens: token that each sequence consumes in this step, int32 ``[N]``.
+        positions: number of tokens that each sequence consumed before, int32 ``[N]``.
+        kv_slots: self-attention slot of each position, int32 ``[N, max_target_length]``. The step writes to
+            the slot at the sequence's current position. Beams with a common past share slots.
+        cross_slots: cross-attention slot of each source token, int32 ``[N, max_source_length]``.
+        cross_lengths: number of source tokens, int32 ``[N]``.
+        self_span: ``0 .. S - 1``, int32 ``[S]``, for the ``S`` positions to read; None on CUDA.
+        cross_span: like ``self_span``, for the source.
     """
 
-    rows: Tensor
+    seq_ids: Tensor
     tokens: Tensor
     positions: Tensor
     kv_slots: Tensor
@@ -76,12 +76,12 @@ class DecodeOps(Protocol):
 
 
 SourceWriter = Callable[[Tensor, nn.Linear, Tensor, KVCache], None]
-"""Writes a source's keys and values. Its arguments: hidden states ``[T, size]``, their projection (to keys,
-then values), int32 slots ``[T]``, the cache of one layer."""
+"""Writes the keys and values of sources to the cross-attention KV cache of one layer. Arguments: hidden
+states ``[T, size]``, the projection to keys and values, int32 slots ``[T]``, and the cache."""
 
 
 def write_source(hidden: Tensor, kv: nn.Linear, slots: Tensor, cache: KVCache) -> None:
-    """The ``SourceWriter`` in plain torch."""
+    """Write keys and values of sources in plain torch; see ``SourceWriter``."""
     key, value = kv(hidden).view(hidden.shape[0], 2, *cache.key.shape[1:]).unbind(1)
     at = slots.long()
     cache.key.index_put_((at,), key)

@@ -11,8 +11,8 @@ from tokenizers import Tokenizer
 from torch import Tensor
 
 from precast.compiler.frontend.tokenizer import TokenizerFacts
-from precast.compiler.kernels.torch.decode import GatheredOps
-from precast.compiler.kernels.torch.packed import PaddedOps
+from precast.compiler.kernels.torch.decode import TorchDecodeOps
+from precast.compiler.kernels.torch.packed import TorchPackedOps
 from precast.compiler.models.decode_ops import write_source
 from precast.compiler.models.encode import Encode
 from precast.compiler.models.seq2seq import Decode, EncodeSource, Seq2Seq
@@ -65,9 +65,11 @@ def run_seq2seq(
     num_seqs, lengths = len(inputs), offsets.diff()
     cross_cache, self_cache = _allocate(cross_shape, len(ids)), _allocate(self_shape, num_seqs * _STEPS)
     dtype, longest = cross_cache[0].dtype, int(lengths.max())
-    encode_source = EncodeSource(model, partial(PaddedOps, dtype=dtype, max_length=longest), write_source)
+    encode_source = EncodeSource(
+        model, partial(TorchPackedOps, dtype=dtype, max_length=longest), write_source
+    )
     encode_source(ids, offsets, torch.arange(len(ids), dtype=torch.int32), positions, cross_cache)
-    decode, generator = Decode(model, GatheredOps), torch.Generator().manual_seed(0)
+    decode, generator = Decode(model, TorchDecodeOps), torch.Generator().manual_seed(0)
     tokens = torch.full((num_seqs,), start, dtype=torch.int32)
     for step in range(_STEPS):
         logits = decode(

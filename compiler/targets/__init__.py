@@ -1,1 +1,1 @@
-"""Compilation targets, one module each: a device with the kernels and the backend that serve it."""
+"""Compilation targets, one module each: a device with its kernels and its backend."""

@@ -1,4 +1,4 @@
-"""Any CPU: plain torch operators, fused by Inductor into C++."""
+"""Target ``cpu``: any CPU. Plain torch operators, which Inductor fuses into C++."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from functools import partial
 
 import torch
 
-from precast.compiler.kernels.torch.decode import GatheredOps
-from precast.compiler.kernels.torch.packed import PaddedOps
+from precast.compiler.kernels.torch.decode import TorchDecodeOps
+from precast.compiler.kernels.torch.packed import TorchPackedOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.lowering.inductor_cpu import inductor_cpu
 from precast.compiler.models.decode_ops import DecodeOpsFactory
@@ -16,13 +16,13 @@ from precast.compiler.targets.target import LoweringOptions, Target
 
 
 def padded_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
-    """Return attention that pads to the longest input of a batch."""
-    return partial(PaddedOps, dtype=dtype, max_length=max_length)
+    """Return the factory of packed operators in plain torch, which pad to the longest input of a batch."""
+    return partial(TorchPackedOps, dtype=dtype, max_length=max_length)
 
 
 def gathered_ops(sequences: int) -> DecodeOpsFactory:
-    """Return decode attention over gathered slots."""
-    return GatheredOps
+    """Return the factory of decode operators in plain torch, which gather KV cache slots."""
+    return TorchDecodeOps
 
 
 def _backend(options: LoweringOptions) -> Backend:

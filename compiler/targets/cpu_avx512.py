@@ -1,4 +1,4 @@
-"""CPUs with AVX-512: our C++ kernels for linear layers, norms and attention, all else by Inductor."""
+"""Target ``cpu-avx512``: C++ kernels for linear layers, norms and attention, and Inductor for the rest."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from precast.compiler.kernels.avx512 import decode, linear, linear_int8, log_softmax, norm, packed
-from precast.compiler.kernels.avx512.decode import StepOps
+from precast.compiler.kernels.avx512.decode import Avx512DecodeOps
 from precast.compiler.kernels.avx512.layers import WhichLinear, with_cpp_layers
-from precast.compiler.kernels.avx512.packed import SequenceOps
+from precast.compiler.kernels.avx512.packed import Avx512PackedOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.lowering.inductor_cpu import inductor_cpu, searches_by_default
 from precast.compiler.models.decode_ops import DecodeOpsFactory
@@ -29,7 +29,7 @@ KERNELS = (
 
 
 def _sequence_ops(layout: PackedLayout, key_positions: Tensor | None) -> PackedOps:
-    return SequenceOps(layout)
+    return Avx512PackedOps(layout)
 
 
 def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
@@ -37,16 +37,16 @@ def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
 
 
 def _decode_ops(sequences: int) -> DecodeOpsFactory:
-    return StepOps
+    return Avx512DecodeOps
 
 
 def _backend(options: LoweringOptions) -> Backend:
-    """With ``prepack`` norms and linear layers are our kernels too, but not layers that are autotuned."""
-    searches = searches_by_default(options.dtype) if options.autotune is None else options.autotune
-    which: WhichLinear = "none" if not options.prepack else "quantized" if searches else "all"
+    """With ``prepack``, norms and linear layers use the C++ kernels too, unless they are autotuned."""
+    autotune = searches_by_default(options.dtype) if options.autotune is None else options.autotune
+    which: WhichLinear = "none" if not options.prepack else "quantized" if autotune else "all"
     return inductor_cpu(
         prepack=options.prepack,
-        autotune=searches,
+        autotune=autotune,
         dtype=options.dtype,
         kernels=KERNELS,
         replace_layers=partial(with_cpp_layers, linear=which),

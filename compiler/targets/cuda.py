@@ -1,4 +1,4 @@
-"""CUDA: Triton kernels for attention, pooling and small batches, cuBLAS and Inductor for the rest."""
+"""Target ``cuda``: Triton kernels for attention, pooling and small batches; else cuBLAS and Inductor."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from precast.artifacts.build_info import CudaInfo
 from precast.compiler.errors import CompileError
 
 if find_spec("triton") is None:
-    raise CompileError("compiling for cuda needs triton: pip install triton, or a CUDA build of torch")
+    raise CompileError(
+        "compiling for cuda needs triton, found none; pip install triton, or a CUDA build of torch"
+    )
 
 from precast.compiler.kernels.triton import cross_kv
 from precast.compiler.kernels.triton.decode import TritonDecodeOps
 from precast.compiler.kernels.triton.layers import with_small_batch_linear
-from precast.compiler.kernels.triton.packed import TritonOps
+from precast.compiler.kernels.triton.packed import TritonPackedOps
 from precast.compiler.lowering.backend import Backend
 from precast.compiler.models.decode_ops import DecodeOpsFactory
 from precast.compiler.models.packed_ops import OpsFactory, PackedLayout, PackedOps
@@ -26,11 +28,11 @@ from precast.compiler.models.seq2seq import Seq2Seq
 from precast.compiler.targets.target import LoweringOptions, Target
 
 SMALL_BATCH = 4
-"""A step that is compiled for no more sequences has linear layers of its own."""
+"""Decode graphs tuned for at most this many sequences use the linear layers for small batches."""
 
 
 def _triton_ops(layout: PackedLayout, key_positions: Tensor | None) -> PackedOps:
-    return TritonOps(layout)
+    return TritonPackedOps(layout)
 
 
 def _packed_ops(dtype: torch.dtype, max_length: int) -> OpsFactory:
@@ -46,17 +48,19 @@ def _decoder(model: Seq2Seq, sequences: int) -> Seq2Seq:
 
 
 def _capability(options: LoweringOptions) -> tuple[int, int]:
-    """Return the compute capability that was named, else that of the device here.
+    """Return the compute capability to compile for: the option's, by default that of this machine's device.
 
     Raises:
-        CompileError: torch was built without CUDA, or sees no device.
+        CompileError: Torch was built without CUDA, or finds no device.
     """
     if host.cuda_release() is None:
-        raise CompileError("device cuda needs a CUDA build of torch, this one is for the cpu alone")
+        raise CompileError(
+            "device cuda needs a CUDA build of torch, found a build for the cpu only; install another torch"
+        )
     capability = options.architecture or host.compute_capability()
     if capability is None:
         raise CompileError(
-            "device cuda needs a GPU, torch sees none; to build for one that is elsewhere, name its "
+            "device cuda needs a GPU, found none; to compile for another machine's GPU, pass its "
             "architecture: --device cuda:sm_90 --no-verify"
         )
     return capability
@@ -65,7 +69,7 @@ def _capability(options: LoweringOptions) -> tuple[int, int]:
 def _backend(options: LoweringOptions) -> Backend:
     capability = _capability(options)
     if options.architecture is not None:
-        # Patches names that a torch without CUDA lacks.
+        # Imported here because it patches names that a CPU build of torch lacks.
         from precast.compiler.lowering.cross import inductor_cross
 
         return inductor_cross(capability)

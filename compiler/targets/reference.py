@@ -1,4 +1,4 @@
-"""Any machine with torch: the traced operators as a portable program, run one by one."""
+"""Target ``reference``: any machine with torch. The traced operators are stored as a portable program."""
 
 from __future__ import annotations
 

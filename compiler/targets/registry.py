@@ -1,4 +1,4 @@
-"""All targets, in order of preference. A target is one module of this package and one row here."""
+"""The registry of targets, in order of preference. A target is a module of this package and a row here."""
 
 from __future__ import annotations
 
@@ -14,7 +14,16 @@ from precast.graphs.encode import Device
 
 @dataclass(frozen=True)
 class TargetRow:
-    """When a target is selected; its module is imported only then, because Triton may be missing."""
+    """The conditions under which a target is selected, and its module.
+
+    The module is imported on selection, because its dependencies may be missing.
+
+    Attributes:
+        name: name of the target.
+        device: device kind that the target compiles for.
+        backend: backend that the target compiles with.
+        module: dotted name of the module that defines ``TARGET``.
+    """
 
     name: str
     device: Device
@@ -31,11 +40,11 @@ TARGETS = (
 
 
 def get_target(name: str) -> Target:
-    """Return a target.
+    """Return the target of a name.
 
     Raises:
-        KeyError: there is none of this name.
-        CompileError: a package that it needs is not installed.
+        KeyError: No target has this name.
+        CompileError: A package that the target needs is not installed.
     """
     row = {row.name: row for row in TARGETS}[name]
     return cast(Target, import_module(row.module).TARGET)
@@ -45,13 +54,13 @@ def select_target(options: CompileOptions) -> Target:
     """Return the first target of the device and the backend that supports the options on this machine.
 
     Raises:
-        CompileError: there is none; the reason is that of the preferred one.
+        CompileError: No target supports them; the message is about the most preferred one.
     """
     rows = [row for row in TARGETS if (row.device, row.backend) == (options.device_kind, options.backend)]
     if not rows:
-        known = ", ".join(f"backend {row.backend} on {row.device}" for row in TARGETS)
+        known = ", ".join(f"{row.backend} on {row.device}" for row in TARGETS)
         raise CompileError(
-            f"there is no backend {options.backend!r} for device {options.device_kind}; there are {known}"
+            f"expected one of the backends {known}; found {options.backend!r} on {options.device_kind}"
         )
     reasons: list[CompileError] = []
     for row in rows:
@@ -65,5 +74,5 @@ def select_target(options: CompileOptions) -> Target:
 
 
 def lowering_options(options: CompileOptions) -> LoweringOptions:
-    """Return what backends read of the options."""
+    """Return the options that backends depend on."""
     return LoweringOptions(options.dtype, options.prepack, options.autotune, options.architecture)

@@ -1,4 +1,4 @@
-"""What a target is."""
+"""``Target``: a device with its kernels and its backend."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from precast.graphs.encode import Device, Dtype, Quantization
 
 @dataclass(frozen=True)
 class LoweringOptions:
-    """What the backend of a target depends on, besides the graph.
+    """The options that a target's backend depends on.
 
     Attributes:
-        dtype: of the weights.
+        dtype: dtype of the weights.
         prepack: whether weights are stored inside the graph.
-        autotune: whether to search for the fastest matrix multiplications; None leaves it to the target.
-        architecture: compute capability of a CUDA device that is not here; None for the one of this machine.
+        autotune: whether to search for the fastest matrix multiplications; None for the target's default.
+        architecture: compute capability to cross-compile for; None for the CUDA device of this machine.
     """
 
     dtype: Dtype
@@ -44,26 +44,25 @@ def _unchanged(model: Seq2Seq, sequences: int) -> Seq2Seq:
 
 @dataclass(frozen=True)
 class Target:
-    """A device with the kernels and the backend that serve it.
+    """A device with its kernels and its backend.
 
-    Everything that a target does in its own way is one of these attributes; nothing else in the compiler
-    asks which target it has.
+    All differences between targets are attributes; the rest of the compiler does not distinguish targets.
 
     Attributes:
-        name: its key in the registry, written to the manifest.
-        device: the kind of device that runs its graphs.
-        backend_name: the backend that an option or a manifest names.
-        dtypes: what weights may be stored and computed in.
-        backend: makes the backend for some options. Raises CompileError if this machine cannot build for it.
-        packed_ops: from dtype and longest input to the operations within packed sequences.
-        decode_ops: from a typical number of sequences to the operations of a decode step.
+        name: key in the registry, written to the manifest.
+        device: device kind that runs the graphs.
+        backend_name: name of the backend in options and manifest.
+        dtypes: supported dtypes of weights and computation.
+        backend: returns the backend for the options. Raises CompileError if this machine cannot use it.
+        packed_ops: returns the factory of packed operators for a dtype and the longest input in tokens.
+        decode_ops: returns the factory of decode operators, tuned for a number of sequences.
         write_source: writes a source's keys and values into the cross-attention KV cache.
-        instruction_sets: of the processor, by dtype, that its kernels need.
-        quantizations: instruction sets needed by each quantization that it supports.
-        decoder: the decoder to trace for a typical number of sequences, over the same parameters.
+        instruction_sets: required instruction sets of the processor, by dtype.
+        quantizations: supported quantizations, each with the instruction sets that it requires.
+        decoder: returns the decoder to trace, tuned for a number of sequences, with the same parameters.
         traces_each_size: whether ``decode_ops`` or ``decoder`` depend on the number of sequences.
-        portable: whether its graphs run on any machine, so that times measured on this one say nothing.
-        cuda: the CUDA release and compute capability that its graphs need.
+        portable: whether the graphs run on any machine; their times on this one are not profiled then.
+        cuda: returns the CUDA release and the compute capability that the graphs need; None on other devices.
     """
 
     name: str
@@ -82,19 +81,21 @@ class Target:
     cuda: Callable[[LoweringOptions], CudaInfo | None] = _without_cuda
 
     def check(self, options: LoweringOptions, quantize: Quantization | None) -> None:
-        """Check that the target supports what is asked for, on this machine.
+        """Check that the target supports the options on this machine.
 
         Raises:
-            CompileError: it does not.
+            CompileError: The target lacks the dtype or the quantization, or the processor an instruction set.
         """
         if options.dtype not in self.dtypes:
             raise CompileError(
-                f"target {self.name} computes in {' or '.join(self.dtypes)}, found dtype {options.dtype}"
+                f"target {self.name} expects dtype {' or '.join(self.dtypes)}, found {options.dtype}"
             )
         needed = self.instruction_sets.get(options.dtype, frozenset())
         if quantize is not None:
             if quantize not in self.quantizations:
-                raise CompileError(f"target {self.name} has no quantization {quantize}; leave quantize out")
+                raise CompileError(
+                    f"target {self.name} does not support quantization {quantize}; remove the option quantize"
+                )
             if not options.prepack and not self.portable:
                 raise CompileError(
                     "quantize stores weights inside the graph; expected prepack, found --no-prepack"
@@ -103,6 +104,6 @@ class Target:
         missing = sorted(needed - host.instruction_sets())
         if missing:
             raise CompileError(
-                f"target {self.name} needs a processor with {', '.join(missing)}; this one lacks them"
-                + (", so leave quantize out" if quantize is not None else "")
+                f"target {self.name} needs a processor with {', '.join(missing)}, which this one lacks"
+                + ("; remove the option quantize" if quantize is not None else "")
             )

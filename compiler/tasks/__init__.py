@@ -1,1 +1,1 @@
-"""What each kind of model needs of the pipeline, one module a kind."""
+"""The task-specific parts of the pipeline, one module for each kind of model."""

@@ -30,18 +30,26 @@ from precast.graphs.encode import BATCH_TOKENS, encode_output, encode_signature
 
 
 def graph_content(spec: Any, target: Target, options: CompileOptions) -> dict[str, Any]:
-    """Return what a graph with weights is made from, besides these, for the cache key."""
-    chosen = {"target": target.name, "dtype": options.dtype, "quantize": options.quantize}
-    return {"spec": asdict(spec), **chosen}
+    """Return the description of a graph with weights, apart from the weights, for the cache key."""
+    return {
+        "spec": asdict(spec),
+        "target": target.name,
+        "dtype": options.dtype,
+        "quantize": options.quantize,
+    }
 
 
 def count_parameters(module: nn.Module) -> int:
-    """Return how many numbers the parameters hold."""
+    """Return the number of elements of all parameters."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 
 def refuse_fp16_overflow(overflows: bool, family: str, options: CompileOptions) -> None:
-    """Raises: CompileError: fp16 was asked for and hidden states of the family leave its range."""
+    """Check that hidden states of a family stay within the range of the dtype.
+
+    Raises:
+        CompileError: The dtype is fp16 and ``overflows`` is set.
+    """
     if overflows and options.dtype == "fp16":
         raise CompileError(f"family {family} overflows in fp16; choose bf16 or fp32")
 
@@ -53,7 +61,7 @@ def _read_tokenizer(checkpoint: Checkpoint, settings: SentenceSettings) -> Token
 def _build(source: Source, target: Target, options: CompileOptions) -> TaskModel:
     if options.max_target_length is not None:
         raise CompileError(
-            f"max_target_length is for task generate, this is task {source.task}; leave it out"
+            f"max_target_length is for task generate, found task {source.task}; remove the option"
         )
     described = describe_model(source.checkpoint, source.task, options.pooling)
     spec = described.spec
@@ -85,7 +93,7 @@ def _build(source: Source, target: Target, options: CompileOptions) -> TaskModel
         parameters=count_parameters(built.module),
         vocab_size=spec.embeddings.vocab_size,
         hidden_size=spec.hidden_size,
-        # A table of one row has room for type 0 alone, whatever the tokenizer says.
+        # A table of one row holds type 0 only, although the tokenizer may return others.
         token_types=spec.embeddings.token_types > 1,
         limits=limits,
         graphs=(graph,),
@@ -97,7 +105,7 @@ def _build(source: Source, target: Target, options: CompileOptions) -> TaskModel
 def describe_output(
     spec: ModelSpec, checkpoint: Checkpoint, settings: SentenceSettings
 ) -> EmbedInfo | ClassifyInfo | HiddenInfo:
-    """Return what the runtime must know to turn the graph's output into an embedding, labels or states."""
+    """Return how the runtime turns graph outputs into embeddings, scores or hidden states."""
     if isinstance(spec.head, EmbedderSpec):
         return EmbedInfo(
             size=spec.output_size,
@@ -120,7 +128,7 @@ def describe_output(
 
 
 def _pipeline_activation(problem_type: str | None, labels: int) -> Literal["softmax", "sigmoid", "identity"]:
-    """The rule of transformers' TextClassificationPipeline."""
+    """Return the activation that transformers' ``TextClassificationPipeline`` applies."""
     if problem_type == "regression":
         return "identity"
     if problem_type == "multi_label_classification" or labels == 1:

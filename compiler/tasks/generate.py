@@ -43,7 +43,7 @@ _NAMES = {torch.float32: "float32", torch.bfloat16: "bfloat16", torch.float16: "
 
 
 def kv_cache_shapes(decoder: spec.DecoderSpec, dtype: torch.dtype) -> tuple[KVCacheShape, KVCacheShape]:
-    """Return what a slot of the self-attention and one of the cross-attention KV cache hold."""
+    """Return the shapes of the self-attention and the cross-attention KV cache."""
 
     def shape(attention: spec.AttentionSpec) -> KVCacheShape:
         return KVCacheShape(len(decoder.layers), attention.heads, attention.head_dim, _NAMES[dtype])
@@ -55,7 +55,7 @@ def kv_cache_shapes(decoder: spec.DecoderSpec, dtype: torch.dtype) -> tuple[KVCa
 def generation_modules(
     model: Seq2Seq, limits: GenerateLimits, dtype: torch.dtype, target: Target
 ) -> dict[GraphName, nn.Module]:
-    """Return what computes each graph."""
+    """Return the module of each graph, in the order of the manifest."""
     packed_ops = target.packed_ops(dtype, limits.max_source_length)
     return {
         GraphName.ENCODE_SOURCE: EncodeSource(model, packed_ops, target.write_source),
@@ -68,7 +68,7 @@ def generation_modules(
 
 
 def decode_module(model: Seq2Seq, target: Target, sequences: int) -> Decode:
-    """Return the decode step for a typical number of sequences, over the parameters of ``model``."""
+    """Return the decode step, tuned for a number of sequences, with the parameters of ``model``."""
     return Decode(target.decoder(model, sequences), target.decode_ops(sequences))
 
 
@@ -132,7 +132,7 @@ def _graphs(
                 signature=signatures[name],
                 buckets=buckets,
                 largest=limits.max_tokens if buckets.axis == TOKENS else limits.max_num_seqs,
-                # A graph without weights is the same for all models of these limits.
+                # Models share the graphs without weights.
                 content=content if module.state_dict() else None,
                 module_for=partial(decode_module, built.module, target) if each_size else None,
             )

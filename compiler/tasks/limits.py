@@ -1,4 +1,4 @@
-"""How long an input may be, and how much fits into a packed batch."""
+"""Limits of an artifact: the longest input and the largest packed batch."""
 
 from __future__ import annotations
 
@@ -30,16 +30,17 @@ def encode_limits(
     settings: SentenceSettings,
     tokenizer: TokenizerFacts | None,
 ) -> EncodeLimits:
-    """Return the limits that were asked for, else those that the checkpoint states.
+    """Return the limits of an encoder: from the options, by default from the checkpoint.
 
     Raises:
-        CompileError: an input is longer than the model has positions, or a batch does not hold one input.
+        CompileError: ``max_length`` exceeds the model's positions or ``max_tokens``, or the tokenizer's own
+            tokens fill it.
     """
     max_positions = _max_positions(spec.embeddings.positions) or _max_rotary_positions(spec, checkpoint)
     length = options.max_length
     if length is None:
-        stated = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, max_positions]
-        length = min([DEFAULT_MAX_LENGTH, *(limit for limit in stated if limit)])
+        known = [settings.max_seq_length, tokenizer.max_length if tokenizer else None, max_positions]
+        length = min([DEFAULT_MAX_LENGTH, *(limit for limit in known if limit)])
     _check_length(length, max_positions, tokenizer)
     return EncodeLimits(
         max_length=length,
@@ -54,16 +55,17 @@ def generate_limits(
     tokenizer: TokenizerFacts | None,
     defaults: GenerationDefaults,
 ) -> GenerateLimits:
-    """Return the limits of sources and outputs, as ``encode_limits``.
+    """Return the limits of an encoder-decoder: from the options, by default from the checkpoint.
 
     Raises:
-        CompileError: encoder or decoder have fewer positions, or a batch does not hold one source.
+        CompileError: ``max_length`` or ``max_target_length`` exceed the positions of encoder or decoder, or
+            ``max_length`` exceeds ``max_tokens`` or leaves no room for text.
     """
     max_positions = _max_positions(spec.embeddings.positions)
     length = options.max_length
     if length is None:
-        stated = [limit for limit in (tokenizer.max_length if tokenizer else None, max_positions) if limit]
-        length = min([DEFAULT_MAX_LENGTH, *(stated or [DEFAULT_SOURCE_LENGTH])])
+        known = [limit for limit in (tokenizer.max_length if tokenizer else None, max_positions) if limit]
+        length = min([DEFAULT_MAX_LENGTH, *(known or [DEFAULT_SOURCE_LENGTH])])
     _check_length(length, max_positions, tokenizer)
     return GenerateLimits(
         max_source_length=length,
@@ -77,17 +79,17 @@ def generate_limits(
 
 
 def _target_length(options: CompileOptions, max_positions: int | None, defaults: GenerationDefaults) -> int:
-    """PositionsSpec of a sequence: what the checkpoint asks for by default, as far as it has positions."""
-    asked = options.max_target_length
-    if asked is not None:
-        if max_positions is not None and asked > max_positions:
+    """Return the positions of a decoder sequence; by default enough for the checkpoint's own defaults."""
+    length = options.max_target_length
+    if length is not None:
+        if max_positions is not None and length > max_positions:
             raise CompileError(
-                f"max_target_length {asked} is beyond the {max_positions} positions of this decoder"
+                f"max_target_length {length} is beyond the {max_positions} positions of this decoder"
             )
-        return asked
+        return length
     # The start token takes the first position; new tokens follow.
-    wanted = [DEFAULT_TARGET_LENGTH, defaults.max_length or 0, (defaults.max_new_tokens or 0) + 1]
-    return max(wanted) if max_positions is None else min(max(wanted), max_positions)
+    length = max(DEFAULT_TARGET_LENGTH, defaults.max_length or 0, (defaults.max_new_tokens or 0) + 1)
+    return length if max_positions is None else min(length, max_positions)
 
 
 def _check_length(length: int, max_positions: int | None, tokenizer: TokenizerFacts | None) -> None:
@@ -107,12 +109,12 @@ def _batch_tokens(options: CompileOptions, length: int, default: int) -> int:
 
 
 def _max_positions(positions: PositionsSpec | None) -> int | None:
-    """Return how many learned or tabulated positions there are."""
+    """Return the number of learned or tabulated positions; None if there is no table."""
     return positions.max_length if positions else None
 
 
 def _max_rotary_positions(spec: ModelSpec, checkpoint: Checkpoint) -> int | None:
-    """Return how many rotary positions the model was trained for."""
+    """Return the number of rotary positions that the model was trained for; None without rotary positions."""
     if any(layer.attention.rotary for layer in spec.encoder.layers):
         return int(checkpoint.config.max_position_embeddings)
     return None

@@ -1,4 +1,4 @@
-"""The tasks by name, and which one a checkpoint was made for."""
+"""The registry of tasks, and the detection of a checkpoint's task."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TASKS: Mapping[TaskName, Task] = {
 
 
 def detect_task(checkpoint: Checkpoint) -> TaskName:
-    """Return what the checkpoint was made for (``--task auto``)."""
+    """Return the task that a checkpoint was trained for (``--task auto``)."""
     architecture = (checkpoint.config.architectures or [""])[0]
     if architecture.endswith("ForSequenceClassification"):
         return "rerank" if is_cross_encoder(checkpoint) else "classify"
@@ -36,13 +36,13 @@ def detect_task(checkpoint: Checkpoint) -> TaskName:
 
 
 def _generates(checkpoint: Checkpoint, architecture: str) -> bool:
-    """Whether HF has a class that generates for this checkpoint, and the checkpoint has what it needs."""
+    """Return whether HF can generate with this checkpoint and the checkpoint holds a decoder."""
     family = family_of(checkpoint.config.model_type)
     if family.generation is None or read_modules(checkpoint) is not None:
         return False
     if architecture in family.generation.architectures:
         return True
-    # Without a head, or saved by something that names no class: a tied head is made from the tokens.
+    # Saved without a head, or by a tool that names no class: the head is tied to the token embeddings.
     bare = not architecture or (architecture.endswith("Model") and not architecture.endswith("EncoderModel"))
     if not bare:
         return False

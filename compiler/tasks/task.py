@@ -1,4 +1,4 @@
-"""What a task is: what one kind of model needs of the pipeline."""
+"""``Task``: the parts of the pipeline that differ between encoders and encoder-decoders."""
 
 from __future__ import annotations
 
@@ -22,7 +22,14 @@ from precast.graphs.seq2seq import GenerateLimits
 
 @dataclass(frozen=True)
 class Source:
-    """What a user brought, read and before anything is built."""
+    """A checkpoint with its settings and tokenizer, read before a model is built.
+
+    Attributes:
+        checkpoint: the opened checkpoint.
+        task: name of the task to compile for.
+        settings: settings of sentence-transformers, or their defaults.
+        tokenizer: the tokenizer; None if the checkpoint has none.
+    """
 
     checkpoint: Checkpoint
     task: TaskName
@@ -32,18 +39,18 @@ class Source:
 
 @dataclass(frozen=True)
 class TaskModel:
-    """A model with its weights, as graphs to compile, and what the manifest says of it.
+    """A model with its weights, as graphs to compile, and its description for the manifest.
 
     Attributes:
-        family: its family's name.
-        parameters: how many numbers it has.
-        vocab_size: token ids of inputs are below it.
-        hidden_size: of the encoder.
-        token_types: whether the tokenizer's token types have a meaning for it.
-        limits: the largest input and batch.
-        graphs: in the order in which they are listed.
-        output: how its outputs are to be read.
-        dropped: source weights that the task does not read.
+        family: name of the model family.
+        parameters: number of elements of all parameters.
+        vocab_size: exclusive upper bound of the input token ids.
+        hidden_size: hidden size of the encoder.
+        token_types: whether the encoder reads the tokenizer's token types.
+        limits: the largest input and the largest batch.
+        graphs: the graphs, in the order of the manifest.
+        output: description of the outputs.
+        dropped: names of checkpoint weights that the task does not use.
     """
 
     family: str
@@ -59,16 +66,16 @@ class TaskModel:
 
 @dataclass(frozen=True)
 class Task:
-    """What one kind of model needs of the pipeline, which asks for nothing else.
+    """The task-specific functions of the pipeline; the pipeline itself does not distinguish tasks.
 
     Attributes:
-        manifest: the class of its manifests.
-        read_tokenizer: the tokenizer as the runtime needs it; None if the checkpoint has none.
-        build: reads the weights and makes the graphs. Raises CompileError; its subclasses say why.
-        check_parity: compares an engine with Hugging Face. Raises ParityError.
-        run_example: asks an engine for the outputs of so many inputs, to time it.
+        manifest: class of the manifest.
+        read_tokenizer: reads the tokenizer for the runtime; returns None if the checkpoint has none.
+        build: reads the weights and builds the graphs. Raises CompileError or one of its subclasses.
+        check_parity: compares an engine's outputs with Hugging Face's. Raises ParityError.
+        run_example: runs a number of example inputs through an engine, to time it.
         open_profiled: opens the graph whose batches are profiled, as an engine runs it.
-        default_batch_tokens: tokens of a packed batch of an engine with default options.
+        default_batch_tokens: returns the tokens of a packed batch of an engine with default options.
     """
 
     manifest: type[EncodeManifest] | type[GenerateManifest]

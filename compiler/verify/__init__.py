@@ -1,1 +1,1 @@
-"""Comparing an artifact with Hugging Face (parity) and with its unquantized form (speed)."""
+"""Compares an artifact with Hugging Face (parity) and with its unquantized form (speed)."""

@@ -1,4 +1,4 @@
-"""Holding a generation artifact against Hugging Face, through the very engine that will serve it."""
+"""Compares a generation artifact with Hugging Face's ``generate``, through the runtime's own engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from transformers import AutoModelForSeq2SeqLM, AutoTokenizer, PreTrainedModel
 from precast.artifacts.manifest import GenerateInfo, ParityInfo
 from precast.compiler.errors import ParityError
 from precast.compiler.frontend.checkpoint import Checkpoint
-from precast.compiler.verify.parity import TEXTS, check_token_ids, judged
+from precast.compiler.verify.parity import TEXTS, check_errors, check_token_ids
 from precast.graphs.seq2seq import GenerateLimits
 from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.generation.outputs import GenerateOutput
@@ -22,34 +22,42 @@ from precast.runtime.generation.request import Request
 from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from precast.runtime.io.tokens import Tokens
 
-_LONGEST = 48
-_STEPS = 8
+_MAX_SOURCE = 48
+"""Longest source, in tokens: Hugging Face decodes without batches, which takes time."""
+_MAX_STEPS = 8
 
 
 @dataclass
 class Recorder:
-    """A logits processor that keeps what it sees."""
+    """A logits processor that records the scores of every step and returns them unchanged.
 
-    seen: list[np.ndarray] = field(default_factory=list)
+    Attributes:
+        scores: one array of fp32 ``[vocab]`` for each step.
+    """
+
+    scores: list[np.ndarray] = field(default_factory=list)
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        self.seen.append(scores[0].numpy().copy())
+        self.scores.append(scores[0].numpy().copy())
         return scores
 
 
 def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityInfo:
-    """Compare the logits of every step of some greedy answers, every token, and texts both ways.
+    """Compare logits and tokens of greedy requests with Hugging Face's, and both directions of the tokenizer.
 
-    The requests run at the same time, so that they join and leave while others decode. Hugging Face decodes
-    each alone, fed with the same tokens.
+    The requests run simultaneously and have different lengths, so they join and leave the batch while others
+    decode. Hugging Face decodes each request alone and is given the same tokens.
+
+    Returns:
+        The largest errors of the logits over all steps, for the manifest.
 
     Raises:
-        ParityError: logits are further from HF's than the dtype explains, a token is not the best one, or a
-            text is tokenized or written in another way.
+        ParityError: The logits differ from Hugging Face's by more than the tolerance, a token does not have
+            the best of Hugging Face's logits, or a text is tokenized or detokenized differently.
     """
     manifest = engine.manifest
     sources = random_sources(engine)
-    steps = [min(_STEPS - place % 3, _most_steps(engine)) for place in range(len(sources))]
+    steps = [min(_MAX_STEPS - index % 3, _max_new_tokens(engine)) for index in range(len(sources))]
     recorders = [Recorder() for _ in sources]
     outputs = _generate(engine, sources, steps, recorders)
     model = _oracle(checkpoint)
@@ -57,13 +65,13 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
         logits_of(model, source, output.token_ids[:-1].tolist()).numpy()
         for source, output in zip(sources, outputs, strict=True)
     ]
-    found = [np.stack(recorder.seen) for recorder in recorders]
-    info = judged(
-        found,
+    logits = [np.stack(recorder.scores) for recorder in recorders]
+    info = check_errors(
+        logits,
         expected,
         oracle=f"transformers {transformers.__version__}, fp32, each input alone, step by step",
         build=manifest.build,
-        tokens=sum(map(len, found)),
+        tokens=sum(map(len, logits)),
     )
     _check_tokens(outputs, expected, info.allowed_relative_error)
     _check_texts(engine, outputs, checkpoint)
@@ -73,7 +81,7 @@ def check_generation_parity(engine: Seq2Seq, checkpoint: Checkpoint) -> ParityIn
 def _generate(
     engine: Seq2Seq, sources: Sequence[list[int]], steps: Sequence[int], recorders: Sequence[Recorder]
 ) -> list[GenerateOutput]:
-    """Greedy, with nothing between the model's logits and the choice, whatever the checkpoint's defaults."""
+    """Generate greedily, without any of the logits processors that the checkpoint sets by default."""
     manifest = engine.manifest
     assert isinstance(manifest.output, GenerateInfo) and isinstance(manifest.limits, GenerateLimits)
     start = resolve(manifest.output.defaults, manifest.limits, manifest.output.vocab_size, {}, None).prefix
@@ -89,10 +97,10 @@ def _generate(
 
 
 def random_sources(engine: Seq2Seq) -> list[list[int]]:
-    """Token ids of drawn lengths: one, both sides of a page, the longest that is still quick."""
+    """Return sources of random token ids, with short, block-sized, longest and random lengths."""
     manifest = engine.manifest
     assert isinstance(manifest.limits, GenerateLimits)
-    longest = min(manifest.limits.max_source_length, _LONGEST)
+    longest = min(manifest.limits.max_source_length, _MAX_SOURCE)
     random = np.random.default_rng(0)
     lengths = [1, 2, 15, 16, 17, longest, *random.integers(1, longest + 1, size=2)]
     vocab = manifest.model.vocab_size
@@ -100,11 +108,20 @@ def random_sources(engine: Seq2Seq) -> list[list[int]]:
 
 
 def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[int]) -> Tensor:
-    """Hugging Face's logits after each token of ``target``, fp32 ``[n, vocab]``.
+    """Return Hugging Face's logits after each token of ``target``.
 
-    Token by token with its cache, as ``generate`` does it: umT5 gives others when it is given all at once.
+    The tokens are decoded one by one with a KV cache, as ``generate`` does: umT5 computes other logits if it
+    is given all of them in one call.
+
+    Args:
+        model: An encoder-decoder.
+        source: Token ids of the source.
+        target: Token ids of the decoder, beginning with the start token.
+
+    Returns:
+        fp32 ``[len(target), vocab]``.
     """
-    rows, cache = [], None
+    logits, cache = [], None
     with torch.no_grad():
         encoded = model.get_encoder()(torch.tensor([list(source)]))
         for token in target:
@@ -115,11 +132,11 @@ def logits_of(model: PreTrainedModel, source: Sequence[int], target: Sequence[in
                 use_cache=True,
             )
             cache = step.past_key_values
-            rows.append(step.logits[0, -1].float())
-    return torch.stack(rows)
+            logits.append(step.logits[0, -1].float())
+    return torch.stack(logits)
 
 
-def _most_steps(engine: Seq2Seq) -> int:
+def _max_new_tokens(engine: Seq2Seq) -> int:
     assert isinstance(engine.manifest.limits, GenerateLimits)
     return engine.manifest.limits.max_target_length - 1
 
@@ -133,33 +150,33 @@ def _oracle(checkpoint: Checkpoint) -> PreTrainedModel:
 
 
 def _check_tokens(outputs: Sequence[GenerateOutput], expected: Sequence[np.ndarray], allowed: float) -> None:
-    """Each chosen token must be the best of HF's logits, or as good but for what the dtype explains."""
+    """Check that each token has the best of HF's logits, up to the allowed error of two logits."""
     largest = max(float(np.abs(logits).max()) for logits in expected)
     for output, logits in zip(outputs, expected, strict=True):
         tokens = output.token_ids[1:]
-        short = logits.max(axis=1) - logits[np.arange(len(tokens)), tokens]
-        if float(short.max()) > 2 * allowed * largest:
-            step = int(short.argmax())
+        gaps = logits.max(axis=1) - logits[np.arange(len(tokens)), tokens]
+        if float(gaps.max()) > 2 * allowed * largest:
+            step = int(gaps.argmax())
             raise ParityError(
-                f"step {step} chose token {tokens[step]}, Hugging Face's best is "
-                f"{int(logits[step].argmax())}; nothing was written. Please report it"
+                f"step {step} generated token {tokens[step]}, expected {int(logits[step].argmax())} by "
+                f"Hugging Face's logits; nothing was written. Please report it"
             )
 
 
 def _check_texts(engine: Seq2Seq, outputs: Sequence[GenerateOutput], checkpoint: Checkpoint) -> None:
-    """Sources are tokenized, and targets written, as transformers does it."""
+    """Check that sources are tokenized, and outputs detokenized, as transformers does it."""
     manifest = engine.manifest
     if manifest.tokenization.file is None:
         return
     assert isinstance(manifest.limits, GenerateLimits)
-    theirs = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     for text, encoded in zip(TEXTS, engine.encode(list(TEXTS)), strict=True):
-        ids = theirs(text, truncation=True, max_length=manifest.limits.max_source_length)["input_ids"]
+        ids = tokenizer(text, truncation=True, max_length=manifest.limits.max_source_length)["input_ids"]
         check_token_ids(text, encoded.prompt_token_ids.tolist(), ids or [manifest.tokenization.empty_id])
     for output in outputs:
-        expected = theirs.decode(output.token_ids.tolist(), skip_special_tokens=True)
+        expected = tokenizer.decode(output.token_ids.tolist(), skip_special_tokens=True)
         if output.text != expected:
             raise ParityError(
-                f"the token ids {output.token_ids.tolist()} are written as {output.text!r}, transformers "
-                f"gives {expected!r}; nothing was written"
+                f"the token ids {output.token_ids.tolist()} are detokenized to {output.text!r}, expected "
+                f"{expected!r} as in transformers; nothing was written"
             )

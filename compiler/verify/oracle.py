@@ -1,4 +1,4 @@
-"""What Hugging Face answers: every input alone and unpadded, in fp32, with transformers' own model."""
+"""The reference outputs: Hugging Face's own model in fp32, on each input alone and without padding."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ TORCH_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 class Oracle:
-    """A checkpoint as transformers runs it.
+    """An encoder checkpoint loaded by transformers.
 
     Args:
-        checkpoint: opened.
-        spec: for its task and, where it embeds, its pooling.
+        checkpoint: The checkpoint to load.
+        spec: Description of the same checkpoint; its task and, for embeddings, its pooling are applied.
     """
 
     name = f"transformers {transformers.__version__}, fp32, each input alone"
@@ -46,22 +46,22 @@ class Oracle:
         self._task = spec.task
         self._head = spec.head
         kind = model_class(checkpoint, spec.task)
-        both_halves = kind is AutoModel and checkpoint.config.is_encoder_decoder
+        has_decoder = kind is AutoModel and checkpoint.config.is_encoder_decoder
         transformers.utils.logging.disable_progress_bar()
         with torch.no_grad():
             model: PreTrainedModel = kind.from_pretrained(
                 checkpoint.path, dtype=torch.float32, local_files_only=True
             ).eval()
-        self._model = model.get_encoder() if both_halves else model
+        self._model = model.get_encoder() if has_decoder else model
         modules = read_modules(checkpoint) if spec.task == "embed" else None
         self._dense = modules.weights if modules else {}
 
-    def answers(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
-        """One tensor a sequence, shaped as the runtime's answer to it."""
+    def outputs(self, sequences: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Return one fp32 tensor for each sequence of token ids, shaped like the runtime's output for it."""
         with torch.no_grad():
-            return [self._answer(torch.tensor([list(sequence)])) for sequence in sequences]
+            return [self._output(torch.tensor([list(sequence)])) for sequence in sequences]
 
-    def _answer(self, ids: Tensor) -> Tensor:
+    def _output(self, ids: Tensor) -> Tensor:
         if self._task in ("classify", "rerank", "token-classify"):
             logits: Tensor = self._model(ids).logits[0]
             return logits
@@ -78,18 +78,18 @@ class Oracle:
 
 
 def model_class(checkpoint: Checkpoint, task: Task) -> Any:
-    """The class of transformers that answers ``task``."""
+    """Return the transformers class that computes ``task`` for a checkpoint."""
     if task in ("classify", "rerank"):
         return AutoModelForSequenceClassification
     if task == "token-classify":
         return AutoModelForTokenClassification
-    # For T5 AutoModel would be both halves; BART and its relatives have no class of the encoder alone.
-    known = transformers.models.auto.modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING
-    return AutoModelForTextEncoding if type(checkpoint.config) in known else AutoModel
+    # AutoModel loads encoder and decoder of T5; models like BART have no class for the encoder alone.
+    text_encoders = transformers.models.auto.modeling_auto.MODEL_FOR_TEXT_ENCODING_MAPPING
+    return AutoModelForTextEncoding if type(checkpoint.config) in text_encoders else AutoModel
 
 
 def _pool(mode: str, hidden: Tensor) -> Tensor:
-    """sentence-transformers' pooling of one unpadded sequence ``[n, size]``."""
+    """Pool one unpadded sequence ``[n, size]`` to ``[size]``, as sentence-transformers does."""
     count = hidden.shape[0]
     if mode == "cls":
         return hidden[0]

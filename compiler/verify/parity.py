@@ -1,4 +1,4 @@
-"""Holding an artifact against Hugging Face, through the very runtime that will serve it."""
+"""Compares the outputs of an encoder artifact with Hugging Face's, through the runtime's own engine."""
 
 from __future__ import annotations
 
@@ -30,28 +30,40 @@ _MAX_RANDOM = 128
 
 
 @dataclass(frozen=True)
-class Allowed:
-    """Largest error relative to the largest expected magnitude; least cosine of any input's answer."""
+class Tolerance:
+    """How far outputs may be from Hugging Face's.
+
+    Attributes:
+        relative: largest absolute error, divided by the largest expected magnitude.
+        cosine: smallest cosine of an output and the expected one.
+    """
 
     relative: float
     cosine: float
 
 
-ALLOWED = {"fp32": Allowed(1e-4, 0.99999), "bf16": Allowed(0.1, 0.999), "fp16": Allowed(0.03, 0.9995)}
-ALLOWED_QUANTIZED = {"int8": Allowed(0.3, 0.99)}
+TOLERANCES = {
+    "fp32": Tolerance(1e-4, 0.99999),
+    "bf16": Tolerance(0.1, 0.999),
+    "fp16": Tolerance(0.03, 0.9995),
+}
+QUANTIZED_TOLERANCES = {"int8": Tolerance(0.3, 0.99)}
 
 
-def allowed_for(build: BuildInfo) -> Allowed:
-    """How far answers may be from HF's in fp32, by what they are computed with."""
-    return ALLOWED[build.dtype] if build.quantization is None else ALLOWED_QUANTIZED[build.quantization]
+def tolerance_for(build: BuildInfo) -> Tolerance:
+    """Return the tolerance for the dtype and the quantization of a build."""
+    return TOLERANCES[build.dtype] if build.quantization is None else QUANTIZED_TOLERANCES[build.quantization]
 
 
 def check_parity(engine: Encoder, checkpoint: Checkpoint) -> ParityInfo:
-    """Compare the answers to drawn inputs, and the token ids of some texts.
+    """Compare the outputs for random inputs, and the token ids of some texts, with Hugging Face's.
+
+    Returns:
+        The largest errors, for the manifest.
 
     Raises:
-        ParityError: an answer is further from HF's than the dtype explains, or a text is tokenized
-            in another way.
+        ParityError: An output differs from Hugging Face's by more than the tolerance, or a text is tokenized
+            differently.
     """
     manifest = engine.manifest
     _check_tokenizer(engine, checkpoint)
@@ -59,47 +71,54 @@ def check_parity(engine: Encoder, checkpoint: Checkpoint) -> ParityInfo:
     output = manifest.output
     pooling = output.pooling if isinstance(output, EmbedInfo) else None
     oracle = Oracle(checkpoint, describe_model(checkpoint, manifest.model.task, pooling).spec)
-    expected = [tensor.float().numpy() for tensor in oracle.answers(sequences)]
-    found = [_answer(output) for output in engine.encode(sequences)]
-    return judged(found, expected, oracle=Oracle.name, build=manifest.build, tokens=sum(map(len, sequences)))
+    expected = [tensor.float().numpy() for tensor in oracle.outputs(sequences)]
+    outputs = [_array_of(output) for output in engine.encode(sequences)]
+    return check_errors(
+        outputs, expected, oracle=Oracle.name, build=manifest.build, tokens=sum(map(len, sequences))
+    )
 
 
-def judged(
-    found: Sequence[np.ndarray], expected: Sequence[np.ndarray], *, oracle: str, build: BuildInfo, tokens: int
+def check_errors(
+    outputs: Sequence[np.ndarray],
+    expected: Sequence[np.ndarray],
+    *,
+    oracle: str,
+    build: BuildInfo,
+    tokens: int,
 ) -> ParityInfo:
-    """How far the answers are from the oracle's.
+    """Compare outputs with the expected ones and return the errors for the manifest.
 
     Args:
-        found: an answer for each input.
-        expected: the oracle's.
-        oracle: who it is, for people.
-        build: of the artifact.
-        tokens: that were compared.
+        outputs: The artifact's output for each input.
+        expected: The oracle's output for each input, in the same shapes.
+        oracle: Description of the oracle, for the manifest and the error message.
+        build: Build of the artifact, which decides on the tolerance.
+        tokens: Number of tokens in all inputs.
 
     Raises:
-        ParityError: further than dtype and quantization explain.
+        ParityError: The errors exceed the tolerance.
     """
-    allowed = allowed_for(build)
+    tolerance = tolerance_for(build)
     info = ParityInfo(
         oracle=oracle,
-        inputs=len(found),
+        inputs=len(outputs),
         tokens=tokens,
-        allowed_relative_error=allowed.relative,
-        allowed_cosine=allowed.cosine,
-        **compare(found, expected),
+        allowed_relative_error=tolerance.relative,
+        allowed_cosine=tolerance.cosine,
+        **compare(outputs, expected),
     )
-    if not (info.max_relative_error <= allowed.relative and info.min_cosine >= allowed.cosine):
+    if not (info.max_relative_error <= tolerance.relative and info.min_cosine >= tolerance.cosine):
         raise ParityError(
-            f"the artifact does not answer as {oracle}: largest relative error "
-            f"{info.max_relative_error:.2e} (allowed {allowed.relative:.0e}), least cosine "
-            f"{info.min_cosine:.6f} (allowed {allowed.cosine}); nothing was written. Compare with "
+            f"the outputs differ from {oracle}: expected a relative error of at most "
+            f"{tolerance.relative:.0e} and a cosine of at least {tolerance.cosine}, found "
+            f"{info.max_relative_error:.2e} and {info.min_cosine:.6f}; nothing was written. Compare with "
             f"--backend reference, and please report it"
         )
     return info
 
 
 def random_sequences(manifest: Manifest) -> list[list[int]]:
-    """Token ids of drawn lengths: one, both sides of small buckets, the longest that is still quick."""
+    """Return sequences of random token ids, with short, bucket-sized, longest and random lengths."""
     longest = min(_max_length(manifest), _MAX_RANDOM)
     random = np.random.default_rng(0)
     lengths = [1, 2, 15, 16, 17, 31, 33, longest, *random.integers(1, longest + 1, size=8)]
@@ -108,22 +127,27 @@ def random_sequences(manifest: Manifest) -> list[list[int]]:
 
 
 def _max_length(manifest: Manifest) -> int:
-    """Tokens of one input of an encoder."""
     return manifest.limits.max_input_length
 
 
-def compare(found: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
-    """Errors of all answers together; NaN in one of them counts as infinitely wrong.
+def compare(outputs: Sequence[np.ndarray], expected: Sequence[np.ndarray]) -> dict[str, float]:
+    """Return the largest errors over all outputs, by their names in ``ParityInfo``.
 
-    BatchResult of fewer than 8 numbers have no cosine worth the name: it is 1 then.
+    An output that is not finite has an infinite error. Outputs of fewer than 8 numbers count as cosine 1,
+    because the cosine of so few says little.
+
+    Args:
+        outputs: One array for each input.
+        expected: Arrays of the same shapes.
     """
-    worst = max(float(np.abs(ours - theirs).max()) for ours, theirs in zip(found, expected, strict=True))
-    largest = max(float(np.abs(theirs).max()) for theirs in expected)
-    cosines = [_cosine(ours, theirs) for ours, theirs in zip(found, expected, strict=True)]
-    finite = all(bool(np.isfinite(ours).all()) for ours in found)
+    pairs = list(zip(outputs, expected, strict=True))
+    max_error = max(float(np.abs(ours - theirs).max()) for ours, theirs in pairs)
+    magnitude = max(float(np.abs(theirs).max()) for theirs in expected)
+    cosines = [_cosine(ours, theirs) for ours, theirs in pairs]
+    finite = all(bool(np.isfinite(ours).all()) for ours in outputs)
     return {
-        "max_abs_error": worst if finite else float("inf"),
-        "max_relative_error": worst / max(largest, 1e-12) if finite else float("inf"),
+        "max_abs_error": max_error if finite else float("inf"),
+        "max_relative_error": max_error / max(magnitude, 1e-12) if finite else float("inf"),
         "min_cosine": min(cosines) if finite else -1.0,
     }
 
@@ -135,33 +159,34 @@ def _cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-12))
 
 
-def _answer(output: EncoderOutput) -> np.ndarray:
+def _array_of(output: EncoderOutput) -> np.ndarray:
     for array in (output.embedding, output.logits, output.hidden):
         if array is not None:
             return array
-    raise AssertionError("an answer without an array")
+    raise AssertionError("an encoder output without an array")
 
 
 def _check_tokenizer(engine: Encoder, checkpoint: Checkpoint) -> None:
     if engine.manifest.tokenization.file is None:
         return
-    theirs = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
+    tokenizer = AutoTokenizer.from_pretrained(checkpoint.path, local_files_only=True)
     lower_case = read_settings(checkpoint).do_lower_case
     texts = [text.lower() for text in TEXTS] if lower_case else list(TEXTS)
     longest = _max_length(engine.manifest)
     for text, output in zip(texts, engine.encode(texts, prompt=""), strict=True):
-        expected = theirs(text, truncation=True, max_length=longest)["input_ids"]
+        expected = tokenizer(text, truncation=True, max_length=longest)["input_ids"]
         expected = expected or [engine.manifest.tokenization.empty_id]
         check_token_ids(text, output.prompt_token_ids.tolist(), expected)
 
 
 def check_token_ids(text: str, found: list[int], expected: list[int]) -> None:
-    """Compare the token ids of a text.
+    """Compare the token ids of a text with those of transformers.
 
     Raises:
-        ParityError: they are others.
+        ParityError: The ids differ.
     """
     if found != expected:
         raise ParityError(
-            f"the text {text!r} is tokenized to {found}, transformers gives {expected}; nothing was written"
+            f"the text {text!r} is tokenized to {found}, expected {expected} as in transformers; nothing was "
+            f"written"
         )

@@ -1,4 +1,4 @@
-"""Whether quantization is worth it on this machine: the same model with and without, interleaved."""
+"""Measures whether a quantized model is faster on this machine, by interleaved runs of both models."""
 
 from __future__ import annotations
 
@@ -25,27 +25,29 @@ from precast.runtime.io.tokens import Tokens
 COUNTS = (1, 32)
 """Numbers of simultaneous inputs."""
 VISITS = 3
-"""Times that each engine is opened. Two open engines would wait for each other's threads."""
+"""How often each engine is opened, one at a time: threads of two open engines would disturb each other."""
 BUDGET = 0.5
-"""Seconds for the calls with one number of inputs in a visit; at least two calls, the first not timed."""
+"""Seconds for the calls with one number of inputs per visit; at least two calls, the first untimed."""
 _NEW_TOKENS = 16
 
 Speedup: TypeAlias = Mapping[int, float]
-"""How many times as fast, by the number of simultaneous inputs."""
+"""Speed of the quantized model relative to the unquantized one, by the number of simultaneous inputs."""
 Open: TypeAlias = Callable[[], AbstractContextManager[Any]]
+"""Opens an engine."""
 Run: TypeAlias = Callable[[Any, int], object]
+"""Runs a number of inputs through an engine."""
 
 
 def measure_speedup(
     plain: Open, quantized: Open, run: Run, *, clock: Callable[[], float] = time.perf_counter
 ) -> Speedup:
-    """Return how many times as fast one engine is as the other, by their shortest times.
+    """Return the speed of a quantized model relative to the unquantized one, from the shortest times of both.
 
     Args:
-        plain: opens the engine of the unquantized model.
-        quantized: opens the engine of the quantized model.
-        run: runs so many inputs through an engine.
-        clock: returns seconds.
+        plain: Opens the engine of the unquantized model.
+        quantized: Opens the engine of the quantized model.
+        run: Runs a number of inputs through an engine.
+        clock: Returns the time in seconds.
     """
     times: dict[tuple[Open, int], float] = {}
     for _ in range(VISITS):
@@ -58,6 +60,7 @@ def measure_speedup(
 
 
 def _shortest(call: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Return the seconds of the fastest call within the budget."""
     call()
     shortest, began = math.inf, clock()
     while math.isinf(shortest) or clock() - began < BUDGET:
@@ -70,8 +73,12 @@ def _shortest(call: Callable[[], object], clock: Callable[[], float]) -> float:
 def speedup_note(speedup: Speedup, dtype: str) -> str:
     """Return the speedup as a note for the manifest.
 
+    Args:
+        speedup: The result of ``measure_speedup``.
+        dtype: Dtype of the unquantized model.
+
     Raises:
-        SpeedCheckError: the quantized model is no faster, by the geometric mean over all counts.
+        SpeedCheckError: The geometric mean over all numbers of inputs is not above 1.
     """
     counts = " and ".join(f"{times:.2f} times for {count}" for count, times in speedup.items())
     note = f"speed of the quantized model relative to {dtype}, by the number of simultaneous inputs: {counts}"
@@ -84,13 +91,13 @@ def speedup_note(speedup: Speedup, dtype: str) -> str:
 
 
 def run_encoder_example(engine: Encoder, count: int) -> list[EncoderOutput]:
-    """Encode ``count`` inputs of token ids."""
+    """Encode ``count`` inputs of random token ids."""
     longest = engine.manifest.limits.max_input_length
     return engine.encode(_inputs(count, min(longest, EXAMPLE_LENGTH), engine.manifest.model.vocab_size))
 
 
 def run_generation_example(engine: Seq2Seq, count: int) -> list[GenerateOutput]:
-    """Generate greedy outputs of a fixed length for ``count`` sources."""
+    """Generate greedy outputs of a fixed length for ``count`` sources of random token ids."""
     manifest = engine.manifest
     limits = manifest.limits
     sources = _inputs(count, min(limits.max_source_length, EXAMPLE_LENGTH), manifest.model.vocab_size)

@@ -40,7 +40,7 @@ def test_same_architecture_is_accepted() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wanted", "index", "error", "message"),
+    ("info", "index", "error", "message"),
     [
         (build((9, 0)), 1, DeviceError, "sm_90, device 1 is sm_86.*--device cuda"),
         (build((8, 0)), 1, DeviceError, "sm_80, device 1 is sm_86"),
@@ -49,7 +49,7 @@ def test_same_architecture_is_accepted() -> None:
     ],
 )
 def test_other_builds_are_refused(
-    wanted: BuildInfo, index: int, error: type[ArtifactError], message: str
+    info: BuildInfo, index: int, error: type[ArtifactError], message: str
 ) -> None:
     with pytest.raises(error, match=message):
-        check_build(wanted, index)
+        check_build(info, index)

@@ -82,7 +82,7 @@ def test_generation_manifest_round_trips_through_json() -> None:
 
 
 @pytest.mark.parametrize(
-    ("way", "value", "says"),
+    ("way", "value", "message"),
     [
         (
             ("limits",),
@@ -108,10 +108,10 @@ def test_generation_manifest_round_trips_through_json() -> None:
         (("tokenization", "languages", "default"), "fr", "fr is not one of the codes"),
     ],
 )
-def test_contradictions_of_generation_are_refused(way: tuple[str, ...], value: Any, says: str) -> None:
+def test_contradictions_of_generation_are_refused(way: tuple[str, ...], value: Any, message: str) -> None:
     data = json.loads(generating().to_json())
     at(data, way[:-1])[way[-1]] = value
-    with pytest.raises(ManifestError, match=says):
+    with pytest.raises(ManifestError, match=message):
         parse_manifest(signed(data))
 
 

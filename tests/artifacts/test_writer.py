@@ -1,4 +1,4 @@
-"""Writing: an artifact appears as a whole or not at all."""
+"""The writer: a complete artifact is published, or none."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_the_manifest_is_written_last(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_an_error_while_building_leaves_what_was_there(
+def test_an_error_while_building_keeps_the_old_artifact(
     error: type[BaseException], overwrite: bool, tmp_path: Path
 ) -> None:
     target = tmp_path / "out"
@@ -76,7 +76,7 @@ def test_an_error_while_building_leaves_what_was_there(
 
 @pytest.mark.parametrize("step", ["_flush", "_exchange"])
 @pytest.mark.parametrize("overwrite", [False, True])
-def test_an_error_while_publishing_leaves_what_was_there(
+def test_an_error_while_publishing_keeps_the_old_artifact(
     step: str, overwrite: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupt(*_: object) -> None:
@@ -111,9 +111,7 @@ def test_overwriting(exchange: bool, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("which", ["away", "in"])
-def test_a_rename_that_fails_is_taken_back(
-    which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_rename_is_undone(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     target = tmp_path / "out"
     write(target, "old")
     rename = Path.rename

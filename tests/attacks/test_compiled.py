@@ -1,4 +1,4 @@
-"""Compiled graphs: everything is checked before native code runs, which checks nothing."""
+"""Compiled graphs: all checks happen before native code runs, which has none."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 from precast.artifacts.errors import WeightsError
 from precast.graphs.errors import ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     WEIGHTS,
     Attack,
     Json,
@@ -92,7 +92,7 @@ ATTACKS = {
     "an unknown weight": Attack(
         edit(lambda d: d["graphs"]["encode"]["constants"].append("more")), WeightsError, "lacks.*more"
     ),
-    "weights that it shall carry": Attack(
+    "prepacked weights that are missing": Attack(
         change("graphs.encode.weights", "prepacked"), GraphError, r"encode.so needs \d+ bytes.*carries none"
     ),
     "no weights file": Attack(without_weights, WeightsError, f"lacks.*{TABLE}"),
@@ -104,5 +104,5 @@ ATTACKS = {
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, compiled: Path, tmp_path: Path) -> None:
     tampered = copy_of(compiled, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], compiled)

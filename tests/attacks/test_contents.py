@@ -14,7 +14,7 @@ from precast.artifacts.errors import OversizedError, TokenizerFileError, Weights
 from precast.artifacts.weights import MAX_HEADER_BYTES
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError, TokenizationError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     TOKENIZER,
     WEIGHTS,
     Attack,
@@ -74,7 +74,9 @@ ATTACKS = {
     ),
     "a header beyond the file": Attack(content(WEIGHTS, file("{}", size=100)), WeightsError, WEIGHTS),
     "a header that is not JSON": Attack(content(WEIGHTS, file("weights")), WeightsError, "Expecting value"),
-    "a header that is no UTF-8": Attack(content(WEIGHTS, file(b'{"\xff": 1}')), WeightsError, "utf-8|decode"),
+    "a header that is not UTF-8": Attack(
+        content(WEIGHTS, file(b'{"\xff": 1}')), WeightsError, "utf-8|decode"
+    ),
     "a header that is a list": Attack(content(WEIGHTS, file("[]")), WeightsError, WEIGHTS),
     "a header without end": Attack(content(WEIGHTS, file("[" * 100_000)), WeightsError, WEIGHTS),
     "a header nested 500 deep": Attack(
@@ -112,8 +114,10 @@ ATTACKS = {
     "a tensor of one dimension": described(TABLE, shape=[16 * 61]),
     "a tensor of integers": described(LINEAR, dtype="I32"),
     "a tensor of half the width": described(TABLE, dtype="BF16", shape=[61, 32]),
-    "no JSON as tokenizer": Attack(content(TOKENIZER, b"vocab"), TokenizerFileError, "expected value"),
-    "no UTF-8 as tokenizer": Attack(
+    "a tokenizer that is not JSON": Attack(
+        content(TOKENIZER, b"vocab"), TokenizerFileError, "expected value"
+    ),
+    "a tokenizer that is not UTF-8": Attack(
         content(TOKENIZER, b"\xff\xfe"), TokenizerFileError, f"{TOKENIZER} is no"
     ),
     "an empty tokenizer": Attack(content(TOKENIZER, b"{}"), TokenizerFileError, "cannot be read"),
@@ -130,7 +134,7 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
 
 
@@ -160,8 +164,8 @@ def test_padding_and_truncation_of_the_tokenizer_are_ignored(tiny: TinyModels, t
     )  # fmt: skip
     with precast.Encoder.load(tampered) as engine, precast.Encoder.load(good) as honest:
         for truncate in (True, False, "left"):
-            found, expected = (e.encode("the cat sat", truncate=truncate) for e in (engine, honest))
-            assert found.prompt_token_ids.tolist() == expected.prompt_token_ids.tolist()
+            output, expected = (e.encode("the cat sat", truncate=truncate) for e in (engine, honest))
+            assert output.prompt_token_ids.tolist() == expected.prompt_token_ids.tolist()
 
 
 @pytest.mark.parametrize("kind", [2, 2**31, 2**32 - 1])

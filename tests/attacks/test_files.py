@@ -23,13 +23,13 @@ from precast.artifacts.errors import (
     UnsafePathError,
 )
 from precast.artifacts.reader import read_manifest
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     GRAPH,
     MANIFEST,
     TOKENIZER,
     WEIGHTS,
     Attack,
-    Spoil,
+    Tamper,
     assert_refused,
     assert_serves,
     copy_of,
@@ -40,69 +40,69 @@ from tests.support.artifacts import TinyModels
 FILES = (GRAPH, WEIGHTS, TOKENIZER)
 
 
-def add(name: str, data: bytes = b"x") -> Spoil:
-    def spoil(folder: Path) -> None:
+def add(name: str, data: bytes = b"x") -> Tamper:
+    def tamper(folder: Path) -> None:
         path = folder / os.fsdecode(name)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
 
-    return spoil
+    return tamper
 
 
-def remove(name: str) -> Spoil:
-    def spoil(folder: Path) -> None:
+def remove(name: str) -> Tamper:
+    def tamper(folder: Path) -> None:
         path = folder / name
         shutil.rmtree(path) if path.is_dir() else path.unlink()
 
-    return spoil
+    return tamper
 
 
-def move_away_and_link(name: str) -> Spoil:
+def move_away_and_link(name: str) -> Tamper:
     """Replace a file by a link to its unchanged content."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         outside = folder.parent / "outside"
         (folder / name).rename(outside)
         (folder / name).symlink_to(outside)
 
-    return spoil
+    return tamper
 
 
-def replace_by_fifo(name: str) -> Spoil:
+def replace_by_fifo(name: str) -> Tamper:
     """Replace a file by a pipe, which blocks a reader forever."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
         os.mkfifo(folder / name)
 
-    return spoil
+    return tamper
 
 
-def cut(name: str, keep: float) -> Spoil:
-    def spoil(folder: Path) -> None:
+def cut(name: str, keep: float) -> Tamper:
+    def tamper(folder: Path) -> None:
         data = (folder / name).read_bytes()
         (folder / name).write_bytes(data[: int(len(data) * keep)])
 
-    return spoil
+    return tamper
 
 
-def grow(name: str, data: bytes = b"\0") -> Spoil:
+def grow(name: str, data: bytes = b"\0") -> Tamper:
     return lambda folder: (folder / name).write_bytes((folder / name).read_bytes() + data)
 
 
-def many(count: int, *, folders: bool) -> Spoil:
-    def spoil(folder: Path) -> None:
+def many(count: int, *, folders: bool) -> Tamper:
+    def tamper(folder: Path) -> None:
         for number in range(count):
             path = folder / f"extra{number}"
             path.mkdir() if folders else path.touch()
 
-    return spoil
+    return tamper
 
 
-def nest(depth: int) -> Spoil:
+def nest(depth: int) -> Tamper:
     """Nest folders, one call a level: the whole path is longer than a system call accepts."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         here = os.open(folder, os.O_RDONLY)
         for _ in range(depth):
             os.mkdir("d" * 100, dir_fd=here)
@@ -111,7 +111,7 @@ def nest(depth: int) -> Spoil:
             here = inner
         os.close(here)
 
-    return spoil
+    return tamper
 
 
 def replace_folder_by_file(folder: Path) -> None:
@@ -128,7 +128,7 @@ ATTACKS = {
     "a hidden file": Attack(add(".hidden"), UnexpectedFileError, r"\.hidden"),
     "a second manifest": Attack(add("graphs/manifest.json"), UnexpectedFileError, "graphs/manifest"),
     "a name with a newline": Attack(add("a\nb"), UnexpectedFileError, r"a\\nb"),
-    "a name that is no text": Attack(add("\udcff\udcfe"), UnexpectedFileError, "udcff"),
+    "a name that is not text": Attack(add("\udcff\udcfe"), UnexpectedFileError, "udcff"),
     "a name with a backslash": Attack(add("graphs\\encode.json"), UnexpectedFileError, "encode"),
     "a folder in a folder": Attack(add("graphs/in/x.so"), UnexpectedFileError, "in"),
     "folders without end": Attack(nest(300), UnexpectedFileError, "folder in a folder"),
@@ -144,7 +144,7 @@ ATTACKS = {
     "a pipe as weights": Attack(replace_by_fifo(WEIGHTS), UnsafePathError, WEIGHTS),
     "a pipe as manifest": Attack(replace_by_fifo(MANIFEST), UnsafePathError, MANIFEST),
     "no manifest": Attack(remove(MANIFEST), NotAnArtifactError, "precast compile"),
-    "nothing there": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
+    "no directory": Attack(lambda f: shutil.rmtree(f), NotAnArtifactError, "tampered"),
     "a file instead of a folder": Attack(replace_folder_by_file, NotAnArtifactError, "directory"),
     "no graphs folder": Attack(remove("graphs"), MissingFileError, GRAPH),
     **{f"no {name}": Attack(remove(name), MissingFileError, name) for name in FILES},
@@ -159,7 +159,7 @@ ATTACKS = {
         for keep in (0, 0.5, 0.99)
     },
     "the manifest grown": Attack(grow(MANIFEST, b"{}"), ManifestError, "not JSON"),
-    "the manifest grown beyond measure": Attack(
+    "the manifest grown beyond its maximum size": Attack(
         grow(MANIFEST, b" " * reader.MAX_MANIFEST_BYTES), OversizedError, str(reader.MAX_MANIFEST_BYTES)
     ),
 }
@@ -169,7 +169,7 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
 
 

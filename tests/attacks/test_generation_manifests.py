@@ -13,11 +13,11 @@ from transformers import T5Config, T5ForConditionalGeneration
 
 import precast
 from precast.artifacts.errors import ArtifactError, ManifestError
-from tests.attacks.spoil import Json, Spoil, change, copy_of, edit, refusal
+from tests.attacks.tampering import Json, Tamper, change, copy_of, edit, refusal
 from tests.support.models import save
 
 
-def graph(name: str, alter: Callable[[Json], object]) -> Spoil:
+def graph(name: str, alter: Callable[[Json], object]) -> Tamper:
     """Modify the entry of one graph; its name may have a dot, which ``change`` would split at."""
     return edit(lambda data: alter(data["graphs"][name]))
 
@@ -27,7 +27,7 @@ def two_variants(info: Json) -> None:
     info["variants"].insert(0, smaller)
 
 
-ATTACKS: dict[str, tuple[Spoil, str]] = {
+ATTACKS: dict[str, tuple[Tamper, str]] = {
     "a missing graph": (edit(lambda d: d["graphs"].pop("logits_processors")), "expected the graphs"),
     "a graph by another name": (
         edit(lambda d: d["graphs"].update(encode=d["graphs"].pop("decode"))),
@@ -63,7 +63,7 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
         edit(lambda d: [d["output"][cache].update(layers=3) for cache in ("self_kv", "cross_kv")]),
         "inputs of graph encode_source .*cross_key_2",
     ),
-    "a KV cache of more layers than memory": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
+    "a KV cache of too many layers": (change("output.self_kv.layers", 10**12), "up to 1024 layers"),
     "a self-attention cache of other heads": (
         change("output.self_kv.heads", 4),
         "graph decode.*'self_cache', 4",
@@ -83,7 +83,7 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     "longer sources": (change("limits.max_source_length", 21), "graph encode_source.*20.*21"),
     "an unknown default": (change("output.defaults.guidance_scale", 2.0), "guidance_scale"),
     "a default of another type": (change("output.defaults.num_beams", "4"), "num_beams"),
-    "a default that is no token": (change("output.defaults.bos_token_id", -3), "bos_token_id"),
+    "a default that is not a token id": (change("output.defaults.bos_token_id", -3), "bos_token_id"),
     "a missing written input": (
         graph("sample.greedy", lambda g: g["signature"]["written"].pop()),
         "written of graph sample.greedy",
@@ -98,11 +98,11 @@ ATTACKS: dict[str, tuple[Spoil, str]] = {
     ),
     "buckets of another axis": (
         graph("sample.beam", lambda g: g["buckets"].update(axis="rows")),
-        "buckets of graph sample.beam ends at 6 rows, its limits at 6 groups",
+        "buckets of graph sample.beam end at 6 rows, its limits at 6 groups",
     ),
     "buckets that end elsewhere": (
         graph("decode", lambda g: g["buckets"].update(sizes=[1, 2])),
-        "buckets of graph decode ends at 2",
+        "buckets of graph decode end at 2",
     ),
     "a variant that ends before the limits": (
         graph("logits_processors", lambda g: g["variants"][0].update(max_size=3)),
@@ -131,17 +131,17 @@ def generating(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_refused(name: str, generating: Path, tmp_path: Path) -> None:
-    spoil, says = ATTACKS[name]
+    tamper, message = ATTACKS[name]
     tampered = copy_of(generating, tmp_path)
-    spoil(tampered)
+    tamper(tampered)
     error = refusal(tampered)
     assert type(error) is ManifestError, f"expected a ManifestError, found {error!r}"
-    assert re.search(says, str(error)), f"{says!r} is not in the message: {error}"
+    assert re.search(message, str(error)), f"{message!r} is not in the message: {error}"
     assert len(str(error)) < 2000, "the message is too long to read"
 
 
-def test_any_number_anywhere_is_refused_by_a_typed_error(generating: Path, tmp_path: Path) -> None:
-    """The runtime allocates by these numbers."""
+def test_invalid_sizes_are_refused_with_an_artifact_error(generating: Path, tmp_path: Path) -> None:
+    """The runtime allocates memory by these numbers."""
     for path in ("limits.max_num_seqs", "limits.max_tokens", "output.self_kv.head_dim", "output.vocab_size"):
         for value in (-1, 0, 10**30):
             folder = tmp_path / f"{path}{value}"

@@ -16,7 +16,7 @@ from precast.artifacts.reader import open_artifact, read_manifest
 from precast.compiler import pipeline
 from precast.compiler.cache_folder import cache_folder
 from precast.compiler.progress import ProgressEvent, Reporter, Stage
-from tests.attacks.spoil import assert_serves, workers
+from tests.attacks.tampering import assert_serves, workers
 from tests.support.artifacts import TinyModels, tiny_artifact
 
 STAGES = list(Stage)

@@ -29,13 +29,13 @@ from precast.artifacts.errors import (
 from precast.graphs.encode import MAX_BATCH, MAX_TOKENS
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     GRAPH,
     MANIFEST,
     WEIGHTS,
     Attack,
     Json,
-    Spoil,
+    Tamper,
     assert_refused,
     assert_serves,
     change,
@@ -55,32 +55,32 @@ COSTS = [0.001, 0.002, 0.003, 0.005]
 SINGLE = {"axis": "tokens", "sizes": [128]}
 
 
-def text(content: str | bytes) -> Spoil:
+def text(content: str | bytes) -> Tamper:
     data = content.encode() if isinstance(content, str) else content
     return lambda folder: (folder / MANIFEST).write_bytes(data)
 
 
-def within(old: str, new: str) -> Spoil:
+def within(old: str, new: str) -> Tamper:
     """Replace text in the manifest file without updating the digest."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         before = (folder / MANIFEST).read_text("utf-8")
         assert old in before
         (folder / MANIFEST).write_text(before.replace(old, new, 1), "utf-8")
 
-    return spoil
+    return tamper
 
 
 def nested(depth: int) -> str:
     return "[" * depth + "]" * depth
 
 
-def of_graph(**facts: Json) -> Spoil:
+def of_graph(**facts: Json) -> Tamper:
     """Change the entry of the graph in ``files``."""
     return edit(lambda data: data["files"][GRAPH].update(facts))
 
 
-def listed_as(path: str) -> Spoil:
+def listed_as(path: str) -> Tamper:
     """List the graph under another path."""
 
     def alter(data: Json) -> None:
@@ -90,7 +90,7 @@ def listed_as(path: str) -> Spoil:
     return edit(alter)
 
 
-def one_graph_more(folder: Path) -> None:
+def add_graph(folder: Path) -> None:
     """Add a second graph, whose file does not exist."""
     data = read(folder)
     more = copy.deepcopy(data["graphs"]["encode"])
@@ -100,7 +100,7 @@ def one_graph_more(folder: Path) -> None:
     sign_only(folder, data)
 
 
-def one_variant_more(folder: Path) -> None:
+def add_variant(folder: Path) -> None:
     """Add a variant, whose file does not exist."""
     data = read(folder)
     more = {**data["graphs"]["encode"]["variants"][0], "file": "graphs/gone.json", "max_size": 1}
@@ -117,7 +117,7 @@ def weights_as_graph(folder: Path) -> None:
     sign_only(folder, data)
 
 
-def limits(length: int, tokens: int, batch: int) -> Spoil:
+def limits(length: int, tokens: int, batch: int) -> Tamper:
     """Change the limits, with the signature and the buckets to match."""
 
     def alter(data: Json) -> None:
@@ -130,11 +130,11 @@ def limits(length: int, tokens: int, batch: int) -> Spoil:
     return edit(alter)
 
 
-def costs(*seconds: Json) -> Spoil:
+def costs(*seconds: Json) -> Tamper:
     return change(f"{GRAPHS}.costs", list(seconds))
 
 
-def as_inductor(**build: Json) -> Spoil:
+def as_inductor(**build: Json) -> Tamper:
     """Claim compiled graphs: only those depend on the machine."""
     return edit(lambda data: data["build"].update({"backend": "inductor", **build}))
 
@@ -142,7 +142,7 @@ def as_inductor(**build: Json) -> Spoil:
 SM_90 = {"release": "13.0", "compute_capability": [9, 0]}
 
 
-def as_cuda(**info: Json) -> Spoil:
+def as_cuda(**info: Json) -> Tamper:
     return as_inductor(device="cuda", cuda={**SM_90, **info})
 
 
@@ -175,8 +175,8 @@ UNREADABLE = {
 }
 
 VERSIONS = {
-    f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, says)
-    for value, says in (
+    f"version {value!r:.9}": Attack(change("format_version", value), FormatVersionError, message)
+    for value, message in (
         (0, "version 0,"), (1, "version 1,"), (3, "version 3,"), ("2", "version '2',"),
         (True, "version True,"), (2.0, r"version 2\.0,"), (None, "version None,"), ([2], r"version \[2\],"),
         ("2" * 10**6, "222"),
@@ -203,7 +203,7 @@ SCHEMA = {
         edit(lambda d: d.pop("kind")), ManifestError, "kind: expected one of encode, generate, found None"
     ),
     "an unknown kind": Attack(change("kind", "chat"), ManifestError, "kind.*encode, generate.*chat"),
-    "a kind that is no text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
+    "a kind that is not text": Attack(change("kind", ["encode"]), ManifestError, "kind.*encode"),
     "the kind of a generator": Attack(
         change("kind", "generate"), ManifestError, "limits.max_source_length: Field req"
     ),
@@ -251,9 +251,11 @@ FILES = {
     "another size": Attack(of_graph(bytes=1), FileSizeError, "expected 1;"),
     "a size beyond any disk": Attack(of_graph(bytes=10**30), FileSizeError, "expected 10000"),
     "another hash": Attack(of_graph(sha256="0" * 64), FileHashError, f"{GRAPH}.*expected 000"),
-    "a hash that is none": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
-    "a graph without its file": Attack(one_variant_more, MissingFileError, "gone"),
-    "a graph more": Attack(one_graph_more, ManifestError, "expected the graphs encode, found decode, encode"),
+    "an invalid hash": Attack(of_graph(sha256="F" * 64), ManifestError, "sha256"),
+    "a graph without its file": Attack(add_variant, MissingFileError, "gone"),
+    "an additional graph": Attack(
+        add_graph, ManifestError, "expected the graphs encode, found decode, encode"
+    ),
     "a file by another name": Attack(listed_as("graphs/gone.json"), UnexpectedFileError, GRAPH),
     "a file that is not listed": Attack(
         change(f"{GRAPHS}.variants.0.file", "gone"), ManifestError, "gone.*but files lists"
@@ -263,7 +265,7 @@ FILES = {
 }
 
 MACHINE = {
-    "a CUDA device that is not here": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
+    "a missing CUDA device": Attack(as_cuda(), DeviceError, "CUDA sm_90.*--device cpu"),
     "cuda without its architecture": Attack(as_inductor(device="cuda"), ManifestError, "cuda = None"),
     "quantization on cuda": Attack(
         edit(lambda d: d["build"].update(device="cuda", cuda=SM_90, backend="inductor", quantization="int8")),
@@ -425,16 +427,20 @@ ATTACKS = {
 def test_refused(name: str, tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
 
 
 def test_no_labels_are_refused(tiny: TinyModels, tmp_path: Path) -> None:
     good = tiny["classify"].artifact
     tampered = copy_of(good, tmp_path)
-    for labels, says in ((["a"], "outputs.*3.*1"), (["a", "b", "c", "d"], "outputs.*3.*4"), ([], "labels")):
+    for labels, message in (
+        (["a"], "outputs.*3.*1"),
+        (["a", "b", "c", "d"], "outputs.*3.*4"),
+        ([], "labels"),
+    ):
         change("output.labels", labels)(tampered)
-        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, says), good)
+        assert_refused(tampered, Attack(change("output.labels", labels), ManifestError, message), good)
 
 
 def test_a_portable_artifact_does_not_depend_on_the_machine(tiny: TinyModels, tmp_path: Path) -> None:
@@ -455,7 +461,7 @@ def paths(data: Json, parents: tuple[str, ...] = ()) -> Iterator[str]:
 
 
 def test_any_value_anywhere_is_refused_or_harmless(tiny: TinyModels, tmp_path: Path) -> None:
-    """No value may raise another error than ours, hang, or end the process."""
+    """No value may raise an error outside ``PrecastError``, hang, or end the process."""
     good = tiny["classify"].artifact
     rng = random.Random(0)
     tampered = copy_of(good, tmp_path)

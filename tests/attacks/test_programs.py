@@ -14,11 +14,11 @@ import pytest
 import precast
 from precast.graphs.errors import PrecastError, ProgramError
 from precast.runtime.errors import GraphError
-from tests.attacks.spoil import (
+from tests.attacks.tampering import (
     GRAPH,
     Attack,
     Json,
-    Spoil,
+    Tamper,
     assert_refused,
     assert_serves,
     content,
@@ -39,24 +39,24 @@ def text(data: str | bytes) -> Attack:
     )
 
 
-def calling(op: Json, args: Json = (), **kwargs: Json) -> Spoil:
+def calling(op: Json, args: Json = (), **kwargs: Json) -> Tamper:
     """Insert a first call, whose result is not used."""
     call = {"name": "evil", "op": op, "args": list(args), "kwargs": kwargs}
     return program(lambda data: data["calls"].insert(0, call))
 
 
-def holding(value: Json) -> Spoil:
+def holding(value: Json) -> Tamper:
     """Insert a call with an argument that tracing never writes."""
     return calling("aten.relu.default", [value])
 
 
-def as_result(op: str, args: Json) -> Spoil:
+def as_result(op: str, args: Json) -> Tamper:
     """Append a call and return its result as the output."""
     call = {"name": "evil", "op": op, "args": args, "kwargs": {}}
     return program(lambda data: (data["calls"].append(call), data.update(outputs=["evil"])))
 
 
-def last(**changes: Json) -> Spoil:
+def last(**changes: Json) -> Tamper:
     return program(lambda data: data["calls"][-1].update(changes))
 
 
@@ -125,8 +125,8 @@ BROKEN = {
     "not JSON": text("import os"),
     "a list": text("[]"),
     "null": text("null"),
-    "no UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "not UTF-8"),
-    "nothing in it": text("{}"),
+    "not UTF-8": Attack(content(GRAPH, b"\x7fELF\xff\xfe"), ProgramError, "not UTF-8"),
+    "an empty object": text("{}"),
     "nested 100,000 deep": text("[" * 100_000 + "]" * 100_000),
     "arguments nested 9 deep": Attack(holding(nested(9)), ProgramError, "nested more than"),
     "arguments nested 300 deep": Attack(content(GRAPH, in_text(300)), ProgramError, "nested|recursion"),
@@ -183,8 +183,8 @@ NAMES = {
     ),
     "an unknown input": Attack(program(lambda d: d["inputs"].append("more")), ProgramError, "takes.*more"),
     "a missing input": Attack(program(lambda d: d["inputs"].remove("input_ids")), ProgramError, "input_ids"),
-    "a result that is not there": Attack(program(lambda d: d.update(outputs=["gone"])), ProgramError, "gone"),
-    "a weight that is not there": Attack(
+    "a missing result": Attack(program(lambda d: d.update(outputs=["gone"])), ProgramError, "gone"),
+    "a weight missing from the file": Attack(
         program(lambda d: d["weights"].update(more="gone")), ProgramError, "gone"
     ),
 }
@@ -193,27 +193,27 @@ VALUES = {
     "an unknown kind": Attack(holding({"object": "os"}), ProgramError, "unknown kind: 'object'"),
     "two kinds": Attack(holding({"ref": "input_ids", "float": "1"}), ProgramError, "cannot be read"),
     "no kind": Attack(holding({}), ProgramError, "cannot be read"),
-    "a float that is none": Attack(holding({"float": "one"}), ProgramError, "cannot be read.*one"),
-    "a dtype that is none": Attack(holding({"dtype": "float33"}), ProgramError, "float33"),
+    "an invalid float": Attack(holding({"float": "one"}), ProgramError, "cannot be read.*one"),
+    "an invalid dtype": Attack(holding({"dtype": "float33"}), ProgramError, "float33"),
     "a function as a dtype": Attack(holding({"dtype": "load"}), ProgramError, "'load'"),
     "a module as a dtype": Attack(holding({"dtype": "_dynamo"}), ProgramError, "'_dynamo'"),
     "a layout as a dtype": Attack(holding({"dtype": "strided"}), ProgramError, "'strided'"),
     "a dtype as a layout": Attack(holding({"layout": "float32"}), ProgramError, "'float32'"),
     "a dtype that is a list": Attack(holding({"dtype": ["float32"]}), ProgramError, "expected a string"),
-    "a device that is none": Attack(holding({"device": "toaster"}), ProgramError, "toaster"),
+    "an invalid device": Attack(holding({"device": "toaster"}), ProgramError, "toaster"),
     "a device by number": Attack(holding({"device": 0}), ProgramError, "expected a string"),
 }
 
 FAILING = {
     "no arguments": Attack(calling("aten.relu.default"), GraphError, "first batch.*relu"),
     "arguments of another kind": Attack(holding("text"), GraphError, "first batch.*relu"),
-    "an option that is none": Attack(calling("aten.relu.default", [IDS], x=1), GraphError, "first batch.*x"),
+    "an unknown option": Attack(calling("aten.relu.default", [IDS], x=1), GraphError, "first batch.*x"),
     "shapes that do not fit": Attack(calling("aten.mm.default", [IDS, IDS]), GraphError, "first batch"),
     "an index out of range": Attack(
         calling("aten.select.int", [IDS, 0, 10**9]), GraphError, "first batch.*index"
     ),
     "a division by zero": Attack(calling("python.floordiv", [1, 0]), GraphError, "first batch.*zero"),
-    "terabytes": Attack(
+    "an allocation of petabytes": Attack(
         calling("aten.zeros.default", [[10**17]], device={"device": "cpu"}), GraphError, "first batch.*memory"
     ),
     "a result of another shape": Attack(
@@ -245,7 +245,7 @@ def test_refused(name: str, tiny: TinyModels, tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     good = tiny["embed"].artifact
     tampered = copy_of(good, tmp_path)
-    ATTACKS[name].spoil(tampered)
+    ATTACKS[name].tamper(tampered)
     assert_refused(tampered, ATTACKS[name], good)
     assert [path.name for path in tmp_path.iterdir()] == [tampered.name], "the program wrote a file"
 

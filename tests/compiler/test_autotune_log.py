@@ -1,4 +1,4 @@
-"""A search for the fastest multiplication leaves its winner in the manifest, its times for the next."""
+"""Autotuning: results are recorded in the manifest, and times are reused by the next compilation."""
 
 from __future__ import annotations
 
@@ -24,18 +24,19 @@ def test_winners_are_recorded_and_kept(
     options = {"backend": "inductor", "prepack": True, "autotune": True, "dtype": "fp32"}
     first = read_manifest(tiny_artifact(checkpoint, tmp_path / "first", **options))
     (variant,) = first.graphs[GraphName.ENCODE].variants
-    assert variant.choices, "no search was recorded"
-    assert all("x" in searched and winner for searched, winner in variant.choices.items())
+    assert variant.choices, "no autotuned operation was recorded"
+    assert all("x" in operation and kernel for operation, kernel in variant.choices.items())
 
-    searches = counted_searches(monkeypatch)
+    benchmarks = count_benchmarks(monkeypatch)
     for entry in (tmp_path / "cache" / "graphs").rglob("lowered.json"):
         entry.unlink()
     second = read_manifest(tiny_artifact(checkpoint, tmp_path / "second", **options))
     assert second.graphs[GraphName.ENCODE].variants[0].choices == variant.choices
-    assert not searches, "what was measured once was measured again"
+    assert not benchmarks, "an operation with known times was measured again"
 
 
-def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+def count_benchmarks(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """Return a list that grows by one entry with each operation that Inductor measures."""
     measured: list[object] = []
     benchmark: Any = select_algorithm.AlgorithmSelectorCache.benchmark
 
@@ -47,7 +48,7 @@ def counted_searches(monkeypatch: pytest.MonkeyPatch) -> list[object]:
     return measured
 
 
-def test_a_folder_that_the_user_named_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_folder_set_by_the_user_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", "/somewhere/else")
     with autotune_log():
         assert os.environ["TORCHINDUCTOR_CACHE_DIR"] == "/somewhere/else"

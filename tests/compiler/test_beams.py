@@ -1,4 +1,4 @@
-"""Beam search in the engine against Hugging Face's ``generate``; requests of all kinds at once."""
+"""Beam search in the engine against Hugging Face's ``generate``, with simultaneous requests of all kinds."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def engine(model: PreTrainedModel) -> Iterator[GenerationCore]:
 
 
 @st.composite
-def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int) -> Job:
-    call = draw(some_of(values, most)) | {
+def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], max_values: int) -> Job:
+    call = draw(some_of(values, max_values)) | {
         "num_beams": draw(st.integers(2, 6)),
         "max_length": draw(st.integers(5, LIMITS.max_target_length)),
         "eos_token_id": draw(st.sampled_from([[1], [1, 2], [5, 9, 1, 30]])),
@@ -56,21 +56,24 @@ def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int) 
     return make_job(call, draw(SOURCES), draw(PREFIXES), VOCAB)
 
 
-def all_beams(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
-    for job, answer in zip(asked, answers(engine, asked), strict=True):
-        check(model, job, answer)
+def check_jobs(engine: GenerationCore, model: PreTrainedModel, requests: list[Job]) -> None:
+    """Check that simultaneous requests have Hugging Face's outputs."""
+    for job, output in zip(requests, answers(engine, requests), strict=True):
+        check(model, job, output)
 
 
 @SEARCH
-@given(asked=st.lists(jobs(VALUES, 5), min_size=1, max_size=5))
-def test_mixed_searches(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
-    all_beams(engine, model, asked)
+@given(requests=st.lists(jobs(VALUES, 5), min_size=1, max_size=5))
+def test_mixed_searches(engine: GenerationCore, model: PreTrainedModel, requests: list[Job]) -> None:
+    check_jobs(engine, model, requests)
 
 
 @settings(SEARCH, max_examples=40)
-@given(asked=st.lists(jobs(SEARCHES, 3), min_size=3, max_size=6))
-def test_searches_without_rules(engine: GenerationCore, model: PreTrainedModel, asked: list[Job]) -> None:
-    all_beams(engine, model, asked)
+@given(requests=st.lists(jobs(SEARCHES, 3), min_size=3, max_size=6))
+def test_searches_without_logits_processors(
+    engine: GenerationCore, model: PreTrainedModel, requests: list[Job]
+) -> None:
+    check_jobs(engine, model, requests)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -79,6 +82,5 @@ def test_searches_without_rules(engine: GenerationCore, model: PreTrainedModel, 
 def test_each_parameter_alone(
     name: str, data: st.DataObject, engine: GenerationCore, model: PreTrainedModel
 ) -> None:
-    one = {name: VALUES[name]}
-    drawn = data.draw(st.lists(jobs(one, 1).filter(lambda job: name in job.call), min_size=2, max_size=3))
-    all_beams(engine, model, drawn)
+    with_parameter = jobs({name: VALUES[name]}, 1).filter(lambda job: name in job.call)
+    check_jobs(engine, model, data.draw(st.lists(with_parameter, min_size=2, max_size=3)))

@@ -1,4 +1,4 @@
-"""Relatives of BERT through the reference backend against Hugging Face."""
+"""Models like BERT through the reference backend against Hugging Face."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ DISTILBERT_NAMES = {
 
 
 def tiny(model_type: str, **values: Any) -> PreTrainedConfig:
-    """A configuration, by BERT's names of values.
+    """Return a configuration, given by BERT's names of values.
 
     Weights are larger than HF's default of 0.02, with which a wrong bias or scale in the attention would
     change the output by less than the tolerance.
     """
-    wanted: dict[str, Any] = {
+    settings_by_name: dict[str, Any] = {
         "vocab_size": VOCAB,
         "hidden_size": 14,
         "num_attention_heads": 2,
@@ -61,8 +61,10 @@ def tiny(model_type: str, **values: Any) -> PreTrainedConfig:
         **values,
     }
     if model_type == "distilbert":
-        wanted = {DISTILBERT_NAMES.get(name, name): value for name, value in wanted.items()}
-    return AutoConfig.for_model(model_type, **wanted)
+        settings_by_name = {
+            DISTILBERT_NAMES.get(name, name): value for name, value in settings_by_name.items()
+        }
+    return AutoConfig.for_model(model_type, **settings_by_name)
 
 
 @st.composite

@@ -27,7 +27,7 @@ def configs(draw: st.DrawFn) -> BertConfig:
         type_vocab_size=draw(st.integers(1, 3)),
         hidden_act=draw(st.sampled_from(["gelu", "relu", "gelu_new"])),
         layer_norm_eps=draw(st.sampled_from([1e-12, 1e-5, 0.1])),
-        initializer_range=0.3,  # at the default of 0.02 a wrong scale would hide inside the tolerance
+        initializer_range=0.3,  # with the default of 0.02 a wrong scale would be within the tolerance
         num_labels=draw(st.integers(1, 4)),
     )
 
@@ -63,7 +63,7 @@ def test_an_error_in_one_token_is_detected() -> None:
     torch.manual_seed(0)
     model = BertModel(BertConfig(hidden_size=8, num_attention_heads=2, num_hidden_layers=1, vocab_size=VOCAB))
     batch = [[5, 6, 7], [8, 9]]
-    found = reference_outputs(save(model), "hidden", batch)
-    found[1][0, 3] += 1e-3
+    outputs = reference_outputs(save(model), "hidden", batch)
+    outputs[1][0, 3] += 1e-3
     with pytest.raises(AssertionError, match="item 1"):
-        assert_as_hf(found, model, batch, "last_hidden_state")
+        assert_as_hf(outputs, model, batch, "last_hidden_state")

@@ -1,4 +1,4 @@
-"""Modules with CUDA's operations against HF, eagerly with kernels in Triton's interpreter."""
+"""Modules with CUDA's operators against HF, run eagerly with kernels in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.support.strategies import batches
 
 
 def run(module: Encode, sequences: list[list[int]], **spare: int) -> torch.Tensor:
-    """Run ``module`` on a packed batch, without the buffers that only CPU graphs have."""
+    """Return the output of ``module`` for a packed batch, without the buffers that only CPU graphs have."""
     buffers = packed(sequences, **spare)
     names = ["input_ids", "cu_seqlens"]
     if module.embeddings.token_types is not None:
@@ -36,7 +36,7 @@ def run(module: Encode, sequences: list[list[int]], **spare: int) -> torch.Tenso
 def small(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[PreTrainedModel, Encode]:
-    """A small model of each family: HF's encoder, and precast's module for CUDA."""
+    """Return a small model of each family: HF's encoder, and precast's module for CUDA."""
     path = write_small(request.param, tmp_path_factory.mktemp("small") / request.param)
     is_t5 = request.param in ("t5", "umt5")
     model = (AutoModelForTextEncoding if is_t5 else AutoModel).from_pretrained(path, dtype=torch.float32)
@@ -51,10 +51,10 @@ def test_hidden_states_of_every_family(
     small: tuple[PreTrainedModel, Encode], sequences: list[list[int]], spare: int
 ) -> None:
     model, module = small
-    found = run(module, sequences, spare_tokens=spare, spare_sequences=spare % 3)
-    assert torch.isfinite(found).all(), "spare tokens must be finite too"
+    output = run(module, sequences, spare_tokens=spare, spare_sequences=spare % 3)
+    assert torch.isfinite(output).all(), "outputs of unused tokens must be finite too"
     lengths = [len(sequence) for sequence in sequences]
-    parts = found[: sum(lengths)].split(lengths)
+    parts = output[: sum(lengths)].split(lengths)
     assert_as_hf(list(parts), model, sequences, "last_hidden_state")
 
 
@@ -71,12 +71,12 @@ def test_classification_heads(task: Task, tmp_path: Path) -> None:
 
 
 def check_task(task: Task, checkpoint: Path) -> None:
-    """Compare ragged sequences, with spare ones at the end, to HF's output for each."""
+    """Compare sequences of different lengths, followed by unused ones, with HF's output for each."""
     opened = open_checkpoint(str(checkpoint))
     described = describe_model(opened, task)
     packed_ops = get_target("cuda").packed_ops(torch.float32, 64)
     module = build_encoder(opened, described, torch.float32, packed_ops).module
     sequences = [[5, 6, 7], [8], list(range(10, 43)), [9, 9]]
-    found = run(module, sequences, spare_tokens=5, spare_sequences=2)
-    assert torch.isfinite(found).all()
-    assert_close(list(found[: len(sequences)]), Oracle(opened, described.spec).answers(sequences))
+    output = run(module, sequences, spare_tokens=5, spare_sequences=2)
+    assert torch.isfinite(output).all()
+    assert_close(list(output[: len(sequences)]), Oracle(opened, described.spec).outputs(sequences))

@@ -1,4 +1,4 @@
-"""``encode_source`` and ``decode`` with CUDA's operations against HF, eagerly in Triton's interpreter."""
+"""``encode_source`` and ``decode`` with CUDA's operators against HF, eagerly in Triton's interpreter."""
 
 from __future__ import annotations
 

@@ -23,6 +23,6 @@ def test_a_graph_names_the_driver_library(flag: str, tmp_path: Path) -> None:
     build_driver_stub(tmp_path)
     library = tmp_path / "graph.so"
     command = ["gcc", "-shared", "-fPIC", "-x", "c", "-", f"-Wl,{flag}", "-L.", "-lcuda", "-o", str(library)]
-    # What gcc reads from standard input stands before the libraries, as object files of a graph do.
+    # gcc links standard input before the libraries, as it links the object files of a graph.
     subprocess.run(command, input=_CALLER, cwd=tmp_path, check=True, text=True)
     assert "libcuda.so.1" in needed_libraries(library)

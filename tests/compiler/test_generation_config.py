@@ -1,4 +1,4 @@
-"""A checkpoint's defaults are those of the model that transformers would load, or it is refused."""
+"""A checkpoint's generation defaults equal those of the model that transformers loads, or are rejected."""
 
 from __future__ import annotations
 
@@ -59,12 +59,12 @@ def write(folder: Path, values: dict[str, Any]) -> Checkpoint:
 
 
 def plain(value: Any) -> Any:
-    """Tuples as lists and a single end token as a list of one, so that ours and HF's compare."""
-    return [plain(one) for one in value] if isinstance(value, list | tuple) else value
+    """Return a value with tuples replaced by lists, for comparisons with HF's values."""
+    return [plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
-def assert_same(found: GenerationDefaults, model: PreTrainedModel) -> None:
-    for name, value in found:
+def assert_same(defaults: GenerationDefaults, model: PreTrainedModel) -> None:
+    for name, value in defaults:
         expected = getattr(
             model.config if name == "max_position_embeddings" else model.generation_config, name, None
         )
@@ -104,12 +104,12 @@ VALUES = {
 @settings(max_examples=15, deadline=None)
 @given(values=st.fixed_dictionaries({"num_beams": st.integers(4, 8)}, optional=VALUES))
 def test_defaults_are_those_of_the_loaded_model(folder: Path, values: dict[str, Any]) -> None:
-    found = read_generation_config(write(folder, values))
-    assert_same(found, AutoModelForSeq2SeqLM.from_pretrained(folder))
-    assert GenerationDefaults.model_validate_json(json.dumps(found.model_dump(mode="json"))) == found
+    defaults = read_generation_config(write(folder, values))
+    assert_same(defaults, AutoModelForSeq2SeqLM.from_pretrained(folder))
+    assert GenerationDefaults.model_validate_json(json.dumps(defaults.model_dump(mode="json"))) == defaults
 
 
-def test_without_a_file_the_configuration_of_old_speaks(folder: Path) -> None:
+def test_without_a_file_the_parameters_in_config_json_are_used(folder: Path) -> None:
     checkpoint = write(folder, {})
     (folder / "generation_config.json").unlink()
     path = folder / "config.json"
@@ -117,15 +117,15 @@ def test_without_a_file_the_configuration_of_old_speaks(folder: Path) -> None:
     old = {"num_beams": 3, "max_length": 33, "bad_words_ids": [[5]], "eos_token_id": 7, "min_length": None}
     try:
         path.write_text(json.dumps({**json.loads(before), **old, "task_specific_params": {"a": {}}}))
-        found = read_generation_config(checkpoint)
-        assert_same(found, AutoModelForSeq2SeqLM.from_pretrained(folder))
+        defaults = read_generation_config(checkpoint)
+        assert_same(defaults, AutoModelForSeq2SeqLM.from_pretrained(folder))
     finally:
         path.write_text(before)
-    assert (found.num_beams, found.max_length, found.eos_token_id) == (3, 33, (7,))
-    assert resolve(found, LIMITS, 9, {}, None).max_length == 33
+    assert (defaults.num_beams, defaults.max_length, defaults.eos_token_id) == (3, 33, (7,))
+    assert resolve(defaults, LIMITS, 9, {}, None).max_length == 33
 
 
-SOMETHING: dict[str, Any] = {
+EFFECTIVE: dict[str, Any] = {
     **dict.fromkeys(UNSUPPORTED, 3),
     "is_assistant": True,
     "low_memory": True,
@@ -142,9 +142,9 @@ SOMETHING: dict[str, Any] = {
 
 
 @pytest.mark.parametrize("name", UNSUPPORTED)
-def test_what_is_not_supported_is_refused_by_name(folder: Path, name: str) -> None:
+def test_unsupported_parameters_are_named_in_the_error(folder: Path, name: str) -> None:
     with pytest.raises(UnsupportedConfigError, match=f"sets {name} = .*does not support"):
-        read_generation_config(write(folder, {name: SOMETHING[name]}))
+        read_generation_config(write(folder, {name: EFFECTIVE[name]}))
 
 
 @pytest.mark.parametrize(
@@ -162,12 +162,12 @@ def test_what_is_not_supported_is_refused_by_name(folder: Path, name: str) -> No
         ({"bad_words_ids": [3]}, "the checkpoint's bad_words_ids is"),
     ],
 )
-def test_values_that_cannot_be_kept_are_refused(folder: Path, values: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected(folder: Path, values: dict[str, Any], message: str) -> None:
     with pytest.raises(UnsupportedConfigError, match=message):
         read_generation_config(write(folder, values))
 
 
-def test_a_file_that_transformers_refuses_is_an_error_and_never_passed_over(folder: Path) -> None:
+def test_a_file_that_transformers_rejects_is_an_error_and_not_ignored(folder: Path) -> None:
     for text in ("{", '{"max_new_tokens": 0}', '{"num_return_sequences": 3}', "[1]"):
         checkpoint = write(folder, {})
         (folder / "generation_config.json").write_text(text)
@@ -175,7 +175,7 @@ def test_a_file_that_transformers_refuses_is_an_error_and_never_passed_over(fold
             read_generation_config(checkpoint)
 
 
-def test_every_default_is_a_parameter_and_none_is_unknown() -> None:
+def test_the_defaults_are_exactly_the_supported_parameters() -> None:
     assert set(SUPPORTED) - {"seed"} == set(GenerationDefaults.model_fields) - {"max_position_embeddings"}
     with pytest.raises(ValidationError):
         GenerationDefaults.model_validate_json('{"max_lengths": 3}')

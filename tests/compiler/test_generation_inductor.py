@@ -1,4 +1,4 @@
-"""Every graph of generation through AOTInductor, against the portable programs."""
+"""Every graph of generation through AOTInductor, compared with the portable programs."""
 
 from __future__ import annotations
 
@@ -32,13 +32,13 @@ PARAMETERS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("prepack", [True, False], ids=["prepacked", "bound"])
 def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
     checkpoint = write_t5(tmp_path / "checkpoint")
-    found, expected = [
+    compiled, portable = [
         _generate(checkpoint, tmp_path / backend, backend=backend, prepack=prepack)
         for backend in ("inductor", "reference")
     ]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert [found.token_ids.tolist() for found in ours] == [
-            wanted.token_ids.tolist() for wanted in theirs
+    for ours, theirs in zip(compiled, portable, strict=True):
+        assert [sequence.token_ids.tolist() for sequence in ours] == [
+            sequence.token_ids.tolist() for sequence in theirs
         ]
         for sequence, reference in zip(ours, theirs, strict=True):
             assert sequence.score == pytest.approx(reference.score, rel=1e-4)
@@ -46,7 +46,7 @@ def test_all_modes_through_inductor(prepack: bool, tmp_path: Path) -> None:
 
 
 def _generate(checkpoint: Path, artifact: Path, **options: Any) -> list[Any]:
-    """Generate for all requests in one batch, so that all graphs run in the same steps."""
+    """Return the sequences of all requests, which run in one batch so that steps have all graphs."""
     limits: dict[str, Any] = {
         "max_length": 32,
         "max_target_length": 32,

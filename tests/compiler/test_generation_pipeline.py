@@ -1,4 +1,4 @@
-"""Encoder-decoders through the pipeline: six graphs, one weights file, limits, graphs that models share."""
+"""Encoder-decoders through the pipeline: six graphs, one weights file, limits, and shared graphs."""
 
 from __future__ import annotations
 
@@ -63,12 +63,11 @@ def t5(
 
 
 def compile_small(checkpoint: Path, out: Path, **options: Any) -> Manifest:
-    given = {"backend": "reference", "verify": False, **options}
-    return precast.compile(checkpoint, out, **given)
+    return precast.compile(checkpoint, out, **{"backend": "reference", "verify": False, **options})
 
 
 @pytest.mark.parametrize("family", ["t5", "marian", "bart"])
-def test_six_graphs_over_one_weights_file(family: str, tmp_path: Path) -> None:
+def test_six_graphs_share_one_weights_file(family: str, tmp_path: Path) -> None:
     checkpoint = t5(tmp_path / "model") if family == "t5" else write_small(family, tmp_path / "model")
     written = compile_small(checkpoint, tmp_path / "a", **SMALL)
     manifest = read_manifest(tmp_path / "a")
@@ -88,19 +87,19 @@ def test_six_graphs_over_one_weights_file(family: str, tmp_path: Path) -> None:
     check_generation_graphs(manifest)
 
 
-def test_the_answer_describes_pools_and_defaults(tmp_path: Path) -> None:
+def test_the_manifest_describes_kv_caches_and_defaults(tmp_path: Path) -> None:
     checkpoint = t5(tmp_path / "model", layers=1, num_beams=3, bad_words_ids=[[5, 6]])
-    answer = compile_small(checkpoint, tmp_path / "a", dtype="bf16").output
-    assert isinstance(answer, GenerateInfo)
+    output = compile_small(checkpoint, tmp_path / "a", dtype="bf16").output
+    assert isinstance(output, GenerateInfo)
     shape = KVCacheShape(layers=1, heads=2, head_dim=8, dtype="bfloat16")
-    assert (answer.self_kv, answer.cross_kv) == (shape, shape)
-    assert (answer.size, answer.vocab_size) == (16, VOCAB)
-    assert (answer.defaults.num_beams, answer.defaults.bad_words_ids) == (3, ((5, 6),))
+    assert (output.self_kv, output.cross_kv) == (shape, shape)
+    assert (output.size, output.vocab_size) == (16, VOCAB)
+    assert (output.defaults.num_beams, output.defaults.bad_words_ids) == (3, ((5, 6),))
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_a_shared_table_lies_once(tied: bool, tmp_path: Path) -> None:
-    """Sources, targets and a tied head read the same rows."""
+def test_a_shared_table_is_stored_once(tied: bool, tmp_path: Path) -> None:
+    """Encoder, decoder and a tied head read the same table."""
     compile_small(t5(tmp_path / "model", tied=tied), tmp_path / "a", **SMALL)
     stored = load_file(tmp_path / "a" / "weights.safetensors")
     tables = [name for name, tensor in stored.items() if tensor.shape == (VOCAB, 16)]
@@ -109,7 +108,7 @@ def test_a_shared_table_lies_once(tied: bool, tmp_path: Path) -> None:
     assert len(tables) == len({stored[name].numpy().tobytes() for name in tables}) == len(distinct)
 
 
-def test_graphs_open_by_name_or_all_with_the_weights_read_once(
+def test_graphs_open_one_by_one_or_all_with_the_weights_read_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from precast.runtime.backends import graph_loader
@@ -125,7 +124,7 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
     monkeypatch.setattr(graph_loader, "read_weights", counted)
     graphs = open_graphs(tmp_path / "a", manifest)
     assert list(graphs) == list(BUCKET_AXES) and len(reads) == 1
-    chosen = torch.tensor([1, 3], dtype=torch.int32)
+    seq_ids = torch.tensor([1, 3], dtype=torch.int32)
     signature = manifest.graphs[GraphName.SAMPLE_GREEDY].signature
     for graph in (
         graphs[GraphName.SAMPLE_GREEDY],
@@ -134,7 +133,7 @@ def test_graphs_open_by_name_or_all_with_the_weights_read_once(
         assert isinstance(manifest.limits, GenerateLimits)
         sizes = manifest.limits.state_sizes | {"vocab_size": VOCAB, "num_seqs": 3, "sampled_seqs": 2}
         inputs = {b.name: torch.zeros(b.sizes(sizes), dtype=b.torch_dtype) for b in signature.inputs}
-        inputs["seq_ids"].copy_(chosen)
+        inputs["seq_ids"].copy_(seq_ids)
         inputs["logits_indices"].copy_(torch.tensor([2, 0]))
         inputs["max_length"].fill_(9)
         inputs["scores"][2, 11] = inputs["scores"][0, 30] = 5.0
@@ -146,7 +145,7 @@ def test_all_models_share_the_graphs_without_weights(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
 
     def compiled(name: str, checkpoint: Path, **options: Any) -> set[str]:
-        """The entries of the cache that this compilation added."""
+        """Return the names of the cache entries that the compilation added."""
         folder = tmp_path / "cache" / "graphs"
         before = set(folder.iterdir()) if folder.is_dir() else set()
         compile_small(checkpoint, tmp_path / name, **{**SMALL, **options})
@@ -172,15 +171,15 @@ def manifest_of(artifact: Path) -> Manifest:
     return read_manifest(artifact)
 
 
-def test_a_second_compile_takes_all_graphs_from_the_cache(
+def test_a_second_compilation_reads_all_graphs_from_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PRECAST_CACHE", str(tmp_path / "cache"))
     checkpoint = t5(tmp_path / "model")
 
     def run(name: str) -> bool:
-        given = CompileOptions(str(checkpoint), tmp_path / name, backend="reference", verify=False, **SMALL)
-        return pipeline.run(given).from_cache
+        options = CompileOptions(str(checkpoint), tmp_path / name, backend="reference", verify=False, **SMALL)
+        return pipeline.run(options).from_cache
 
     assert not run("first") and run("second")
 
@@ -203,7 +202,7 @@ def test_limits_of_relative_positions(
     assert compile_small(checkpoint, tmp_path / "a", **options).limits == expected
 
 
-def test_positions_of_both_halves_bound_the_limits(tmp_path: Path) -> None:
+def test_positions_of_encoder_and_decoder_bound_the_limits(tmp_path: Path) -> None:
     checkpoint = write_small("marian", tmp_path / "model")  # 256 positions
     config = {"max_length": 300, "decoder_start_token_id": 2, "eos_token_id": 2}
     (checkpoint / "generation_config.json").write_text(json.dumps(config), "utf-8")
@@ -223,15 +222,15 @@ def test_positions_of_both_halves_bound_the_limits(tmp_path: Path) -> None:
         ({"max_length": 20, "max_tokens": 19}, "max_tokens 19 does not hold"),
         ({"device": "cuda:sm_90"}, "needs a CUDA build of torch"),
         ({"device": "cuda:sm_90", "dtype": "fp16"}, "family t5 overflows in fp16; choose bf16 or fp32"),
-        ({"task": "hidden", "max_target_length": 9}, "for task generate, this is task hidden"),
+        ({"task": "hidden", "max_target_length": 9}, "for task generate, found task hidden"),
         ({"task": "poem"}, "task must be one of auto, .*generate, found 'poem'"),
     ],
 )
-def test_what_cannot_be_asked_is_refused(options: dict[str, Any], message: str, tmp_path: Path) -> None:
+def test_invalid_options_are_rejected(options: dict[str, Any], message: str, tmp_path: Path) -> None:
     checkpoint = t5(tmp_path / "model")
-    given = {"backend": "inductor" if "device" in options else "reference", **options}
+    backend = "inductor" if "device" in options else "reference"
     with pytest.raises(CompileError, match=message):
-        compile_small(checkpoint, tmp_path / "a", **given)
+        compile_small(checkpoint, tmp_path / "a", **{"backend": backend, **options})
     assert not (tmp_path / "a").exists()
 
 
@@ -241,12 +240,12 @@ def test_an_encoder_does_not_generate(tmp_path: Path) -> None:
         compile_small(checkpoint, tmp_path / "a", task="generate")
 
 
-def test_a_named_task_of_the_encoder_is_still_compiled(tmp_path: Path) -> None:
+def test_the_encoder_of_an_encoder_decoder_is_compiled_for_its_tasks(tmp_path: Path) -> None:
     manifest = compile_small(t5(tmp_path / "model"), tmp_path / "a", task="hidden", max_length=20)
     assert list(manifest.graphs) == ["encode"] and manifest.limits == EncodeLimits(20, 16_384, 512)
 
 
-def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path) -> None:
+def test_the_task_of_encoder_decoders_is_detected(tmp_path: Path) -> None:
     config = T5Config(vocab_size=VOCAB, d_model=16, d_kv=8, d_ff=32, num_layers=1, num_heads=2)
     whole = save(T5Model(config), tmp_path / "whole")
     half = save(T5EncoderModel(config), tmp_path / "half")
@@ -254,8 +253,8 @@ def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path
         vocab_size=VOCAB, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2,
         decoder_attention_heads=2, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=32,
     )), tmp_path / "bart")  # fmt: skip
-    found = [detect_task(open_checkpoint(str(path))) for path in (t5(tmp_path / "t5"), whole, bart, half)]
-    assert found == ["generate", "generate", "generate", "hidden"]
+    detected = [detect_task(open_checkpoint(str(path))) for path in (t5(tmp_path / "t5"), whole, bart, half)]
+    assert detected == ["generate", "generate", "generate", "hidden"]
     nameless = json.loads((half / "config.json").read_text("utf-8"))
     del nameless["architectures"]
     (half / "config.json").write_text(json.dumps(nameless), "utf-8")
@@ -263,13 +262,15 @@ def test_the_task_of_encoder_decoders_is_read_from_the_checkpoint(tmp_path: Path
 
 
 def test_graphs_without_weights_are_never_prepacked(tmp_path: Path) -> None:
-    """They bind nothing and carry nothing, whatever was asked of the others."""
+    """They have no weights to store, whatever ``prepack`` is."""
     for prepack in (True, False):
         options = CompileOptions(str(t5(tmp_path / f"{prepack}")), tmp_path / "a", prepack=prepack, **SMALL)
         source, target = read_source(options), select_target(options)
         graphs = TASKS["generate"].build(source, target, options).graphs
         lowering = lowering_options(options)
-        carried = {
+        carries_weights = {
             graph.name: target.backend(graph.lowering_options(lowering)).carries_weights for graph in graphs
         }
-        assert carried == {name: prepack and name in ("encode_source", "decode") for name in BUCKET_AXES}
+        assert carries_weights == {
+            name: prepack and name in ("encode_source", "decode") for name in BUCKET_AXES
+        }

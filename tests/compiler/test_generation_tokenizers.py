@@ -64,18 +64,18 @@ class Both:
     def check(self, text: str | tuple[str, str], src_lang: str | None = None) -> None:
         parts = (text,) if isinstance(text, str) else text
         expected = self.theirs(*parts, truncation=True, max_length=MAX_LENGTH).input_ids
-        (found,) = self.ours.encode([text], True, src_lang=src_lang)
-        assert found.ids.tolist() == (expected or [self.facts.empty_id])  # type: ignore[union-attr]
+        (encoded,) = self.ours.encode([text], True, src_lang=src_lang)
+        assert encoded.ids.tolist() == (expected or [self.facts.empty_id])  # type: ignore[union-attr]
 
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Both]:
-    found = {}
+    tokenizers = {}
     for name, write in WRITERS.items():
         folder = tmp_path_factory.mktemp(name)
         write(folder)
-        found[name] = Both(folder)
-    return found
+        tokenizers[name] = Both(folder)
+    return tokenizers
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -124,8 +124,8 @@ def test_target_languages_map_to_their_tokens(made: dict[str, Both], name: str) 
 def test_the_default_language_is_the_checkpoints(made: dict[str, Both], name: str, tmp_path: Path) -> None:
     WRITERS[name](tmp_path)
     untouched = AutoTokenizer.from_pretrained(tmp_path)
-    (found,) = made[name].ours.encode(["the cat"], True)
-    assert found.ids.tolist() == untouched("the cat").input_ids  # type: ignore[union-attr]
+    (encoded,) = made[name].ours.encode(["the cat"], True)
+    assert encoded.ids.tolist() == untouched("the cat").input_ids  # type: ignore[union-attr]
 
 
 def test_an_unknown_language_suggests_the_nearest(made: dict[str, Both]) -> None:

@@ -58,8 +58,8 @@ def assert_agree(
     engine: Encoder, model: PreTrainedModel, batch: list[list[int]], field: str, output: str
 ) -> None:
     expected = hf_outputs(model, batch, output)
-    for found, theirs in zip(engine.encode(batch), expected, strict=True):
-        np.testing.assert_allclose(getattr(found, field), theirs.numpy(), atol=1e-4, rtol=1e-4)
+    for ours, theirs in zip(engine.encode(batch), expected, strict=True):
+        np.testing.assert_allclose(getattr(ours, field), theirs.numpy(), atol=1e-4, rtol=1e-4)
 
 
 @ONCE
@@ -119,12 +119,12 @@ def test_sequence_logits_of_a_causal_model(groups: int, batch: list[list[int]]) 
         assert_agree(engine, model, batch, "logits", "logits")
 
 
-def test_weights_that_are_mapped_from_the_end_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    """How AOTInductor stores weights beyond 2 GB, forced for a small model; loaded in the same process."""
-    usual = inductor_cpu._Compile._configuration
+def test_weights_mapped_from_the_end_of_the_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    """AOTInductor stores weights beyond 2 GB this way; it is forced for a small model."""
+    configuration = inductor_cpu._Compile._configuration
 
     def mapped(compiling: inductor_cpu._Compile) -> dict[str, object]:
-        return {**usual(compiling), "aot_inductor.force_mmap_weights": True}
+        return {**configuration(compiling), "aot_inductor.force_mmap_weights": True}
 
     monkeypatch.setattr(inductor_cpu._Compile, "_configuration", mapped)
     torch.manual_seed(0)
@@ -148,8 +148,8 @@ def test_token_logits_in_both_dtypes(dtype: str) -> None:
     with through_the_pipeline(model, "token-classify", dtype=dtype) as engine:
         assert engine.manifest.build.dtype == dtype
         batch = [[3, 4, 5], [7], list(range(60))]
-        found = [output.logits for output in engine.encode(batch)]
-        for ours, theirs in zip(found, hf_outputs(model, batch, "logits"), strict=True):
+        logits = [output.logits for output in engine.encode(batch)]
+        for ours, theirs in zip(logits, hf_outputs(model, batch, "logits"), strict=True):
             np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-4 if dtype == "fp32" else 0.1)
 
 

@@ -1,4 +1,4 @@
-"""The ``logits_processors`` graph against Hugging Face's logits processors, each request alone."""
+"""The ``logits_processors`` graph compared with Hugging Face's logits processors on each request alone."""
 
 from __future__ import annotations
 
@@ -43,12 +43,20 @@ SIGNATURE = logits_processors_signature()
 MODEL = T5ForConditionalGeneration(T5Config(vocab_size=VOCAB, d_model=4, d_kv=2, d_ff=4, num_layers=1))
 VALUES = bias_values(VOCAB)
 FEW_TOKENS = st.integers(0, 4)
-"""Few tokens make n-grams repeat and sequences match."""
+"""Token ids from a small set, in which n-grams repeat and token sequences match."""
 
 
 @dataclass(frozen=True)
-class Asked:
-    """A request, the histories of its sequences, their logits, and Hugging Face's scores for them."""
+class Case:
+    """A request with Hugging Face's scores for it.
+
+    Attributes:
+        plan: parameters of the request.
+        source: token ids of the source.
+        histories: token ids generated so far, for each sequence of the request.
+        logits: logits of each sequence, fp32 ``[sequences, vocab]``.
+        expected: Hugging Face's scores, in the same shape.
+    """
 
     plan: SamplingParams
     source: list[int]
@@ -58,16 +66,16 @@ class Asked:
 
 
 def hf_scores(
-    call: dict[str, Any], asked_source: list[int], past: Tensor, logits: Tensor, written: int
+    call: dict[str, Any], source: list[int], past: Tensor, logits: Tensor, prefix_length: int
 ) -> Tensor:
     if call["num_beams"] > 1:
         logits = logits.log_softmax(dim=-1)
-    return hf_processors(MODEL, call, asked_source, written)(past, logits)
+    return hf_processors(MODEL, call, source, prefix_length)(past, logits)
 
 
 @st.composite
-def asked(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int) -> Asked:
-    call = draw(some_of(values, most)) | {
+def cases(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], max_values: int) -> Case:
+    call = draw(some_of(values, max_values)) | {
         "num_beams": draw(st.integers(1, 3)),
         "max_length": draw(st.integers(6, LIMITS.max_target_length)),
         "eos_token_id": draw(st.sampled_from([[1], [1, 2]])),
@@ -81,50 +89,50 @@ def asked(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], most: int)
     generator = torch.Generator().manual_seed(draw(st.integers(0, 999)))
     logits = torch.randn(call["num_beams"], VOCAB, generator=generator) * 3
     expected = hf_scores(call, source, torch.tensor(histories), logits, len(begun))
-    return Asked(make_plan(LIMITS, VOCAB, call, prefix), source, histories, logits, expected)
+    return Case(make_plan(LIMITS, VOCAB, call, prefix), source, histories, logits, expected)
 
 
-def scores(call: Call, requests: Sequence[Asked], order: Sequence[int], spare: int) -> Tensor:
-    """One launch for all requests.
+def scores(call: Call, requests: Sequence[Case], order: Sequence[int], spare: int) -> Tensor:
+    """Return the scores of all requests from one launch, fp32 ``[sequences, vocab]``.
 
     Args:
-        call: the graph.
-        requests: their rows follow each other among the logits.
-        order: the rows of state that are used, in this order.
-        spare: by how much each span reaches further than it must.
+        call: The graph.
+        requests: The requests, whose logits are concatenated.
+        order: Sequence ids to assign; the last one is assigned first.
+        spare: Number of unused entries at the end of each span.
     """
-    state, left = DecoderState(LIMITS), list(order)
+    state, free = DecoderState(LIMITS), list(order)
     # Unwritten state must not matter.
     generator = np.random.default_rng(0)
     for name in ("history", "source_ids"):
         state.arrays[name][:] = generator.integers(0, 5, state.arrays[name].shape)
-    rows: list[int] = []
+    seq_ids: list[int] = []
     entries: list[tuple[int, TokenBias]] = []
-    for one in requests:
-        mine = [left.pop() for _ in one.histories]
-        begin(state, mine, one.plan, one.source)
-        for row, history in zip(mine, one.histories, strict=True):
-            state.arrays["history"][row, : len(history)] = history
-            state.arrays["positions"][row] = len(history) - 1
-            entries += [(len(rows), bias) for bias in one.plan.token_biases]
-            rows.append(row)
+    for case in requests:
+        allocated = [free.pop() for _ in case.histories]
+        begin(state, allocated, case.plan, case.source)
+        for seq_id, history in zip(allocated, case.histories, strict=True):
+            state.arrays["history"][seq_id, : len(history)] = history
+            state.arrays["positions"][seq_id] = len(history) - 1
+            entries += [(len(seq_ids), bias) for bias in case.plan.token_biases]
+            seq_ids.append(seq_id)
     ngrams = [
-        max(one.plan["no_repeat_ngram_size"], one.plan["encoder_no_repeat_ngram_size"]) for one in requests
+        max(case.plan["no_repeat_ngram_size"], case.plan["encoder_no_repeat_ngram_size"]) for case in requests
     ]
     spans = {
-        "self_span": max(len(one.histories[0]) for one in requests),
-        "cross_span": max(len(one.source) for one in requests),
+        "self_span": max(len(case.histories[0]) for case in requests),
+        "cross_span": max(len(case.source) for case in requests),
     }
     limits = {"self_span": LIMITS.max_target_length, "cross_span": LIMITS.max_source_length}
-    given = {
-        "seq_ids": integers(rows),
-        "logits": torch.cat([one.logits for one in requests]),
+    inputs = {
+        "seq_ids": integers(seq_ids),
+        "logits": torch.cat([case.logits for case in requests]),
         **{name: integers(range(max(2, min(limits[name], n + spare)))) for name, n in spans.items()},
         "ngram_span": integers(range(1, max(2, *ngrams, 0) + 1 + spare)),
         **token_bias_table(entries),
     }
-    found: Tensor = call(buffers(SIGNATURE, state, given))
-    return found
+    result: Tensor = call(buffers(SIGNATURE, state, inputs))
+    return result
 
 
 @cache
@@ -135,23 +143,21 @@ def graph(kind: str) -> Call:
 ORDERS = st.permutations(range(LIMITS.max_num_seqs))
 
 
-def requests_of(values: dict[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[list[Asked]]:
-    # The host doubles a single sequence.
-    lists = st.lists(asked(values, most), min_size=1, max_size=4)
-    return lists.filter(lambda many: sum(len(one.histories) for one in many) > 1)
+def requests_of(values: dict[str, st.SearchStrategy[Any]], max_values: int) -> st.SearchStrategy[list[Case]]:
+    # Graphs need two sequences; the host duplicates a single one.
+    lists = st.lists(cases(values, max_values), min_size=1, max_size=4)
+    return lists.filter(lambda requests: sum(len(case.histories) for case in requests) > 1)
 
 
-def check(kind: str, requests: list[Asked], order: list[int], spare: int) -> None:
-    found = scores(graph(kind), requests, order, spare)
-    expected = torch.cat([one.expected for one in requests])
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
+def check(kind: str, requests: list[Case], order: list[int], spare: int) -> None:
+    ours = scores(graph(kind), requests, order, spare)
+    expected = torch.cat([case.expected for case in requests])
+    torch.testing.assert_close(ours, expected, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
 @settings(deadline=None, max_examples=200)
 @given(requests=requests_of(VALUES, 6), order=ORDERS, spare=st.integers(0, 3))
-def test_mixed_requests_have_hugging_faces_scores(
-    requests: list[Asked], order: list[int], spare: int
-) -> None:
+def test_mixed_requests_have_hugging_faces_scores(requests: list[Case], order: list[int], spare: int) -> None:
     check("module", requests, order, spare)
 
 
@@ -164,35 +170,35 @@ def test_each_parameter_alone(name: str, data: st.DataObject, order: list[int], 
 
 @settings(deadline=None, max_examples=40)
 @given(requests=requests_of(VALUES, 6), order=ORDERS, spare=st.integers(0, 3))
-def test_the_portable_program_does_the_same(requests: list[Asked], order: list[int], spare: int) -> None:
+def test_the_portable_program_computes_the_same(requests: list[Case], order: list[int], spare: int) -> None:
     check("program", requests, order, spare)
 
 
 @settings(deadline=None, max_examples=40)
-@given(neutral=asked({}, 0), others=st.lists(asked(VALUES, 6), min_size=1, max_size=3), order=ORDERS)
+@given(neutral=cases({}, 0), others=st.lists(cases(VALUES, 6), min_size=1, max_size=3), order=ORDERS)
 def test_neutral_requests_keep_their_logits_bit_by_bit(
-    neutral: Asked, others: list[Asked], order: list[int]
+    neutral: Case, others: list[Case], order: list[int]
 ) -> None:
-    """Logits of beams become log-probabilities, the same as alone."""
+    """Except that the logits of beams become log-probabilities, as they would alone."""
     beams = neutral.plan.mode == "beam"
     kept = logprobs(neutral.logits) if beams else neutral.logits
-    for place in (0, len(others)):
-        requests = [*others[:place], neutral, *others[place:]]
-        first = sum(len(one.histories) for one in requests[:place])
-        found = scores(graph("module"), requests, order, spare=1)[first : first + len(kept)]
-        assert torch.equal(found.view(torch.int32), kept.view(torch.int32))
+    for index in (0, len(others)):
+        requests = [*others[:index], neutral, *others[index:]]
+        first = sum(len(case.histories) for case in requests[:index])
+        ours = scores(graph("module"), requests, order, spare=1)[first : first + len(kept)]
+        assert torch.equal(ours.view(torch.int32), kept.view(torch.int32))
 
 
 def logprobs(logits: Tensor) -> Tensor:
-    """Not by torch's log-softmax, which may round the last bit otherwise."""
+    """Return log-probabilities as the graph rounds them; torch's log-softmax may differ in the last bit."""
     rows = torch.arange(len(logits))
     largest, total = LogSoftmaxTerms()(logits, rows, torch.ones_like(rows, dtype=torch.bool))
-    found: Tensor = logits - largest[:, None] - total[:, None]
-    torch.testing.assert_close(found, logits.log_softmax(dim=-1))
-    return found
+    result: Tensor = logits - largest[:, None] - total[:, None]
+    torch.testing.assert_close(result, logits.log_softmax(dim=-1))
+    return result
 
 
-ACTS: dict[str, tuple[Any, list[int], list[int]]] = {
+EFFECTS: dict[str, tuple[Any, list[int], list[int]]] = {
     "sequence_bias": ([[[4, 3, 7], 2.0]], [0, 3, 4, 3], [7]),
     "encoder_repetition_penalty": (2.0, [0, 3, 4, 3], [3, 5, 6]),
     "repetition_penalty": (2.0, [0, 3, 4, 3], [0, 3, 4]),
@@ -210,13 +216,13 @@ ACTS: dict[str, tuple[Any, list[int], list[int]]] = {
 
 @pytest.mark.parametrize("name", VALUES)
 def test_each_parameter_has_an_effect(name: str) -> None:
-    value, history, changed = ACTS[name]
+    value, history, changed = EFFECTS[name]
     plan = make_plan(LIMITS, VOCAB, {name: value, "max_length": 5, "eos_token_id": 1})
     logits = torch.full((2, VOCAB), 1.5)
-    found = scores(LogitsProcessors(), [Asked(plan, [5, 3, 6], [history] * 2, logits, logits)], range(3), 0)
-    assert (found[0] != logits[0]).nonzero()[:, 0].tolist() == changed
+    ours = scores(LogitsProcessors(), [Case(plan, [5, 3, 6], [history] * 2, logits, logits)], range(3), 0)
+    assert (ours[0] != logits[0]).nonzero()[:, 0].tolist() == changed
 
 
-def test_forcing_a_suppressed_token_is_refused() -> None:
+def test_forcing_a_suppressed_token_is_rejected() -> None:
     with pytest.raises(OptionError, match="every token of forced_bos_token_id"):
         make_plan(LIMITS, VOCAB, {"forced_bos_token_id": 3, "suppress_tokens": [3]})

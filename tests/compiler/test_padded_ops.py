@@ -1,4 +1,4 @@
-"""Packed operations in plain torch, against the same operations on each sequence."""
+"""Packed operators in plain torch, compared with the same operators on each sequence."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from precast.compiler.kernels.torch.packed import LONGEST_SCORES, PaddedOps
+from precast.compiler.kernels.torch.packed import LONGEST_SCORES, TorchPackedOps
 from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
@@ -17,7 +17,7 @@ SIDES = st.one_of(st.none(), st.integers(0, 5))
 def plain(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, window: Window, bias: torch.Tensor, scale: float
 ) -> torch.Tensor:
-    """Attention of one sequence of length ``n``; ``k`` and ``v`` may have fewer heads than ``q``."""
+    """Return the attention within one sequence; ``k`` and ``v`` may have fewer heads than ``q``."""
     count, heads, _ = q.shape
     k, v = (tensor.repeat_interleave(heads // tensor.shape[1], dim=1) for tensor in (k, v))
     distance = torch.arange(count)[None, :] - torch.arange(count)[:, None]
@@ -44,7 +44,7 @@ def plain(
     max_distance=st.integers(0, 12),
     seed=st.integers(0, 999),
 )
-def test_attention_equals_that_of_each_sequence(
+def test_attention_equals_attention_within_each_sequence(
     max_length: int,
     lengths: list[int],
     spare: tuple[int, int, int],
@@ -61,18 +61,18 @@ def test_attention_equals_that_of_each_sequence(
     q, k, v = (torch.randn(tokens, h, size) for h in (heads[0], heads[1], heads[1]))
     ends = torch.tensor([0, *lengths, *[0] * spare_sequences]).cumsum(0).int()
     layout = PackedLayout(tokens, ends)
-    ops = PaddedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
+    ops = TorchPackedOps(layout, torch.arange(longest, dtype=torch.int32), q.dtype, max_length)
     table = torch.randn(heads[0], 2 * max_distance + 1)
     visible = ops.visible(window, table if biased else None)
-    found = ops.attention(q, k, v, visible, size**-0.5)
-    assert torch.isfinite(found).all()
+    output = ops.attention(q, k, v, visible, size**-0.5)
+    assert torch.isfinite(output).all()
     start = 0
     for n in lengths:
         part = slice(start, start + n)
         distance = torch.arange(n)[None, :] - torch.arange(n)[:, None]
         bias = table[:, distance.clamp(-max_distance, max_distance) + max_distance] * biased
         expected = plain(q[part], k[part], v[part], window, bias, size**-0.5)
-        torch.testing.assert_close(found[part], expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(output[part], expected, atol=1e-5, rtol=1e-5)
         start += n
 
 
@@ -90,7 +90,7 @@ def test_sums_and_maxima(lengths: list[int], spare: int, skip: int, weighted: bo
     rows, weight = torch.randn(tokens, 4), torch.rand(tokens)
     ends = torch.tensor([0, *lengths]).cumsum(0).int()
     layout = PackedLayout(tokens, ends)
-    ops = PaddedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
+    ops = TorchPackedOps(layout, torch.arange(max(lengths), dtype=torch.int32), rows.dtype, 16)
     begin = layout.starts + skip
     total = ops.segment_sum(rows, begin, weight if weighted else None)
     largest = ops.segment_max(rows, begin)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,8 @@ from precast.compiler.options import CompileOptions
 from precast.compiler.quantization.calibration import random_inputs
 from precast.compiler.quantization.linear_int8 import QuantizedLinear
 from precast.compiler.quantization.quantize import quantize
+from precast.compiler.targets.registry import get_target, select_target
+from precast.compiler.targets.target import LoweringOptions
 from tests.support.artifacts import tiny_checkpoint, tiny_config
 from tests.support.models import save
 
@@ -73,13 +76,13 @@ def test_only_layers_of_the_stacks_are_quantized() -> None:
     def run() -> None:
         model["encoder"]["layers"][0](torch.ones(1, 4))  # type: ignore[index]
 
-    found = quantize(model, run)
-    assert isinstance(found["encoder"]["layers"][0], QuantizedLinear)  # type: ignore[index]
-    assert found["head"] is not model["head"] and isinstance(found["head"], nn.Linear)
+    quantized = quantize(model, run)
+    assert isinstance(quantized["encoder"]["layers"][0], QuantizedLinear)  # type: ignore[index]
+    assert quantized["head"] is not model["head"] and isinstance(quantized["head"], nn.Linear)
     assert isinstance(model["encoder"]["layers"][0], nn.Linear)  # type: ignore[index]
 
 
-def test_random_inputs_fit() -> None:
+def test_random_inputs_are_within_the_limits() -> None:
     for longest in (1, 2, 40, 4000):
         inputs = random_inputs(61, longest, None)
         assert all(0 < len(ids) <= min(longest, 128) and max(ids) < 61 for ids in inputs)
@@ -88,21 +91,27 @@ def test_random_inputs_fit() -> None:
 @pytest.mark.parametrize(
     "given_options, message",
     [
-        ({"device": "cuda"}, "quantize is for the cpu"),
         ({"quantize": "int4"}, "quantize must be one of int8"),
         ({"prepack": False}, "expected prepack"),
     ],
 )
 def test_unsupported_options_are_rejected(given_options: dict[str, object], message: str) -> None:
     with pytest.raises(CompileError, match=message):
-        CompileOptions("m", Path("o"), **{"quantize": "int8", **given_options})  # type: ignore[arg-type]
+        select_target(CompileOptions("m", Path("o"), **{"quantize": "int8", **given_options}))  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="the target cuda requires Triton")
+def test_cuda_does_not_support_quantization() -> None:
+    with pytest.raises(CompileError, match="target cuda does not support quantization int8"):
+        get_target("cuda").check(LoweringOptions("fp32", True, None, (9, 0)), "int8")
 
 
 def test_missing_instruction_sets_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(host, "instruction_sets", lambda: frozenset({"avx2"}))
-    with pytest.raises(CompileError, match="avx512_vnni.*has not; leave it out"):
-        CompileOptions("m", Path("o"), quantize="int8")
-    CompileOptions("m", Path("o"), quantize="int8", backend="reference")
+    with pytest.raises(CompileError, match="avx512_vnni.*which this one lacks; remove the option quantize"):
+        select_target(CompileOptions("m", Path("o"), quantize="int8"))
+    options = CompileOptions("m", Path("o"), quantize="int8", backend="reference")
+    assert select_target(options).name == "reference"
 
 
 @on_avx512
@@ -122,7 +131,7 @@ def test_an_encoder_in_both_backends(tmp_path: Path) -> None:
         )
         assert manifest.build.quantization == "int8" and manifest.build.precision == "int8"
         assert manifest.parity is not None and manifest.parity.min_cosine >= 0.99
-        with precast.Seq2Seq.load(output) as engine:
+        with precast.Encoder.load(output) as engine:
             embeddings[backend] = np.stack([output.embedding for output in engine.encode(BATCH)])
     # A number halfway between two steps may be rounded to either.
     np.testing.assert_allclose(embeddings["inductor"], embeddings["reference"], atol=2e-2)
@@ -137,7 +146,7 @@ def t5() -> PreTrainedModel:
     return T5ForConditionalGeneration(
         T5Config(
             vocab_size=47, d_model=64, d_kv=16, d_ff=128, num_layers=2, num_heads=4, decoder_start_token_id=0,
-                    )
+        )
     )  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""Encoders of ModernBERT, Llama, Mistral, Qwen3, Gemma 3 and T5 against Hugging Face."""
+"""Encoders of ModernBERT, Llama, Mistral, Qwen3, Gemma 3 and T5 compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -271,8 +271,8 @@ def test_hidden_states(family: str, data: st.DataObject, batch: Batch, seed: int
     torch.manual_seed(seed)
     model = BACKBONES[family](data.draw(CONFIGS[family]))
     sequences = batch + LONG
-    found = reference_outputs(save(model), "hidden", sequences)
-    assert_as_hf(found, model, sequences, "last_hidden_state")
+    outputs = reference_outputs(save(model), "hidden", sequences)
+    assert_as_hf(outputs, model, sequences, "last_hidden_state")
 
 
 @pytest.mark.parametrize("family", SEQUENCE_MODELS)
@@ -282,8 +282,8 @@ def test_sequence_logits(family: str, data: st.DataObject, batch: Batch, seed: i
     torch.manual_seed(seed)
     model = SEQUENCE_MODELS[family](data.draw(CONFIGS[family]))
     sequences = batch + ENDS_IN_PADDING
-    found = reference_outputs(save(model), "classify", sequences)
-    assert_as_hf(found, model, sequences, "logits")
+    outputs = reference_outputs(save(model), "classify", sequences)
+    assert_as_hf(outputs, model, sequences, "logits")
 
 
 @pytest.mark.parametrize("family", TOKEN_MODELS)
@@ -292,8 +292,8 @@ def test_sequence_logits(family: str, data: st.DataObject, batch: Batch, seed: i
 def test_token_logits(family: str, data: st.DataObject, batch: Batch, seed: int) -> None:
     torch.manual_seed(seed)
     model = TOKEN_MODELS[family](data.draw(CONFIGS[family]))
-    found = reference_outputs(save(model), "token-classify", batch)
-    assert_as_hf(found, model, batch, "logits")
+    outputs = reference_outputs(save(model), "token-classify", batch)
+    assert_as_hf(outputs, model, batch, "logits")
 
 
 @pytest.mark.parametrize("family", LANGUAGE_MODELS)
@@ -301,8 +301,8 @@ def test_token_logits(family: str, data: st.DataObject, batch: Batch, seed: int)
 @given(data=st.data(), batch=RAGGED)
 def test_a_language_model_as_an_encoder(family: str, data: st.DataObject, batch: Batch) -> None:
     model = LANGUAGE_MODELS[family](data.draw(CONFIGS[family]))
-    found = reference_outputs(save(model), "hidden", batch)
-    assert_as_hf(found, model.model, batch, "last_hidden_state")
+    outputs = reference_outputs(save(model), "hidden", batch)
+    assert_as_hf(outputs, model.model, batch, "last_hidden_state")
 
 
 @pytest.mark.parametrize("kind", T5_CLASSES)
@@ -330,13 +330,13 @@ SMALL: dict[str, Any] = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("stored", ["shared", "encoder.embed_tokens", "both alike", "both unlike"])
+@pytest.mark.parametrize("stored", ["shared", "encoder.embed_tokens", "both, equal", "both, different"])
 def test_t5_embeddings_under_either_name(tmp_path: Path, stored: str) -> None:
     path = save(T5EncoderModel(T5Config(**SMALL_T5)), tmp_path)
     tensors = load_file(path / "model.safetensors")
     table = tensors.pop("shared.weight")
     if stored.startswith("both"):
-        other = table.clone() if stored == "both alike" else table.flip(0).contiguous()
+        other = table.clone() if stored == "both, equal" else table.flip(0).contiguous()
         tensors |= {"encoder.embed_tokens.weight": table, "shared.weight": other}
     else:
         tensors[f"{stored}.weight"] = table
@@ -365,14 +365,14 @@ LONGROPE = rope(
     "longrope", short_factor=[1.0, 1.0], long_factor=[2.0, 2.0], original_max_position_embeddings=8
 )
 CAUSAL: dict[str, Any] = {"is_causal": True}
-UNDECIDED: dict[str, Any] = {"is_causal": None}
-REFUSED: list[tuple[str, PreTrainedConfig]] = [
+CAUSALITY_UNSET: dict[str, Any] = {"is_causal": None}
+UNSUPPORTED: list[tuple[str, PreTrainedConfig]] = [
     ("rope_type='dynamic'", LlamaConfig(**SMALL, **rope("dynamic"))),
     ("rope_type='longrope'", MistralConfig(**SMALL, num_key_value_heads=1, **LONGROPE)),
     ("rope_type='proportional'", Qwen3Config(**SMALL, num_key_value_heads=1, **rope("proportional"))),
     ("partial_rotary_factor=0.5", LlamaConfig(**SMALL, **rope("linear", partial_rotary_factor=0.5))),
     ("head_dim=3", LlamaConfig(**SMALL, head_dim=3)),
-    ("is_causal=None", LlamaConfig(**SMALL, **UNDECIDED)),
+    ("is_causal=None", LlamaConfig(**SMALL, **CAUSALITY_UNSET)),
     ("hidden_act='mish'", LlamaConfig(**SMALL, hidden_act="mish")),
     ("sliding_window=0", MistralConfig(**SMALL, num_key_value_heads=1, sliding_window=0)),
     ("sliding_window=None", Qwen3Config(**SMALL, layer_types=["sliding_attention", "full_attention"])),
@@ -387,7 +387,7 @@ REFUSED: list[tuple[str, PreTrainedConfig]] = [
 ]
 
 
-@pytest.mark.parametrize(("named", "config"), REFUSED, ids=[named for named, _ in REFUSED])
+@pytest.mark.parametrize(("named", "config"), UNSUPPORTED, ids=[named for named, _ in UNSUPPORTED])
 def test_an_unsupported_value_is_named_in_the_error(
     tmp_path: Path, named: str, config: PreTrainedConfig
 ) -> None:

@@ -1,4 +1,4 @@
-"""The ``sample.multinomial`` graph: its support is that of Hugging Face's warpers, and samples are fair."""
+"""The ``sample.multinomial`` graph: Hugging Face's warpers define its support, and samples are fair."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from tests.support.random_inputs import LIMITS, SIGNATURE, VOCAB, deviation, hf_
 from tests.support.sampling import make_plan, portable, some_of
 from tests.support.seq2seq_models import spread_t5
 
-DRAWS = 6000
+SAMPLES = 6000
 SEEN = 4e-3
-"""Probability of a token that all samples miss once in ten thousand million times."""
+"""A token of this probability is missing from all samples with a probability below 1e-10."""
 FAIR = 5.0
-"""Standard deviations that fair samples exceed once in millions of times."""
+"""Fair samples exceed this many standard deviations with a probability below 1e-6."""
 MARGIN = 1e-4
 WARPERS: dict[str, st.SearchStrategy[Any]] = {
     "temperature": st.sampled_from([0.5, 0.8, 1.7]),
@@ -36,27 +36,27 @@ WARPERS: dict[str, st.SearchStrategy[Any]] = {
     "min_p": st.floats(0.01, 0.9),
     "typical_p": st.floats(0.05, 0.99),
 }
-# Quarters tie often; none has so little probability that it could not be seen.
+# Quarters often tie, and no token is so improbable that samples could miss it.
 SCORES = st.lists(st.integers(-6, 6).map(lambda quarters: quarters / 4), min_size=VOCAB, max_size=VOCAB)
-SEEDS = range(7, 7 + DRAWS)
+SEEDS = range(7, 7 + SAMPLES)
 
 
 def on_an_edge(scores: torch.Tensor, call: dict[str, Any]) -> bool:
-    """Whether rounding decides which tokens Hugging Face keeps."""
+    """Return whether rounding decides which tokens Hugging Face keeps."""
 
-    def kept(share: float) -> torch.Tensor:
-        moved = {name: value * share if name.endswith("_p") else value for name, value in call.items()}
+    def kept(factor: float) -> torch.Tensor:
+        moved = {name: value * factor if name.endswith("_p") else value for name, value in call.items()}
         return torch.isfinite(hf_logprobs(scores, moved))
 
     return not torch.equal(kept(1 - MARGIN), kept(1 + MARGIN))
 
 
 def check_support(
-    found: np.ndarray, logprobs: np.ndarray, scores: torch.Tensor, call: dict[str, Any]
+    tokens: np.ndarray, logprobs: np.ndarray, scores: torch.Tensor, call: dict[str, Any]
 ) -> None:
-    """Check tokens and probabilities; of tokens that tie on an edge any may be kept."""
+    """Check tokens and probabilities; of tokens that tie at the cutoff, any may be kept."""
     expected = hf_logprobs(scores, call)
-    ours = dict(zip(found.tolist(), logprobs.tolist(), strict=True))
+    ours = dict(zip(tokens.tolist(), logprobs.tolist(), strict=True))
     likely = sorted(value for value in expected.tolist() if value > np.log(SEEN))
     seen = sorted(value for value in ours.values() if value > np.log(SEEN))
     np.testing.assert_allclose(seen, likely, atol=1e-4)
@@ -69,15 +69,15 @@ def check_support(
 
 @settings(deadline=None, max_examples=100)
 @given(values=SCORES, call=some_of(WARPERS, 5), data=st.data())
-def test_the_support_is_that_of_hugging_face(
+def test_the_support_equals_hugging_faces(
     values: list[float], call: dict[str, Any], data: st.DataObject
 ) -> None:
     scores = torch.tensor(values)
     assume(not on_an_edge(scores, call))
-    # As many as tie with the last of the top k must be among the candidates, as the engine sees to.
+    # All tokens that tie with the last of the top k must be candidates, which the engine ensures.
     ties = int((scores >= scores.topk(call.get("top_k", VOCAB))[0][-1]).sum())
     candidates = data.draw(st.integers(max(2, ties), VOCAB))
-    sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS, candidates=candidates)
+    sampled = sample(scores.expand(SAMPLES, -1), [call], SEEDS, candidates=candidates)
     check_support(sampled.tokens, sampled.logprobs, scores, call)
 
 
@@ -87,14 +87,14 @@ def test_the_support_is_that_of_hugging_face(
 def test_each_warper_alone(name: str, values: list[float], data: st.DataObject) -> None:
     scores, call = torch.tensor(values), {name: data.draw(WARPERS[name])}
     assume(not on_an_edge(scores, call))
-    sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS)
+    sampled = sample(scores.expand(SAMPLES, -1), [call], SEEDS)
     check_support(sampled.tokens, sampled.logprobs, scores, call)
 
 
 def test_forbidden_tokens_are_never_sampled() -> None:
     scores = torch.tensor([1.0, -torch.inf, 0.5, -torch.inf, 0.0, -1.0, -torch.inf, 2.0])
     for call in ({}, {"typical_p": 0.9}, {"top_p": 0.99}, {"min_p": 0.01}, {"top_k": 7}):
-        sampled = sample(scores.expand(DRAWS, -1), [call], SEEDS)
+        sampled = sample(scores.expand(SAMPLES, -1), [call], SEEDS)
         assert not set(sampled.tokens.tolist()) & {1, 3, 6}
         assert np.isfinite(sampled.logprobs).all()
 
@@ -104,14 +104,14 @@ def test_samples_of_many_seeds_are_fair(call: dict[str, Any]) -> None:
     scores = torch.tensor([0.3, -1.0, 1.5, 0.0, 0.9, -0.4, 0.2, -2.0])
     for first in (0, 1 << 40):
         for position in (0, 5):
-            seeds = range(first, first + DRAWS)
-            sampled = sample(scores.expand(DRAWS, -1), [call], seeds, position=position)
+            seeds = range(first, first + SAMPLES)
+            sampled = sample(scores.expand(SAMPLES, -1), [call], seeds, position=position)
             assert deviation(sampled.tokens, hf_logprobs(scores, call)) < FAIR
 
 
 @pytest.mark.parametrize("seed", [0, 1, 12345, (1 << 62) + 3])
-def test_numbers_of_one_seed_and_of_one_position_are_spread_evenly(seed: int) -> None:
-    """By position, by seed, and in pairs of neighbours, which must not depend on each other."""
+def test_random_numbers_of_one_seed_and_of_one_position_are_uniform(seed: int) -> None:
+    """Over positions, over seeds, and in pairs of neighbours, which must be independent."""
     count, bins = 1 << 16, 16
     numbers = torch.arange(count)
     for sampled in (
@@ -120,10 +120,10 @@ def test_numbers_of_one_seed_and_of_one_position_are_spread_evenly(seed: int) ->
         uniform((numbers << 32) + (seed >> 1), torch.full((count,), 9)),
     ):
         assert sampled.dtype == torch.float32 and sampled.min() >= 0 and sampled.max() < 1
-        place = (sampled * bins).long()
+        bin_ids = (sampled * bins).long()
         even = torch.full((bins,), 1 / bins).log()
-        assert deviation(place.numpy(), even) < FAIR
-        pairs = place[:-1:2] * bins + place[1::2]
+        assert deviation(bin_ids.numpy(), even) < FAIR
+        pairs = bin_ids[:-1:2] * bins + bin_ids[1::2]
         assert deviation(pairs.numpy(), torch.full((bins * bins,), 1 / bins**2).log()) < FAIR
 
 
@@ -153,7 +153,7 @@ def test_a_sequence_samples_the_same_in_any_batch(
     data: st.DataObject,
 ) -> None:
     count, scores = len(values), torch.tensor(values)
-    together = sample(scores, calls[:count], seeds[:count], position=position)
+    batch = sample(scores, calls[:count], seeds[:count], position=position)
     order = data.draw(st.permutations(range(count)))
     rows = data.draw(
         st.lists(st.integers(0, LIMITS.max_num_seqs - 1), min_size=count, max_size=count, unique=True)
@@ -162,10 +162,10 @@ def test_a_sequence_samples_the_same_in_any_batch(
         scores[order], [calls[i] for i in order], [seeds[i] for i in order], position=position, rows=rows,
         graph=GRAPH,
     )  # fmt: skip
-    assert mixed.tokens.tolist() == together.tokens[order].tolist()
+    assert mixed.tokens.tolist() == batch.tokens[order].tolist()
     for i in range(count):
         twice = sample(scores[[i, i]], [calls[i]], [seeds[i]] * 2, position=position)
-        assert twice.tokens.tolist() == [together.tokens[i]] * 2
+        assert twice.tokens.tolist() == [batch.tokens[i]] * 2
 
 
 @settings(deadline=None, max_examples=30)
@@ -177,13 +177,13 @@ def test_more_candidates_than_needed_change_nothing(
 ) -> None:
     scores = torch.tensor(values)
     ties = max(2, int((scores >= scores.topk(top_k)[0][-1]).sum()))
-    found = [
+    results = [
         sample(scores.expand(len(seeds), -1), [{"top_k": top_k}], seeds, candidates=n)
         for n in range(ties, VOCAB + 1)
     ]
-    for other in found[1:]:
-        # Equal scores have no order of their own: which of them stands first may differ.
-        assert torch.equal(scores[other.tokens.tolist()], scores[found[0].tokens.tolist()])
+    for result in results[1:]:
+        # The order of tokens with equal scores is not defined.
+        assert torch.equal(scores[result.tokens.tolist()], scores[results[0].tokens.tolist()])
 
 
 GRAPH = portable(Multinomial(), SIGNATURE)
@@ -205,9 +205,9 @@ def engine(model: PreTrainedModel) -> Iterator[GenerationCore]:
 def generate(engine: GenerationCore, calls: list[dict[str, Any]]) -> list[GenerateOutput]:
     plans = [make_plan(ENGINE_LIMITS, WORDS, {"max_length": 16, "eos_token_id": 1, **call}) for call in calls]
     requests = [request([5, 9, 4], plan) for plan in plans]
-    for one in requests:
-        engine.add(one)
-    return [one.future.result(timeout=120) for one in requests]
+    for queued in requests:
+        engine.add(queued)
+    return [queued.future.result(timeout=120) for queued in requests]
 
 
 SAMPLED: dict[str, Any] = {"do_sample": True, "seed": 11, "temperature": 1.3, "top_p": 0.9, "top_k": 9}
@@ -220,29 +220,27 @@ def test_a_request_samples_the_same_alone_and_among_others(engine: GenerationCor
         {"num_beams": 1},
         {**SAMPLED, "seed": 4, "top_k": 0, "num_return_sequences": 3},
     ]
-    for place in range(len(others) + 1):
-        among = generate(engine, [*others[:place], SAMPLED, *others[place:]])[place]
-        assert among.token_ids.tolist() == alone.token_ids.tolist()
-        np.testing.assert_allclose(among.sequences[0].logprobs, alone.sequences[0].logprobs, atol=1e-4)
+    for index in range(len(others) + 1):
+        batched = generate(engine, [*others[:index], SAMPLED, *others[index:]])[index]
+        assert batched.token_ids.tolist() == alone.token_ids.tolist()
+        np.testing.assert_allclose(batched.sequences[0].logprobs, alone.sequences[0].logprobs, atol=1e-4)
 
 
-def test_logprobs_are_those_of_the_warped_distribution(
-    engine: GenerationCore, model: PreTrainedModel
-) -> None:
+def test_logprobs_belong_to_the_warped_distribution(engine: GenerationCore, model: PreTrainedModel) -> None:
     call = {key: SAMPLED[key] for key in ("temperature", "top_p", "top_k")}
     for seed in range(6):
-        (answer,) = generate(engine, [{**SAMPLED, "seed": seed}])
-        ids = answer.token_ids.tolist()
+        (output,) = generate(engine, [{**SAMPLED, "seed": seed}])
+        ids = output.token_ids.tolist()
         with torch.no_grad():
             logits = model(torch.tensor([[5, 9, 4]]), decoder_input_ids=torch.tensor([ids])).logits[0]
         expected = [hf_logprobs(logits[at], call)[ids[at + 1]].item() for at in range(len(ids) - 1)]
-        np.testing.assert_allclose(answer.sequences[0].logprobs, expected, atol=1e-3)
-        assert answer.score == pytest.approx(sum(expected), abs=1e-2)
+        np.testing.assert_allclose(output.sequences[0].logprobs, expected, atol=1e-3)
+        assert output.score == pytest.approx(sum(expected), abs=1e-2)
 
 
 def test_the_sequences_of_a_request_are_different_samples(engine: GenerationCore) -> None:
-    (answer,) = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3, "num_return_sequences": 6}])
-    found = [tuple(one.token_ids.tolist()) for one in answer.sequences]
-    assert len(set(found)) == 6
-    singles = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3 + row} for row in range(6)])
-    assert found == [tuple(one.token_ids.tolist()) for one in singles]
+    (output,) = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3, "num_return_sequences": 6}])
+    sequences = [tuple(sequence.token_ids.tolist()) for sequence in output.sequences]
+    assert len(set(sequences)) == 6
+    singles = generate(engine, [{"do_sample": True, "top_k": 0, "seed": 3 + index} for index in range(6)])
+    assert sequences == [tuple(single.token_ids.tolist()) for single in singles]

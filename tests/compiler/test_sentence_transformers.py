@@ -1,4 +1,4 @@
-"""Compiled sentence-transformers directories against sentence-transformers."""
+"""Compiled sentence-transformers directories compared with sentence-transformers."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ def bert(**options: int) -> BertConfig:
 
 
 def sentence_transformer(folder: Path, pooling: Pooling, *rest: torch.nn.Module) -> SentenceTransformer:
-    """Save and load a model of Transformer, ``pooling`` and ``rest``."""
+    """Return a model of Transformer, ``pooling`` and ``rest``, after saving it to ``folder / "st"``."""
     save(BertModel(bert()), folder / "bert")
     tiny_tokenizer(64).save_pretrained(folder / "bert")
-    made = SentenceTransformer(modules=[Transformer(str(folder / "bert")), pooling, *rest], prompts=PROMPTS)
-    made.save(str(folder / "st"))
+    model = SentenceTransformer(modules=[Transformer(str(folder / "bert")), pooling, *rest], prompts=PROMPTS)
+    model.save(str(folder / "st"))
     return SentenceTransformer(str(folder / "st"), device="cpu")
 
 
@@ -65,10 +65,12 @@ def test_dense_normalize_prompts_truncation_and_similarity(tmp_path: Path) -> No
             {"truncate_dim": 5},
             {"truncate_dim": 5, "normalize_embeddings": True, "prompt_name": "passage"},
         ):
-            found = ours.embed(TEXTS, **options)
-            np.testing.assert_allclose(found, theirs.encode(TEXTS, **options), atol=1e-5)
-        found = ours.embed(TEXTS)
-        np.testing.assert_allclose(ours.similarity(found, found), theirs.similarity(found, found), atol=1e-5)
+            embeddings = ours.embed(TEXTS, **options)
+            np.testing.assert_allclose(embeddings, theirs.encode(TEXTS, **options), atol=1e-5)
+        embeddings = ours.embed(TEXTS)
+        np.testing.assert_allclose(
+            ours.similarity(embeddings, embeddings), theirs.similarity(embeddings, embeddings), atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -77,8 +79,8 @@ def test_pooling_without_the_prompt(tmp_path: Path, mode: str) -> None:
     precast.compile(tmp_path / "st", tmp_path / "a", backend="reference")
     with precast.Encoder.load(tmp_path / "a") as ours:
         for prompt_name in ("query", "passage"):
-            found = ours.embed(TEXTS, prompt_name=prompt_name)
-            np.testing.assert_allclose(found, theirs.encode(TEXTS, prompt_name=prompt_name), atol=1e-5)
+            embeddings = ours.embed(TEXTS, prompt_name=prompt_name)
+            np.testing.assert_allclose(embeddings, theirs.encode(TEXTS, prompt_name=prompt_name), atol=1e-5)
         np.testing.assert_allclose(ours.embed(TEXTS), theirs.encode(TEXTS), atol=1e-5)
 
 
@@ -112,10 +114,10 @@ def test_cross_encoders_predict_and_rank(tmp_path: Path, labels: int) -> None:
             expected = theirs.predict(pairs, apply_softmax=True)
             np.testing.assert_allclose(ours.predict(pairs, apply_softmax=True), expected, atol=1e-5)
             return
-        found = ours.rank("the cat", TEXTS, top_k=3, return_documents=True)
+        ranked = ours.rank("the cat", TEXTS, top_k=3, return_documents=True)
         expected = theirs.rank("the cat", TEXTS, top_k=3, return_documents=True)
-        assert [entry["corpus_id"] for entry in found] == [entry["corpus_id"] for entry in expected]
-        assert [entry["text"] for entry in found] == [entry["text"] for entry in expected]
+        assert [entry["corpus_id"] for entry in ranked] == [entry["corpus_id"] for entry in expected]
+        assert [entry["text"] for entry in ranked] == [entry["text"] for entry in expected]
 
 
 def test_unknown_modules_and_modes_are_named_in_the_error(tmp_path: Path) -> None:

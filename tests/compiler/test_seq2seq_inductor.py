@@ -25,7 +25,7 @@ VOCAB = 47
 def compiled_graph(
     folder: Path, target: str, prepack: bool, module: nn.Module, signature: Signature
 ) -> InductorGraph:
-    """Compile ``module`` to a shared library, with weights bound or inside."""
+    """Return ``module`` compiled to a shared library, with weights bound or prepacked."""
     library_folder = folder / signature.graph
     library_folder.mkdir()
     backend = get_target(target).backend(LoweringOptions("fp32", prepack, False, None))
@@ -50,13 +50,13 @@ def test_steps_through_inductor(target: str, prepack: bool, tmp_path: Path) -> N
     engine.encode_sources({seq_id: sources[seq_id] for seq_id in (0, 2)})
     engine.encode_sources({1: sources[1]})
     target_ids = [0, 9, 11, 9, 30]
-    found: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in sources}
+    outputs: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in sources}
     for token in target_ids:
         for seq_id, logits in engine.step(dict.fromkeys(sources, token)).items():
-            found[seq_id].append(logits)
+            outputs[seq_id].append(logits)
     engine.fork(2, 7)
     continued = engine.step({7: 3, 2: 4})
     for seq_id, source in sources.items():
-        assert_close(found[seq_id], list(logits_of(model, source, target_ids)))
+        assert_close(outputs[seq_id], list(logits_of(model, source, target_ids)))
     for seq_id, token in ((7, 3), (2, 4)):
         assert_close([continued[seq_id]], [logits_of(model, sources[2], [*target_ids, token])[-1]])

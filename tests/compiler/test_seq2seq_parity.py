@@ -80,7 +80,7 @@ def test_t5(model: PreTrainedModel, sources: list[list[int]], untied: bool, seed
 
 @st.composite
 def bart_like_models(draw: st.DrawFn, family: str) -> PreTrainedModel:
-    """Random models; encoder and decoder differ where possible, and some head sizes are odd."""
+    """Generate models whose encoder and decoder differ where possible; some head sizes are odd."""
     torch.manual_seed(draw(st.integers(0, 99)))
     half = {"layers": st.integers(1, 2), "attention_heads": st.sampled_from([1, 3])}
     sides = {
@@ -124,8 +124,8 @@ def test_bart_like(family: str, data: st.DataObject, sources: list[list[int]], s
 @given(data=st.data(), sources=batches(VOCAB, frequent=(0, 1, 4)))
 def test_the_encoder_of_bart_like(family: str, data: st.DataObject, sources: list[list[int]]) -> None:
     model = data.draw(bart_like_models(family))
-    found = reference_outputs(save(model), "hidden", sources)
-    assert_as_hf(found, model.get_encoder(), sources, "last_hidden_state")
+    outputs = reference_outputs(save(model), "hidden", sources)
+    assert_as_hf(outputs, model.get_encoder(), sources, "last_hidden_state")
 
 
 def tiny_bart(**values: Any) -> PreTrainedModel:
@@ -137,7 +137,7 @@ def tiny_bart(**values: Any) -> PreTrainedModel:
 
 
 def test_copies_of_tied_tables_count_as_tied(tmp_path: Path) -> None:
-    """Old checkpoints have such copies and a marker of fairseq, and may lack the bias of the logits."""
+    """Old checkpoints have such copies and fairseq's version marker, and may lack the bias of the logits."""
     model = tiny_bart()
     weights = load_file(save(model, tmp_path) / "model.safetensors")
     tables = ("model.encoder.embed_tokens.weight", "model.decoder.embed_tokens.weight", "lm_head.weight")

@@ -1,4 +1,4 @@
-"""Every weight of a checkpoint is used or dropped on purpose, and every parameter is set."""
+"""Every weight of a checkpoint is used or dropped explicitly, and every parameter is set."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def checkpoint(tmp_path: Path) -> Path:
 
 
 def built(checkpoint: Path, change: Callable[[Weights], Weights]) -> Built[ModelSpec, Encode]:
-    """Build the model of ``checkpoint`` after ``change`` is applied to its weights."""
+    """Return the model of ``checkpoint``, built after ``change`` is applied to its weights."""
     file = checkpoint / "model.safetensors"
     save_file({name: tensor.clone() for name, tensor in change(load_file(file)).items()}, file)
     return build(checkpoint, "hidden")
@@ -103,8 +103,8 @@ def test_a_wrong_weight_is_named_in_the_error(
 
 
 def test_dropped_weights_are_listed(checkpoint: Path) -> None:
-    found = built(checkpoint, with_value("embeddings.position_ids", torch.arange(9)[None]))
-    assert found.dropped == ("embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight")
+    model = built(checkpoint, with_value("embeddings.position_ids", torch.arange(9)[None]))
+    assert model.dropped == ("embeddings.position_ids", "pooler.dense.bias", "pooler.dense.weight")
 
 
 def test_the_prefix_of_full_models_makes_no_difference(checkpoint: Path) -> None:
@@ -113,7 +113,7 @@ def test_the_prefix_of_full_models_makes_no_difference(checkpoint: Path) -> None
     assert same_parameters(plain, prefixed)
 
 
-def test_norms_may_have_gamma_and_beta(checkpoint: Path) -> None:
+def test_norms_may_be_named_gamma_and_beta(checkpoint: Path) -> None:
     def old_name(name: str) -> str:
         return name.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta")
 
@@ -123,10 +123,10 @@ def test_norms_may_have_gamma_and_beta(checkpoint: Path) -> None:
 
 
 @pytest.mark.parametrize("stray", [{"is_causal": True}, {"per_layer_config": {"0": {"hidden_act": "relu"}}}])
-def test_values_that_are_no_fields_of_the_class_are_named_in_the_error(
+def test_values_outside_the_fields_of_the_class_are_named_in_the_error(
     tmp_path: Path, stray: dict[str, object]
 ) -> None:
-    """HF reads them from any configuration that has them."""
+    """HF reads these values from any configuration, whatever its class."""
     folder = save(BertModel(tiny_config()), tmp_path)
     config = json.loads((folder / "config.json").read_text("utf-8"))
     (folder / "config.json").write_text(json.dumps(config | stray), "utf-8")

@@ -1,4 +1,4 @@
-"""Workload files, and the batches that their lengths make."""
+"""Workload files, and the distribution of batch sizes that follows from them."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from precast.compiler.buckets.workload import (
 from precast.compiler.errors import WorkloadError
 
 
-def test_a_list_and_an_object_say_the_same(tmp_path: Path) -> None:
+def test_a_list_and_an_object_are_equivalent(tmp_path: Path) -> None:
     expected = Workload({3: 2, 12: 1}, DEFAULT_CONCURRENCY)
     for content in ([3, 12, 3], {"lengths": [12, 3, 3]}, {"lengths": {"3": 2, "12": 1}}):
         path = tmp_path / "lengths.json"
         path.write_text(json.dumps(content), "utf-8")
         assert read_workload(path) == expected
-    told = parse_workload({"lengths": [7], "concurrency": {"1": 900, "32": 100}})
-    assert told == Workload({7: 1}, {1: 900, 32: 100})
-    assert told.mean_length(5) == 5 and expected.mean_length(100) == 6
+    workload = parse_workload({"lengths": [7], "concurrency": {"1": 900, "32": 100}})
+    assert workload == Workload({7: 1}, {1: 900, 32: 100})
+    assert workload.mean_length(5) == 5 and expected.mean_length(100) == 6
 
 
 @pytest.mark.parametrize(
-    ("content", "says"),
+    ("content", "message"),
     [
-        ("", "no JSON"),
-        ("{", "no JSON"),
-        ("\udcff", "no JSON"),
-        ("[" * 100_000, "no JSON"),
-        ('{"lengths": [1], "lengths": [2]}', "no JSON.*repeated"),
-        ("[1, NaN]", "no JSON.*NaN"),
-        ("9" * 5000, "no JSON"),
+        ("", "not JSON"),
+        ("{", "not JSON"),
+        ("\udcff", "not JSON"),
+        ("[" * 100_000, "not JSON"),
+        ('{"lengths": [1], "lengths": [2]}', "not JSON.*repeated"),
+        ("[1, NaN]", "not JSON.*NaN"),
+        ("9" * 5000, "not JSON"),
         ("3", "must be a list of lengths, or an object.*found 3"),
         ("null", "found None"),
         ("{}", r"found \[\]"),
@@ -52,8 +52,8 @@ def test_a_list_and_an_object_say_the_same(tmp_path: Path) -> None:
         ('{"lengths": [1], "more": 1}', "found .'lengths', 'more'"),
         ("[]", "lengths is empty"),
         ('{"lengths": []}', "lengths is empty"),
-        ('{"lengths": {}}', "lengths must be an object of numbers"),
-        ('{"lengths": "12"}', "lengths must be an object of numbers.*'12'"),
+        ('{"lengths": {}}', "lengths must be an object that counts numbers"),
+        ('{"lengths": "12"}', "lengths must be an object that counts numbers.*'12'"),
         ("[1, 0]", r"lengths\[1\] must be a positive whole number, found 0"),
         ("[-3]", r"lengths\[0\].*found -3"),
         ("[1.0]", r"lengths\[0\].*found 1\.0"),
@@ -67,15 +67,15 @@ def test_a_list_and_an_object_say_the_same(tmp_path: Path) -> None:
         ('{"lengths": {"99999999999": 1}}', "a key of lengths"),
         ('{"lengths": {"3": 0}}', r"lengths\.3 must be a positive whole number, found 0"),
         ('{"lengths": {"3": null}}', r"lengths\.3.*found None"),
-        ('{"lengths": [1], "concurrency": {}}', "together must be an object of numbers"),
-        ('{"lengths": [1], "concurrency": [1]}', r"together must be an object of numbers.*\[1\]"),
-        ('{"lengths": [1], "concurrency": {"2": -1}}', r"together\.2.*found -1"),
+        ('{"lengths": [1], "concurrency": {}}', "concurrency must be an object that counts numbers"),
+        ('{"lengths": [1], "concurrency": [1]}', r"concurrency must be an object that counts numbers.*\[1\]"),
+        ('{"lengths": [1], "concurrency": {"2": -1}}', r"concurrency\.2.*found -1"),
     ],
 )
-def test_what_is_no_traffic_is_refused(content: str, says: str, tmp_path: Path) -> None:
+def test_invalid_workloads_are_rejected(content: str, message: str, tmp_path: Path) -> None:
     path = tmp_path / "lengths.json"
     path.write_bytes(content.encode("utf-8", "surrogateescape"))
-    with pytest.raises(WorkloadError, match=says) as raised:
+    with pytest.raises(WorkloadError, match=message) as raised:
         read_workload(path)
     assert len(str(raised.value)) < 500
 
@@ -88,7 +88,7 @@ def test_files_that_cannot_be_read_or_are_too_large(tmp_path: Path, monkeypatch:
     path = tmp_path / "lengths.json"
     path.write_text("[1, 2, 3]", "utf-8")
     monkeypatch.setattr(module, "MAX_BYTES", 8)
-    with pytest.raises(WorkloadError, match="more than 8 bytes; count equal lengths together"):
+    with pytest.raises(WorkloadError, match="more than 8 bytes; count equal lengths"):
         read_workload(path)
     monkeypatch.setattr(module, "MAX_BYTES", 9)
     assert read_workload(path).lengths == {1: 1, 2: 1, 3: 1}
@@ -98,19 +98,19 @@ def test_files_that_cannot_be_read_or_are_too_large(tmp_path: Path, monkeypatch:
 
 
 def counted(workload: Workload, batching: Batching) -> np.ndarray:
-    """Every way in which inputs can come together, one after the other."""
+    """Return the expected number of batches of each size, by enumerating all simultaneous inputs."""
     sizes = np.zeros(batching.top + 1)
     total, windows = sum(workload.lengths.values()), sum(workload.concurrency.values())
-    for together, times in workload.concurrency.items():
-        left, groups = together, []
-        while left:
-            groups.append(min(left, batching.max_batch))
-            left -= groups[-1]
+    for concurrency, times in workload.concurrency.items():
+        remaining, groups = concurrency, []
+        while remaining:
+            groups.append(min(remaining, batching.max_batch))
+            remaining -= groups[-1]
         for group in groups:
-            for drawn in product(workload.lengths, repeat=group):
-                odds = times / windows * np.prod([workload.lengths[length] / total for length in drawn])
+            for lengths in product(workload.lengths, repeat=group):
+                odds = times / windows * np.prod([workload.lengths[length] / total for length in lengths])
                 for size in cut_without_gaps(
-                    [min(length, batching.max_length) for length in drawn], batching
+                    [min(length, batching.max_length) for length in lengths], batching
                 ):
                     if size <= batching.top:
                         sizes[size] += odds
@@ -126,39 +126,39 @@ def cut_without_gaps(lengths: list[int], batching: Batching) -> list[int]:
 @settings(max_examples=60, deadline=None)
 @given(
     lengths=st.dictionaries(st.integers(1, 30), st.integers(1, 9), min_size=1, max_size=4),
-    together=st.dictionaries(st.integers(1, 5), st.integers(1, 9), min_size=1, max_size=3),
+    concurrency=st.dictionaries(st.integers(1, 5), st.integers(1, 9), min_size=1, max_size=3),
     max_length=st.integers(1, 30),
     max_batch=st.integers(1, 5),
     budget=st.integers(1, 20),
     above=st.integers(0, 12),
 )
-def test_batches_are_counted_as_by_hand(
+def test_batch_sizes_equal_those_of_an_enumeration(
     lengths: dict[int, int],
-    together: dict[int, int],
+    concurrency: dict[int, int],
     max_length: int,
     max_batch: int,
     budget: int,
     above: int,
 ) -> None:
-    workload = Workload(lengths, together)
+    workload = Workload(lengths, concurrency)
     batching = Batching(max_length, max_batch, budget, budget + above)
-    found = batch_sizes(workload, batching)
-    np.testing.assert_allclose(found, counted(workload, batching), atol=1e-9)
-    assert (found >= 0).all() and found[0] == 0
+    sizes = batch_sizes(workload, batching)
+    np.testing.assert_allclose(sizes, counted(workload, batching), atol=1e-9)
+    assert (sizes >= 0).all() and sizes[0] == 0
 
 
-def test_sizes_that_no_sum_gives_have_no_batch() -> None:
-    """A transform leaves noise everywhere; each speck would be looked at as a bucket."""
+def test_impossible_sizes_have_no_batches() -> None:
+    """The Fourier transform leaves noise at all sizes, and each would become a candidate for a bucket."""
     workload = Workload({8: 1, 16: 3}, {1: 5, 40: 1})
-    found = batch_sizes(workload, Batching(512, 512, 1024, 16_384))
-    assert set(np.flatnonzero(found) % 8) == {0}
-    assert found[8] == pytest.approx(5 / 6 / 4) and found[1024] == 0
+    sizes = batch_sizes(workload, Batching(512, 512, 1024, 16_384))
+    assert set(np.flatnonzero(sizes) % 8) == {0}
+    assert sizes[8] == pytest.approx(5 / 6 / 4) and sizes[1024] == 0
 
 
-def test_tokens_are_kept() -> None:
+def test_the_expected_number_of_tokens_is_preserved() -> None:
     random = np.random.default_rng(0)
     lengths: dict[int, int] = {int(n): int(c) for n, c in random.integers(1, 500, (80, 2))}
     workload = Workload(lengths, {1: 3, 7: 2, 300: 1})
-    found: Any = batch_sizes(workload, Batching(400, 64, 1024, 4096))
+    sizes: Any = batch_sizes(workload, Batching(400, 64, 1024, 4096))
     tokens = workload.mean_length(400) * (1 * 3 + 7 * 2 + 300) / 6
-    assert found @ np.arange(len(found)) == pytest.approx(tokens)
+    assert sizes @ np.arange(len(sizes)) == pytest.approx(tokens)

@@ -14,7 +14,7 @@ from precast.artifacts.writer import file_info
 from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.graph_loader import VariantGraph
 from precast.runtime.replay import Graph
-from tests.attacks.spoil import edit
+from tests.attacks.tampering import edit
 from tests.support.artifacts import MAX_TOKENS, TinyModels
 
 

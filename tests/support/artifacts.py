@@ -59,14 +59,14 @@ class TinyModels:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._made: dict[str, Tiny] = {}
+        self._cache: dict[str, Tiny] = {}
 
     def __getitem__(self, task: Task) -> Tiny:
-        if task not in self._made:
+        if task not in self._cache:
             checkpoint = tiny_checkpoint(task, self._folder / f"{task}-checkpoint")
             artifact = tiny_artifact(checkpoint, self._folder / f"{task}.precast")
-            self._made[task] = Tiny(checkpoint, artifact)
-        return self._made[task]
+            self._cache[task] = Tiny(checkpoint, artifact)
+        return self._cache[task]
 
 
 def tiny_tokenizer(max_length: int = MAX_LENGTH) -> PreTrainedTokenizerFast:
@@ -193,11 +193,11 @@ def example_manifest() -> EncodeManifest:
 
 def _write_modules(folder: Path, pooling: Sequence[str], include_prompt: bool, normalize: bool) -> None:
     kinds = ["Transformer", "Pooling"] + ["Normalize"] * normalize
-    places = ["", "1_Pooling", "2_Normalize"]
+    folders = ["", "1_Pooling", "2_Normalize"]
     _write_json(
         folder / "modules.json",
         [
-            {"idx": at, "name": str(at), "path": places[at], "type": f"sentence_transformers.models.{kind}"}
+            {"idx": at, "name": str(at), "path": folders[at], "type": f"sentence_transformers.models.{kind}"}
             for at, kind in enumerate(kinds)
         ],
     )

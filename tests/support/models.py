@@ -1,4 +1,4 @@
-"""Tiny Hugging Face models and their outputs, the oracle of the tests."""
+"""Tiny Hugging Face models and their outputs, to which tests compare."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def save(model: PreTrainedModel, folder: Path | None = None) -> Path:
 def packed(
     sequences: Sequence[Ids], spare_tokens: int = 1, spare_sequences: int = 1
 ) -> dict[str, torch.Tensor]:
-    """The static buffers of a batch: all inputs that an encode graph can have."""
+    """Return the static buffers of a batch: all inputs that an encode graph can have."""
     ids = [token for sequence in sequences for token in sequence] + [0] * spare_tokens
     ends = torch.tensor([0] + [len(s) for s in sequences] + [0] * spare_sequences).cumsum(0)
     longest = max(2, max(len(s) for s in sequences))
@@ -57,14 +57,14 @@ def packed(
 
 
 def build(checkpoint: Path, task: Task, target: str = "cpu") -> Built[ModelSpec, Encode]:
-    """Build a checkpoint's traceable module in fp32."""
+    """Return a checkpoint's traceable module in fp32."""
     opened = open_checkpoint(str(checkpoint))
     packed_ops = get_target(target).packed_ops(torch.float32, MAX_LENGTH)
     return build_encoder(opened, describe_model(opened, task), torch.float32, packed_ops)
 
 
 def reference_outputs(checkpoint: Path, task: Task, sequences: Sequence[Ids]) -> list[torch.Tensor]:
-    """The outputs of the ``reference`` backend: trace, portable program, serialized and replayed."""
+    """Return the outputs of the ``reference`` backend, from a program that was traced and serialized."""
     limits = EncodeLimits(max_length=MAX_LENGTH, max_tokens=2048, max_batch=64)
     built = build(checkpoint, task)
     output = encode_output(task, built.spec.output_size)
@@ -81,36 +81,36 @@ def reference_outputs(checkpoint: Path, task: Task, sequences: Sequence[Ids]) ->
 
 
 def hf_outputs(model: PreTrainedModel, sequences: Sequence[Ids], output: str) -> list[torch.Tensor]:
-    """Hugging Face's output for each sequence in a batch of its own; ``output`` is a field of the result."""
+    """Return Hugging Face's output for each sequence alone; ``output`` is the field of the model's result."""
     with torch.no_grad():
         return [model(torch.tensor([list(s)]))[output][0] for s in sequences]
 
 
 def assert_close(
-    found: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float = 1e-4
+    outputs: Sequence[torch.Tensor], expected: Sequence[torch.Tensor], tolerance: float = 1e-4
 ) -> None:
     """Assert differences of at most ``tolerance`` times the largest expected magnitude (at least 1)."""
-    assert len(found) == len(expected)
-    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} is not {tuple(theirs.shape)}"
+    assert len(outputs) == len(expected)
+    for index, (ours, theirs) in enumerate(zip(outputs, expected, strict=True)):
+        assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} expected {tuple(theirs.shape)}"
         limit = tolerance * max(1.0, theirs.abs().max().item())
         worst = (ours.float() - theirs.float()).abs().max().item()
         assert worst <= limit, f"item {index}: differs by {worst}, allowed {limit}"
 
 
 def assert_as_hf(
-    found: Sequence[torch.Tensor], model: PreTrainedModel, sequences: Sequence[Ids], output: str
+    outputs: Sequence[torch.Tensor], model: PreTrainedModel, sequences: Sequence[Ids], output: str
 ) -> None:
-    """Assert that ``found`` are Hugging Face's outputs, with the tolerance of ``assert_close``.
+    """Assert that outputs equal Hugging Face's, with the tolerance of ``assert_close``.
 
     Random weights can produce rows that fp32 cannot compute to that tolerance: a norm of a vector near zero
     magnifies all previous rounding. The tolerance of such rows, and no others, is the change of the model's
     own output when its weights are rounded once.
     """
     expected = hf_outputs(model, sequences, output)
-    assert len(found) == len(expected)
-    for index, (ours, theirs) in enumerate(zip(found, expected, strict=True)):
-        assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} is not {tuple(theirs.shape)}"
+    assert len(outputs) == len(expected)
+    for index, (ours, theirs) in enumerate(zip(outputs, expected, strict=True)):
+        assert ours.shape == theirs.shape, f"item {index}: {tuple(ours.shape)} expected {tuple(theirs.shape)}"
         worst = (ours.float() - theirs.float()).abs().amax(-1)
         limit = torch.full_like(worst, 1e-4 * max(1.0, theirs.abs().max().item()))
         if (worst > limit).any():
@@ -119,7 +119,7 @@ def assert_as_hf(
 
 
 def rounding_error(model: PreTrainedModel, sequence: Ids, output: str, samples: int = 8) -> torch.Tensor:
-    """The change of each row of the fp64 output when weights change by a unit in the last place of fp32."""
+    """Return how much each row of the fp64 output changes if weights change by one fp32 rounding step."""
     generator = torch.Generator().manual_seed(11)
     (exact,) = hf_outputs(copy.deepcopy(model).double(), [sequence], output)
     errors = [torch.zeros(exact.shape[:-1])]

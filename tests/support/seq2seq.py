@@ -42,10 +42,10 @@ class ManualSeq2Seq:
     """The graphs of an encoder-decoder, with a KV cache whose slots are allocated at random.
 
     Args:
-        checkpoint: of an encoder-decoder.
-        seed: of the allocation.
-        make: builds a graph from a module and its signature; default the portable program.
-        target: whose operations the graphs contain.
+        checkpoint: Checkpoint of an encoder-decoder.
+        seed: Seed of the allocation.
+        make: Builds a graph from a module and its signature; default the portable program.
+        target: Target whose operators are used.
     """
 
     def __init__(
@@ -59,16 +59,17 @@ class ManualSeq2Seq:
             kv_cache_shape(layer.cross_attention, num_layers),
         )
         vocab = decoder.head.vocab_size
-        chosen = get_target(target)
-        packed_ops, device = chosen.packed_ops(torch.float32, LIMITS.max_source_length), chosen.device
+        operators = get_target(target)
+        packed_ops = operators.packed_ops(torch.float32, LIMITS.max_source_length)
+        device = operators.device
         encode_source = encode_source_signature(LIMITS, shapes[1], self.built.spec.hidden_size, device=device)
         decode = decode_signature(LIMITS, *shapes, vocab, device=device)
         make = make or program
         self._encode_source = make(
-            EncodeSource(self.built.module, packed_ops, chosen.write_source), encode_source
+            EncodeSource(self.built.module, packed_ops, operators.write_source), encode_source
         )
-        stepping = chosen.decoder(self.built.module, 1)
-        self._decode = make(Decode(stepping, chosen.decode_ops(LIMITS.max_num_seqs)), decode)
+        decoder_model = operators.decoder(self.built.module, 1)
+        self._decode = make(Decode(decoder_model, operators.decode_ops(LIMITS.max_num_seqs)), decode)
         generator = random.Random(seed)
         self._free = {kind: generator.sample(range(1, SLOTS), SLOTS - 1) for kind in ("self", "cross")}
         # Unwritten slots must not matter: they hold large finite numbers.
@@ -84,7 +85,7 @@ class ManualSeq2Seq:
         self._positions = torch.zeros(num_seqs, dtype=torch.int32)
 
     def encode_sources(self, sources: Mapping[int, Sequence[int]]) -> Tensor:
-        """Encode a source for each sequence in one batch; returns packed hidden states."""
+        """Encode a source for each sequence in one batch and return packed hidden states."""
         ids: list[int] = []
         slots: list[int] = []
         ends = [0]
@@ -105,7 +106,7 @@ class ManualSeq2Seq:
         return hidden[: len(ids)]
 
     def step(self, tokens: Mapping[int, int]) -> dict[int, Tensor]:
-        """Feed a token to each listed sequence; returns its logits of the next token."""
+        """Feed a token to each listed sequence and return the logits of the next token, by sequence."""
         seq_ids = list(tokens)
         next_tokens = torch.zeros(LIMITS.max_num_seqs, dtype=torch.int32)
         for seq_id, token in tokens.items():
@@ -129,7 +130,7 @@ class ManualSeq2Seq:
         return dict(zip(seq_ids, logits, strict=False))
 
     def fork(self, parent: int, child: int) -> None:
-        """Let ``child`` continue the past of ``parent``, whose slots it shares, as a beam does."""
+        """Let ``child`` continue the past of ``parent`` and share its slots, as a beam does."""
         self.kv_slots[child] = self.kv_slots[parent]
         self._positions[child] = self._positions[parent]
         self._cross_slots[child] = self._cross_slots[parent]
@@ -137,7 +138,7 @@ class ManualSeq2Seq:
 
 
 def eager(module: nn.Module, signature: Signature) -> Graph:
-    """Run ``module`` eagerly; Triton kernels run in Triton's interpreter."""
+    """Return ``module`` as a graph that runs eagerly, with Triton kernels in Triton's interpreter."""
     named = inspect.signature(module.forward).parameters
     names = [buffer.name for buffer in signature.inputs]
 
@@ -154,7 +155,7 @@ def kv_cache_shape(attention: AttentionSpec, layers: int) -> KVCacheShape:
 
 
 def program(module: nn.Module, signature: Signature) -> ProgramRunner:
-    """Run ``module`` with the reference backend, from its serialized program."""
+    """Return ``module`` as a serialized program of the reference backend."""
     names = [buffer.name for buffer in signature.inputs]
     text = to_program(trace(module.eval(), signature), names).to_json()
     return ProgramRunner(Program.from_json(text), dict(module.state_dict()))
@@ -168,31 +169,31 @@ def check_every_step(
     make: GraphMaker | None = None,
     target: str = "cpu",
 ) -> None:
-    """Decode sequences whose sources are encoded at two different steps, then two beams of the first."""
+    """Compare all logits of sequences that start at two different steps, and of two beams, with HF's."""
     sources = sources if len(sources) > 1 else sources * 2
     engine = ManualSeq2Seq(save(model), seed, make, target)
-    vocab, draw = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
-    targets = [[start, *(draw.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
+    vocab, generator = engine.built.spec.decoder.head.vocab_size, random.Random(seed)
+    targets = [[start, *(generator.randrange(vocab) for _ in range(STEPS - 1))] for _ in sources]
     last = len(sources) - 1
     hidden = engine.encode_sources(dict(enumerate(sources[:last])))
     assert_close([hidden], [torch.cat(hf_outputs(model.get_encoder(), sources[:last], "last_hidden_state"))])
     first_step = {seq_id: LATE if seq_id == last else 0 for seq_id in range(len(sources))}
-    found: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in first_step}
+    outputs: dict[int, list[torch.Tensor]] = {seq_id: [] for seq_id in first_step}
     for step in range(STEPS):
         if step == LATE:
             engine.encode_sources({last: sources[last]})
         active = {seq_id: step - first for seq_id, first in first_step.items() if first <= step}
         tokens = {seq_id: targets[seq_id][position] for seq_id, position in active.items()}
         for seq_id, logits in engine.step(tokens).items():
-            found[seq_id].append(logits)
-    for seq_id, ours in found.items():
+            outputs[seq_id].append(logits)
+    for seq_id, ours in outputs.items():
         assert len(ours) == STEPS - first_step[seq_id]
         assert_close(ours, list(logits_of(model, sources[seq_id], targets[seq_id][: len(ours)])))
     _check_beams(engine, model, sources[0], targets[0])
 
 
 def _check_beams(engine: ManualSeq2Seq, model: PreTrainedModel, source: list[int], target: list[int]) -> None:
-    """Two beams share the past of sequence 0 and diverge; shared slots are not copied."""
+    """Check two beams that share the past of sequence 0 and diverge; shared slots are not copied."""
     pasts = {beam: list(target) for beam in BEAMS}
     for beam in BEAMS:
         engine.fork(0, beam)

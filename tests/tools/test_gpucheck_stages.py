@@ -201,7 +201,7 @@ def test_families(setting: Setting, part: str) -> None:
 
 
 def test_families_detect_a_wrong_output(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    original_answers = families.Oracle.answers
+    original_answers = families.Oracle.outputs
 
     def shifted(self: families.Oracle, sequences: Any) -> list[torch.Tensor]:
         return [output + 0.5 for output in original_answers(self, sequences)]
@@ -210,7 +210,7 @@ def test_families_detect_a_wrong_output(setting: Setting, monkeypatch: pytest.Mo
 
     def check_buckets(engine: Encoder, oracle: families.Oracle, *rest: Any) -> dict[str, float]:
         with monkeypatch.context() as patch:
-            patch.setattr(families.Oracle, "answers", shifted)
+            patch.setattr(families.Oracle, "outputs", shifted)
             return original(engine, oracle, *rest)
 
     monkeypatch.setattr(families, "check_buckets", check_buckets)

@@ -88,7 +88,7 @@ DECODE_ATTENTION = Kernel(
 )
 
 
-class StepOps:
+class Avx512DecodeOps:
     """Implements ``decode_ops.DecodeOps``.
 
     Args:
@@ -97,7 +97,7 @@ class StepOps:
 
     def __init__(self, state: StepState) -> None:
         self._state = state
-        seq_ids = state.rows.long()
+        seq_ids = state.seq_ids.long()
         self._new_slots = state.kv_slots[seq_ids, state.positions[seq_ids].long()].long()
 
     def visible(self, bias: Tensor | None) -> Tensor | None:
@@ -111,13 +111,21 @@ class StepOps:
         cache.value.index_put_((self._new_slots,), value)
         state = self._state
         out: Tensor = decode_attention(
-            query, cache.key, cache.value, state.kv_slots, state.rows, state.positions, visible, 1, scale
+            query, cache.key, cache.value, state.kv_slots, state.seq_ids, state.positions, visible, 1, scale
         )
         return out
 
     def cross_attention(self, query: Tensor, cache: KVCache, scale: float) -> Tensor:
         state = self._state
         out: Tensor = decode_attention(
-            query, cache.key, cache.value, state.cross_slots, state.rows, state.cross_lengths, None, 0, scale
+            query,
+            cache.key,
+            cache.value,
+            state.cross_slots,
+            state.seq_ids,
+            state.cross_lengths,
+            None,
+            0,
+            scale,
         )
         return out

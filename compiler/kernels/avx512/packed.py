@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.library import custom_op
 
 from precast.compiler.kernels.avx512.cpp import NUMBERS, TYPES, Kernel, Operand, pointer
-from precast.compiler.kernels.torch.packed import PaddedOps
+from precast.compiler.kernels.torch.packed import TorchPackedOps
 from precast.compiler.models.packed_ops import PackedLayout
 from precast.compiler.models.spec import Window
 
@@ -44,7 +44,7 @@ def sequence_attention(
     """
     layout = PackedLayout(query.shape[0], cu_seqlens)
     key_positions = torch.arange(max(1, int(layout.lengths.max())), dtype=torch.int32)
-    ops = PaddedOps(layout, key_positions, torch.float32, 1)
+    ops = TorchPackedOps(layout, key_positions, torch.float32, 1)
     window = (None if left < 0 else left, None if right < 0 else right)
     mask = ops.visible(window, bias)
     out = ops.attention(query.float(), key.float(), value.float(), mask, scale)
@@ -132,7 +132,7 @@ class Visible:
     bias: Tensor | None
 
 
-class SequenceOps:
+class Avx512PackedOps:
     """Implements ``packed_ops.PackedOps``."""
 
     def __init__(self, layout: PackedLayout) -> None:

@@ -14,7 +14,7 @@ _MAX_SPREAD_HEADS = 16
 """With more heads, multiplying zeros costs more than it saves; see ``_attend``."""
 
 
-class GatheredOps:
+class TorchDecodeOps:
     """Implements ``decode_ops.DecodeOps``.
 
     Args:
@@ -23,7 +23,7 @@ class GatheredOps:
 
     def __init__(self, state: StepState) -> None:
         assert state.self_span is not None and state.cross_span is not None
-        seq_ids = state.rows.long()
+        seq_ids = state.seq_ids.long()
         self._position = state.positions[seq_ids].long()
         self._span = state.self_span.long()
         kv_slots = state.kv_slots[seq_ids].long()

@@ -15,7 +15,7 @@ them are faster than PyTorch's blocked CPU kernel at small head sizes. For longe
 input would exceed the caches, and then the memory."""
 
 
-class PaddedOps:
+class TorchPackedOps:
     """Implements ``packed_ops.PackedOps``; ``S`` is the length of the longest sequence.
 
     Args:

@@ -22,7 +22,7 @@ class Visible:
     bias: Tensor | None
 
 
-class TritonOps:
+class TritonPackedOps:
     """Implements ``packed_ops.PackedOps``."""
 
     def __init__(self, layout: PackedLayout) -> None:

@@ -13,7 +13,7 @@ from precast.artifacts.manifest import Manifest
 from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.models.build import describe_model
 from precast.compiler.verify.oracle import Oracle
-from precast.compiler.verify.parity import ALLOWED, compare
+from precast.compiler.verify.parity import TOLERANCES, compare
 from precast.graphs.encode import Dtype, EncodeLimits
 from precast.graphs.graph_names import GraphName
 from precast.runtime.encoder.engine import Encoder
@@ -82,12 +82,12 @@ def check_buckets(engine: Encoder, oracle: Oracle, sizes: Sizes, report: Report)
     manifest, random = engine.manifest, np.random.default_rng(1)
     buckets = [*manifest.graphs[GraphName.ENCODE].buckets.sizes] * sizes.rounds
     random.shuffle(buckets)
-    allowed = ALLOWED[manifest.build.dtype]
+    allowed = TOLERANCES[manifest.build.dtype]
     worst = {"max_relative_error": 0.0, "min_cosine": 1.0}
     for bucket in buckets:
         inputs = random_batch(random, manifest, bucket)
         found = [output.hidden for output in engine.encode(inputs)]
-        error = compare(found, [tensor.numpy() for tensor in oracle.answers([i.tolist() for i in inputs])])
+        error = compare(found, [tensor.numpy() for tensor in oracle.outputs([i.tolist() for i in inputs])])
         report.expect(
             error["max_relative_error"] <= allowed.relative and error["min_cosine"] >= allowed.cosine,
             f"bucket {bucket}, lengths {[len(one) for one in inputs]}: {error}",

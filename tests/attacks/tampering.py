@@ -18,7 +18,7 @@ import numpy as np
 import precast
 from precast.graphs.errors import PrecastError
 
-Spoil = Callable[[Path], Any]
+Tamper = Callable[[Path], Any]
 Json = Any
 
 MANIFEST = "manifest.json"
@@ -31,9 +31,9 @@ TOKENIZER = "tokenizer.json"
 class Attack:
     """A modification of an artifact, and the error with which ``precast.load`` must refuse the result."""
 
-    spoil: Spoil
+    tamper: Tamper
     error: type[PrecastError]
-    says: str
+    message: str
     """Pattern that the message must match."""
 
 
@@ -62,11 +62,11 @@ def sign_only(folder: Path, data: Json) -> None:
     write(folder, data)
 
 
-def change(path: str, value: Json) -> Spoil:
+def change(path: str, value: Json) -> Tamper:
     """Set one value of the manifest (``"build.torch"``, ``"graphs.encode.buckets"``) and update the
     digest."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         data = read(folder)
         *parents, last = path.split(".")
         parent = data
@@ -75,44 +75,44 @@ def change(path: str, value: Json) -> Spoil:
         parent[int(last) if isinstance(parent, list) else last] = value
         sign_only(folder, data)
 
-    return spoil
+    return tamper
 
 
-def edit(alter: Callable[[Json], Any], *, signed: bool = True) -> Spoil:
+def edit(alter: Callable[[Json], Any], *, signed: bool = True) -> Tamper:
     """Modify the manifest in place, by default with the digest updated."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         data = read(folder)
         alter(data)
         (sign_only if signed else write)(folder, data)
 
-    return spoil
+    return tamper
 
 
-def program(alter: Callable[[Json], Any]) -> Spoil:
+def program(alter: Callable[[Json], Any]) -> Tamper:
     """Modify the portable program in place and update hashes and digest."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         data = read(folder, GRAPH)
         alter(data)
         write(folder, data, GRAPH)
         sign(folder, read(folder))
 
-    return spoil
+    return tamper
 
 
-def content(name: str, data: bytes | Callable[[bytes], bytes]) -> Spoil:
+def content(name: str, data: bytes | Callable[[bytes], bytes]) -> Tamper:
     """Replace the content of a file and update hashes and digest."""
 
-    def spoil(folder: Path) -> None:
+    def tamper(folder: Path) -> None:
         path = folder / name
         path.write_bytes(data if isinstance(data, bytes) else data(path.read_bytes()))
         sign(folder, read(folder))
 
-    return spoil
+    return tamper
 
 
-def tensors(alter: Callable[[dict[str, Json], bytes], tuple[dict[str, Json], bytes]]) -> Spoil:
+def tensors(alter: Callable[[dict[str, Json], bytes], tuple[dict[str, Json], bytes]]) -> Tamper:
     """Modify the header and the data of the weights file and update hashes and digest."""
 
     def renewed(old: bytes) -> bytes:
@@ -143,7 +143,7 @@ def assert_refused(folder: Path, attack: Attack, good: Path) -> None:
     before = workers()
     error = refusal(folder)
     assert type(error) is attack.error, f"expected {attack.error.__name__}, found {error!r}"
-    assert re.search(attack.says, str(error)), f"{attack.says!r} is not in the message: {error}"
+    assert re.search(attack.message, str(error)), f"{attack.message!r} is not in the message: {error}"
     assert len(str(error)) < 2000, "the message is too long to read"
     assert workers() == before, "the refused artifact left its thread behind"
     assert_serves(good)
