@@ -12,17 +12,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from precast.runtime.encoder import tasks
+from precast.runtime.batch_result import BatchResult, collect
+from precast.runtime.encoder import classification, tasks
 from precast.runtime.encoder.tasks import EncodeTask
 from precast.runtime.errors import InferenceError
-from precast.runtime.futures import (
-    BatchResult,
-    ResultFuture,
-    collect,
-    deadline_of,
-    outcome_of,
-    seconds_until,
-)
+from precast.runtime.futures import ResultFuture, deadline_of, outcome_of, seconds_until
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.streaming import call_soon, stream_tokens
@@ -71,15 +65,15 @@ class AsyncEncoder:
 
     async def classify(self, inputs: Any, **options: Any) -> Any:
         """Return labels and scores, as ``Encoder.classify``."""
-        return await self._run(tasks.classify, inputs, **options)
+        return await self._run(classification.classify, inputs, **options)
 
     async def predict(self, inputs: Any, **options: Any) -> Any:
         """Return scores of pairs of texts, as ``Encoder.predict``."""
-        return await self._run(tasks.predict, inputs, **options)
+        return await self._run(classification.predict, inputs, **options)
 
     async def rank(self, query: str, documents: Sequence[str], **options: Any) -> Any:
         """Return documents ranked by their score for ``query``, as ``Encoder.rank``."""
-        return await self._run(tasks.rank, query, documents, **options)
+        return await self._run(classification.rank, query, documents, **options)
 
     async def _run(
         self,
@@ -94,21 +88,21 @@ class AsyncEncoder:
         try:
             await self._compute(task, results, deadline)
         except BaseException:
-            self._engine.give_up(results)
+            self._engine.tasks.cancel(results)
             raise
         return task.result(results.outcomes())
 
     async def _compute(
         self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None
     ) -> None:
-        queue = partial(self._engine.queue, task, results, deadline)
+        queue = partial(self._engine.tasks.queue, task, results, deadline)
         try:
             async with asyncio.timeout(seconds_until(deadline)):
                 await asyncio.get_running_loop().run_in_executor(self._engine.executor, queue)
                 await asyncio.wrap_future(results.complete)
         except TimeoutError:
             results.expire()
-            self._engine.give_up(results)
+            self._engine.tasks.cancel(results)
 
 
 class AsyncSeq2Seq:

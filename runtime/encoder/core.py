@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from precast.graphs.encode import EncodeLimits, EncodeOutput
+from precast.runtime.core import EngineCore
 from precast.runtime.encoder.packing import cut, fill
-from precast.runtime.engine import EngineCore
 from precast.runtime.errors import DeviceFailedError, EngineFailedError, GraphError, QueueFullError
 from precast.runtime.futures import Promise
 from precast.runtime.io.outputs import EncoderOutput

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,23 +10,19 @@ import numpy as np
 
 from precast.artifacts.manifest import EmbedInfo, EncodeManifest, Manifest
 from precast.runtime.aio import AsyncEncoder
-from precast.runtime.encoder import tasks
-from precast.runtime.encoder.core import EncoderCore, EncodeRequest
+from precast.runtime.encoder import classification, tasks
+from precast.runtime.encoder.core import EncoderCore
 from precast.runtime.encoder.setup import open_core, open_tokenizer
+from precast.runtime.encoder.task_queue import TaskQueue
 from precast.runtime.encoder.tasks import EncodeTask
 from precast.runtime.engine import Engine
-from precast.runtime.errors import InputError, RequestTimeoutError, TaskError
-from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
-from precast.runtime.io.inputs import Item
+from precast.runtime.errors import TaskError
+from precast.runtime.futures import ResultFuture, deadline_of
 from precast.runtime.io.outputs import EncoderOutput, similarity
 from precast.runtime.io.preprocessor import Preprocessor, TextPreprocessor
 from precast.runtime.io.tokenization import Truncate
-from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import LoadOptions
 from precast.runtime.stats import EncoderStats
-
-_CHUNK = 128
-"""Texts tokenized in one call of the tokenizer: the next chunk is tokenized while this one is computed."""
 
 
 class Encoder(Engine):
@@ -51,7 +46,7 @@ class Encoder(Engine):
 
     def __init__(self, manifest: EncodeManifest, preprocessor: Preprocessor, core: EncoderCore) -> None:
         super().__init__(manifest, core)
-        self._preprocessor = preprocessor
+        self.tasks = TaskQueue(preprocessor, core)
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
@@ -202,7 +197,7 @@ class Encoder(Engine):
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.classify(
+        task = classification.classify(
             self.manifest,
             inputs,
             top_k=top_k,
@@ -236,7 +231,7 @@ class Encoder(Engine):
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.predict(
+        task = classification.predict(
             self.manifest,
             inputs,
             apply_softmax=apply_softmax,
@@ -271,7 +266,7 @@ class Encoder(Engine):
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.rank(
+        task = classification.rank(
             self.manifest,
             query,
             documents,
@@ -325,15 +320,8 @@ class Encoder(Engine):
             OptionError: an option has an invalid value.
             QueueFullError: too many requests are queued; try again later.
         """
-        future: ResultFuture[EncoderOutput] = ResultFuture(deadline_of(timeout))
         task = tasks.encode(self.manifest, (), prompt_name=prompt_name, prompt=prompt, truncate=truncate)
-        item = self._preprocessor.parse(value, task.pairs)
-        (tokens,) = self._preprocessor.process([item], task.truncate, task.prompt)
-        if isinstance(tokens, InputError):
-            raise tokens
-        future.served_by = self._core.thread
-        self._core.offer(EncodeRequest(tokens, future))
-        return future
+        return self.tasks.submit(value, task, deadline_of(timeout))
 
     def stats(self) -> EncoderStats:
         """Return what was computed since the engine was loaded, and how many requests are queued."""
@@ -344,53 +332,4 @@ class Encoder(Engine):
         return AsyncEncoder(self)
 
     def _run(self, task: EncodeTask, timeout: float | None) -> Any:
-        """Compute a task; whatever interrupts the wait gives up what is still queued."""
-        deadline = deadline_of(timeout)
-        self._core.check_caller()
-        results: BatchResult[EncoderOutput] = BatchResult(len(task.inputs))
-        try:
-            self.queue(task, results, deadline)
-            results.wait(deadline)
-        except BaseException:
-            self.give_up(results)
-            raise
-        return task.result(results.outcomes())
-
-    def queue(self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None) -> None:
-        """Tokenize and queue every input of a task, until it is given up; invalid inputs fail immediately."""
-        items: list[tuple[int, Item]] = []
-        for index, value in enumerate(task.inputs):
-            try:
-                items.append((index, self._preprocessor.parse(value, task.pairs)))
-            except InputError as error:
-                results.set(index, error.at(index))
-        for chunk in self._chunks(items):
-            if results.cancelled:
-                return
-            if deadline is not None and time.monotonic() >= deadline:
-                results.expire()
-                return
-            encoded = self._preprocessor.process([item for _, item in chunk], task.truncate, task.prompt)
-            requests = []
-            for (index, _), tokens in zip(chunk, encoded, strict=True):
-                if isinstance(tokens, Tokens):
-                    requests.append(EncodeRequest(tokens, results.promise(index)))
-                else:
-                    results.set(index, tokens.at(index))
-            try:
-                self._core.add(requests, deadline, lambda: results.cancelled)
-            except RequestTimeoutError:
-                results.expire()
-                return
-
-    def give_up(self, results: BatchResult[EncoderOutput]) -> None:
-        """Cancel what is queued of a call."""
-        results.cancel()
-        self._core.wake()
-
-    def _chunks(self, items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-        """Long inputs first, so that a batch holds similar lengths and the last batches are short ones."""
-        if len(items) > _CHUNK:
-            items = sorted(items, key=lambda item: self._preprocessor.size(item[1]), reverse=True)
-        for start in range(0, len(items), _CHUNK):
-            yield items[start : start + _CHUNK]
+        return self.tasks.run(task, deadline_of(timeout))

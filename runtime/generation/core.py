@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from precast.runtime.batch_result import BatchResult
+from precast.runtime.core import EngineCore
 from precast.runtime.cpu.thread_pool import ThreadPool
-from precast.runtime.engine import EngineCore
 from precast.runtime.errors import InferenceError
-from precast.runtime.futures import BatchResult, timeout_error
+from precast.runtime.futures import timeout_error
 from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import Request

@@ -123,7 +123,7 @@ class DecodeLoop:
             return
         if self._batch is None:
             self._batch = ActiveBatch(tuple(self._running), self._vocab_size, self._state.num_seqs)
-            logger.debug("decoding %d requests, %d sequences", len(self._running), len(self._batch.rows))
+            logger.debug("decoding %d requests, %d sequences", len(self._running), len(self._batch.seq_ids))
         try:
             self._launches.append(self.stepper.launch(self._batch, steps))
             while len(self._launches) >= self.stepper.depth:

@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from precast.artifacts.manifest import GenerateManifest, Manifest
 from precast.runtime.aio import AsyncSeq2Seq
+from precast.runtime.batch_result import BatchResult, collect
 from precast.runtime.encoder.packing import cut
 from precast.runtime.engine import Engine
 from precast.runtime.errors import InferenceError, InputError, OptionError, RequestTimeoutError, TaskError
-from precast.runtime.futures import BatchResult, ResultFuture, collect, deadline_of, outcome_of
+from precast.runtime.futures import ResultFuture, deadline_of, outcome_of
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.preprocessing import RequestBuilder, check_language, check_truncate

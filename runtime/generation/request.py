@@ -87,7 +87,7 @@ class Request:
     @property
     def num_seqs(self) -> int:
         """Sequences of decoder state that the request needs."""
-        return self.params.rows
+        return self.params.num_seqs
 
     @property
     def target_tokens(self) -> int:

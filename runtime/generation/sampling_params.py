@@ -81,7 +81,7 @@ class SamplingParams:
         return self.values.get(name, BY_NAME[name].neutral)
 
     @property
-    def rows(self) -> int:
+    def num_seqs(self) -> int:
         """Sequences of decoder state that the request needs."""
         return self.num_beams if self.mode == "beam" else self.num_return_sequences
 

@@ -35,8 +35,8 @@ from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.graph_checks import check_generation_graphs
 from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.io.languages import Languages
-from precast.runtime.io.pieces import parse_pieces
 from precast.runtime.io.tokenization import TextTokenizer, read_text, tokenizer_json
+from precast.runtime.io.tokens import parse_pieces
 from precast.runtime.options import LoadOptions
 
 

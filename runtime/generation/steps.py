@@ -138,7 +138,7 @@ class Steps:
         Raises:
             GraphError, SignatureError: A graph failed; the state of the sequences is undefined then.
         """
-        longest = int(self._state.arrays["positions"][batch.rows].max()) + 1
+        longest = int(self._state.arrays["positions"][batch.seq_ids].max()) + 1
         length = self._rounded(GraphName.DECODE, SELF_LENGTH, longest)
         calls = self._calls
         if calls is None or calls.batch is not batch or calls.self_length != length:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.tokenization import DecodingInfo
-from precast.runtime.io.pieces import Pieces
 from precast.runtime.io.text_steps import (
     ByteFallback,
     Bytes,
@@ -18,6 +17,7 @@ from precast.runtime.io.text_steps import (
     WithoutFirstSpace,
 )
 from precast.runtime.io.tokenization import parse_tokenizer
+from precast.runtime.io.tokens import Pieces
 
 _CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
             (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip

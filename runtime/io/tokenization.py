@@ -16,8 +16,7 @@ from precast.artifacts.manifest import TokenizationInfo
 from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenizationError
 from precast.runtime.io.inputs import Item
 from precast.runtime.io.languages import Languages, Surroundings
-from precast.runtime.io.pieces import Pieces
-from precast.runtime.io.tokens import TokenReader, Tokens
+from precast.runtime.io.tokens import Pieces, TokenReader, Tokens
 
 Truncate = bool | Literal["left", "right"]
 Text = str | tuple[str, str]

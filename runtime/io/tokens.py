@@ -9,13 +9,59 @@ from itertools import chain
 import numpy as np
 from tokenizers import Encoding
 
+from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import TokenizationInfo
+from precast.graphs import strict_json
 from precast.runtime.errors import InputError, InputTooLongError, TokenIdError, TokenizationError
 from precast.runtime.io.languages import Surroundings
-from precast.runtime.io.pieces import Pieces
 
 MAX_TOKEN_TYPE = 1
 """A model whose token types are read has two of them at least: those of a pair."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The vocabulary of a model whose ids differ from those of its tokenizer.
+
+    Attributes:
+        ids: The model's id of each piece of the tokenizer.
+        texts: The text of each of the model's ids; None if no token has that id.
+        unknown_id: The model's id of the unknown token.
+    """
+
+    ids: dict[str, int]
+    texts: tuple[str | None, ...]
+    unknown_id: int
+
+    def id_of(self, piece: str) -> int:
+        """Return the model's id of a piece; that of the unknown token if the model lacks it."""
+        return self.ids.get(piece, self.unknown_id)
+
+
+def parse_pieces(text: str, unknown_id: int) -> Pieces:
+    """Parse the file that ``DecodingInfo.pieces_file`` names.
+
+    Args:
+        text: A JSON object with ``ids`` (piece to id) and ``texts`` (text or null, by id).
+        unknown_id: ``DecodingInfo.unknown_id``.
+
+    Raises:
+        TokenizerFileError: The text is not such an object.
+    """
+    try:
+        data = strict_json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerFileError(
+            f"the file of pieces is not JSON ({error}); compile the artifact again"
+        ) from error
+    if not isinstance(data, dict) or set(data) != {"ids", "texts"}:
+        raise TokenizerFileError("expected pieces with ids and texts; compile the artifact again")
+    ids, texts = data["ids"], data["texts"]
+    if not isinstance(ids, dict) or not all(type(number) is int and number >= 0 for number in ids.values()):
+        raise TokenizerFileError("the ids of pieces must be numbers from 0 up; compile the artifact again")
+    if not isinstance(texts, list) or not all(item is None or type(item) is str for item in texts):
+        raise TokenizerFileError("the texts of pieces must be strings or null; compile the artifact again")
+    return Pieces(ids, tuple(texts), unknown_id)
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ from precast.compiler.frontend.tokenizer import TokenizerFacts, read_generation_
 from precast.compiler.frontend.tokenizers.sentencepiece_model import NORMAL, read_sentencepiece_model
 from precast.runtime.errors import OptionError
 from precast.runtime.io.languages import Languages
-from precast.runtime.io.pieces import parse_pieces
 from precast.runtime.io.tokenization import TextTokenizer
+from precast.runtime.io.tokens import parse_pieces
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint, marian, sentencepiece_model
 
 MAX_LENGTH = 14

@@ -16,8 +16,8 @@ from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.tokenization import DecodingInfo
 from precast.compiler.frontend.tokenizer import read_generation_tokenizer
 from precast.runtime.io.detokenization import Detokenizer
-from precast.runtime.io.pieces import Pieces, parse_pieces
 from precast.runtime.io.text_steps import Replacement, Strip
+from precast.runtime.io.tokens import Pieces, parse_pieces
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint
 
 TEXTS = st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=3), max_size=9).map("".join)

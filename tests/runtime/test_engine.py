@@ -130,7 +130,7 @@ def test_an_interrupted_call_leaves_nothing_in_the_queue(
     gate, _ = hold(engine, monkeypatch)
     queued = threading.Event()
     waited = (
-        "precast.runtime.futures.BatchResult.wait"
+        "precast.runtime.batch_result.BatchResult.wait"
         if isinstance(engine, Encoder)
         else "precast.runtime.generation.engine.outcome_of"
     )

@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from precast.runtime.batch_result import BatchResult
 from precast.runtime.errors import EngineForkedError, GraphError, ReentrantCallError, RequestTimeoutError
-from precast.runtime.futures import BatchResult, ResultFuture, run_callbacks_in
+from precast.runtime.futures import ResultFuture, run_callbacks_in
 from precast.runtime.io.outputs import EncoderOutput
 
 Outcome = EncoderOutput | Exception

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
+from precast.runtime.batch_result import BatchResult
+from precast.runtime.futures import ResultFuture, deadline_of
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request

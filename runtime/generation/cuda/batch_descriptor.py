@@ -81,7 +81,7 @@ class BatchDescriptor:
             buckets: Buckets of sequences.
             limits: Limits of the artifact.
         """
-        count = len(batch.rows)
+        count = len(batch.seq_ids)
         num_seqs = max(2, buckets.bucket_for(count))
         table = None
         if batch.token_biases is not None:
@@ -136,7 +136,7 @@ class BatchDescriptor:
 
         Spare sequences repeat the last one, and spare token biases never act.
         """
-        _fill(arrays["seq_ids"], batch.rows)
+        _fill(arrays["seq_ids"], batch.seq_ids)
         if self.token_biases is not None and batch.token_biases is not None:
             for name, tensor in batch.token_biases.items():
                 table, target = tensor.numpy(), arrays[name]

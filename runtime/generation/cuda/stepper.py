@@ -221,7 +221,7 @@ class CapturedStepper:
         host = device.host_memory(scores.nbytes).view(scores.dtype).view(scores.shape)
         device.copy(host, scores, self._stream)
         for name in ("positions", "finished", "history"):
-            for row in batch.rows.tolist():
+            for row in batch.seq_ids.tolist():
                 device.copy(self.state.tensors[name][row], state.tensors[name][row], self._stream)
         device.synchronize()
         apply_processors(batch, self.state, host)

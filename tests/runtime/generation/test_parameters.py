@@ -232,7 +232,7 @@ def test_parameters_are_those_that_hf_decodes_with(
     prepared, plan = both({"decoder_start_token_id": 2, **checkpoint}, call, prefix)
     config = prepared.config
     assert list(plan.prefix) == prepared.input_ids[0].tolist()
-    assert plan.rows == len(prepared.input_ids)
+    assert plan.num_seqs == len(prepared.input_ids)
     assert plan.max_length == config.max_length
     assert (
         plan.mode
