@@ -14,13 +14,14 @@ T = TypeVar("T")
 
 
 class BatchResult(Generic[T]):
-    """One outcome, a result or an error, for each of ``count`` inputs of a call.
+    """The outcomes, results or errors, of ``count`` inputs of a call.
 
-    A caller that waited for one future after the other would be woken by each, and then wait for the
-    interpreter, which the thread that sets the results holds.
+    The waiting caller is woken once. If it waited for one future after another, each of them would wake it
+    while the engine's thread, which sets the others, holds the interpreter lock.
 
     Attributes:
-        complete: done when all outcomes are there. Cancelling it gives up those that have not begun.
+        complete: Future that is done when all outcomes are set. Cancelling it drops inputs that are still
+            queued.
     """
 
     def __init__(self, count: int) -> None:
@@ -33,11 +34,11 @@ class BatchResult(Generic[T]):
             self.complete.set_result(None)
 
     def promise(self, index: int) -> Promise[T]:
-        """Takes the outcome of input ``index``."""
+        """Return the promise that receives the outcome of input ``index``."""
         return _Entry(self, index)
 
     def set(self, index: int, outcome: T | Exception) -> bool:
-        """Set one outcome; False if it was set before, or the call was given up."""
+        """Set one outcome; return False if it was set before, or the call was cancelled."""
         with self._lock:
             if self._outcomes[index] is not None:
                 return False
@@ -49,33 +50,33 @@ class BatchResult(Generic[T]):
         return not self.complete.cancelled()
 
     def wants(self, index: int) -> bool:
-        """Whether the outcome of input ``index`` is still to be computed."""
+        """Return whether the outcome of input ``index`` still has to be computed."""
         return self._outcomes[index] is None and not self.complete.cancelled()
 
     def wait(self, deadline: float | None) -> None:
-        """Wait until all outcomes are there; at the deadline the missing ones become RequestTimeoutErrors."""
+        """Wait until all outcomes are set; at the deadline, set the missing ones to RequestTimeoutError."""
         try:
             self.complete.result(seconds_until(deadline))
         except TimeoutError:
             self.expire()
 
     def expire(self) -> None:
-        """Make every missing outcome a RequestTimeoutError."""
+        """Set every missing outcome to a RequestTimeoutError."""
         for index, outcome in enumerate(self._outcomes):
             if outcome is None:
                 self.set(index, timeout_error(self._created, "not computed yet"))
 
     def cancel(self) -> None:
-        """Give up what has not begun."""
+        """Drop the inputs that are still queued."""
         self.complete.cancel()
 
     @property
     def cancelled(self) -> bool:
-        """Whether the call was given up."""
+        """Whether the call was cancelled."""
         return self.complete.cancelled()
 
     def outcomes(self) -> list[T | Exception]:
-        """All of them, once ``complete`` is done."""
+        """Return all outcomes in order, once ``complete`` is done."""
         return [outcome for outcome in self._outcomes if outcome is not None]
 
 
@@ -96,7 +97,7 @@ class _Entry(Generic[T]):
 
 
 def collect(outcomes: Sequence[Any], single: bool, return_exceptions: bool) -> Any:
-    """The result of a call. The first error is raised, unless errors were asked for as results."""
+    """Return the result of a call, or raise its first error unless ``return_exceptions`` is set."""
     failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
     if failed and not return_exceptions:
         try:

@@ -1,5 +1,4 @@
-"""The thread of an engine, its queue, and how it fails, closes and is forked. ``Encoder`` and ``Seq2Seq``
-engines subclass it."""
+"""``EngineCore``: the thread of an engine, with its queue, failure, cancellation and shutdown."""
 
 from __future__ import annotations
 
@@ -27,13 +26,13 @@ _cores: weakref.WeakSet[EngineCore] = weakref.WeakSet()
 
 
 class EngineCore(ABC):
-    """The thread of an engine, its readiness, its queue's limit, its failure and its end.
+    """Base class of the cores, which own an engine's thread and everything that the thread uses.
 
-    Subclasses call ``start`` when they are complete, and queue requests while they hold ``_changed``.
+    Subclasses call ``start`` at the end of their constructor, and hold ``_changed`` to queue requests.
 
     Args:
-        name: of the thread.
-        max_waiting: requests that may be queued.
+        name: Name of the thread.
+        max_waiting: Most requests in the queue.
     """
 
     def __init__(self, name: str, max_waiting: int) -> None:
@@ -41,7 +40,7 @@ class EngineCore(ABC):
         self._max_waiting = max_waiting
         self._closed = self._retired = self._busy = False
         self._failure: Exception | None = None
-        # Callbacks of futures are the user's code; they run here and not in the engine's thread.
+        # Callbacks of futures are user code, which must not run in the engine's thread.
         self._callbacks = ThreadPoolExecutor(1, thread_name_prefix=f"{name}-callbacks")
         self._ready: Future[None] = Future()
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
@@ -50,7 +49,7 @@ class EngineCore(ABC):
         """Start the thread and wait until it is ready.
 
         Raises:
-            InferenceError: it could not be set up.
+            InferenceError: The graphs could not be set up.
         """
         self._thread.start()
         try:
@@ -61,7 +60,7 @@ class EngineCore(ABC):
         _cores.add(self)
 
     def close(self) -> None:
-        """Finish the batch in progress, fail all other requests, end the thread. May be called again."""
+        """Finish the batches in flight, fail all other requests and end the thread. Idempotent."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -69,19 +68,19 @@ class EngineCore(ABC):
             self._thread.join()
 
     def retire(self) -> None:
-        """Finish everything that was submitted, then end the thread. Does not wait."""
+        """Make the thread end once all submitted requests have finished. Returns immediately."""
         with self._changed:
             self._retired = True
             self._changed.notify_all()
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until nothing is queued or computed; False if that takes longer than ``timeout`` seconds."""
+        """Wait until no request is queued or running; return False after ``timeout`` seconds."""
         self.check_caller()
         with self._changed:
             return self._changed.wait_for(lambda: self._stopped or self._idle, timeout)
 
     def wake(self) -> None:
-        """Wake the callers that wait for room in the queue, to check whether they were given up."""
+        """Wake callers that wait for room in the queue, so that cancelled ones return."""
         with self._changed:
             self._changed.notify_all()
 
@@ -89,53 +88,53 @@ class EngineCore(ABC):
         """Check that the calling thread may wait for this engine.
 
         Raises:
-            EngineForkedError: the engine's thread exists in the parent process only.
-            ReentrantCallError: this is the engine's own thread.
+            EngineForkedError: This process was forked from the engine's.
+            ReentrantCallError: This is the engine's own thread.
         """
         if self._forked:
             raise _forked_error()
         if self._thread is threading.current_thread():
             raise ReentrantCallError(
-                "a blocking call was made in the engine's own thread, which would wait for itself for ever; "
-                "a logits processor may call submit, and must not wait for the result"
+                "a blocking call was made in the engine's own thread, where it would never return; a logits "
+                "processor may call submit, but must not wait for the result"
             )
 
     def disown(self) -> None:
-        """Called in a forked child, where the thread does not exist and its locks may be held for ever."""
+        """Mark the engine as unusable in a forked child: its thread is gone, and its locks may stay held."""
         self._changed = threading.Condition()
         self._failure, self._closed = _forked_error(), True
 
     @property
     def thread(self) -> threading.Thread:
-        """The thread that computes."""
+        """The engine's thread."""
         return self._thread
 
     @property
     @abstractmethod
     def queued(self) -> int:
-        """Requests in the queue. Called with ``_changed`` held."""
+        """Number of requests in the queue. The caller holds ``_changed``."""
 
-    # What subclasses provide; all are called in the engine's thread.
+    # Implemented by subclasses, called in the engine's thread.
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Set up what belongs to the thread, and run the graphs once."""
+        """Set up thread-local resources, and run the graphs once."""
 
     @abstractmethod
     def _has_work(self) -> bool:
-        """Whether a turn would do something. Called with ``_changed`` held, by any thread."""
+        """Return whether ``_turn`` has something to do. Any thread may call it, holding ``_changed``."""
 
     @abstractmethod
     def _turn(self) -> None:
-        """Do the next piece of work; must return soon, and not wait."""
+        """Do the next piece of work. It must return soon and not block."""
 
     @abstractmethod
     def _complete(self) -> None:
-        """The engine was closed: finish the batches in progress."""
+        """Finish the batches in flight, after the engine was closed."""
 
     @abstractmethod
     def _fail_all(self, error: Exception) -> None:
-        """Fail every request that has not ended."""
+        """Fail all unfinished requests."""
 
     @abstractmethod
     def _release(self) -> None:
@@ -143,13 +142,13 @@ class EngineCore(ABC):
 
     @abstractmethod
     def _idle_timeout(self) -> float | None:
-        """Seconds without work after which to call ``_suspend``; None for never."""
+        """Return the seconds without work after which ``_suspend`` is called; None for never."""
 
     @abstractmethod
     def _suspend(self) -> None:
-        """There is no work for now."""
+        """Release threads while the engine is idle."""
 
-    # What subclasses use; called with ``_changed`` held.
+    # Used by subclasses, which hold ``_changed``.
 
     def _check_open(self) -> None:
         if self._failure is not None:
@@ -158,20 +157,20 @@ class EngineCore(ABC):
             raise EngineClosedError("the engine is closed; load the artifact again")
 
     def _wait_for_room(
-        self, count: int, deadline: float | None, given_up: Callable[[], bool] = lambda: False
+        self, count: int, deadline: float | None, cancelled: Callable[[], bool] = lambda: False
     ) -> bool:
-        """Wait until ``count`` more requests fit; False if the caller gave up.
+        """Wait until ``count`` more requests fit; return False if the caller cancelled.
 
         Raises:
-            RequestTimeoutError: the deadline passed.
+            RequestTimeoutError: The deadline passed.
         """
         fits = self._changed.wait_for(
-            lambda: self._stopped or given_up() or self.queued + count <= self._max_waiting,
+            lambda: self._stopped or cancelled() or self.queued + count <= self._max_waiting,
             seconds_until(deadline),
         )
         if not fits:
-            raise RequestTimeoutError("the request timed out while the queue of the engine was full")
-        return not given_up()
+            raise RequestTimeoutError("the request timed out while the engine's queue was full")
+        return not cancelled()
 
     @property
     def _stopped(self) -> bool:
@@ -202,7 +201,7 @@ class EngineCore(ABC):
             self._complete()
         except EngineFailedError as failure:
             error = self._failed(failure)
-        except Exception as failure:  # no request may be left without a result, whatever this is
+        except Exception as failure:  # every request must get a result, whatever failed
             logger.exception("the thread of an engine failed")
             error = self._failed(EngineFailedError(f"the engine failed: {type(failure).__name__}: {failure}"))
         finally:
@@ -219,18 +218,18 @@ class EngineCore(ABC):
         return failure
 
     def _wait_for_work(self) -> bool:
-        """Wait until there is something to do; False once the engine has to end."""
+        """Wait for work; return False once the thread has to end."""
         with self._changed:
             self._busy = False
             if not self._has_work():
-                self._changed.notify_all()  # of ``drain``
-                if not self._changed.wait_for(self._may_go_on, self._idle_timeout()):
+                self._changed.notify_all()  # for callers of ``drain``
+                if not self._changed.wait_for(self._should_wake, self._idle_timeout()):
                     self._suspend()
-                    self._changed.wait_for(self._may_go_on)
+                    self._changed.wait_for(self._should_wake)
             self._busy = not self._closed and self._has_work()
             return self._busy
 
-    def _may_go_on(self) -> bool:
+    def _should_wake(self) -> bool:
         return self._closed or self._retired or self._has_work()
 
 
@@ -248,7 +247,7 @@ def _disown_all() -> None:
 
 @atexit.register
 def _close_all() -> None:
-    """A thread inside a graph while the interpreter ends would take the process down."""
+    """Close all engines: a thread inside a graph would crash the process at interpreter shutdown."""
     for core in list(_cores):
         core.close()
 

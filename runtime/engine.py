@@ -29,32 +29,31 @@ _ASYNC_THREADS = 4
 
 
 class Engine(ABC):
-    """What ``Encoder`` and ``Seq2Seq`` share. Safe to use from many threads.
+    """Base class of ``Encoder`` and ``Seq2Seq``. Safe to use from many threads.
 
-    An engine is closed by ``close``, by leaving its ``with`` block, or when the interpreter exits; requests
-    that have not finished then fail with EngineClosedError. One that is dropped finishes them first. In a
-    process that was forked from its own every call fails with EngineForkedError: load the artifact after
-    forking.
+    An engine is closed by ``close``, by leaving its ``with`` block, or when the interpreter exits; unfinished
+    requests then fail with EngineClosedError. An engine that is garbage-collected finishes them first. In a
+    forked child process every call fails with EngineForkedError: load the artifact after forking.
     """
 
     def __init__(self, manifest: Manifest, core: EngineCore) -> None:
         self.manifest = manifest
         self._core = core
         self._finalizer = weakref.finalize(self, core.retire)
-        self._finalizer.atexit = False  # the cores are closed then
+        self._finalizer.atexit = False  # at exit all cores are closed
         logger.info("loaded %r with %s", self, self._describe())
 
     @classmethod
     def load(cls, path: str | Path, **options: Any) -> Self:
-        """Load an artifact of this kind.
+        """Load an artifact of this kind and return its engine.
 
         Args:
-            path: the artifact's directory.
-            **options: those of ``precast.load``.
+            path: The artifact's directory.
+            **options: Options of ``precast.load``.
 
         Raises:
-            TaskError: the artifact is of another kind; the message names the class that loads it.
-            ArtifactError, ProgramError, GraphError, DeviceFailedError, OptionError: as ``precast.load``.
+            TaskError: The artifact is of another kind; the message names the class that loads it.
+            ArtifactError, ProgramError, GraphError, DeviceFailedError, OptionError: As ``precast.load``.
         """
         folder, checked = Path(path), LoadOptions(**options)
         return cls.open(folder, open_artifact(folder, checked.device_index()), checked)
@@ -62,32 +61,32 @@ class Engine(ABC):
     @classmethod
     @abstractmethod
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
-        """The engine of an artifact whose files were checked; use ``load``."""
+        """Return the engine of an artifact whose files were checked. Users call ``load``."""
 
     @abstractmethod
     def stats(self) -> EngineStats:
-        """Return what was done since the engine was loaded, and what it holds now."""
+        """Return counts since the engine was loaded, and its current load."""
 
     def _describe(self) -> str:
-        """What was loaded, for the log."""
+        """Return a summary of the loaded graphs for the log."""
         graphs = self.manifest.graphs.values()
         stats = self.stats()
         captured = f", {len(stats.captures)} captured graphs" if stats.captures else ""
         return f"{len(graphs)} graphs, {sum(len(graph.buckets.sizes) for graph in graphs)} buckets{captured}"
 
     def drain(self, timeout: float | None = None) -> bool:
-        """Wait until every request that was submitted has finished.
+        """Wait until all submitted requests have finished.
 
         Args:
-            timeout: seconds to wait at most.
+            timeout: Most seconds to wait.
 
         Returns:
-            Whether all have finished.
+            Whether all requests have finished.
         """
         return self._core.drain(timeout)
 
     def close(self) -> None:
-        """Fail requests that have not finished, end the thread, release the graphs. May be called again."""
+        """Fail unfinished requests, end the thread and release the graphs. Idempotent."""
         self._core.close()
 
     def __enter__(self) -> Self:
@@ -113,5 +112,5 @@ class Engine(ABC):
 
     @cached_property
     def executor(self) -> ThreadPoolExecutor:
-        """Where async calls tokenize and queue: asyncio's default threads stay free for others."""
+        """Threads in which async calls tokenize and queue, so that asyncio's default executor stays free."""
         return ThreadPoolExecutor(_ASYNC_THREADS, thread_name_prefix="precast-aio")

@@ -1,4 +1,4 @@
-"""Checks that the graphs of an artifact have the inputs and outputs that this runtime fills and reads."""
+"""Checks that the graphs of an artifact have the inputs, outputs and sizes that this runtime expects."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from precast.graphs.signature import Signature
 
 
 def output_of(manifest: EncodeManifest) -> EncodeOutput:
-    """The output tensor of ``encode``, by the manifest's description of outputs."""
+    """Return the output tensor of ``encode`` that the manifest's description of outputs implies."""
     output = manifest.output
     size = len(output.labels) if isinstance(output, ClassifyInfo) else output.size
     return encode_output(manifest.model.task, size)
 
 
 def check_encode_graph(manifest: EncodeManifest) -> None:
-    """Check ``encode`` against what an encoder packs and reads.
+    """Check the graph ``encode``.
 
     Raises:
-        ManifestError: its signature, buckets or variants differ.
+        ManifestError: Its signature, buckets or variants differ from what this runtime uses.
     """
     limits, output, device = manifest.limits, manifest.output, manifest.build.device
     graph = manifest.graphs[GraphName.ENCODE]
@@ -52,10 +52,10 @@ def check_encode_graph(manifest: EncodeManifest) -> None:
 
 
 def check_generation_graphs(manifest: GenerateManifest) -> None:
-    """Check all graphs of an encoder-decoder against what this runtime fills and reads.
+    """Check all graphs of an encoder-decoder.
 
     Raises:
-        ManifestError: the signature, buckets or variants of one of them differ.
+        ManifestError: The signature, buckets or variants of a graph differ from what this runtime uses.
     """
     model, device, output, limits = manifest.model, manifest.build.device, manifest.output, manifest.limits
     if output.size != model.hidden_size:

@@ -26,19 +26,20 @@ from precast.runtime.stats import EncoderStats
 
 
 class Encoder(Engine):
-    """Runs one encoder artifact; made by ``precast.load`` or ``Encoder.load``. Safe to use from many threads.
+    """Runs one encoder artifact; returned by ``precast.load`` and ``Encoder.load``. Safe to use from many
+    threads.
 
-    Every method takes one input or a list of inputs: a text, token ids, or (where two texts make sense) a
-    pair of texts. One input gives one result, a list gives a list in the same order, an empty list an empty
-    result. Arrays handed out are copies.
+    Every method takes one input or a list of inputs. An input is a text, token ids or, for tasks that compare
+    texts, a pair of texts. One input gives one result, a list gives a list in the same order, and an empty
+    list an empty result. Returned arrays are copies.
 
     Common options:
-        truncate: True cuts over-long inputs at the tokenizer's own side, ``"left"`` or ``"right"`` at that
-            one; False makes them an error.
+        truncate: True truncates over-long inputs at the tokenizer's default side, ``"left"`` or ``"right"``
+            at that side; False makes them an error.
         timeout: seconds, counted from the call, after which inputs that are not computed yet fail with
             RequestTimeoutError. By default there is no timeout.
-        return_exceptions: return the error of an invalid input in its place; by default the first error is
-            raised, and names the index of its input.
+        return_exceptions: return the error of a failed input at its position; by default the first error is
+            raised, and its ``index`` names the input.
     """
 
     manifest: EncodeManifest
@@ -69,13 +70,13 @@ class Encoder(Engine):
         timeout: float | None = None,
         return_exceptions: bool = False,
     ) -> Any:
-        """Return what the artifact's task computes for each input.
+        """Return the output of the artifact's task for each input.
 
         Args:
             inputs: a text, a pair of texts, token ids, or a list of these.
-            prompt_name: name of a prompt of the checkpoint that is put before every text.
-            prompt: a text that is put before every text.
-            truncate: how to cut over-long inputs; see the class.
+            prompt_name: name of a prompt of the checkpoint, which is put before every text.
+            prompt: the text of a prompt, which is put before every text.
+            truncate: how to truncate over-long inputs; see the class.
             timeout: seconds; see the class.
             return_exceptions: see the class.
 
@@ -85,7 +86,7 @@ class Encoder(Engine):
         Raises:
             InputError: an input is invalid.
             OptionError: an option has an invalid value.
-            RequestTimeoutError: the timeout is over.
+            RequestTimeoutError: the timeout has passed.
         """
         task = tasks.encode(
             self.manifest,
@@ -117,26 +118,26 @@ class Encoder(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            prompt_name: name of a prompt of the checkpoint that is put before every text.
-            prompt: a text that is put before every text.
+            prompt_name: name of a prompt of the checkpoint, which is put before every text.
+            prompt: the text of a prompt, which is put before every text.
             batch_size: accepted for compatibility, without effect: inputs are packed by tokens.
             show_progress_bar: accepted for compatibility, without effect.
             convert_to_numpy: return arrays; False returns a list of tensors.
-            convert_to_tensor: return one tensor; goes before ``convert_to_numpy``.
-            normalize_embeddings: scale to unit length, after truncation.
-            truncate_dim: keep the first dimensions only.
-            truncate: how to cut over-long inputs; see the class.
+            convert_to_tensor: return one tensor; takes precedence over ``convert_to_numpy``.
+            normalize_embeddings: scale embeddings to unit length, after ``truncate_dim``.
+            truncate_dim: number of leading dimensions to keep; by default all.
+            truncate: how to truncate over-long inputs; see the class.
             timeout: seconds; see the class.
             return_exceptions: see the class.
 
         Returns:
-            fp32 ``[n, size]``; ``[size]`` for one input; a list if it contains an error.
+            fp32 ``[n, size]``; ``[size]`` for one input; a list of arrays and errors if an input failed.
 
         Raises:
             TaskError: the artifact was compiled for another task.
             InputError: an input is invalid.
             OptionError: an option has an invalid value.
-            RequestTimeoutError: the timeout is over.
+            RequestTimeoutError: the timeout has passed.
         """
         task = tasks.embed(
             self.manifest,
@@ -157,7 +158,7 @@ class Encoder(Engine):
 
         Args:
             inputs: as for ``embed``.
-            **options: those of ``embed``; the prompt is the checkpoint's ``query`` unless one is given.
+            **options: options of ``embed``; the default prompt is the checkpoint's ``query``.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.QUERY_PROMPTS))
 
@@ -166,8 +167,8 @@ class Encoder(Engine):
 
         Args:
             inputs: as for ``embed``.
-            **options: those of ``embed``; the prompt is the checkpoint's ``document``, ``passage`` or
-                ``corpus`` unless one is given.
+            **options: options of ``embed``; the default prompt is the checkpoint's ``document``, ``passage``
+                or ``corpus``.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.DOCUMENT_PROMPTS))
 
@@ -187,7 +188,7 @@ class Encoder(Engine):
             inputs: a text, a pair of texts, token ids, or a list of these.
             top_k: number of labels for each input, best first; None for all.
             function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; by default the model's own.
-            truncate: how to cut over-long inputs; see the class.
+            truncate: how to truncate over-long inputs; see the class.
             timeout: seconds; see the class.
             return_exceptions: see the class.
 
@@ -220,8 +221,8 @@ class Encoder(Engine):
 
         Args:
             inputs: a pair of texts, or a list of them.
-            apply_softmax: over several labels, after the checkpoint's own activation.
-            truncate: how to cut over-long inputs; see the class.
+            apply_softmax: whether to apply a softmax over the labels, after the checkpoint's activation.
+            truncate: how to truncate over-long inputs; see the class.
             timeout: seconds; see the class.
             return_exceptions: see the class.
 
@@ -256,12 +257,12 @@ class Encoder(Engine):
             query: a text.
             documents: texts.
             top_k: number of documents; None for all.
-            return_documents: whether each result contains its text.
-            truncate: how to cut over-long inputs; see the class.
+            return_documents: whether each result contains the document's text.
+            truncate: how to truncate over-long inputs; see the class.
             timeout: seconds; see the class.
 
         Returns:
-            A list of ``{"corpus_id", "score"}``, best first, with ``"text"`` if documents are asked for.
+            A list of ``{"corpus_id", "score"}``, best first; with ``"text"`` if ``return_documents`` is set.
 
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
@@ -309,7 +310,7 @@ class Encoder(Engine):
             value: a text, a pair of texts or token ids.
             prompt_name: as for ``encode``.
             prompt: as for ``encode``.
-            truncate: how to cut an over-long input; see the class.
+            truncate: how to truncate an over-long input; see the class.
             timeout: seconds; see the class.
 
         Returns:
@@ -324,7 +325,7 @@ class Encoder(Engine):
         return self.tasks.submit(value, task, deadline_of(timeout))
 
     def stats(self) -> EncoderStats:
-        """Return what was computed since the engine was loaded, and how many requests are queued."""
+        """Return counts since the engine was loaded, and the length of the queue."""
         return self._core.stats()
 
     def aio(self) -> AsyncEncoder:

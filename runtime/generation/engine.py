@@ -30,13 +30,13 @@ from precast.runtime.stats import GenerationStats
 
 
 class Seq2Seq(Engine):
-    """Runs one encoder-decoder artifact; made by ``precast.load`` or ``Seq2Seq.load``.
+    """Runs one encoder-decoder artifact; returned by ``precast.load`` and ``Seq2Seq.load``.
 
-    One input gives one answer, a list gives a list in the same order. Requests of all callers decode
-    together, and new ones join while others run. Keyword arguments that say how to generate are those of
-    Hugging Face's ``generate``, with the checkpoint's own ``generation_config.json`` as defaults, and
-    ``seed`` for sampling; ``precast.runtime.generation.sampling_params.SUPPORTED`` lists them. Others are
-    refused by name.
+    One input gives one output, a list gives a list in the same order. Requests of all callers are decoded in
+    one batch, which new requests join while it runs (continuous batching). Generation parameters are the
+    keyword arguments of Hugging Face's ``generate``, plus ``seed`` for sampling; their defaults come from the
+    checkpoint's ``generation_config.json``. ``precast.runtime.generation.sampling_params.SUPPORTED`` lists
+    them; others raise OptionError.
     """
 
     manifest: GenerateManifest
@@ -75,7 +75,8 @@ class Seq2Seq(Engine):
                 objects such as Hugging Face's GenerationConfig.
             timeout: seconds, counted from the call, after which requests that have not finished fail with
                 RequestTimeoutError. By default there is no timeout.
-            return_exceptions: return the error of an input in its place; by default the first is raised.
+            return_exceptions: return the error of a failed input at its position; by default the first one
+                is raised.
             **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that
                 holds some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target
                 begins with; ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as
@@ -94,7 +95,7 @@ class Seq2Seq(Engine):
         deadline = deadline_of(timeout)
         self._core.check_caller()
         values, single = split(inputs, pairs=False)
-        # No names for requests and outcomes: a raised error holds this frame, and they hold the error.
+        # Requests and outcomes have no local names: a raised error refers to this frame, and they to it.
         return collect(
             _wait(self.queue(self.build(values, parameters, options, deadline, return_exceptions))),
             single,
@@ -117,8 +118,8 @@ class Seq2Seq(Engine):
             OptionError: beams, several sequences, or no tokenizer; and as ``generate``.
             QueueFullError: too many requests are queued; try again later.
         """
-        request, text, begun = self.build_stream(value, deadline_of(timeout), options)
-        pieces = TextPieces(request, text, begun)
+        request, text, prefix_text = self.build_stream(value, deadline_of(timeout), options)
+        pieces = TextPieces(request, text, prefix_text)
         self._core.offer(request)
         return pieces
 
@@ -181,7 +182,7 @@ class Seq2Seq(Engine):
         return collect(results.outcomes(), single, return_exceptions=False)
 
     def stats(self) -> GenerationStats:
-        """Return what was done so far, what runs and waits, and how full the KV caches are."""
+        """Return counts since the engine was loaded, its current load and the usage of its KV caches."""
         return self._core.stats()
 
     def _describe(self) -> str:
@@ -193,7 +194,7 @@ class Seq2Seq(Engine):
         """Return the same engine with coroutines as methods, for asyncio."""
         return AsyncSeq2Seq(self)
 
-    # For the engine's async form and the compiler's parity check.
+    # Used by ``AsyncSeq2Seq`` and by the compiler's parity check.
 
     def build(
         self,
@@ -203,7 +204,7 @@ class Seq2Seq(Engine):
         deadline: float | None,
         return_exceptions: bool,
     ) -> list[Request | InferenceError]:
-        """Make the request of each input, or the error of that input alone."""
+        """Return the request of each input, or the error of an invalid one."""
         requests = self._builder.many(values, parameters, options, deadline)
         for index, request in enumerate(requests):
             if isinstance(request, OptionError) and not return_exceptions:
@@ -216,7 +217,7 @@ class Seq2Seq(Engine):
     def build_stream(
         self, value: Any, deadline: float | None, options: Mapping[str, Any]
     ) -> tuple[Request, TextStream, str]:
-        """Make a request whose text can be streamed, its stream, and the text of its prefix."""
+        """Return a request, its text stream, and the text of its prefix."""
         request = self._builder.one(value, options, deadline)
         return request, *self._builder.text_stream(request)
 
@@ -227,11 +228,11 @@ class Seq2Seq(Engine):
     def queue(
         self,
         requests: Sequence[Request | InferenceError],
-        given_up: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[ResultFuture[GenerateOutput]]:
         """Queue requests; waits while the queue is full. Errors become futures that have failed.
 
-        Whatever interrupts the wait cancels the requests that were queued, as does ``given_up``.
+        An interrupted wait cancels the requests that were queued, as does ``cancelled``.
         """
         futures: list[ResultFuture[GenerateOutput]] = []
         try:
@@ -240,18 +241,18 @@ class Seq2Seq(Engine):
                     if isinstance(request, InferenceError):
                         raise request
                     futures.append(request.future)
-                    self._core.add(request, given_up)
+                    self._core.add(request, cancelled)
                 except (InputError, OptionError, RequestTimeoutError) as error:
                     future = futures.pop() if len(futures) > index else ResultFuture()
-                    # Without a traceback: this frame holds the futures, and one of them the error.
+                    # The traceback refers to this frame, the frame to the future, and the future to the error.
                     future.fail(error.at(index).with_traceback(None))
                     futures.append(future)
-                if given_up():
+                if cancelled():
                     break
         except BaseException:
             _cancel(futures)
             raise
-        if given_up():
+        if cancelled():
             _cancel(futures)
         return futures
 
@@ -262,7 +263,7 @@ class Seq2Seq(Engine):
         src_lang: str | None,
         results: BatchResult[EncoderOutput],
     ) -> None:
-        """Tokenize and queue sources that shall be encoded only. Raises as ``encode``."""
+        """Tokenize and queue sources that are only encoded. Raises as ``encode``."""
         check_truncate(truncate)
         check_language("src_lang", src_lang)
         items = []
@@ -280,14 +281,14 @@ class Seq2Seq(Engine):
         for batch in cut([len(source) for source in sources], limits.max_tokens, limits.max_batch):
             self._core.encode([sources[index] for index in batch], results, batch)
 
-    def give_up(self, futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
+    def cancel(self, futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
         """Cancel requests, and wake a thread that waits to queue more of them."""
         _cancel(futures)
         self._core.wake()
 
 
 def _wait(futures: Sequence[ResultFuture[GenerateOutput]]) -> list[Any]:
-    """Wait for all; whatever interrupts the wait cancels them."""
+    """Return the outcomes of all futures; an interrupted wait cancels them."""
     try:
         return [outcome_of(future) for future in futures]
     except BaseException:
