@@ -244,7 +244,7 @@ class Seq2Seq(Engine):
                     self._core.add(request, cancelled)
                 except (InputError, OptionError, RequestTimeoutError) as error:
                     future = futures.pop() if len(futures) > index else ResultFuture()
-                    # The traceback refers to this frame, the frame to the future, and the future to the error.
+                    # A traceback would close a cycle: it refers to this frame, which holds the future.
                     future.fail(error.at(index).with_traceback(None))
                     futures.append(future)
                 if cancelled():

@@ -15,7 +15,7 @@ from precast.runtime.errors import OptionError
 BLOCK_SIZE = 16
 """Slots of a block; a request leaves half of one unused on average."""
 DEFAULT_BYTES = 1 << 30
-"""Default size of the whole KV cache, unless all that the limits allow takes less."""
+"""Default upper limit of the bytes of both KV caches."""
 
 
 @dataclass(frozen=True)

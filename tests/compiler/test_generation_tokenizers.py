@@ -141,7 +141,7 @@ def test_an_unknown_language_suggests_the_nearest(made: dict[str, Both]) -> None
 
 def test_a_tokenizer_without_languages_rejects_one(made: dict[str, Both]) -> None:
     assert made["t5"].facts.languages is None
-    with pytest.raises(OptionError, match="knows no languages; leave src_lang out"):
+    with pytest.raises(OptionError, match="has no languages; do not pass src_lang"):
         made["t5"].ours.encode(["a"], True, src_lang="en")
 
 

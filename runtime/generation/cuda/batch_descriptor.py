@@ -86,7 +86,9 @@ class BatchDescriptor:
         table = None
         if batch.token_biases is not None:
             # Per sequence: more requests of one kind need a larger table only with a larger bucket.
-            entries = sum(len(one.params.token_biases) * len(one.seq_ids) for one in batch.requests)
+            entries = sum(
+                len(request.params.token_biases) * len(request.seq_ids) for request in batch.requests
+            )
             table = BiasTableShape(
                 entries=num_seqs * min(_power(-(-entries // count)), MAX_TOKEN_BIASES),
                 prefix=min(

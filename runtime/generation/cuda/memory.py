@@ -93,8 +93,8 @@ def example_batches(request: Request, vocab_size: int, buckets: Buckets, steps: 
         shape = (buckets.bucket_for(count * wide), buckets.bucket_for(count))
         if shape not in seen:
             seen.add(shape)
-            rows = np.arange(count * wide).reshape(count, wide).tolist()
-            active = tuple(replace(request, reservation=Reservation(tuple(some))) for some in rows)
+            seq_ids = np.arange(count * wide).reshape(count, wide).tolist()
+            active = tuple(replace(request, reservation=Reservation(tuple(some))) for some in seq_ids)
             examples.append((ActiveBatch(active, vocab_size, buckets.top), steps))
     return examples
 
@@ -128,7 +128,7 @@ class Room:
 
 
 def measured_room(device: Device, try_out: Callable[[NumBlocks], CapturedStepper]) -> Room:
-    """Return the memory besides the KV cache, measured with a stepper that has the smallest one.
+    """Return the device memory, measured with a stepper that has the smallest KV cache.
 
     Args:
         device: The device, with the weights loaded.
