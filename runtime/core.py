@@ -126,7 +126,7 @@ class EngineCore(ABC):
 
     @abstractmethod
     def _turn(self) -> None:
-        """Do the next piece of work. It must return soon and not block."""
+        """Run the next piece of work. It must return soon and not block."""
 
     @abstractmethod
     def _complete(self) -> None:

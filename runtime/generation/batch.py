@@ -126,7 +126,7 @@ def _by_request(rows: Sequence[RequestRow]) -> dict[str, Tensor]:
 
 
 def _ids_and_rows(rows: Sequence[RequestRow]) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """The sequences of each request, and their rows of the logits."""
+    """Return the sequences of each request, and their rows of the logits."""
     seq_ids = [np.asarray(request.seq_ids, np.int32) for _, request in rows]
     indices = [np.arange(row, row + len(request.seq_ids), dtype=np.int32) for row, request in rows]
     return seq_ids, indices

@@ -71,7 +71,7 @@ class Seq2Seq(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            parameters: for each input, options of its own that go before the common ones: dictionaries, or
+            parameters: options for each input, which take precedence over the common ones: dictionaries, or
                 objects such as Hugging Face's GenerationConfig.
             timeout: seconds, counted from the call, after which requests that have not finished fail with
                 RequestTimeoutError. By default there is no timeout.

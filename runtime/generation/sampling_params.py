@@ -194,7 +194,7 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
 
 
 def _begin(values: Mapping[str, Any], prefix: Sequence[int] | None, vocab_size: int) -> Ids:
-    """The start token and the prefix."""
+    """Return the start token and the prefix."""
     start = values["decoder_start_token_id"]
     start = values["bos_token_id"] if start is None else start
     if start is None:
@@ -213,7 +213,7 @@ def _max_length(
     written: int,
     max_positions: int | None,
 ) -> int:
-    """Most tokens of the target; ``max_new_tokens`` wins over ``max_length``."""
+    """Return the most tokens of the target; ``max_new_tokens`` takes precedence over ``max_length``."""
     limit = limits.max_target_length
     if written >= limit:
         raise InputTooLongError(
@@ -243,7 +243,7 @@ def _max_length(
 
 
 def _mode(values: Mapping[str, Any], limits: GenerateLimits) -> tuple[Mode, int, int]:
-    """The sampling mode, the number of beams, and the number of returned sequences."""
+    """Return the sampling mode, the number of beams and the number of returned sequences."""
     beams, returned, sampled = values["num_beams"], values["num_return_sequences"], values["do_sample"]
     mode: Mode = "beam" if beams > 1 else "multinomial" if sampled else "greedy"
     if beams > 1 and sampled:
@@ -270,7 +270,7 @@ def _mode(values: Mapping[str, Any], limits: GenerateLimits) -> tuple[Mode, int,
 
 
 def _possible_ngram(name: str, size: int, longest: int) -> int:
-    """The size, or 0 if no n-gram of that size can occur."""
+    """Return the size, or 0 if no n-gram of that size can occur."""
     if size > longest:
         return 0
     if size > MAX_NGRAM:
@@ -279,9 +279,9 @@ def _possible_ngram(name: str, size: int, longest: int) -> int:
 
 
 def _state_values(values: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
-    """The parameters for the state, without neutral ones.
+    """Return the parameters that are written to the state, without neutral ones.
 
-    Numbers of sampling have no effect on other modes, where Hugging Face does not even check their range.
+    Parameters of sampling have no effect in other modes, where Hugging Face does not check their range.
     """
     kept = {}
     for param in PARAMS:

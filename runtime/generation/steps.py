@@ -211,5 +211,5 @@ def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, in
 
 
 def _counting(start: int, end: int) -> Tensor:
-    """``start .. end - 1``, int32, by numpy: torch would start threads for a large vocabulary."""
+    """Return ``start .. end - 1``, int32, made by numpy: torch would start threads for a large size."""
     return torch.from_numpy(np.arange(start, end, dtype=np.int32))

@@ -33,6 +33,7 @@ from precast.runtime.errors import (
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.replay import HostBuffers, Pending
 from tests.support.artifacts import MAX_LENGTH, TASKS, VOCABULARY, TinyModels, tiny_artifact, tiny_checkpoint
+from tests.support.scripted_steps import TIMEOUT, wait_until
 
 VOCAB = len(VOCABULARY)
 MAX_CHARACTERS = 500
@@ -429,7 +430,7 @@ class Gate:
 
         def held(buffers: HostBuffers) -> Pending:
             self.entered.set()
-            assert self.opened.wait(20)
+            assert self.opened.wait(TIMEOUT)
             return launch(buffers)
 
         monkeypatch.setattr(replay, "launch", held)
@@ -439,7 +440,7 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
     with precast.Encoder.load(tiny["hidden"].artifact, max_waiting=2) as engine:
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
-        assert gate.entered.wait(20)
+        assert gate.entered.wait(TIMEOUT)
         waiting = [engine.submit([2]), engine.submit([3])]
         with pytest.raises(QueueFullError, match="2 requests are queued.*max_waiting"):
             engine.submit([4])
@@ -448,9 +449,9 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
         assert engine.stats().waiting == 2
         gate.opened.set()
         for future in (running, *waiting):
-            assert future.result(20).hidden is not None
+            assert future.result(TIMEOUT).hidden is not None
         assert len(engine.encode([[1]] * 9)) == 9  # a list waits for room
-        assert engine.submit([4]).result(20).hidden is not None
+        assert engine.submit([4]).result(TIMEOUT).hidden is not None
 
 
 def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,32 +459,33 @@ def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -
         expected = engine.encode([3]).hidden
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
-        assert gate.entered.wait(20)
+        assert gate.entered.wait(TIMEOUT)
         gone, kept = engine.submit([2]), engine.submit([3])
         assert gone.cancel() and not running.cancel()
         gate.opened.set()
         with pytest.raises(CancelledError):
-            gone.result(20)
-        assert running.result(20).hidden is not None
-        assert_same(numbers(kept.result(20)), expected)
+            gone.result(TIMEOUT)
+        assert running.result(TIMEOUT).hidden is not None
+        assert_same(numbers(kept.result(TIMEOUT)), expected)
 
 
-def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_fails_waiting_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = precast.Encoder.load(tiny["hidden"].artifact)
     gate = Gate(engine, monkeypatch)
     running = engine.submit([1])
-    assert gate.entered.wait(20)
+    assert gate.entered.wait(TIMEOUT)
     waiting, gone = engine.submit([2]), engine.submit([3])
     gone.cancel()
     closing = threading.Thread(target=engine.close)
     closing.start()
+    wait_until(lambda: engine._core._closed)
     gate.opened.set()
-    closing.join(20)
-    assert running.result(20).hidden is not None
+    closing.join(TIMEOUT)
+    assert running.result(TIMEOUT).hidden is not None
     with pytest.raises(EngineClosedError, match="before the request finished"):
-        waiting.result(20)
+        waiting.result(TIMEOUT)
     with pytest.raises(CancelledError):
-        gone.result(20)
+        gone.result(TIMEOUT)
 
 
 def test_a_closed_engine(tiny: TinyModels) -> None:

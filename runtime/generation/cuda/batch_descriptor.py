@@ -163,5 +163,5 @@ def _fill(target: np.ndarray, values: np.ndarray) -> None:
 
 
 def _power(size: int) -> int:
-    """The next power of two."""
+    """Return ``size`` rounded up to a power of two."""
     return 1 << max(0, size - 1).bit_length()

@@ -74,7 +74,7 @@ def device_kv_cache(kind: str, shape: KVCacheShape, blocks: int, device: Device)
 
 
 def _counting(end: int, device: Device) -> tuple[Tensor, Tensor]:
-    """``0 .. end - 1`` and ``1 .. end``, int32: a slice of the first one from 1 on would not be aligned."""
+    """Return ``0 .. end - 1`` and ``1 .. end``, int32; a slice from 1 on would not be aligned."""
     host = device.host_memory(2 * end * 4)
     host.numpy().view(np.int32).reshape(2, end)[:] = np.arange(end) + np.array([[0], [1]])
     counting = [device.memory(end * 4) for _ in range(2)]

@@ -154,7 +154,7 @@ class CapturedStepper:
             self._fetched.synchronize()
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Does nothing: the CUDA kernels never read slots that a sequence does not see."""
+        """Do nothing: the CUDA kernels never read masked slots."""
 
     def close(self) -> None:
         """Wait for the device, then free the graphs and the memory they are bound to."""
