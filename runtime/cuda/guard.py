@@ -43,7 +43,7 @@ class DeviceGuard:
 def device_failed(doing: str, error: Exception) -> DeviceFailedError:
     """Return the error of an engine whose device failed while ``doing``."""
     reason = (str(error) or repr(error)).splitlines()[0]
-    advice = "CUDA errors persist in a process: load the artifact again in a new one"
+    advice = "CUDA errors persist in a process: load the artifact again in a new process"
     if isinstance(error, torch.OutOfMemoryError):
         advice = (
             "Load the artifact again in a new process, with a smaller batch_tokens, "

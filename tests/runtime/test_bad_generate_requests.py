@@ -232,7 +232,7 @@ def test_two_thousand_calls(engine: Seq2Seq) -> None:
     )
 
 
-def test_many_threads_at_once(engine: Seq2Seq) -> None:
+def test_many_threads(engine: Seq2Seq) -> None:
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -267,7 +267,7 @@ def test_bad_sources_to_encode(engine: Seq2Seq) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, True, b"a", {"a": 1}, {"a"}, ..., str], ids=repr)
-def test_what_is_no_request_at_all(value: Any, engine: Seq2Seq) -> None:
+def test_inputs_of_unsupported_types(value: Any, engine: Seq2Seq) -> None:
     for call in (engine.generate, engine.encode):
         with pytest.raises(InputTypeError) as raised:
             call(value)

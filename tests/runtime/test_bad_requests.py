@@ -253,7 +253,7 @@ def test_hundreds_of_requests_to_a_compiled_graph(compiled: Path) -> None:
         assert engine.stats().failed == 0
 
 
-def test_many_threads_at_once(engines: dict[str, Encoder]) -> None:
+def test_many_threads(engines: dict[str, Encoder]) -> None:
     """Errors and answers of calls that overlap do not mix."""
     failures: list[BaseException] = []
 
@@ -275,7 +275,7 @@ def test_many_threads_at_once(engines: dict[str, Encoder]) -> None:
     "value", [None, 1, 1.5, True, b"a", {"a": 1}, {"a"}, ..., str, np.array(1)], ids=repr
 )
 @pytest.mark.parametrize("method", ["encode", "embed"])
-def test_what_is_no_request_at_all(method: str, value: Any, engines: dict[str, Encoder]) -> None:
+def test_inputs_of_unsupported_types(method: str, value: Any, engines: dict[str, Encoder]) -> None:
     with pytest.raises(InputTypeError) as raised:
         getattr(engines["embed"], method)(value)
     assert raised.value.index is None
@@ -356,14 +356,14 @@ def test_methods_of_other_tasks(engines: dict[str, Encoder]) -> None:
         engines["hidden"].similarity(np.ones((1, 4)), np.ones((1, 4)))
 
 
-def test_pairs_where_none_are_taken(engines: dict[str, Encoder]) -> None:
+def test_pairs_where_they_are_not_accepted(engines: dict[str, Encoder]) -> None:
     found = engines["embed"].embed([PAIR, "the cat", ["a", "b"]], return_exceptions=True)
     assert [type(answer) for answer in found] == [InputTypeError, np.ndarray, InputTypeError]
     assert [found[0].index, found[2].index] == [0, 2]
     assert_same(found[1], engines["embed"].embed("the cat"))
 
 
-def test_what_is_no_pair_where_pairs_are(engines: dict[str, Encoder]) -> None:
+def test_invalid_pairs_among_valid_ones(engines: dict[str, Encoder]) -> None:
     """An error keeps its place here as everywhere, and its neighbours their scores."""
     values = [PAIR, "the cat", [1, 2], ("a", None), ["a", "b"], None]
     for task in ("classify", "rerank"):
@@ -510,7 +510,7 @@ def test_a_closed_engine(tiny: TinyModels) -> None:
         pass
 
 
-def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_batch_does_not_affect_others(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever a graph raises: the thread that serves all others goes on."""
     with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden

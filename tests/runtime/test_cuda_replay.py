@@ -56,7 +56,7 @@ def drawn(batches: Sequence[Sequence[int]], seed: int) -> list[list[Tokens]]:
 
 @SETTINGS
 @given(batches=BATCHES, seed=SEEDS, task=st.sampled_from(TASKS), upto=st.sampled_from([1, 8, 1000]))
-def test_every_answer_is_its_own(batches: list[list[int]], seed: int, task: Task, upto: int) -> None:
+def test_every_input_gets_its_own_output(batches: list[list[int]], seed: int, task: Task, upto: int) -> None:
     device = FakeDevice(seed)
     replay = fake_replay(device, task, upto=upto)
     replay.prepare()
@@ -118,7 +118,7 @@ def test_only_the_buffers_handed_out_last_are_launched() -> None:
     replay.prepare()
     (batch,) = drawn([[3, 4]], 0)
     stale, fresh = fill(replay, batch), fill(replay, batch)
-    with pytest.raises(RuntimeError, match="buffers_for gave last"):
+    with pytest.raises(RuntimeError, match="buffers_for returned last"):
         replay.launch(stale)
     pending = replay.launch(fresh)
     with pytest.raises(RuntimeError, match="buffers_for"):
@@ -154,7 +154,7 @@ def test_buckets_that_can_be_met_are_captured_largest_first(
     assert len(replay.captures) == len({*buckets, 4}), "a bucket is captured once"
 
 
-def test_beyond_the_buckets_nothing_is_captured() -> None:
+def test_batches_above_the_top_bucket_are_not_captured() -> None:
     device = FakeDevice()
     replay = fake_replay(device, upto=1)
     replay.prepare()

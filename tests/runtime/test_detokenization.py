@@ -64,9 +64,7 @@ def test_any_ids_become_the_text_of_hugging_face(
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(text=TEXTS)
-def test_the_ids_of_a_text_become_the_text_of_hugging_face(
-    made: dict[str, Both], name: str, text: str
-) -> None:
+def test_round_trips_decode_as_in_hugging_face(made: dict[str, Both], name: str, text: str) -> None:
     both = made[name]
     ids = both.theirs(text).input_ids
     assert both.ours.decode(ids) == both.expected(ids)
@@ -74,9 +72,7 @@ def test_the_ids_of_a_text_become_the_text_of_hugging_face(
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-def test_a_stream_never_takes_back_what_it_gave(
-    made: dict[str, Both], name: str, data: st.DataObject
-) -> None:
+def test_streamed_text_never_changes(made: dict[str, Both], name: str, data: st.DataObject) -> None:
     both = made[name]
     known = both.theirs(data.draw(TEXTS)).input_ids
     ids = known + data.draw(st.lists(st.integers(0, both.size - 1), max_size=8))
@@ -111,14 +107,14 @@ def test_an_emoji_comes_whole(made: dict[str, Both]) -> None:
         assert sum("🙂" in text for text in given_texts) == 2
 
 
-def test_a_character_that_never_ends_is_what_hugging_face_makes_of_it(made: dict[str, Both]) -> None:
+def test_an_incomplete_character_is_decoded_as_in_hugging_face(made: dict[str, Both]) -> None:
     for name in ("bart", "byte-fallback", "byt5"):
         both = made[name]
         ids = both.theirs("a🙂", add_special_tokens=False).input_ids[:-1]
         assert both.ours.decode(ids) == both.expected(ids)
 
 
-def test_ids_that_nobody_knows_have_no_text(made: dict[str, Both]) -> None:
+def test_unknown_ids_have_no_text(made: dict[str, Both]) -> None:
     for both in made.values():
         assert both.ours.decode([both.size + 5000]) == ""
 
@@ -142,7 +138,7 @@ def test_many_threads_share_one_detokenizer(made: dict[str, Both]) -> None:
 
 @given(parts=st.lists(st.text(" 'abn.", min_size=1, max_size=4), max_size=8),
        old=st.sampled_from([" .", " ' ", " n't", "aa", "aab"]))  # fmt: skip
-def test_a_replacement_in_parts_is_that_of_the_whole(parts: list[str], old: str) -> None:
+def test_incremental_replacement_equals_str_replace(parts: list[str], old: str) -> None:
     step = Replacement(old, "-")
     assert "".join([*map(step.put, parts), step.end()]) == "".join(parts).replace(old, "-")
 

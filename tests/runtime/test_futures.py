@@ -45,7 +45,7 @@ def test_outcomes_come_in_any_order_and_from_any_thread(order: list[int]) -> Non
     assert results.outcomes() == wanted
 
 
-def test_nothing_is_complete_before_the_last_outcome() -> None:
+def test_results_are_complete_after_the_last_outcome() -> None:
     results: BatchResult[EncoderOutput] = BatchResult(2)
     results.set(1, outcome_of(1))
     assert not results.complete.done()
@@ -131,7 +131,7 @@ def test_callbacks_leave_the_thread_that_resolves() -> None:
     assert where[0] not in (engine, threading.main_thread()) and where[1] is threading.current_thread()
 
 
-def test_waits_that_would_never_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_that_would_never_end_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     future: ResultFuture[int] = ResultFuture()
     future.served_by = threading.current_thread()
     with pytest.raises(ReentrantCallError, match="cannot wait"):

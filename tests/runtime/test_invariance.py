@@ -51,7 +51,9 @@ def engine(artifact: Path) -> Encoder:
 
 @RELAXED
 @given(batch=batches(VOCAB, 40), seed=st.integers(0, 1000))
-def test_alone_together_and_in_any_order(engine: Encoder, batch: list[list[int]], seed: int) -> None:
+def test_an_output_does_not_depend_on_the_batch_or_its_order(
+    engine: Encoder, batch: list[list[int]], seed: int
+) -> None:
     alone = np.stack([engine.embed([ids])[0] for ids in batch])
     np.testing.assert_allclose(engine.embed(batch), alone, atol=TOLERANCE)
     order = random.Random(seed).sample(range(len(batch)), len(batch))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 
@@ -63,7 +62,7 @@ def test_tokens_of_a_batch() -> None:
     assert LoadOptions().batch_tokens_for(example_manifest()) == 32
 
 
-def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
+def test_only_on_cuda_buckets_may_end_below_the_limits() -> None:
     check_encode_graph(for_cuda())
     check_encode_graph(for_cuda(Buckets(TOKENS, (8, 16))))
     for buckets in (Buckets(TOKENS, (8, 64)), Buckets("sequences", (2, 4))):
@@ -75,18 +74,18 @@ def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
         check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}))
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be chosen on Linux alone")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be set on Linux only")
 def test_an_engine_stays_on_its_cores(tiny: TinyModels) -> None:
     core = max(os.sched_getaffinity(0))
     before = os.sched_getaffinity(0)
     with precast.load(tiny["hidden"].artifact, cores=[core]) as engine:
-        (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith("precast")]
-        assert worker.native_id is not None and os.sched_getaffinity(worker.native_id) == {core}
+        thread = engine._core.thread
+        assert thread.native_id is not None and os.sched_getaffinity(thread.native_id) == {core}
         assert len(engine.encode([[5, 6, 7]])) == 1
     assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("cores", [[], [0, 0], [1 << 20], [-1]])
-def test_cores_that_are_not_there(cores: list[int]) -> None:
-    with pytest.raises(OptionError, match="cores must be different ones of"):
+def test_invalid_cores(cores: list[int]) -> None:
+    with pytest.raises(OptionError, match="cores must be distinct numbers among"):
         LoadOptions(cores=tuple(cores))

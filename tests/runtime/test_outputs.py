@@ -42,7 +42,7 @@ def test_truncation_comes_before_normalization(rows: np.ndarray, size: int) -> N
 
 
 @pytest.mark.parametrize("size", [0, 6, -1, 2.0, "3"])
-def test_an_impossible_truncate_dim_is_refused(size: object) -> None:
+def test_an_invalid_truncate_dim_is_rejected(size: object) -> None:
     with pytest.raises(OptionError, match="truncate_dim"):
         truncate_and_normalize(np.zeros((2, 5), np.float32), size, False)  # type: ignore[arg-type]
 

@@ -23,7 +23,7 @@ VOCAB = 37
 EOS = 1
 START = 0
 _FIELDS = {field.name for field in fields(SamplingParams)}
-Asked = tuple[tuple[int, ...], SamplingParams]
+RequestSpec = tuple[tuple[int, ...], SamplingParams]
 """A source and its parameters."""
 
 
@@ -64,7 +64,7 @@ def samples(count: int, seed: int, max_length: int = 12, **more: object) -> Samp
     return greedy(max_length, mode="multinomial", num_return_sequences=count, seed=seed, **more)
 
 
-ASKED: list[Asked] = [
+SPECS: list[RequestSpec] = [
     ((5, 9, 4, 30, 2), greedy(20)),
     ((7, 7, 3), beams(3, 14)),
     (tuple(range(2, 20)), samples(2, 11, 18)),
@@ -109,20 +109,20 @@ def plans(draw: st.DrawFn) -> SamplingParams:
     return greedy(max_length, **more)
 
 
-def asked() -> st.SearchStrategy[Asked]:
+def request_specs() -> st.SearchStrategy[RequestSpec]:
     """Requests with sources on both sides of a block's size."""
     ids = st.lists(st.integers(2, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
     return st.tuples(ids.map(tuple), plans())
 
 
-def answer_alone(engine: GenerationCore, one: Asked) -> GenerateOutput:
+def output_alone(engine: GenerationCore, one: RequestSpec) -> GenerateOutput:
     """Return the output of an otherwise idle engine."""
     made = request(list(one[0]), one[1])
     engine.offer(made)
     return made.future.result(timeout=60)
 
 
-def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
+def assert_same_output(found: GenerateOutput, expected: GenerateOutput) -> None:
     """Assert the same tokens; another order only among sequences with nearly equal scores."""
     pairs = zip(found.sequences, expected.sequences, strict=True)
     for place, (one, other) in enumerate(pairs):

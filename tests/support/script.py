@@ -10,10 +10,10 @@ import pytest
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from tests.support.generation import request
-from tests.support.random_requests import Asked, answer_alone, assert_same_answer
+from tests.support.random_requests import RequestSpec, assert_same_output, output_alone
 from tests.support.scripted_steps import wait_until_idle
 
-Moment = tuple[int, Asked, int | None]
+Moment = tuple[int, RequestSpec, int | None]
 """The step before which a request is made, what it asks, and after how many steps it is cancelled."""
 
 
@@ -21,7 +21,7 @@ class Script:
     """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
 
     def __init__(self, moments: list[Moment]) -> None:
-        self.asked = [one for _, one, _ in moments]
+        self.specs = [one for _, one, _ in moments]
         self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
         self.cancelled: set[Request] = set()
         self._lock = threading.RLock()
@@ -56,9 +56,9 @@ class Script:
 
     def assert_as_alone(self, alone: GenerationCore) -> None:
         """Each has what ``alone`` answers, or was cancelled."""
-        for one, made in zip(self.asked, self.requests, strict=True):
+        for one, made in zip(self.specs, self.requests, strict=True):
             if made in self.cancelled:
                 with pytest.raises(CancelledError):
                     made.future.result(timeout=0)
             else:
-                assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))
+                assert_same_output(made.future.result(timeout=0), output_alone(alone, one))

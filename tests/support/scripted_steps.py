@@ -19,7 +19,7 @@ from precast.runtime.generation.steps import Steps
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
 from tests.support.generation import Model, request
-from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
+from tests.support.random_requests import SPECS, RequestSpec, assert_empty, assert_same_output, output_alone
 
 TIMEOUT = 60
 """Seconds after which a test fails that waits for an event. No test depends on the speed of the machine."""
@@ -90,7 +90,7 @@ def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationCore, Scr
     engine.close()
 
 
-def ask(engine: GenerationCore, one: Asked, timeout: float | None = None) -> Request:
+def submit(engine: GenerationCore, one: RequestSpec, timeout: float | None = None) -> Request:
     """Queue a request and return it without waiting."""
     made = request(list(one[0]), one[1], future=ResultFuture(deadline_of(timeout)))
     engine.offer(made)
@@ -109,8 +109,8 @@ def encode(engine: GenerationCore, tokens: Sequence[Tokens]) -> list[EncoderOutp
 
 def assert_serves(engine: GenerationCore, alone: GenerationCore) -> None:
     """Check that new requests get their outputs and that nothing is held afterwards."""
-    for made, one in [(ask(engine, one), one) for one in ASKED]:
-        assert_same_answer(made.future.result(timeout=TIMEOUT), answer_alone(alone, one))
+    for made, one in [(submit(engine, one), one) for one in SPECS]:
+        assert_same_output(made.future.result(timeout=TIMEOUT), output_alone(alone, one))
     wait_until_idle(engine)
     assert_empty(engine)
 

@@ -66,9 +66,7 @@ def test_any_number_of_requests_of_one_kind_meets_a_captured_graph(
 
 
 @given(data=st.data(), max_num_seqs=st.integers(1, 40))
-def test_only_the_batch_is_written_and_nothing_of_the_previous_one_is_left(
-    data: st.DataObject, max_num_seqs: int
-) -> None:
+def test_writing_a_batch_overwrites_the_previous_one(data: st.DataObject, max_num_seqs: int) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
     buckets = generation_buckets(GraphName.DECODE, limits, "cuda")
     plan = data.draw(plans(max_num_seqs))

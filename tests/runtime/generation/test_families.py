@@ -67,6 +67,6 @@ def test_greedy_and_beams(
             check(model, job, answer)
 
 
-def test_every_class_that_generates_is_drawn() -> None:
+def test_every_class_is_sampled() -> None:
     known = {name for one in FAMILIES if one.generation for name in one.generation.architectures}
     assert known == set(EVERY_CLASS.values())

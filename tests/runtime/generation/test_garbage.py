@@ -65,7 +65,7 @@ KINDS: dict[str, Callable[[Seq2Seq], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_left_for_the_collector(engine: Seq2Seq, kind: str) -> None:
+def test_a_finished_request_leaves_no_reference_cycles(engine: Seq2Seq, kind: str) -> None:
     def once() -> None:
         KINDS[kind](engine)
         wait_until(lambda: not engine.stats().running and not engine.stats().waiting)

@@ -308,7 +308,7 @@ def test_the_top_k_of_hf_holds_unless_taken_back() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_NONE))
-def test_none_takes_a_default_back_where_hf_fails(name: str) -> None:
+def test_none_cancels_a_default_where_hf_fails(name: str) -> None:
     checkpoint = {"max_length": 7, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 3.0}
     fewer = {**checkpoint, name: None} if name != "num_beams" else {"max_length": 7, "length_penalty": 3.0}
     call = {name: None} if name != "num_beams" else {name: None, "num_return_sequences": None}
@@ -346,7 +346,7 @@ def test_a_target_needs_a_first_token() -> None:
     assert resolve(GenerationDefaults(), LIMITS, VOCAB, {"bos_token_id": 4}, None).prefix == (4,)
 
 
-def test_defaults_are_cut_off_at_the_limit_and_wishes_refused() -> None:
+def test_default_lengths_are_capped_and_given_ones_rejected() -> None:
     limits = replace(LIMITS, max_target_length=12)
     for checkpoint in ({}, {"max_length": 40}, {"max_new_tokens": 40}):
         defaults = as_defaults({"decoder_start_token_id": 2, **checkpoint})
@@ -377,7 +377,7 @@ def test_a_prefix_leaves_room_for_one_token() -> None:
         resolve(START, limits, VOCAB, {}, "text")  # type: ignore[arg-type]
 
 
-def test_ngrams_that_cannot_occur_have_no_effect_and_long_ones_are_refused() -> None:
+def test_impossible_ngrams_have_no_effect_and_long_ones_are_rejected() -> None:
     limits = GenerateLimits(4000, 4000, 4000, 1, 1)
     long: dict[str, Any] = {"max_length": 3000}
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):

@@ -102,7 +102,7 @@ def test_several_sequences_best_first(made: Generating, engine: Seq2Seq) -> None
     assert answer.text == answer.sequences[0].text and answer.score == scores[0]
 
 
-def test_an_input_that_cannot_be_answered_keeps_its_place(engine: Seq2Seq) -> None:
+def test_errors_keep_the_position_of_their_input(engine: Seq2Seq) -> None:
     values = [TEXTS[0], None, [10**6], [], TEXTS[1]]
     found = engine.generate(values, return_exceptions=True)
     kinds = [GenerateOutput, InputTypeError, TokenIdError, EmptyInputError, GenerateOutput]
@@ -145,9 +145,7 @@ class Favour:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_processor_sees_and_does_what_it_does_in_hugging_face(
-    beams: int, made: Generating, engine: Seq2Seq
-) -> None:
+def test_logits_processors_behave_as_in_hugging_face(beams: int, made: Generating, engine: Seq2Seq) -> None:
     ours, theirs = Favour(), Favour()
     options: Options = {"num_beams": beams, "max_length": 12}
     with torch.no_grad():
@@ -223,7 +221,7 @@ def test_encode_gives_the_encoders_hidden_states(made: Generating, engine: Seq2S
     np.testing.assert_array_equal(engine.encode(TEXTS[0]).hidden.shape, found[0].hidden.shape)
 
 
-def test_sources_that_are_too_long_are_cut_or_refused(made: Generating, engine: Seq2Seq) -> None:
+def test_over_long_sources_are_truncated_or_rejected(made: Generating, engine: Seq2Seq) -> None:
     ids = [5 + number % 40 for number in range(SOURCE + 9)]
     cuts: list[tuple[Any, list[int]]] = [
         (True, ids[:SOURCE]), ("right", ids[:SOURCE]), ("left", ids[-SOURCE:]),
@@ -261,7 +259,7 @@ def test_languages_of_source_and_target(translating: Generating) -> None:
                 engine.generate("the", **Options({name: "xx_YY"}))
 
 
-def test_what_is_not_supported_is_refused_by_name(engine: Seq2Seq) -> None:
+def test_unsupported_options_are_rejected_by_name(engine: Seq2Seq) -> None:
     before = engine.stats()
     for name, value in (("max_new_token", 3), ("guidance_scale", 2.0), ("streamer", object())):
         for call in (engine.generate, engine.submit, engine.stream):

@@ -24,22 +24,22 @@ from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from tests.support.generation import LIMITS, Model, request
 from tests.support.random_requests import (
-    ASKED,
-    Asked,
-    answer_alone,
+    SPECS,
+    RequestSpec,
     assert_empty,
-    assert_same_answer,
+    assert_same_output,
     beams,
     endless,
     greedy,
+    output_alone,
 )
 from tests.support.scripted_steps import (
     TIMEOUT,
     Gate,
-    ask,
     assert_serves,
     encode,
     scripted,
+    submit,
     wait_until,
     wait_until_idle,
 )
@@ -77,14 +77,14 @@ def test_a_failing_step_fails_all_running_requests(
                 raise RuntimeError(message)
 
         steps.before_step = fail
-        made = [ask(engine, one) for one in ASKED[:count]]
+        made = [submit(engine, one) for one in SPECS[:count]]
         wait([one.future for one in made], timeout=TIMEOUT)
-        for one, asked in zip(made, ASKED, strict=False):
+        for one, spec in zip(made, SPECS, strict=False):
             if one in running:
                 with pytest.raises(GraphError, match="a step failed: RuntimeError"):
                     one.future.result(timeout=0)
             else:
-                assert_same_answer(one.future.result(timeout=0), answer_alone(alone, asked))
+                assert_same_output(one.future.result(timeout=0), output_alone(alone, spec))
         wait_until_idle(engine)
         assert engine.stats().failed == len(running)
         steps.before_step = lambda *_: None
@@ -103,16 +103,16 @@ def test_a_failing_source_encoding_fails_its_requests_only(
                 raise ValueError("broken")
 
         steps.before_encode = fail
-        made = [ask(engine, one) for one in ASKED * 2]
+        made = [submit(engine, one) for one in SPECS * 2]
         wait([one.future for one in made], timeout=TIMEOUT)
         failed = [one for one in made if one.future.exception() is not None]
         assert 0 < len(failed) < len(made)
-        for one, asked in zip(made, ASKED * 2, strict=True):
+        for one, spec in zip(made, SPECS * 2, strict=True):
             if one in failed:
                 with pytest.raises(GraphError, match="encode_source failed: ValueError: broken"):
                     one.future.result()
             else:
-                assert_same_answer(one.future.result(), answer_alone(alone, asked))
+                assert_same_output(one.future.result(), output_alone(alone, spec))
         wait_until_idle(engine)
         assert engine.stats().failed == len(failed)
         assert_serves(engine, alone)
@@ -131,12 +131,12 @@ def test_a_graph_that_fails_in_the_warmup_fails_loading(model: Model) -> None:
 
 def test_a_waiting_request_times_out(model: Model, alone: GenerationCore) -> None:
     with paused(model, self_blocks=2) as (engine, gate):
-        late, other = ask(engine, ASKED[0], timeout=0.02), ask(engine, ASKED[0])
+        late, other = submit(engine, SPECS[0], timeout=0.02), submit(engine, SPECS[0])
         wait_until(lambda: time.monotonic() > deadline_of(late))
         gate.open.set()
         with pytest.raises(RequestTimeoutError, match=r"timed out after \d+\.\d+ seconds; it was waiting"):
             late.future.result(timeout=TIMEOUT)
-        assert_same_answer(other.future.result(timeout=TIMEOUT), answer_alone(alone, ASKED[0]))
+        assert_same_output(other.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[0]))
         wait_until_idle(engine)
         assert engine.stats().failed == 1
         assert_empty(engine)
@@ -153,25 +153,25 @@ def test_a_running_request_times_out(model: Model, alone: GenerationCore) -> Non
                 engine._scheduler._deadlines.add(late)
 
         steps.before_step = expire
-        neighbour = ask(engine, ASKED[1])
+        neighbour = submit(engine, SPECS[1])
         engine.offer(late)
         with pytest.raises(RequestTimeoutError, match=r"timed out after \d+\.\d+ seconds; it was running"):
             late.future.result(timeout=TIMEOUT)
-        assert_same_answer(neighbour.future.result(timeout=TIMEOUT), answer_alone(alone, ASKED[1]))
+        assert_same_output(neighbour.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[1]))
         assert_serves(engine, alone)
 
 
 def test_a_request_that_finishes_before_its_deadline(model: Model, alone: GenerationCore) -> None:
     with scripted(model) as (engine, _):
-        made = [ask(engine, one, timeout=TIMEOUT) for one in ASKED]
-        for one, asked in zip(made, ASKED, strict=True):
-            assert_same_answer(one.future.result(timeout=TIMEOUT), answer_alone(alone, asked))
+        made = [submit(engine, one, timeout=TIMEOUT) for one in SPECS]
+        for one, spec in zip(made, SPECS, strict=True):
+            assert_same_output(one.future.result(timeout=TIMEOUT), output_alone(alone, spec))
 
 
 def test_waiting_and_running_requests_can_be_cancelled(model: Model, alone: GenerationCore) -> None:
     with paused(model, self_blocks=4, max_batch_delay_steps=0) as (engine, gate):
         running = [one for one in engine._requests.values() if one.state == "running"]
-        waiting = [ask(engine, ((3,), endless())) for _ in range(3)]
+        waiting = [submit(engine, ((3,), endless())) for _ in range(3)]
         for made in (*running, waiting[1]):
             assert made.future.cancel()
             assert made.future.cancelled()
@@ -197,7 +197,7 @@ def test_cancelling_before_during_and_right_after_submission(model: Model, alone
                 cancelled.add(made)
 
         for number in range(60):
-            made = ask(engine, ((3 + number % 9,), endless(6)))
+            made = submit(engine, ((3 + number % 9,), endless(6)))
             thread = threading.Thread(target=cancel, args=(made, number % 7 * 0.004))
             threads.append((thread, made))
             if number % 5 == 0:
@@ -218,10 +218,10 @@ def test_cancelling_before_during_and_right_after_submission(model: Model, alone
 
 def test_a_full_queue_rejects_offers_and_lets_add_wait(model: Model, alone: GenerationCore) -> None:
     with paused(model, self_blocks=2, max_waiting=2) as (engine, gate):
-        first = [ask(engine, ASKED[0]) for _ in range(2)]
+        first = [submit(engine, SPECS[0]) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 requests are queued; try again later"):
-            ask(engine, ASKED[0])
-        waiting = request(list(ASKED[0][0]), ASKED[0][1])
+            submit(engine, SPECS[0])
+        waiting = request(list(SPECS[0][0]), SPECS[0][1])
         blocked = threading.Event()
 
         def not_cancelled() -> bool:
@@ -238,29 +238,29 @@ def test_a_full_queue_rejects_offers_and_lets_add_wait(model: Model, alone: Gene
         assert thread.is_alive() and engine.stats().waiting == 2
         gate.open.set()
         for made in (*first, waiting):
-            assert_same_answer(made.future.result(timeout=TIMEOUT), answer_alone(alone, ASKED[0]))
+            assert_same_output(made.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[0]))
         thread.join(TIMEOUT)
         assert not thread.is_alive()
 
 
 def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
     with paused(model, self_blocks=2, max_waiting=1) as (engine, gate):
-        waiting = ask(engine, ASKED[0])
+        waiting = submit(engine, SPECS[0])
         gate.open.set()
         waiting.future.cancel()
         wait_until(lambda: engine.stats().waiting == 0)
-        ask(engine, ASKED[0]).future.result(timeout=TIMEOUT)
+        submit(engine, SPECS[0]).future.result(timeout=TIMEOUT)
 
 
 def test_closing_fails_all_requests_and_ends_the_thread(model: Model) -> None:
     with paused(model, self_blocks=2, max_waiting=2) as (engine, gate):
         held_back = list(engine._requests.values())
-        made = [*held_back, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
+        made = [*held_back, submit(engine, SPECS[0]), submit(engine, SPECS[0])]
         blocked: list[BaseException] = []
 
         def add() -> None:
             try:
-                engine.add(request(list(ASKED[0][0]), ASKED[0][1]))
+                engine.add(request(list(SPECS[0][0]), SPECS[0][1]))
             except EngineClosedError as error:
                 blocked.append(error)
 
@@ -275,7 +275,7 @@ def test_closing_fails_all_requests_and_ends_the_thread(model: Model) -> None:
         for one in made:
             with pytest.raises(EngineClosedError, match="closed before the request finished"):
                 one.future.result(timeout=TIMEOUT)
-        for call in (lambda: ask(engine, ASKED[0]), lambda: encode(engine, [made[0].tokens])):
+        for call in (lambda: submit(engine, SPECS[0]), lambda: encode(engine, [made[0].tokens])):
             with pytest.raises(EngineClosedError, match="load the artifact again"):
                 call()
         engine.close()
@@ -284,13 +284,13 @@ def test_closing_fails_all_requests_and_ends_the_thread(model: Model) -> None:
 def test_closing_from_the_engines_own_thread(model: Model) -> None:
     with scripted(model) as (engine, steps):
         steps.before_step = lambda step, _: engine.close() if step == 2 else None
-        made = ask(engine, ASKED[0])
+        made = submit(engine, SPECS[0])
         with pytest.raises(EngineClosedError):
             made.future.result(timeout=TIMEOUT)
         wait_until(lambda: not engine._thread.is_alive())
 
 
-TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
+TOO_LARGE: list[tuple[Callable[[], RequestSpec], str]] = [
     (
         lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)),
         "13 sequences .* need 13 sequences; the engine has 12",
@@ -305,7 +305,7 @@ TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
 
 @pytest.mark.parametrize(("make", "message"), TOO_LARGE, ids=["sequences", "self", "cross"])
 def test_requests_that_could_never_run_are_rejected(
-    make: Callable[[], Asked], message: str, model: Model
+    make: Callable[[], RequestSpec], message: str, model: Model
 ) -> None:
     with paused(model, self_blocks=5, cross_blocks=1) as (engine, gate):
         for offer in (engine.offer, engine.add):
