@@ -1,4 +1,4 @@
-"""Ids to text against Hugging Face's tokenizers, whole and token by token."""
+"""Detokenization compared with Hugging Face's tokenizers, whole and token by token."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ TEXTS = st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=3), max_size=9).ma
 
 
 class Both:
-    """A tokenizer of Hugging Face and our way back from ids, made from the same folder."""
+    """A tokenizer of Hugging Face, and our detokenizer of the same checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.theirs: Any = AutoTokenizer.from_pretrained(folder)
@@ -35,7 +35,7 @@ class Both:
         if info.pieces_file is not None and info.unknown_id is not None:
             pieces = parse_pieces(facts.extra_files[info.pieces_file], info.unknown_id)
         self.ours = Detokenizer(facts.serialized, info, pieces)
-        languages = getattr(self.theirs, "lang_token_to_id", {})  # M2M100 keeps them apart
+        languages = getattr(self.theirs, "lang_token_to_id", {})  # M2M100 stores them separately
         self.size = max([*self.theirs.get_vocab().values(), *languages.values()]) + 1
 
     def expected(self, ids: Sequence[int]) -> str:
@@ -79,14 +79,14 @@ def test_streamed_text_never_changes(made: dict[str, Both], name: str, data: st.
     stream, given_so_far = both.ours.stream(), ""
     for place, token in enumerate(ids):
         given_so_far += stream.put(token)
-        # The text may end here, or go on in any way.
+        # The text may end here, or continue with any tokens.
         assert both.expected(ids[: place + 1]).startswith(given_so_far)
     assert given_so_far + stream.end() == both.expected(ids)
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "nllb", "marian"])
 def test_a_stream_keeps_up_with_its_tokens(made: dict[str, Both], name: str) -> None:
-    """Words are given when the next one begins, and not at the end of the text."""
+    """A word is returned when the next one begins, not only at the end of the text."""
     both = made[name]
     ids = both.theirs("the cat sat on a mat the dogs", add_special_tokens=False).input_ids
     stream, so_far = both.ours.stream(), ""

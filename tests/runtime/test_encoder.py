@@ -1,4 +1,4 @@
-"""The engine: its methods, its queue, its threads, and what it leaves out of memory."""
+"""``Encoder``: its methods, its queue, its threads, and the modules that it does not import."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_a_closed_engine_raises_and_can_be_closed_again(folder: Path) -> None:
 
 
 def test_serving_imports_no_compiler(tmp_path: Path, folder: Path) -> None:
-    """In a fresh process, with a graph that Inductor compiled."""
+    """Run in a new process, with a graph that Inductor compiled."""
     precast.compile(folder / "model", tmp_path / "a", task="embed")
     script = (
         "import sys, precast.runtime as r\n"

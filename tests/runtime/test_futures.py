@@ -1,4 +1,4 @@
-"""Results of calls and of submitted requests: set once, by any thread, waited for and called back."""
+"""Futures of requests and results of calls: set once by any thread, waited for, and called back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Outcome = EncoderOutput | Exception
 
 
 def outcome_of(place: int) -> Outcome:
-    """An output; every third one is an error."""
+    """Return an output, or an error for every third index."""
     return GraphError(str(place)) if place % 3 == 2 else EncoderOutput(np.array([place], np.int32))
 
 
@@ -94,7 +94,7 @@ def test_the_first_end_of_a_future_counts() -> None:
     assert gone.cancel() and not gone.resolve(1)
     with pytest.raises(CancelledError):
         gone.result()
-    assert wait_for([gone], 10).done == {gone}, "those who wait for several futures are told"
+    assert wait_for([gone], 10).done == {gone}, "concurrent.futures.wait is not notified"
 
 
 def test_a_timeout_of_the_wait_is_not_the_requests() -> None:
@@ -105,7 +105,7 @@ def test_a_timeout_of_the_wait_is_not_the_requests() -> None:
 
 
 def test_callbacks_leave_the_thread_that_resolves() -> None:
-    """Where the engine's thread resolves; a caller who cancels runs them itself, as with any future."""
+    """Callbacks of futures that the engine resolves; a caller that cancels runs them itself, as usual."""
     where: list[threading.Thread] = []
     called = threading.Event()
 

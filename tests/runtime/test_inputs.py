@@ -1,4 +1,4 @@
-"""What counts as one input, what as many, and what as none."""
+"""Parsing of inputs: single inputs, lists, and invalid values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from precast.runtime.io.inputs import is_token_ids, parse, parse_pair, parse_wit
 
 
 class Text(str):
-    """A text of a class of its own, as numpy's are."""
+    """A subclass of str, as numpy's."""
 
 
 def named(value: Any) -> str:
-    """The same in every process: no address of an object."""
+    """Return a test id without addresses, which is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 

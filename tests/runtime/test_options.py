@@ -1,4 +1,4 @@
-"""Options that depend on what an artifact was built for."""
+"""Load options, and defaults that depend on the artifact."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from precast.runtime.options import LoadOptions
 from tests.support.artifacts import TinyModels, example_manifest
 
 LIMITS = EncodeLimits(8, 32, 4)
-"""Those of the example."""
+"""The buckets of the example."""
 
 
 def for_cuda(buckets: Buckets | None = None) -> EncodeManifest:
-    """The example, as if it had been compiled for an H100."""
+    """Return the example manifest as if it had been compiled for an H100."""
     manifest = example_manifest()
     signature = encode_signature(
         LIMITS, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
@@ -37,11 +37,12 @@ def for_cuda(buckets: Buckets | None = None) -> EncodeManifest:
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"), [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")]
+    ("option", "expected"),
+    [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")],
 )
-def test_the_device_of_a_cuda_artifact(asked: str | None, found: str) -> None:
-    options = LoadOptions(device=asked)
-    assert options.device_for(for_cuda()) == found == f"cuda:{options.device_index()}"
+def test_the_device_of_a_cuda_artifact(option: str | None, expected: str) -> None:
+    options = LoadOptions(device=option)
+    assert options.device_for(for_cuda()) == expected == f"cuda:{options.device_index()}"
 
 
 def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
@@ -54,7 +55,7 @@ def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
 
 
 def test_tokens_of_a_batch() -> None:
-    """On CUDA a batch fills the largest bucket; what is asked for is bounded by the artifact alone."""
+    """On CUDA the default is the largest bucket; an option is limited only by the artifact."""
     low = for_cuda(Buckets(TOKENS, (8, 16)))
     assert LoadOptions().batch_tokens_for(low) == 16
     assert LoadOptions(batch_tokens=20).batch_tokens_for(low) == 20

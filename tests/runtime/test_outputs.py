@@ -1,4 +1,4 @@
-"""Scores, truncation and similarity on their own."""
+"""Output classes, scores, truncation and similarity."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_similarities_are_torchs(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def outputs() -> list[tuple[Callable[[int], object], str]]:
-    """Ways to make an output of a token id, and what one shows of itself."""
+    """Functions that make an output of a token id, and the expected repr."""
 
     def encoded(token: int) -> EncoderOutput:
         ids = np.array([token, 3], np.int32)

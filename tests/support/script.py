@@ -14,11 +14,11 @@ from tests.support.random_requests import RequestSpec, assert_same_output, outpu
 from tests.support.scripted_steps import wait_until_idle
 
 Moment = tuple[int, RequestSpec, int | None]
-"""The step before which a request is made, what it asks, and after how many steps it is cancelled."""
+"""The step before which a request is submitted, the request, and the steps after which it is cancelled."""
 
 
 class Script:
-    """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
+    """Submits and cancels requests at given steps; when the engine is idle, the next action is immediate."""
 
     def __init__(self, moments: list[Moment]) -> None:
         self.specs = [one for _, one, _ in moments]
@@ -35,7 +35,7 @@ class Script:
         self.engine: GenerationCore
 
     def act(self, step: int) -> None:
-        """All that is due before ``step``."""
+        """Run all actions that are due before ``step``."""
         with self._lock:
             while self._due and self._due[0][0] <= step:
                 _, made, cancels = self._due.pop(0)
@@ -45,7 +45,7 @@ class Script:
                     self.cancelled.add(made)
 
     def finish(self) -> None:
-        """Wait for all; the engine stops counting when nothing runs."""
+        """Run the remaining actions and wait for all requests; an idle engine counts no steps."""
         while self._due:
             wait_until_idle(self.engine)
             with self._lock:
@@ -55,7 +55,7 @@ class Script:
         wait_until_idle(self.engine)
 
     def assert_as_alone(self, alone: GenerationCore) -> None:
-        """Each has what ``alone`` answers, or was cancelled."""
+        """Assert that each request was cancelled, or has the output of the idle engine ``alone``."""
         for one, made in zip(self.specs, self.requests, strict=True):
             if made in self.cancelled:
                 with pytest.raises(CancelledError):

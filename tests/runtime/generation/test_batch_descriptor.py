@@ -1,4 +1,4 @@
-"""The batch descriptor that serves a batch, and what is written into its inputs."""
+"""Batch descriptors, and the inputs that a batch is written into."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENGTH = 12
 
 @st.composite
 def plans(draw: st.DrawFn, most_rows: int) -> SamplingParams:
-    """Every mode, with token biases whose prefixes have different lengths."""
+    """Return parameters of every mode, with token biases whose prefixes have different lengths."""
     token_biases = tuple(
         TokenBias(2 + at, -1.0, prefix=tuple(range(2, 2 + length)))
         for at, length in enumerate(draw(st.lists(st.integers(0, 5), max_size=5)))

@@ -1,4 +1,4 @@
-"""Blocks are dealt out once, counted exactly, and taken back only from who holds them."""
+"""The block allocator: blocks are reserved once, counted exactly, and released only if reserved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from precast.runtime.generation.block_allocator import BlockAllocator
 
-POOLS = st.builds(BlockAllocator, st.integers(2, 40), st.integers(1, 9))
+CACHES = st.builds(BlockAllocator, st.integers(2, 40), st.integers(1, 9))
 
 
 def test_page_zero_is_not_dealt_out() -> None:
@@ -37,7 +37,7 @@ def test_no_tokens_take_no_pages_even_of_a_full_pool() -> None:
     assert cache.used == 1
 
 
-@given(cache=POOLS, tokens=st.integers(0, 400))
+@given(cache=CACHES, tokens=st.integers(0, 400))
 def test_reserved_blocks_fit_the_tokens_and_exclude_the_spare_block(
     cache: BlockAllocator, tokens: int
 ) -> None:
@@ -50,7 +50,7 @@ def test_reserved_blocks_fit_the_tokens_and_exclude_the_spare_block(
     assert all(1 <= block <= cache.capacity for block in blocks)
 
 
-@given(cache=POOLS, counts=st.lists(st.integers(0, 60)), data=st.data())
+@given(cache=CACHES, counts=st.lists(st.integers(0, 60)), data=st.data())
 def test_whatever_is_held_is_held_once_and_comes_back(
     cache: BlockAllocator, counts: list[int], data: st.DataObject
 ) -> None:

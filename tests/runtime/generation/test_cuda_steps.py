@@ -38,7 +38,7 @@ SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Told:
-    """Calls a test before every launch."""
+    """A stepper that calls a hook before every launch."""
 
     def __init__(self, stepper: CapturedStepper, before_launch: Any) -> None:
         self._stepper = stepper
@@ -89,7 +89,7 @@ def test_outputs_equal_those_of_an_idle_engine(
     steps_per_sync: int,
     seed: int,
 ) -> None:
-    """Also if a request ends within a launch, is cancelled between two, or is encoded late."""
+    """Requests end inside a launch, are cancelled between launches, or are encoded late."""
     device, script = FakeDevice(seed), Script(moments)
     engine = fake_engine(
         model, device, self_blocks=self_blocks, cross_blocks=cross_blocks,
@@ -106,7 +106,7 @@ def test_outputs_equal_those_of_an_idle_engine(
 
 
 class Holding(FakeDevice):
-    """A device on which one stream may be held until it is released."""
+    """A device on which one stream can be paused."""
 
     held: FakeStream | None = None
 
@@ -120,7 +120,7 @@ class Holding(FakeDevice):
 
 
 def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: GenerationCore) -> None:
-    """Others keep decoding; the late one joins once its source is encoded, with the output it has alone."""
+    """Other requests keep decoding; a late one joins once its source is encoded."""
     device = Holding(3)
     first, late = ((5, 9, 4, 30, 2), endless()), SPECS[1]
     made = [request(list(one[0]), one[1]) for one in (first, late)]
@@ -154,7 +154,7 @@ def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: Gen
 def test_a_launch_that_was_not_polled_keeps_its_memory(
     model: Model, alone: GenerationCore, seed: int
 ) -> None:
-    """It uploaded sequences, all of them were cancelled, and its slot is used again."""
+    """All sequences of a launch were cancelled, and its slot is reused."""
     device = Holding(seed)
     device.eagerness = 0.0
     told: list[Told] = []
@@ -181,7 +181,7 @@ def test_a_launch_that_was_not_polled_keeps_its_memory(
     engine.offer(first)
     wait_until(lambda: second.future.cancelled())
     wait_until_idle(engine)
-    # The steps' stream is held until the slot is used again; sources are encoded meanwhile.
+    # The stream of steps is paused until the slot is reused; sources are encoded meanwhile.
     device.held, device.eagerness = told[0]._stream, 0.9
     made.append(submit(engine, later[0]))
     wait_until(lambda: len(made) == 2)
@@ -193,7 +193,7 @@ def test_a_launch_that_was_not_polled_keeps_its_memory(
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_a_stop_within_a_launch(model: Model, alone: GenerationCore, steps: int) -> None:
-    """No token behind the end, even in the middle of a launch; the sequences are free immediately."""
+    """No token follows the end, even inside a launch, and the sequences are free immediately."""
     device = FakeDevice(1)
     engine = fake_engine(model, device, steps_per_sync=steps, self_blocks=2, cross_blocks=2)
     for length in range(2, 12):
@@ -248,7 +248,7 @@ def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationCo
 
 
 def test_a_processor_between_captured_steps(model: Model) -> None:
-    """It receives the tokens so far and changes the next one, next to requests without processors."""
+    """A processor receives the tokens so far and changes the next one; other requests have no processors."""
     seen: list[int] = []
 
     def count_up(ids: Tensor, scores: Tensor) -> Tensor:
@@ -299,7 +299,7 @@ def test_encoding_sources_while_requests_decode(model: Model, alone: GenerationC
 @given(seed=SEEDS, call=st.integers(0, 400), work=st.booleans())
 @settings(max_examples=40, deadline=None)
 def test_a_device_failure_anywhere_fails_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
-    """All running, waiting and later requests fail with one error, which says what to do."""
+    """Running, waiting and later requests fail with the same error, which says what to do."""
     device = FakeDevice(seed, fail_work=call) if work else FakeDevice(seed, fail_call=call)
     made = [request(list(source), plan) for source, plan in SPECS]
     try:

@@ -1,4 +1,4 @@
-"""Requests that come, end and are cancelled while others run: each gets what it gets alone."""
+"""Requests that start, end and are cancelled while others run: outputs equal those of an idle engine."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def test_many_threads_ask_one_engine(
 
 
 def test_equal_requests_that_use_all_sequences(model: Model, alone: GenerationCore) -> None:
-    """A full house of equal requests: none waits for ever, all get the same."""
+    """Many equal requests: none starves, and all outputs are the same."""
     one: RequestSpec = ((5, 9, 4, 30, 2), beams(3, 16))
     engine = model.engine(self_blocks=24, cross_blocks=8)
     made = [request(list(one[0]), one[1]) for _ in range(20)]
@@ -117,10 +117,10 @@ def test_encoding_sources_while_requests_decode(model: Model, alone: GenerationC
     with scripted(model, max_batch_delay_steps=0) as (engine, _):
         made = [submit(engine, one) for one in SPECS]
         tokens = [one.tokens for one in made]
-        beside = [output.hidden for output in encode(engine, tokens)]
+        hidden_states = [output.hidden for output in encode(engine, tokens)]
         for one, spec in zip(made, SPECS, strict=True):
             assert_same_output(one.future.result(timeout=30), output_alone(alone, spec))
-        for found, output in zip(beside, encode(alone, tokens), strict=True):
+        for hidden, output in zip(hidden_states, encode(alone, tokens), strict=True):
             expected = output.hidden
-            assert found is not None and expected is not None and found.shape == expected.shape
-            assert abs(found - expected).max() < 1e-4
+            assert hidden is not None and expected is not None and hidden.shape == expected.shape
+            assert abs(hidden - expected).max() < 1e-4

@@ -1,4 +1,4 @@
-"""What a call cannot ask for is refused by name."""
+"""Unsupported and invalid parameters are rejected by name."""
 
 from __future__ import annotations
 

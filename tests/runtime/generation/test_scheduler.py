@@ -1,4 +1,4 @@
-"""The scheduler against a plain model of it under drawn events, and its edges one by one."""
+"""The scheduler: random events compared with a simple model, and edge cases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIZES = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 
 
 def make(sizes: Sizes, deadline: float | None = None) -> Request:
-    """A request of this size."""
+    """Return a request of the given sizes."""
     num_seqs, target_tokens, source_tokens = sizes
     params = SamplingParams("multinomial", 1, num_seqs, (0,), target_tokens, eos_token_ids=())
     tokens = Tokens(np.zeros(source_tokens, np.int32), None)
@@ -48,7 +48,7 @@ SMALLEST = make((1, 1, 1))
 
 
 class Machine(RuleBasedStateMachine):
-    """``line`` and ``held`` are what the scheduler should believe; everything is counted afresh from them."""
+    """A model of the scheduler: ``line`` is the expected queue, ``held`` the expected running requests."""
 
     events = 0
 
@@ -92,15 +92,15 @@ class Machine(RuleBasedStateMachine):
         self.step, self.now = 0, 0.0
 
     def free_seq_ids(self) -> list[int]:
-        taken = {row for one in self.held for row in one.seq_ids}
-        return [row for row in range(self.num_seqs) if row not in taken]
+        used = {seq_id for request in self.held for seq_id in request.seq_ids}
+        return [seq_id for seq_id in range(self.num_seqs) if seq_id not in used]
 
     def used(self, cache: BlockAllocator) -> int:
-        """Blocks that those who run should hold."""
+        """Return the blocks that running requests should hold."""
         return blocks_of(self.held, self.own, self.cross)[cache is self.cross]
 
     def fits(self, requests: Sequence[Request]) -> bool:
-        """Whether they could be admitted together."""
+        """Return whether the requests fit one batch now."""
         own, cross = blocks_of(requests, self.own, self.cross)
         return (
             len(requests) <= self.source_batch
@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def possible(self, request: Request) -> bool:
-        """Whether it would fit if nothing ran."""
+        """Return whether the request would fit an empty scheduler."""
         own, cross = blocks_of([request], self.own, self.cross)
         return (
             request.num_seqs <= self.num_seqs
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         self.end(data.draw(st.sampled_from(everyone)), immediately=data.draw(st.booleans()))
 
     def end(self, request: Request, *, immediately: bool) -> None:
-        """Cancel; what a running one holds is given back now or by ``finish`` later."""
+        """Cancel a request; a running one is finished now or later."""
         was = self.scheduler.cancel(request)
         assert request.state == "finished"
         mine = [one for one in self.held if one is request]
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
             self.end(request, immediately=True)
 
     def live(self) -> list[Request]:
-        """Those that are not over and whose deadline was not named yet."""
+        """Return unfinished requests with a deadline that ``expired`` has not returned yet."""
         running = [one for one in self.held if one not in self.cancelled]
         return [one for one in (*self.line, *running) if one not in self.named]
 
@@ -271,7 +271,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def blocks_of(requests: Sequence[Request], own: BlockAllocator, cross: BlockAllocator) -> tuple[int, int]:
-    """Blocks of either cache that they take together."""
+    """Return the total self- and cross-attention blocks of requests."""
     return (
         sum(one.num_seqs * -(-one.target_tokens // own.block_size) for one in requests),
         sum(-(-one.source_tokens // cross.block_size) for one in requests),
@@ -296,7 +296,7 @@ def scheduler_of(
     source_batch: int = 100,
     max_batch_delay_steps: int = 0,
 ) -> Scheduler:
-    """``own`` and ``cross`` count the blocks of 4 slots that can be dealt out."""
+    """Return a scheduler with ``own`` self-attention and ``cross`` cross-attention blocks of 4 slots."""
     return Scheduler(
         num_seqs,
         BlockAllocator(own + 1, 4),
@@ -320,7 +320,7 @@ def admitted(scheduler: Scheduler, step: int = 0) -> list[Request]:
 
 
 SMALL: Sizes = (1, 4, 4)
-"""One row, one block of either cache, 4 source tokens."""
+"""One sequence, one block of either cache, 4 source tokens."""
 
 
 def test_an_empty_scheduler_has_no_request_and_no_deadline() -> None:
@@ -572,7 +572,7 @@ def test_leaving_a_long_queue_takes_constant_time() -> None:
         (running,) = scheduler.schedule(0)
         assert running is request
         scheduler.finish(running)
-    # A second or so; with a walk along the queue each time it is minutes.
+    # About a second of CPU time; a linear search for each request would take minutes.
     assert time.process_time() - begin < 15
     assert scheduler.waiting == 0
 

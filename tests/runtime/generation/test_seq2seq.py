@@ -1,4 +1,4 @@
-"""The engine's calls on a compiled artifact, against Hugging Face where it has something to say."""
+"""``Seq2Seq`` on a compiled artifact, compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_one_a_list_and_an_empty_list(made: Generating, engine: Seq2Seq) -> None
 
 
 def test_the_checkpoints_own_defaults_hold(made: Generating, engine: Seq2Seq) -> None:
-    """max_length 14 and no bigram twice, unless the call says otherwise."""
+    """Generate with max_length 14 and no repeated bigram by default."""
     for text in TEXTS[:3]:
         assert ids_of(engine.generate(text)) == expected(made, text)
         assert len(ids_of(engine.generate(text, eos_token_id=[]))) == 14
@@ -134,7 +134,7 @@ def test_a_given_beginning_of_the_target(made: Generating, engine: Seq2Seq) -> N
 
 
 class Favour:
-    """Makes one token likelier wherever another is in the row; keeps what it was called with."""
+    """Makes one token likelier if a sequence contains another one; records its arguments."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[Any, ...]] = []
@@ -163,7 +163,7 @@ def test_a_processor_sees_all_samples_until_the_last_one_ends(engine: Seq2Seq) -
     seen: list[Tensor] = []
 
     def ends_one(input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The first row ends with its third token, the others do not end."""
+        """End the first sequence with its third token, and no other."""
         seen.append(input_ids.clone())
         scores[:, 1] = -torch.inf
         if input_ids.shape[1] == 3:
