@@ -76,9 +76,9 @@ class Encoder(Engine):
             inputs: a text, a pair of texts, token ids, or a list of these.
             prompt_name: name of a prompt of the checkpoint, which is put before every text.
             prompt: the text of a prompt, which is put before every text.
-            truncate: how to truncate over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             EncoderOutput, or a list of them.
@@ -126,9 +126,9 @@ class Encoder(Engine):
             convert_to_tensor: return one tensor; takes precedence over ``convert_to_numpy``.
             normalize_embeddings: scale embeddings to unit length, after ``truncate_dim``.
             truncate_dim: number of leading dimensions to keep; by default all.
-            truncate: how to truncate over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             fp32 ``[n, size]``; ``[size]`` for one input; a list of arrays and errors if an input failed.
@@ -157,7 +157,7 @@ class Encoder(Engine):
         """Return embeddings of queries, as ``encode_query`` of sentence-transformers.
 
         Args:
-            inputs: as for ``embed``.
+            inputs: a text, token ids, or a list of these.
             **options: options of ``embed``; the default prompt is the checkpoint's ``query``.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.QUERY_PROMPTS))
@@ -166,7 +166,7 @@ class Encoder(Engine):
         """Return embeddings of documents, as ``encode_document`` of sentence-transformers.
 
         Args:
-            inputs: as for ``embed``.
+            inputs: a text, token ids, or a list of these.
             **options: options of ``embed``; the default prompt is the checkpoint's ``document``, ``passage``
                 or ``corpus``.
         """
@@ -188,9 +188,9 @@ class Encoder(Engine):
             inputs: a text, a pair of texts, token ids, or a list of these.
             top_k: number of labels for each input, best first; None for all.
             function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; by default the model's own.
-            truncate: how to truncate over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
@@ -222,9 +222,9 @@ class Encoder(Engine):
         Args:
             inputs: a pair of texts, or a list of them.
             apply_softmax: whether to apply a softmax over the labels, after the checkpoint's activation.
-            truncate: how to truncate over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             fp32 ``[n]``, or ``[n, labels]`` for several labels; without the first axis for one pair.
@@ -258,8 +258,8 @@ class Encoder(Engine):
             documents: texts.
             top_k: number of documents; None for all.
             return_documents: whether each result contains the document's text.
-            truncate: how to truncate over-long inputs; see the class.
-            timeout: seconds; see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
 
         Returns:
             A list of ``{"corpus_id", "score"}``, best first; with ``"text"`` if ``return_documents`` is set.
@@ -308,10 +308,10 @@ class Encoder(Engine):
 
         Args:
             value: a text, a pair of texts or token ids.
-            prompt_name: as for ``encode``.
-            prompt: as for ``encode``.
-            truncate: how to truncate an over-long input; see the class.
-            timeout: seconds; see the class.
+            prompt_name: name of a prompt of the checkpoint, which is put before the text.
+            prompt: the text of a prompt, which is put before the text.
+            truncate: whether and where an over-long input is truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
 
         Returns:
             A future of EncoderOutput. Its callbacks run in a thread of their own and may call the engine.

@@ -80,7 +80,7 @@ class Seq2Seq(Engine):
             **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that
                 holds some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target
                 begins with; ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as
-                for an ``Encoder``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
+                in ``encode``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
                 the engine's thread and must not call the engine).
 
         Returns:
@@ -157,7 +157,8 @@ class Seq2Seq(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            truncate: as for an ``Encoder``.
+            truncate: True truncates over-long sources at the tokenizer's default side, ``"left"`` or
+                ``"right"`` at that side; False makes them an error.
             src_lang: language of the texts, if the tokenizer knows languages.
             timeout: seconds, counted from the call.
 
