@@ -38,33 +38,33 @@ class BucketDispatcher:
     signature: Signature
     buckets: Buckets
     largest: Mapping[str, int]
-    _plans: dict[int, ReplayShape] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _shapes: dict[int, ReplayShape] = field(default_factory=dict, init=False, repr=False, compare=False)
 
-    def plan(self, needed: Mapping[str, int]) -> ReplayShape:
+    def shape_for(self, needed: Mapping[str, int]) -> ReplayShape:
         """Return how a batch of the ``needed`` sizes runs: at its bucket, or above the top one directly."""
         size = needed[self.buckets.axis]
         if size > self.buckets.top:
-            return self._planned(None, needed)
+            return self._shape(None, needed)
         bucket = self.buckets.bucket_for(size)
-        if bucket not in self._plans:
+        if bucket not in self._shapes:
             # Every sequence has at least one token, so a bucket holds no more of them than tokens.
-            self._plans[bucket] = self._planned(
+            self._shapes[bucket] = self._shape(
                 bucket,
                 {axis.name: min(bucket, axis.maximum) for axis in self.signature.axes}
                 | {self.buckets.axis: bucket},
             )
-        return self._plans[bucket]
+        return self._shapes[bucket]
 
-    def reachable(self) -> list[int]:
+    def in_use(self) -> list[int]:
         """Return the buckets in use, largest first: the memory pool of the first one fits all others."""
         top = min(self.largest[self.buckets.axis], self.buckets.top)
         return [size for size in reversed(self.buckets.sizes) if size <= self.buckets.bucket_for(top)]
 
     def input_bytes(self) -> int:
         """Return the bytes that hold the inputs of any launch."""
-        ends = [self.plan(self.largest), self.plan({self.buckets.axis: self.reachable()[0]})]
-        return max(plan.inputs.nbytes for plan in ends)
+        ends = [self.shape_for(self.largest), self.shape_for({self.buckets.axis: self.in_use()[0]})]
+        return max(shape.inputs.nbytes for shape in ends)
 
-    def _planned(self, bucket: int | None, wanted: Mapping[str, int]) -> ReplayShape:
+    def _shape(self, bucket: int | None, wanted: Mapping[str, int]) -> ReplayShape:
         sizes = {axis.name: max(axis.minimum, wanted[axis.name]) for axis in self.signature.axes}
         return ReplayShape(bucket, sizes, Layout.of(self.signature.inputs, sizes))

@@ -56,7 +56,7 @@ class _Staged:
 
     buffers: HostBuffers
     slot: Slot
-    plan: ReplayShape
+    shape: ReplayShape
     outputs: Layout
 
 
@@ -126,7 +126,7 @@ class CapturedReplay:
             self._device.open()
             self._pipeline = Pipeline(self._device, self.depth, self._buckets.input_bytes(), output_bytes)
             self._pool = self._device.pool()
-        for bucket in self._buckets.reachable():
+        for bucket in self._buckets.in_use():
             if bucket <= self._options.upto:
                 self._run_example(bucket)
         with self._guard.calls("memory was given back"):
@@ -145,10 +145,10 @@ class CapturedReplay:
                     f"memory was set up for {self._options.largest[axis.name]} {axis.name}, "
                     f"a batch needs {needed[axis.name]}"
                 )
-        slot, plan = pipeline.next_slot(), self._buckets.plan(needed)
-        buffers = HostBuffers(plan.sizes, plan.inputs.arrays(slot.host_inputs))
+        slot, shape = pipeline.next_slot(), self._buckets.shape_for(needed)
+        buffers = HostBuffers(shape.sizes, shape.inputs.arrays(slot.host_inputs))
         taken = needed if outputs else dict.fromkeys(needed, 0)
-        self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, taken))
+        self._staged = _Staged(buffers, slot, shape, Layout.of(self.signature.outputs, taken))
         return buffers
 
     def launch(self, buffers: HostBuffers) -> InFlight:
@@ -157,9 +157,9 @@ class CapturedReplay:
         if staged is None or staged.buffers is not buffers:
             raise RuntimeError("launch expects the buffers that buffers_for returned last, once")
         self._staged = None
-        run = self._run_direct if staged.plan.bucket is None else self._run_captured
+        run = self._run_direct if staged.shape.bucket is None else self._run_captured
         with self._guard.calls("a batch was launched"):
-            pipeline.launch(staged.slot, staged.plan.inputs, partial(run, staged.plan), staged.outputs)
+            pipeline.launch(staged.slot, staged.shape.inputs, partial(run, staged.shape), staged.outputs)
         return InFlight(staged.outputs, staged.slot, self._wait)
 
     def close(self) -> None:
@@ -181,26 +181,26 @@ class CapturedReplay:
         self._options.fill_example(buffers)
         self.launch(buffers).result()
 
-    def _run_direct(self, plan: ReplayShape) -> list[Tensor]:
+    def _run_direct(self, shape: ReplayShape) -> list[Tensor]:
         # The outputs are freed after they are copied. They belong to the compute stream, which reuses their
         # memory only after that copy.
-        return self._device.run(partial(self._call, plan, self._inputs(plan)), self._running().compute)
+        return self._device.run(partial(self._call, shape, self._inputs(shape)), self._running().compute)
 
-    def _run_captured(self, plan: ReplayShape) -> list[Tensor]:
-        assert plan.bucket is not None
-        captured = self._captured.get(plan.bucket) or self._capture(plan, plan.bucket)
+    def _run_captured(self, shape: ReplayShape) -> list[Tensor]:
+        assert shape.bucket is not None
+        captured = self._captured.get(shape.bucket) or self._capture(shape, shape.bucket)
         self._device.replay(captured.graph, self._running().compute)
         return captured.outputs
 
-    def _capture(self, plan: ReplayShape, bucket: int) -> _Captured:
+    def _capture(self, shape: ReplayShape, bucket: int) -> _Captured:
         """Capture a bucket while the static inputs hold a batch of it.
 
         The graph is run first: its first run loads kernels, selects library kernels and allocates
         workspaces, none of which is allowed inside a capture.
         """
         device, compute = self._device, self._running().compute
-        inputs = self._inputs(plan)
-        work = partial(self._call, plan, inputs)
+        inputs = self._inputs(shape)
+        work = partial(self._call, shape, inputs)
         device.run(work, compute)
         device.synchronize()
         before, start = device.reserved_bytes(), time.perf_counter()
@@ -210,19 +210,19 @@ class CapturedReplay:
         self.captures += (CaptureInfo(bucket, seconds, device.reserved_bytes() - before),)
         return self._captured[bucket]
 
-    def _call(self, plan: ReplayShape, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    def _call(self, shape: ReplayShape, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         if self._graph is None:
             raise RuntimeError("this replay was closed")
         outputs = self._graph(inputs)
-        self.signature.check_outputs(outputs, plan.sizes)
+        self.signature.check_outputs(outputs, shape.sizes)
         return outputs
 
-    def _inputs(self, plan: ReplayShape) -> dict[str, Tensor]:
+    def _inputs(self, shape: ReplayShape) -> dict[str, Tensor]:
         """Return checked views of the static inputs: a graph bound to other memory would read stale data."""
         block = self._running().static_inputs
-        inputs = plan.inputs.tensors(block)
-        self.signature.check(inputs, plan.sizes)
-        for field in plan.inputs.fields:
+        inputs = shape.inputs.tensors(block)
+        self.signature.check(inputs, shape.sizes)
+        for field in shape.inputs.fields:
             if inputs[field.name].data_ptr() != block.data_ptr() + field.offset:
                 raise RuntimeError(f"{field.name} does not lie in the static inputs")
         return inputs

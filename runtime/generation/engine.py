@@ -141,7 +141,7 @@ class Seq2Seq(Engine):
             InputError, OptionError: as ``generate``.
             QueueFullError: too many requests are queued; try again later.
         """
-        request = self._builder.one(value, options, deadline_of(timeout))
+        request = self._builder.build(value, options, deadline_of(timeout))
         self._core.offer(request)
         return request.future
 
@@ -206,7 +206,7 @@ class Seq2Seq(Engine):
         return_exceptions: bool,
     ) -> list[Request | InferenceError]:
         """Return the request of each input, or the error of an invalid one."""
-        requests = self._builder.many(values, parameters, options, deadline)
+        requests = self._builder.build_all(values, parameters, options, deadline)
         for index, request in enumerate(requests):
             if isinstance(request, OptionError) and not return_exceptions:
                 try:
@@ -219,7 +219,7 @@ class Seq2Seq(Engine):
         self, value: Any, deadline: float | None, options: Mapping[str, Any]
     ) -> tuple[Request, TextStream, str]:
         """Return a request, its text stream, and the text of its prefix."""
-        request = self._builder.one(value, options, deadline)
+        request = self._builder.build(value, options, deadline)
         return request, *self._builder.text_stream(request)
 
     def offer(self, request: Request) -> None:

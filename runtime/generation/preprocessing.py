@@ -92,18 +92,18 @@ class RequestBuilder:
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
 
-    def one(self, value: Any, options: Mapping[str, Any], deadline: float | None = None) -> Request:
+    def build(self, value: Any, options: Mapping[str, Any], deadline: float | None = None) -> Request:
         """Return the request of one input.
 
         Raises:
             InputError, OptionError: As ``Seq2Seq.generate``.
         """
-        (request,) = self.many([value], None, options, deadline)
+        (request,) = self.build_all([value], None, options, deadline)
         if isinstance(request, InferenceError):
             raise request
         return request
 
-    def many(
+    def build_all(
         self,
         values: Sequence[Any],
         parameters: Sequence[Any] | None,

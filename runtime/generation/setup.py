@@ -144,7 +144,7 @@ def open_stepper(
 def default_request(builder: RequestBuilder) -> Request | None:
     """Return a request with default parameters; None if the model requires some."""
     try:
-        return builder.one([0], {})
+        return builder.build([0], {})
     except (InputError, OptionError):
         return None
 
