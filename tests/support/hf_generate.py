@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -117,15 +118,18 @@ class Jitter(LogitsProcessor):
 
 def expected_of(model: PreTrainedModel, job: Job, *processors: LogitsProcessor) -> list[Expected]:
     """Return the sequences of ``generate``, best first."""
-    result = model.generate(
-        torch.tensor([job.source]),
-        attention_mask=torch.ones(1, len(job.source), dtype=torch.long),
-        decoder_input_ids=torch.tensor([job.prefix]),
-        return_dict_in_generate=True,
-        output_scores=True,
-        logits_processor=LogitsProcessorList(processors),
-        **job.call,
-    )
+    with warnings.catch_warnings():
+        # Hugging Face warns of a minimal length beyond the maximal one, and so forbids the end of a target.
+        warnings.filterwarnings("ignore", message="Unfeasible length constraints")
+        result = model.generate(
+            torch.tensor([job.source]),
+            attention_mask=torch.ones(1, len(job.source), dtype=torch.long),
+            decoder_input_ids=torch.tensor([job.prefix]),
+            return_dict_in_generate=True,
+            output_scores=True,
+            logits_processor=LogitsProcessorList(processors),
+            **job.call,
+        )
     beams = getattr(result, "beam_indices", None)
     logprobs = model.compute_transition_scores(
         result.sequences, result.scores, beams, normalize_logits=beams is None
