@@ -100,7 +100,7 @@ def _padded(tokens: tuple[int, ...], _: int) -> list[int]:
 
 
 def _inverse_on_the_first(penalty: float, sequences: int) -> list[float]:
-    """Hugging Face's processor divides by the inverse, and sees the source once, so only the first beam's."""
+    """Return the inverse for the first sequence, 1 for others: Hugging Face's processor affects one beam."""
     return [1 / penalty] + [1.0] * (sequences - 1)
 
 

@@ -238,6 +238,6 @@ def _one_token(graph: GraphName, axes: tuple[Axis, ...] = (), inputs: tuple[Buff
 
 
 def _state(graph: GraphName, named: tuple[str, ...]) -> list[Buffer]:
-    """The named state buffers and those of the graph's own parameters."""
+    """Return the named state buffers, and those of the parameters that belong to the graph."""
     state = state_buffers()
     return [state[name] for name in (*named, *(param.name for param in params_of(graph)))]

@@ -1,7 +1,7 @@
-"""Engines for asyncio: the same calls, awaited. No thread of asyncio's default executor is held.
+"""Engines for asyncio: the same calls as coroutines, which do not occupy asyncio's default executor.
 
-Inputs are tokenized and queued in a few threads of the engine; waiting takes no thread. A cancelled task
-stops tokenizing, and cancels what it has queued.
+Inputs are tokenized and queued in a few threads of the engine; waiting for results takes no thread. A
+cancelled task stops tokenizing, and cancels its queued requests.
 """
 
 from __future__ import annotations
@@ -12,17 +12,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from precast.runtime.encoder import tasks
+from precast.runtime.batch_result import BatchResult, collect
+from precast.runtime.encoder import classification, tasks
 from precast.runtime.encoder.tasks import EncodeTask
 from precast.runtime.errors import InferenceError
-from precast.runtime.futures import (
-    BatchResult,
-    ResultFuture,
-    collect,
-    deadline_of,
-    outcome_of,
-    seconds_until,
-)
+from precast.runtime.futures import ResultFuture, deadline_of, outcome_of, seconds_until
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import Request
 from precast.runtime.generation.streaming import call_soon, stream_tokens
@@ -38,14 +32,14 @@ T = TypeVar("T")
 
 
 class AsyncEncoder:
-    """``Encoder``'s methods as coroutines, with the same options; made by ``Encoder.aio``."""
+    """The methods of ``Encoder`` as coroutines, with the same options; returned by ``Encoder.aio``."""
 
     def __init__(self, engine: Encoder) -> None:
         self.manifest = engine.manifest
         self._engine = engine
 
     async def encode(self, inputs: Any, **options: Any) -> Any:
-        """Return what the artifact's task computes for each input, as ``Encoder.encode``."""
+        """Return the output of the artifact's task for each input, as ``Encoder.encode``."""
         return await self._run(tasks.encode, inputs, **options)
 
     async def embed(
@@ -71,15 +65,15 @@ class AsyncEncoder:
 
     async def classify(self, inputs: Any, **options: Any) -> Any:
         """Return labels and scores, as ``Encoder.classify``."""
-        return await self._run(tasks.classify, inputs, **options)
+        return await self._run(classification.classify, inputs, **options)
 
     async def predict(self, inputs: Any, **options: Any) -> Any:
         """Return scores of pairs of texts, as ``Encoder.predict``."""
-        return await self._run(tasks.predict, inputs, **options)
+        return await self._run(classification.predict, inputs, **options)
 
     async def rank(self, query: str, documents: Sequence[str], **options: Any) -> Any:
         """Return documents ranked by their score for ``query``, as ``Encoder.rank``."""
-        return await self._run(tasks.rank, query, documents, **options)
+        return await self._run(classification.rank, query, documents, **options)
 
     async def _run(
         self,
@@ -94,25 +88,25 @@ class AsyncEncoder:
         try:
             await self._compute(task, results, deadline)
         except BaseException:
-            self._engine.give_up(results)
+            self._engine.tasks.cancel(results)
             raise
         return task.result(results.outcomes())
 
     async def _compute(
         self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None
     ) -> None:
-        queue = partial(self._engine.queue, task, results, deadline)
+        queue = partial(self._engine.tasks.queue, task, results, deadline)
         try:
             async with asyncio.timeout(seconds_until(deadline)):
                 await asyncio.get_running_loop().run_in_executor(self._engine.executor, queue)
                 await asyncio.wrap_future(results.complete)
         except TimeoutError:
             results.expire()
-            self._engine.give_up(results)
+            self._engine.tasks.cancel(results)
 
 
 class AsyncSeq2Seq:
-    """``Seq2Seq``'s methods as coroutines, with the same options; made by ``Seq2Seq.aio``."""
+    """The methods of ``Seq2Seq`` as coroutines, with the same options; returned by ``Seq2Seq.aio``."""
 
     def __init__(self, engine: Seq2Seq) -> None:
         self.manifest = engine.manifest
@@ -138,16 +132,18 @@ class AsyncSeq2Seq:
             for future in futures:
                 await _ended(future)
         except BaseException:
-            self._engine.give_up(futures)
+            self._engine.cancel(futures)
             raise
         return collect([outcome_of(future) for future in futures], single, return_exceptions)
 
     async def stream(self, value: Any, *, timeout: float | None = None, **options: Any) -> AsyncIterator[str]:
         """Generate one target and iterate over its text while it grows, as ``Seq2Seq.stream``."""
         deadline = deadline_of(timeout)
-        request, text, begun = await self._in_thread(self._engine.build_stream, value, deadline, options)
-        if begun:
-            yield begun
+        request, text, prefix_text = await self._in_thread(
+            self._engine.build_stream, value, deadline, options
+        )
+        if prefix_text:
+            yield prefix_text
         async for ids in stream_tokens(request, self._engine.offer):
             if piece := "".join([text.put(int(token)) for token in ids]):
                 yield piece
@@ -180,13 +176,13 @@ class AsyncSeq2Seq:
     async def _queue(
         self, requests: Sequence[Request | InferenceError]
     ) -> list[ResultFuture[GenerateOutput]]:
-        """Queue requests in a thread, which goes on when the task is cancelled, and must then leave none."""
-        given_up = threading.Event()
+        """Queue requests in a thread. The thread survives a cancelled task, so it must stop queueing then."""
+        cancelled = threading.Event()
         try:
-            return await self._in_thread(self._engine.queue, requests, given_up.is_set)
+            return await self._in_thread(self._engine.queue, requests, cancelled.is_set)
         except asyncio.CancelledError:
-            given_up.set()
-            self._engine.give_up([one.future for one in requests if isinstance(one, Request)])
+            cancelled.set()
+            self._engine.cancel([request.future for request in requests if isinstance(request, Request)])
             raise
 
     async def _in_thread(self, function: Callable[..., T], *arguments: Any) -> T:
@@ -195,7 +191,7 @@ class AsyncSeq2Seq:
 
 
 async def _ended(future: ResultFuture[GenerateOutput]) -> None:
-    """Wait until a future is done; meets its deadline."""
+    """Wait until a future is done, and enforce its deadline."""
     loop, done = asyncio.get_running_loop(), asyncio.Event()
     future.add_engine_callback(lambda _: call_soon(loop, done.set))
     try:

@@ -1,7 +1,7 @@
-"""Where results go: a future for each submitted request, and one object for all inputs of a call.
+"""Futures of requests, and their deadlines.
 
-Two rules hold for both. A result wakes the threads that wait for it directly. Code of the user never runs in
-an engine's thread: a callback of a future would hold up every other request, or wait for the engine for ever.
+A result wakes the threads that wait for it directly. A user's callback never runs in an engine's thread: it
+would delay every other request, or wait for the engine for ever.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, wait
 from numbers import Real
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from precast.runtime.errors import EngineForkedError, OptionError, ReentrantCallError, RequestTimeoutError
 
@@ -23,42 +23,42 @@ T_contra = TypeVar("T_contra", contravariant=True)
 logger = logging.getLogger("precast")
 _local = threading.local()
 _LONGEST_TIMEOUT = 1e9
-"""Seconds; a lock refuses to wait for much more."""
+"""Upper limit of a timeout in seconds: locks refuse much larger ones."""
 
 
 def run_callbacks_in(executor: Executor) -> None:
-    """Run callbacks of futures that the calling thread, an engine's, resolves in ``executor``."""
+    """Make callbacks of futures that the calling thread resolves run in ``executor``."""
     _local.callbacks = executor
 
 
 class Promise(Protocol[T_contra]):
-    """Takes the result of one request: a ``ResultFuture``, or one input's entry of a ``BatchResult``."""
+    """Receives the result of one request: a ``ResultFuture``, or one entry of a ``BatchResult``."""
 
     def begin(self) -> bool:
-        """Called before the request is computed; False if its result is no longer wanted."""
+        """Mark the request as running; return False if it was cancelled or has timed out."""
         ...
 
     def resolve(self, result: T_contra, /) -> bool:
-        """Set the result; False if there is one already, or the request was cancelled."""
+        """Set the result; return False if the request has already ended."""
         ...
 
     def fail(self, error: Exception, /) -> bool:
-        """Set an error as the result; False as ``resolve``."""
+        """Set an error; return False if the request has already ended."""
         ...
 
 
 class ResultFuture(Future[T]):
-    """The future of one request. ``concurrent.futures``, asyncio and ``cancel`` work as with any other.
+    """The future of one request; compatible with ``concurrent.futures`` and asyncio.
 
-    Unlike a plain future it may have a deadline, which its waiting caller meets even while the engine's
-    thread is busy; its callbacks never run in an engine's thread; and waiting for it fails where it would
-    never end: in the thread of its own engine, and in a process forked from the engine's.
+    It differs from a plain future in three ways. It may have a deadline, which a waiting caller enforces even
+    while the engine's thread is busy. Its callbacks never run in an engine's thread. Waiting for it raises
+    an error where it would block for ever: in the thread of its own engine, and in a forked child process.
 
     Attributes:
         deadline: ``time.monotonic`` at which the request times out; None for never.
         created: ``time.monotonic`` when the future was made.
-        status: ``waiting`` or ``running``; for messages.
-        served_by: the thread that will resolve it, once the request is queued.
+        status: ``waiting`` or ``running``, for error messages.
+        served_by: The thread that will resolve it; None until the request is queued.
     """
 
     def __init__(self, deadline: float | None = None) -> None:
@@ -68,53 +68,53 @@ class ResultFuture(Future[T]):
         self.status = "waiting"
         self.served_by: threading.Thread | None = None
         self._process = os.getpid()
-        # Engine and waiting caller may both end a request; the first one wins.
+        # The engine and a waiting caller may both end a request; the first one wins.
         self._transition = threading.Lock()
         self._wanted: bool | None = None
         self._claimed = False
 
     def begin(self) -> bool:
-        """Mark the request as running: from now on it cannot be cancelled."""
+        """Mark the request as running, so that it can no longer be cancelled; return whether it is wanted."""
         with self._transition:
             self.status = "running"
             return self._still_wanted() and not self._claimed
 
     def resolve(self, result: T, /) -> bool:
-        """Set the result, unless the request has ended before."""
+        """Set the result; return False if the request has already ended."""
         if not self._claim():
             return False
         self.set_result(result)
         return True
 
     def fail(self, error: BaseException, /) -> bool:
-        """Set an error as the result, unless the request has ended before."""
+        """Set an error; return False if the request has already ended."""
         if not self._claim():
             return False
         self.set_exception(error)
         return True
 
     def expire(self) -> bool:
-        """Fail with RequestTimeoutError, unless the request has ended before."""
+        """Fail with RequestTimeoutError; return False if the request has already ended."""
         return self.fail(timeout_error(self.created, self.status))
 
     def result(self, timeout: float | None = None) -> T:
-        """Wait for the result.
+        """Wait for the result and return it.
 
         Raises:
-            RequestTimeoutError: the request's own timeout is over.
-            TimeoutError: ``timeout`` seconds are over and there is no result yet.
-            ReentrantCallError, EngineForkedError: the result would never come while this thread waits.
+            RequestTimeoutError: The request's own timeout has passed.
+            TimeoutError: There is no result after ``timeout`` seconds.
+            ReentrantCallError, EngineForkedError: The wait would block for ever.
         """
         self._prepare_to_wait(timeout)
         return super().result(timeout)
 
     def exception(self, timeout: float | None = None) -> BaseException | None:
-        """Wait for the result and return the error that it is, or None. Raises as ``result``."""
+        """Wait for the request to end and return its error, or None. Raises as ``result``."""
         self._prepare_to_wait(timeout)
         return super().exception(timeout)
 
     def add_done_callback(self, fn: Callable[[Future[T]], Any]) -> None:
-        """Call ``fn`` with this future once it is done, in a thread that may block."""
+        """Call ``fn`` with this future once it is done, in a thread where ``fn`` may block."""
         super().add_done_callback(lambda future: _call_outside_engine(fn, future))
 
     def add_engine_callback(self, fn: Callable[[Future[T]], Any]) -> None:
@@ -125,7 +125,7 @@ class ResultFuture(Future[T]):
         """Check that the calling thread may wait for the result.
 
         Raises:
-            ReentrantCallError, EngineForkedError: the result would never come while this thread waits.
+            ReentrantCallError, EngineForkedError: The wait would block for ever.
         """
         if self.done():
             return
@@ -158,90 +158,8 @@ class ResultFuture(Future[T]):
         return self._wanted
 
 
-class BatchResult(Generic[T]):
-    """One outcome, a result or an error, for each of ``count`` inputs of a call.
-
-    A caller that waited for one future after the other would be woken by each, and then wait for the
-    interpreter, which the thread that sets the results holds.
-
-    Attributes:
-        complete: done when all outcomes are there. Cancelling it gives up those that have not begun.
-    """
-
-    def __init__(self, count: int) -> None:
-        self.complete: Future[None] = Future()
-        self._created = time.monotonic()
-        self._outcomes: list[T | Exception | None] = [None] * count
-        self._missing = count
-        self._lock = threading.Lock()
-        if count == 0:
-            self.complete.set_result(None)
-
-    def promise(self, index: int) -> Promise[T]:
-        """Takes the outcome of input ``index``."""
-        return _Entry(self, index)
-
-    def set(self, index: int, outcome: T | Exception) -> bool:
-        """Set one outcome; False if it was set before, or the call was given up."""
-        with self._lock:
-            if self._outcomes[index] is not None:
-                return False
-            self._outcomes[index] = outcome
-            self._missing -= 1
-            last = self._missing == 0
-        if last and self.complete.set_running_or_notify_cancel():
-            self.complete.set_result(None)
-        return not self.complete.cancelled()
-
-    def wants(self, index: int) -> bool:
-        """Whether the outcome of input ``index`` is still to be computed."""
-        return self._outcomes[index] is None and not self.complete.cancelled()
-
-    def wait(self, deadline: float | None) -> None:
-        """Wait until all outcomes are there; at the deadline the missing ones become RequestTimeoutErrors."""
-        try:
-            self.complete.result(seconds_until(deadline))
-        except TimeoutError:
-            self.expire()
-
-    def expire(self) -> None:
-        """Make every missing outcome a RequestTimeoutError."""
-        for index, outcome in enumerate(self._outcomes):
-            if outcome is None:
-                self.set(index, timeout_error(self._created, "not computed yet"))
-
-    def cancel(self) -> None:
-        """Give up what has not begun."""
-        self.complete.cancel()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the call was given up."""
-        return self.complete.cancelled()
-
-    def outcomes(self) -> list[T | Exception]:
-        """All of them, once ``complete`` is done."""
-        return [outcome for outcome in self._outcomes if outcome is not None]
-
-
-class _Entry(Generic[T]):
-    __slots__ = ("_index", "_results")
-
-    def __init__(self, results: BatchResult[T], index: int) -> None:
-        self._results, self._index = results, index
-
-    def begin(self) -> bool:
-        return self._results.wants(self._index)
-
-    def resolve(self, result: T, /) -> bool:
-        return self._results.set(self._index, result)
-
-    def fail(self, error: Exception, /) -> bool:
-        return self._results.set(self._index, error)
-
-
 def deadline_of(timeout: Any) -> float | None:
-    """The ``time.monotonic`` at which a call that begins now times out.
+    """Return the ``time.monotonic`` at which a call that begins now times out.
 
     Raises:
         OptionError: ``timeout`` is not a number of seconds.
@@ -255,19 +173,8 @@ def deadline_of(timeout: Any) -> float | None:
 
 
 def seconds_until(deadline: float | None) -> float | None:
-    """Seconds from now to a ``time.monotonic``, at least 0; None for None."""
+    """Return the seconds from now to a ``time.monotonic``, at least 0; None for None."""
     return None if deadline is None else max(0.0, deadline - time.monotonic())
-
-
-def collect(outcomes: Sequence[Any], single: bool, return_exceptions: bool) -> Any:
-    """The result of a call. The first error is raised, unless errors were asked for as results."""
-    failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
-    if failed and not return_exceptions:
-        try:
-            raise failed[0]
-        finally:
-            del outcomes, failed  # the error holds this frame: they would form a cycle with it
-    return outcomes[0] if single else list(outcomes)
 
 
 def outcome_of(future: ResultFuture[T]) -> T | BaseException:
@@ -277,7 +184,7 @@ def outcome_of(future: ResultFuture[T]) -> T | BaseException:
 
 
 def timeout_error(since: float, status: str) -> RequestTimeoutError:
-    """The error of a request that was made at ``since``."""
+    """Return the error of a timed-out request that was made at ``since``."""
     return RequestTimeoutError(
         f"the request timed out after {time.monotonic() - since:.3f} seconds; it was {status}"
     )

@@ -1,4 +1,4 @@
-"""Checks that the graphs of an artifact have the inputs and outputs that this runtime fills and reads."""
+"""Checks that the graphs of an artifact have the inputs, outputs and sizes that this runtime expects."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from precast.graphs.signature import Signature
 
 
 def output_of(manifest: EncodeManifest) -> EncodeOutput:
-    """The output tensor of ``encode``, by the manifest's description of outputs."""
+    """Return the output tensor of ``encode`` that the manifest's description of outputs implies."""
     output = manifest.output
     size = len(output.labels) if isinstance(output, ClassifyInfo) else output.size
     return encode_output(manifest.model.task, size)
 
 
 def check_encode_graph(manifest: EncodeManifest) -> None:
-    """Check ``encode`` against what an encoder packs and reads.
+    """Check the graph ``encode``.
 
     Raises:
-        ManifestError: its signature, buckets or variants differ.
+        ManifestError: Its signature, buckets or variants differ from what this runtime uses.
     """
     limits, output, device = manifest.limits, manifest.output, manifest.build.device
     graph = manifest.graphs[GraphName.ENCODE]
@@ -52,10 +52,10 @@ def check_encode_graph(manifest: EncodeManifest) -> None:
 
 
 def check_generation_graphs(manifest: GenerateManifest) -> None:
-    """Check all graphs of an encoder-decoder against what this runtime fills and reads.
+    """Check all graphs of an encoder-decoder.
 
     Raises:
-        ManifestError: the signature, buckets or variants of one of them differ.
+        ManifestError: The signature, buckets or variants of a graph differ from what this runtime uses.
     """
     model, device, output, limits = manifest.model, manifest.build.device, manifest.output, manifest.limits
     if output.size != model.hidden_size:
@@ -77,38 +77,38 @@ def check_generation_graphs(manifest: GenerateManifest) -> None:
             raise ManifestError(f"graph {name} has {len(graph.variants)} variants, on a CPU there is one")
 
 
-def _check_signature(found: Signature, expected: Signature) -> None:
+def _check_signature(actual: Signature, expected: Signature) -> None:
     for part in ("axes", "inputs", "outputs", "written"):
-        pair = _first_difference(getattr(found, part), getattr(expected, part))
+        pair = _first_difference(getattr(actual, part), getattr(expected, part))
         if pair is not None:
             raise ManifestError(
                 f"the {part} of graph {expected.graph} differ from what this runtime uses: found {pair[0]}, "
                 f"expected {pair[1]}; compile the artifact again"
             )
-    if found.graph != expected.graph:
+    if actual.graph != expected.graph:
         raise ManifestError(
-            f"the graph {expected.graph} is named {shortened(found.graph)}; compile the artifact again"
+            f"the graph {expected.graph} is named {shortened(actual.graph)}; compile the artifact again"
         )
 
 
-def _first_difference(found: tuple[Any, ...], expected: tuple[Any, ...]) -> tuple[Any, Any] | None:
-    pairs = zip_longest(found, expected)
+def _first_difference(actual: tuple[Any, ...], expected: tuple[Any, ...]) -> tuple[Any, Any] | None:
+    pairs = zip_longest(actual, expected)
     return next((pair for pair in pairs if pair[0] != pair[1]), None)
 
 
-def _check_buckets(name: str, found: Buckets, limit: Buckets, *, may_end_before: bool = False) -> None:
-    fits = found.top <= limit.top if may_end_before else found.top == limit.top
-    if found.axis != limit.axis or not fits:
+def _check_buckets(name: str, actual: Buckets, limit: Buckets, *, may_end_before: bool = False) -> None:
+    fits = actual.top <= limit.top if may_end_before else actual.top == limit.top
+    if actual.axis != limit.axis or not fits:
         raise ManifestError(
-            f"the buckets of graph {name} end at {found.top} {found.axis}, its limits at {limit.top} "
+            f"the buckets of graph {name} end at {actual.top} {actual.axis}, its limits at {limit.top} "
             f"{limit.axis}; compile the artifact again"
         )
 
 
 def _check_variants(name: str, graph: GraphInfo, buckets: Buckets) -> None:
-    found = [variant.max_size for variant in graph.variants]
-    if found != sorted(set(found)) or found[-1] != buckets.top:
+    actual = [variant.max_size for variant in graph.variants]
+    if actual != sorted(set(actual)) or actual[-1] != buckets.top:
         raise ManifestError(
-            f"the variants of graph {name} hold {found} {buckets.axis}, expected ascending numbers up to "
+            f"the variants of graph {name} hold {actual} {buckets.axis}, expected ascending numbers up to "
             f"{buckets.top}; compile the artifact again"
         )

@@ -1,4 +1,4 @@
-"""``load``: from an artifact on disk to an engine."""
+"""``precast.load``: loads an artifact and starts its engine."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(
     steps_per_sync: int | None = None,
     gpu_memory_utilization: float | None = None,
 ) -> Encoder | Seq2Seq:
-    """Check an artifact, load it and start its engine.
+    """Check and load an artifact; return its running engine.
 
     ``Encoder.load`` and ``Seq2Seq.load`` do the same for artifacts of one kind, and return that type.
 
@@ -41,22 +41,24 @@ def load(
         batch_tokens: tokens of a packed encoder batch, at most the artifact's ``max_tokens``. By default 2048
             for an encoder on a CPU, the largest bucket for one on CUDA (larger batches run without a captured
             graph), and 1024 for the sources of an encoder-decoder.
-        max_waiting: requests that may be queued; ``submit`` refuses more, calls with lists wait for room.
-        max_characters: characters of one text; longer texts are refused before they are tokenized.
+        max_waiting: most requests in the queue; if it is full, ``submit`` raises QueueFullError, and calls
+            with lists wait for room.
+        max_characters: most characters of one text; longer texts are rejected before they are tokenized.
         device: ``"cuda"`` or ``"cuda:1"`` for an artifact built for CUDA, by default device 0; ``"cpu"`` for
             one built for a CPU.
         cuda_graph_max_tokens: on CUDA, capture the graphs of buckets up to this size while loading, and
             larger ones when a batch first needs them; by default all. A decoder's steps are captured while
             loading for requests without parameters.
-        kv_cache_bytes: memory of both KV caches of an encoder-decoder. By default what all sequences need at
-            their longest, but at most a gigabyte, on CUDA at most what ``gpu_memory_utilization`` leaves.
-        cross_kv_fraction: the part of it for cross-attention; by default as in the longest request.
-        max_batch_delay_steps: decode steps by which a request that could start is delayed so that others
-            start with it; 4 by default.
-        steps_per_sync: decode steps between two polls for finished, cancelled and new requests; by default 2,
-            on CUDA 4.
-        gpu_memory_utilization: on CUDA, the part of the device's memory that may be used, by this process and
-            all others; 0.9 by default. The KV caches get what weights and graphs leave of it.
+        kv_cache_bytes: memory of both KV caches of an encoder-decoder. By default enough for all
+            sequences at their longest, but at most 1 GiB, on CUDA what ``gpu_memory_utilization`` leaves.
+        cross_kv_fraction: the share of ``kv_cache_bytes`` for cross-attention; by default as in the longest
+            request.
+        max_batch_delay_steps: decode steps by which a request may be delayed so that several are encoded in
+            one batch; 4 by default.
+        steps_per_sync: decode steps between two polls, at which requests finish, are cancelled and start; by
+            default 2, on CUDA 4.
+        gpu_memory_utilization: on CUDA, the share of the device's memory that this and all other processes
+            may use; 0.9 by default. The KV caches use the memory left after weights and CUDA graphs.
 
     Returns:
         An ``Encoder``, or a ``Seq2Seq`` if the artifact generates.
@@ -86,7 +88,7 @@ def load(
 
 
 def start_engine(folder: Path, manifest: Manifest, options: LoadOptions = DEFAULTS) -> Encoder | Seq2Seq:
-    """The engine of an artifact whose files were checked. The compiler's parity check starts here."""
+    """Return the engine of an artifact whose files were checked; used by the compiler's checks."""
     if isinstance(manifest, EncodeManifest):
         return Encoder.open(folder, manifest, options)
     return Seq2Seq.open(folder, manifest, options)

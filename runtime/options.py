@@ -14,9 +14,9 @@ from precast.graphs.seq2seq import SOURCE_BATCH_TOKENS
 from precast.runtime.errors import OptionError
 
 MAX_THREADS = 1024
-"""The process ends where the system refuses to start a kernel's thread."""
+"""Most threads: OpenMP ends the process if the system cannot start a thread."""
 STEPS_PER_SYNC: dict[Device, int] = {"cpu": 2, "cuda": 4}
-"""With more steps, finished and new requests wait longer; on CUDA a poll takes several calls."""
+"""Default decode steps between two polls: with more steps requests wait longer; polls on CUDA are slow."""
 
 _DEVICE = re.compile(r"cpu|cuda(:(?P<index>\d{1,3}))?")
 _LEAST = {
@@ -41,7 +41,7 @@ _GENERATION = (
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """The options of an engine. The default None stands for a value that depends on the artifact.
+    """The options of ``precast.load``. None selects a default that depends on the artifact.
 
     Attributes:
         num_threads: threads of the graphs' kernels on a CPU; by default one for each of ``cores``, or torch's
@@ -51,22 +51,24 @@ class LoadOptions:
         batch_tokens: tokens of a packed encoder batch, at most the artifact's ``max_tokens``. By default 2048
             for an encoder on a CPU, the largest bucket for one on CUDA (larger batches run without a captured
             graph), and 1024 for the sources of an encoder-decoder.
-        max_waiting: requests that may be queued; ``submit`` refuses more, calls with lists wait for room.
-        max_characters: characters of one text; longer texts are refused before they are tokenized.
+        max_waiting: most requests in the queue; if it is full, ``submit`` raises QueueFullError, and calls
+            with lists wait for room.
+        max_characters: most characters of one text; longer texts are rejected before they are tokenized.
         device: ``"cuda"`` or ``"cuda:1"`` for an artifact built for CUDA, by default device 0; ``"cpu"`` for
             one built for a CPU.
         cuda_graph_max_tokens: on CUDA, capture the graphs of buckets up to this size while loading, and
             larger ones when a batch first needs them; by default all. A decoder's steps are captured while
             loading for requests without parameters.
-        kv_cache_bytes: memory of both KV caches of an encoder-decoder. By default what all sequences need at
-            their longest, but at most a gigabyte, on CUDA at most what ``gpu_memory_utilization`` leaves.
-        cross_kv_fraction: the part of it for cross-attention; by default as in the longest request.
-        max_batch_delay_steps: decode steps by which a request that could start is delayed so that others
-            start with it; 4 by default.
-        steps_per_sync: decode steps between two polls for finished, cancelled and new requests; by default 2,
-            on CUDA 4.
-        gpu_memory_utilization: on CUDA, the part of the device's memory that may be used, by this process and
-            all others; 0.9 by default. The KV caches get what weights and graphs leave of it.
+        kv_cache_bytes: memory of both KV caches of an encoder-decoder. By default enough for all
+            sequences at their longest, but at most 1 GiB, on CUDA what ``gpu_memory_utilization`` leaves.
+        cross_kv_fraction: the share of ``kv_cache_bytes`` for cross-attention; by default as in the longest
+            request.
+        max_batch_delay_steps: decode steps by which a request may be delayed so that several are encoded in
+            one batch; 4 by default.
+        steps_per_sync: decode steps between two polls, at which requests finish, are cancelled and start; by
+            default 2, on CUDA 4.
+        gpu_memory_utilization: on CUDA, the share of the device's memory that this and all other processes
+            may use; 0.9 by default. The KV caches use the memory left after weights and CUDA graphs.
 
     Raises:
         OptionError: an option is out of range.
@@ -105,15 +107,15 @@ class LoadOptions:
 
     def _check_cores(self, cores: Sequence[int]) -> None:
         if not hasattr(os, "sched_getaffinity"):
-            raise OptionError("cores can be chosen on Linux only; do not pass cores")
+            raise OptionError("cores can be set on Linux only; do not pass cores")
         allowed = os.sched_getaffinity(0)
         if not cores or not set(cores) <= allowed or len(set(cores)) < len(cores):
-            raise OptionError(f"cores must be different ones of {sorted(allowed)}, found {list(cores)}")
+            raise OptionError(f"cores must be distinct numbers among {sorted(allowed)}, found {list(cores)}")
 
     def device_index(self) -> int:
-        """The index of the CUDA device; 0 by default."""
-        found = _DEVICE.fullmatch(self.device or "cuda")
-        return int(found["index"] or 0) if found else 0
+        """Return the index of the CUDA device; 0 by default."""
+        match = _DEVICE.fullmatch(self.device or "cuda")
+        return int(match["index"] or 0) if match else 0
 
     def check_for(self, manifest: Manifest) -> None:
         """Check the options against an artifact.
@@ -136,11 +138,11 @@ class LoadOptions:
             )
 
     def device_for(self, manifest: Manifest) -> str:
-        """The device: ``cpu``, or ``cuda`` with its index, such as ``cuda:0``."""
+        """Return the device: ``cpu``, or ``cuda`` with its index, such as ``cuda:0``."""
         return "cpu" if manifest.build.device == "cpu" else f"cuda:{self.device_index()}"
 
     def batch_tokens_for(self, manifest: Manifest) -> int:
-        """Tokens of a packed encoder batch: within the artifact's limit, and at least one source."""
+        """Return the most tokens of a packed encoder batch, within the artifact's limits."""
         limits = manifest.limits
         if isinstance(manifest, EncodeManifest):
             on_cuda = manifest.build.device == "cuda"
@@ -150,19 +152,19 @@ class LoadOptions:
         return min(max(self.batch_tokens or SOURCE_BATCH_TOKENS, least), limits.max_tokens)
 
     def delay_steps(self) -> int:
-        """``max_batch_delay_steps``, or its default."""
+        """Return ``max_batch_delay_steps``, or its default."""
         return 4 if self.max_batch_delay_steps is None else self.max_batch_delay_steps
 
     def steps_per_sync_on(self, device: Device) -> int:
-        """``steps_per_sync``, or the default for the device."""
+        """Return ``steps_per_sync``, or the default for the device."""
         return self.steps_per_sync or STEPS_PER_SYNC[device]
 
     def memory_share(self) -> float:
-        """``gpu_memory_utilization``, or its default."""
+        """Return ``gpu_memory_utilization``, or its default."""
         return self.gpu_memory_utilization or 0.9
 
     def given(self) -> dict[str, object]:
-        """The options that differ from their defaults, by name."""
+        """Return the options that differ from their defaults, by name."""
         return {
             field.name: getattr(self, field.name)
             for field in fields(self)

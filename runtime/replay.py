@@ -12,12 +12,17 @@ from torch import Tensor
 from precast.graphs.signature import Signature
 
 Graph = Callable[[Mapping[str, Tensor]], list[Tensor]]
-"""A loaded graph: its inputs by name, its outputs in the order of its signature."""
+"""A loaded graph: from inputs by name to outputs in the order of its signature."""
 
 
 @dataclass(frozen=True, eq=False)
 class HostBuffers:
-    """Host memory for the inputs of one launch: each array has the shape that ``sizes`` says."""
+    """Host memory for the inputs of one launch.
+
+    Attributes:
+        sizes: Size of each axis.
+        arrays: The inputs by name, in the shapes that ``sizes`` implies.
+    """
 
     sizes: Mapping[str, int]
     arrays: Mapping[str, np.ndarray]
@@ -25,10 +30,13 @@ class HostBuffers:
 
 @dataclass(frozen=True)
 class CaptureInfo:
-    """Time and memory that capturing the graph of one bucket took.
+    """Time and memory of one graph capture.
 
-    ``bytes`` is the growth of the memory that torch holds on the device. Buckets share one memory pool, so
-    the largest accounts for nearly all; memory of the driver is not included.
+    Attributes:
+        bucket: The captured bucket.
+        seconds: Duration of the capture.
+        bytes: Growth of the device memory that torch reserves. Buckets share one memory pool, so the largest
+            accounts for nearly all; memory of the driver is not included.
     """
 
     bucket: int
@@ -37,15 +45,15 @@ class CaptureInfo:
 
 
 class Pending(Protocol):
-    """A launch whose outputs may not be there yet."""
+    """A launch that may still be in progress."""
 
     def result(self) -> list[Tensor]:
-        """Wait for the outputs and return them: host tensors, with at least the rows that were needed.
+        """Wait for the outputs and return them as host tensors with at least the needed rows.
 
-        They are valid until ``buffers_for`` has been called ``depth`` more times: the memory is reused.
+        They stay valid until ``buffers_for`` has been called ``depth`` more times: the memory is reused.
 
         Raises:
-            DeviceFailedError: the device failed, in this launch or before it.
+            DeviceFailedError: The device failed, in this launch or before it.
         """
         ...
 
@@ -53,18 +61,22 @@ class Pending(Protocol):
 class Replay(Protocol):
     """One graph, ready to be replayed by one thread.
 
-    For each batch the caller asks ``buffers_for`` the sizes that it needs, fills all of them, and calls
-    ``launch``. Up to ``depth`` launches may be in flight; with so many, a result must be taken before
-    buffers are asked for again. All calls come from the thread that called ``prepare``.
+    For each batch the caller gets ``buffers_for`` the needed sizes, fills all of them and calls ``launch``.
+    Up to ``depth`` launches may be in flight; then a result must be taken before the next ``buffers_for``.
+    All calls come from the thread that called ``prepare``.
+
+    Attributes:
+        signature: Signature of the graph.
+        depth: Most launches in flight.
+        captures: Captured graphs, in the order of their capture.
     """
 
     signature: Signature
     depth: int
     captures: tuple[CaptureInfo, ...]
-    """Of captured graphs, in the order in which they were captured."""
 
     def prepare(self) -> None:
-        """Set up what belongs to the calling thread; called once, before all others."""
+        """Set up thread-local resources; called once, before all other methods."""
         ...
 
     @property
@@ -73,22 +85,22 @@ class Replay(Protocol):
         ...
 
     def suspend(self) -> None:
-        """There is nothing to launch for now."""
+        """Release threads while there is nothing to launch."""
         ...
 
     def buffers_for(self, needed: Mapping[str, int]) -> HostBuffers:
-        """The buffers of the next launch, at the sizes at which a batch of the ``needed`` sizes runs."""
+        """Return the buffers of the next launch, at the bucket of a batch of the ``needed`` sizes."""
         ...
 
     def launch(self, buffers: HostBuffers) -> Pending:
-        """Run the graph on what ``buffers_for`` gave last.
+        """Run the graph on the buffers that ``buffers_for`` returned last.
 
         Raises:
-            GraphError, SignatureError: this launch failed, later ones may not.
-            DeviceFailedError: the device failed: this launch, those in flight and all later ones are lost.
+            GraphError, SignatureError: This launch failed; later ones may succeed.
+            DeviceFailedError: The device failed; launches in flight and later ones fail too.
         """
         ...
 
     def close(self) -> None:
-        """Release the graph and its memory, whatever is in flight. May be called again."""
+        """Release the graph and its memory, even with launches in flight. Idempotent."""
         ...

@@ -1,4 +1,4 @@
-"""What engines have done since they were loaded, and what they hold now."""
+"""Statistics of engines: counts since loading, and the current load."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ _ENTRIES = 4096
 
 
 class Throughput:
-    """Counts what was done when, and forgets what is older than five seconds."""
+    """A rate over the last five seconds."""
 
     def __init__(self) -> None:
         self._done: deque[tuple[float, int]] = deque(maxlen=_ENTRIES)
 
     def add(self, count: int) -> None:
-        """Count ``count`` more, done now."""
+        """Add ``count`` events at the current time."""
         self._done.append((time.monotonic(), count))
 
     def per_second(self) -> float:
-        """Rate over the last 5 seconds, or since the first count if that is later; 0 without any."""
+        """Return the events per second over the last 5 seconds, or since the first event if that is later."""
         now = time.monotonic()
         recent = [entry for entry in tuple(self._done) if entry[0] > now - _SECONDS]
         if len(recent) < 2:
             return 0.0
-        # What the first entry counts was done before its time.
+        # The events of the first entry happened before its time.
         return sum(count for _, count in recent[1:]) / max(now - recent[0][0], 1e-9)
 
 
 @dataclass
 class GenerationCounts:
-    """Totals of a generation engine since it was loaded."""
+    """Counters of a generation engine since it was loaded."""
 
     requests: int = 0
     failed: int = 0
@@ -53,7 +53,7 @@ class EngineStats:
     Attributes:
         requests: requests that got an output.
         failed: requests that ended with an error, timeouts included.
-        cancelled: requests whose caller gave them up before they were computed.
+        cancelled: requests that were cancelled before they had an output.
         tokens: tokens of the inputs of an encoder; tokens that a generation engine generated, all beams
             counted.
         waiting: requests in the queue.
@@ -69,7 +69,7 @@ class EngineStats:
 
     @property
     def capture_seconds(self) -> float:
-        """Time that capturing graphs took."""
+        """Total seconds of all graph captures."""
         return sum(capture.seconds for capture in self.captures)
 
     @property
@@ -96,14 +96,14 @@ class GenerationStats(EngineStats):
     Attributes:
         steps: decode steps.
         source_batches: ``encode_source`` batches.
-        running: requests that decode.
-        num_seqs: sequences that can decode simultaneously.
-        num_seqs_used: sequences that decode.
+        running: running requests.
+        num_seqs: most sequences that can decode simultaneously.
+        num_seqs_used: sequences of running requests.
         self_blocks: blocks of the self-attention KV cache.
-        self_blocks_used: those in use.
+        self_blocks_used: self-attention blocks in use.
         cross_blocks: blocks of the cross-attention KV cache.
-        cross_blocks_used: those in use.
-        kv_cache_bytes: memory of both.
+        cross_blocks_used: cross-attention blocks in use.
+        kv_cache_bytes: memory of both KV caches.
         tokens_per_second: tokens generated per second, over the last five seconds.
     """
 

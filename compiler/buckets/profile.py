@@ -19,7 +19,7 @@ from precast.graphs.encode import TOKENS
 from precast.graphs.graph_names import GraphName
 from precast.runtime.backends.graph_loader import open_replay
 from precast.runtime.encoder.packing import fill
-from precast.runtime.generation.setup import place_graphs
+from precast.runtime.generation.setup import open_stepper
 from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import DEFAULTS
 
@@ -130,7 +130,7 @@ def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> I
 @contextmanager
 def opened_encode_source(folder: Path, manifest: GenerateManifest, lengths: Lengths) -> Iterator[Run]:
     """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
-    stepper = place_graphs(folder, manifest, DEFAULTS).stepper
+    stepper = open_stepper(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()
 

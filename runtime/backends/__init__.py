@@ -1,1 +1,1 @@
-"""Running a graph on its static buffers."""
+"""Backends: load the graphs of an artifact and run them."""

@@ -1,4 +1,4 @@
-"""From the files of an artifact to its graphs with their weights bound, and to a replay of ``encode``."""
+"""Loads the graphs of an artifact with their weights bound, and the replay of ``encode``."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from precast.runtime.replay import Graph, Replay
 
 
 class VariantGraph:
-    """A graph that was compiled for several batch sizes: runs a batch on the first variant that holds it.
+    """A graph with several variants, each tuned for a range of sizes: runs the first that is large enough.
 
     Args:
-        variants: the largest batch and the loaded graph of each, ascending.
-        sized_by: the input whose length is the size of a batch.
+        variants: The maximum size and the loaded graph of each variant, ascending.
+        sized_by: Name of the input whose length is the size of a batch.
     """
 
     def __init__(self, variants: Sequence[tuple[int, Graph]], sized_by: str = "input_ids") -> None:
@@ -46,31 +46,31 @@ class VariantGraph:
         for limit, graph in self._variants:
             if size <= limit:
                 return graph(inputs)
-        # Batches are padded to two tokens, also where the limits allow one.
+        # Batches are padded to two tokens, even if the limits allow only one.
         return self._variants[-1][1](inputs)
 
 
 def open_graph(folder: Path, manifest: Manifest, name: GraphName) -> Graph:
-    """One graph of an artifact for the CPU, with its weights bound.
+    """Return one graph of a CPU artifact, with its weights bound.
 
     Raises:
-        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
-        KeyError: no such graph.
+        WeightsError, ProgramError, GraphError: A file does not fit the manifest.
+        KeyError: The artifact has no such graph.
     """
     return _open_on_cpu(folder, manifest, manifest.graphs[name], _read(folder, manifest))
 
 
 def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[GraphName, Graph]:
-    """Every graph of an artifact, by name. The weights are read once and shared.
+    """Return all graphs of an artifact by name. They share one copy of the weights.
 
     Args:
-        folder: the artifact.
-        manifest: its manifest.
-        device: one of the kind that it was built for: ``cpu``, or such as ``cuda:0``.
+        folder: Directory of the artifact.
+        manifest: Manifest of the artifact.
+        device: Device of the kind that the artifact was built for: ``cpu``, or such as ``cuda:0``.
 
     Raises:
-        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
-        DeviceFailedError: the device did not take the weights.
+        WeightsError, ProgramError, GraphError: A file does not fit the manifest.
+        DeviceFailedError: The weights could not be moved to the device.
     """
     weights, graphs = _read(folder, manifest), manifest.graphs
     if device == "cpu":
@@ -85,11 +85,11 @@ def open_graphs(folder: Path, manifest: Manifest, device: str = "cpu") -> dict[G
 
 
 def open_replay(folder: Path, manifest: EncodeManifest, options: LoadOptions = DEFAULTS) -> Replay:
-    """The ``encode`` graph with its weights bound, on the device that it was built for.
+    """Return the replay of ``encode`` on the device that it was built for, with its weights bound.
 
     Raises:
-        WeightsError, ProgramError, GraphError: a file does not fit the manifest.
-        DeviceFailedError: the device did not take the weights.
+        WeightsError, ProgramError, GraphError: A file does not fit the manifest.
+        DeviceFailedError: The weights could not be moved to the device.
     """
     graph = manifest.graphs[GraphName.ENCODE]
     device = options.device_for(manifest)
@@ -117,20 +117,21 @@ def _bound(weights: dict[str, Tensor], graph: GraphInfo) -> dict[str, Tensor]:
     return {name: weights[name] for name in graph.constants}
 
 
-def _open_variants(graph: GraphInfo, open_one: Callable[[str], Graph]) -> Graph:
-    """Every variant binds the same weights."""
-    opened = [(variant.max_size, open_one(variant.file)) for variant in graph.variants]
-    if len(opened) == 1:
-        return opened[0][1]
+def _open_variants(graph: GraphInfo, open_file: Callable[[str], Graph]) -> Graph:
+    """Load all variants of a graph, which bind the same weights."""
+    variants = [(variant.max_size, open_file(variant.file)) for variant in graph.variants]
+    if len(variants) == 1:
+        return variants[0][1]
     axis = graph.buckets.axis
-    return VariantGraph(opened, next(one.name for one in graph.signature.inputs if one.shape[0] == axis))
+    sized_by = next(buffer.name for buffer in graph.signature.inputs if buffer.shape[0] == axis)
+    return VariantGraph(variants, sized_by)
 
 
 def _open_on_cpu(folder: Path, manifest: Manifest, graph: GraphInfo, weights: dict[str, Tensor]) -> Graph:
     keep_freed_memory()
     inductor = manifest.build.backend == "inductor"
-    open_one = _open_library if inductor else _open_program
-    return _open_variants(graph, partial(open_one, folder, manifest, graph, _bound(weights, graph)))
+    open_file = _open_library if inductor else _open_program
+    return _open_variants(graph, partial(open_file, folder, manifest, graph, _bound(weights, graph)))
 
 
 def _open_library(
@@ -147,10 +148,10 @@ def _open_program(
         program = Program.from_json((folder / file).read_text("utf-8"))
     except UnicodeDecodeError as error:
         raise ProgramError(f"{file} is not UTF-8 text: {error}; compile the artifact again") from error
-    taken, given = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
-    if taken != given:
+    actual, expected = set(program.inputs), {buffer.name for buffer in graph.signature.inputs}
+    if actual != expected:
         raise ProgramError(
-            f"{file} takes {sorted(taken)[:9]}, its signature names {sorted(given)[:9]}; "
+            f"{file} takes {sorted(actual)[:9]}, its signature names {sorted(expected)[:9]}; "
             f"compile the artifact again"
         )
     return ProgramRunner(program, weights)
@@ -176,7 +177,7 @@ def _open_on_cuda(
 
 
 def _capture_options(manifest: EncodeManifest, graph: GraphInfo, options: LoadOptions) -> CaptureOptions:
-    """A batch holds ``batch_tokens`` at most, or one longer input."""
+    """Return the capture options: a batch has at most ``batch_tokens`` tokens, or one longer input."""
     limits = manifest.limits
     largest = {axis.name: axis.maximum for axis in graph.signature.axes}
     return CaptureOptions(

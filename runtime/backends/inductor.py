@@ -1,8 +1,8 @@
-"""A graph that AOTInductor compiled, called through the C interface of its shared library.
+"""A graph compiled by AOTInductor, called through the C interface of its shared library.
 
-torch's own Python runners do the same but hold the interpreter lock while the graph runs, so that
-nothing could be tokenized meanwhile; ctypes lets go of it. A plain ``.so`` is loaded in place, where a
-``.pt2`` would be unpacked into a temporary folder first. The interface is declared in torch's
+torch's own Python runners hold the interpreter lock while the graph runs, which would block tokenization;
+ctypes releases it. A plain ``.so`` is loaded in place, while a ``.pt2`` would first be unpacked into a
+temporary folder. The interface is declared in torch's
 ``torch/csrc/inductor/aoti_runtime/interface.h``.
 """
 
@@ -31,7 +31,7 @@ from precast.runtime.errors import GraphError
 _Handle = ctypes.c_void_p
 _PREFIX = "AOTInductorModelContainer"
 _PADDED = 64
-"""A graph states the bytes of its weights rounded up to a multiple of this."""
+"""A graph reports the bytes of its weights rounded up to a multiple of this."""
 
 _lock = threading.Lock()
 _spellings = itertools.count(1)
@@ -54,16 +54,16 @@ class InductorGraph:
     """A compiled graph with its weights bound.
 
     Args:
-        path: the shared library. It runs code as soon as it is loaded: check its hash before.
-        signature: its inputs and outputs, in call order.
-        weights: tensors to bind by name without a copy, on ``device``; exactly those that the graph lacks.
-            None for a graph that carries its own.
+        path: The shared library. Loading it runs code, so its hash must have been checked.
+        signature: Its inputs and outputs, in call order.
+        weights: Tensors on ``device`` to bind by name without a copy, exactly those that the graph expects.
+            None for a graph that contains its own.
         digest: SHA-256 of the library, from the manifest.
-        device: ``cpu``, or ``cuda:0`` for the device of this index. There a call puts its work on the
-            current stream and returns; it may be captured, once it has run.
+        device: ``cpu``, or a CUDA device such as ``cuda:0``. On CUDA a call puts its work on the current
+            stream and returns; it may be captured after its first run.
 
     Raises:
-        GraphError: the library cannot be loaded, or its inputs, outputs or weights are not as stated.
+        GraphError: The library cannot be loaded, or its inputs, outputs or weights differ from those given.
     """
 
     def __init__(
@@ -101,33 +101,33 @@ class InductorGraph:
 
     def __call__(self, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors([inputs[name] for name in self._names])
-        given = (_Handle * len(handles))(*[_capsule_pointer(handle, None) for handle in handles])
-        taken = (_Handle * self._outputs)()
-        # Nobody else calls this graph meanwhile; the function for many threads waits for events, which a
-        # capture forbids.
+        arguments = (_Handle * len(handles))(*[_capsule_pointer(handle, None) for handle in handles])
+        outputs = (_Handle * self._outputs)()
+        # Only one thread calls this graph. The multi-threaded function waits for events, which is not
+        # allowed inside a capture.
         code = self._run(
             self._container,
-            given,
-            ctypes.c_size_t(len(given)),
-            taken,
+            arguments,
+            ctypes.c_size_t(len(arguments)),
+            outputs,
             ctypes.c_size_t(self._outputs),
             self._stream(),
             None,
         )
         self._check(code, "RunSingleThreaded")
-        return _taken_over([_new_capsule(handle, None, None) for handle in taken])
+        return _tensors_owning([_new_capsule(handle, None, None) for handle in outputs])
 
     def _check_carried(self, name: str) -> None:
-        """Whether the weights lie inside the library. A graph that runs without them ends the process."""
+        """Check that the library contains its weights: running a graph without them crashes the process."""
         needed = sum(size for _, size in self._constants().values())
         try:
             ends = [
                 ctypes.addressof(ctypes.c_uint8.in_dll(self._library.handle, f"_binary_constants_bin_{end}"))
                 for end in ("start", "end")
             ]
-        except ValueError:  # a linker that keeps these names to itself
+        except ValueError:  # some linkers do not export these names
             return
-        # Weights too large for the section lie behind the library; two numbers say where.
+        # Weights too large for the section are appended to the file; the section holds two numbers then.
         if ends[1] - ends[0] < min(needed, 16):
             raise GraphError(
                 f"{name} needs {needed} bytes of weights, carries none, and its manifest binds none; "
@@ -135,7 +135,7 @@ class InductorGraph:
             )
 
     def _bind(self, weights: Mapping[str, Tensor]) -> None:
-        """Bind every constant by name. A graph that runs with one unbound ends the process."""
+        """Bind every constant by name: running a graph with an unbound one crashes the process."""
         wanted = self._constants()
         if wanted.keys() != weights.keys():
             raise GraphError(
@@ -143,14 +143,14 @@ class InductorGraph:
                 f"{sorted(wanted.keys() ^ weights.keys())[:5]}; compile the artifact again"
             )
         for name, (_, size) in wanted.items():
-            found = weights[name].nbytes
-            if not found <= size < found + _PADDED:
+            actual = weights[name].nbytes
+            if not actual <= size < actual + _PADDED:
                 raise GraphError(
-                    f"the graph binds {size} bytes as {name}, the weights file holds {found}; "
+                    f"the graph binds {size} bytes as {name}, the weights file holds {actual}; "
                     f"compile the artifact again"
                 )
-        # torch's container takes references to these that it never gives back (2.13): it gets tensors of
-        # our own over the same memory, which can be emptied when the graph goes.
+        # torch's container never releases its references to these tensors (2.13). So it gets tensors of our
+        # own over the same memory, which are emptied when the graph is released.
         self._bound.extend(_over_the_same_memory(tensor) for tensor in weights.values())
         handles = _aoti.unsafe_alloc_void_ptrs_from_tensors(self._bound)
         entries = (_Constant * len(handles))(
@@ -170,16 +170,16 @@ class InductorGraph:
         self._handles.extend(handles)
 
     def _constants(self) -> dict[str, tuple[bytes, int]]:
-        """The name that a weight had in the traced module: its name inside the graph, and its bytes."""
-        found: dict[str, tuple[bytes, int]] = {}
+        """Return, by each weight's name in the traced module, its name inside the graph and its bytes."""
+        constants: dict[str, tuple[bytes, int]] = {}
         for index in range(self._count("GetNumConstants")):
             inner, outer, size = ctypes.c_char_p(), ctypes.c_char_p(), ctypes.c_size_t()
             at = ctypes.c_size_t(index)
             self._call("GetConstantName", self._container, at, ctypes.byref(inner))
             self._call("GetConstantOriginalFQN", self._container, at, ctypes.byref(outer))
             self._call("GetConstantDataSize", self._container, at, ctypes.byref(size))
-            found[(outer.value or b"").decode()] = (inner.value or b"", int(size.value))
-        return found
+            constants[(outer.value or b"").decode()] = (inner.value or b"", int(size.value))
+        return constants
 
     def _count(self, function: str) -> int:
         number = ctypes.c_size_t()
@@ -213,11 +213,11 @@ class InductorGraph:
 
 
 class _Library:
-    """A shared library in memory, known by its content.
+    """A loaded shared library, identified by its content.
 
-    The dynamic linker knows a library by the name that it was opened with and by its inode, so that another
-    file at the same path would be taken for the one that is loaded already. Each load therefore spells the
-    path differently, and a file that was overwritten in place is loaded from a copy.
+    The dynamic linker identifies a library by its path and its inode, so it would not load a replaced file
+    whose predecessor is still loaded. So each load spells the path differently, and a file that was
+    overwritten in place is loaded from a copy.
     """
 
     def __init__(self, path: Path, digest: str) -> None:
@@ -240,12 +240,12 @@ class _Library:
 
 
 def _is_resident(path: Path) -> bool:
-    """Whether the dynamic linker would take ``path`` for a library that is loaded already."""
+    """Return whether the dynamic linker considers ``path`` as loaded already."""
     try:
-        found = ctypes.CDLL(_new_spelling(path), mode=os.RTLD_NOLOAD)
+        library = ctypes.CDLL(_new_spelling(path), mode=os.RTLD_NOLOAD)
     except OSError:
         return False
-    _ctypes.dlclose(found._handle)
+    _ctypes.dlclose(library._handle)
     return True
 
 
@@ -255,34 +255,34 @@ def _inode(path: Path) -> tuple[int, int]:
 
 
 def _new_spelling(path: Path) -> str:
-    """A name of ``path`` that was not used before: each bit of a running number is ``/`` or ``./``."""
+    """Return a new spelling of ``path``: each bit of a running number becomes ``/`` or ``./``."""
     bits = "".join("./" if bit == "1" else "/" for bit in f"{next(_spellings):b}")
     return f"{path.resolve().parent}/{bits}{path.name}"
 
 
 def _stream_of(device: torch.device) -> Callable[[], ctypes.c_void_p | None]:
-    """Gives the stream that a call shall run on; a CPU has none."""
+    """Return a function that returns the device's current stream; None for a CPU."""
     if device.type == "cpu":
         return lambda: None
     return lambda: ctypes.c_void_p(torch.cuda.current_stream(device).cuda_stream)
 
 
-def _taken_over(handles: list[Any]) -> list[Tensor]:
-    """Tensors that own what their handles owned. (torch's function for a single handle leaves it behind.)"""
+def _tensors_owning(handles: list[Any]) -> list[Tensor]:
+    """Return tensors that take over the ownership of handles. (torch's single-handle function leaks.)"""
     tensors: list[Tensor] = _aoti.alloc_tensors_by_stealing_from_void_ptrs(handles)
     return tensors
 
 
 def _over_the_same_memory(tensor: Tensor) -> Tensor:
-    """Not ``detach``, whose result could not be emptied."""
+    """Return a tensor over the same memory that can be emptied later, unlike the result of ``detach``."""
     return torch.empty(0, dtype=tensor.dtype, device=tensor.device).set_(tensor)  # type: ignore[call-overload]
 
 
 def _release(library: _Library, container: ctypes.c_void_p, bound: list[Tensor], handles: list[Any]) -> None:
-    """Delete the graph, let go of the weights it was bound to, take the library out of memory."""
+    """Delete the graph, release the weights it was bound to and unload the library."""
     library.handle[f"{_PREFIX}Delete"](container)
-    _taken_over(handles)
-    # The garbage collector may come while this thread traces a model, and operators would become part of it.
+    _tensors_owning(handles)
+    # The garbage collector may run while this thread traces a model, which must not record these operators.
     with _disable_current_modes():
         for tensor in bound:
             tensor.set_()  # type: ignore[call-overload]

@@ -1,8 +1,8 @@
-"""Memory that the C library keeps for the next batch.
+"""Makes glibc keep freed memory for the next batch.
 
-A compiled graph allocates its intermediate results anew in every call. glibc gives large ones back to the
-system at once, and each page of the next ones is then a fault that the kernel answers with zeros. Its limits
-move with what was freed before, so that processes differ.
+A compiled graph allocates its intermediate results in every call. By default glibc returns large blocks to
+the system when they are freed, so each page of the next allocation is a page fault. Its thresholds also adapt
+to earlier frees, so processes differ.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ import platform
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """``M_TRIM_THRESHOLD`` and ``M_MMAP_THRESHOLD`` of glibc's ``malloc.h``."""
 _KEPT = 1 << 30
-"""Free bytes at the end of a heap beyond which glibc gives them back."""
+"""Free bytes at the end of a heap that glibc keeps."""
 _LARGEST = 32 << 20
-"""Bytes from which on an allocation goes past the heap; glibc takes no more."""
+"""Size in bytes from which allocations bypass the heap; the largest that glibc accepts."""
 _SETTINGS = frozenset(
     {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_TOP_PAD_"}
 )
 
 
 def keep_freed_memory() -> bool:
-    """Let glibc keep up to 1 GiB of what is freed, in the whole process. May be called again.
+    """Make glibc keep up to 1 GiB of freed memory in this process. Idempotent.
 
     Returns:
-        Whether it does: not where there is another C library, nor where the environment has settings of its
-        own for ``malloc``.
+        Whether glibc was configured; False for another C library, or if the environment configures
+        ``malloc`` itself.
     """
     configured = _SETTINGS & os.environ.keys() or "glibc.malloc" in os.environ.get("GLIBC_TUNABLES", "")
     if configured or platform.libc_ver()[0] != "glibc":

@@ -1,4 +1,4 @@
-"""Static input buffers: allocated once at a graph's largest sizes, filled in place."""
+"""Static input buffers, allocated once at a graph's largest sizes and filled in place."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from precast.graphs.signature import Signature
 
 
 class StaticBuffers:
-    """One tensor for each input of ``signature``, and a numpy view of the same memory to write through.
+    """A tensor for each input of ``signature``, with a numpy view of the same memory.
 
-    All inputs of an ``encode`` graph have one dimension, so a smaller batch is the front of a buffer.
+    All inputs of an ``encode`` graph have one dimension, so a smaller batch is a prefix of a buffer.
     """
 
     def __init__(self, signature: Signature) -> None:
@@ -27,21 +27,21 @@ class StaticBuffers:
         self._arrays: dict[str, np.ndarray] = {name: t.numpy() for name, t in self._tensors.items()}
 
     def front(self, sizes: Mapping[str, int]) -> dict[str, Tensor]:
-        """Each buffer up to ``sizes``, in the order of the signature, without a copy."""
+        """Return each buffer truncated to ``sizes``, in the order of the signature, without a copy."""
         return {buffer.name: self._tensors[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}
 
     def arrays(self, sizes: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """The same memory to write through."""
+        """Return numpy views of the same memory."""
         return {buffer.name: self._arrays[buffer.name][: buffer.sizes(sizes)[0]] for buffer in self._inputs}
 
 
 def zeros(size: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Memory that is taken page by page when it is first written to.
+    """Return a tensor of zeros, whose pages are allocated when they are first written.
 
-    torch.zeros would write to all of it, and where it is large start a pool of threads for this thread.
-    Beside the engine's threads they are more than there are cores; OpenMP then lets waiting threads sleep,
-    and waking them is slow beside a step of a small model. Nothing else in loading computes with torch
-    either.
+    torch.zeros would write all of it, and start OpenMP threads in the calling thread if it is large. Together
+    with the engine's threads those would exceed the cores, and then OpenMP lets idle threads sleep, whose
+    wake-up is slow compared to a step of a small model. For the same reason nothing else computes with torch
+    during loading.
     """
     memory = torch.from_numpy(np.zeros(math.prod(size) * dtype.itemsize, np.uint8))
     return memory.view(dtype).view(size)

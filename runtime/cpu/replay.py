@@ -1,4 +1,4 @@
-"""Replay by a direct call: on a CPU a graph runs every size equally well."""
+"""Replay by direct calls: on a CPU a graph runs every size equally well."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
 
 @dataclass(frozen=True)
 class Done:
-    """A launch that was over when it returned."""
+    """A launch that finished before ``launch`` returned."""
 
     outputs: list[Tensor]
 
@@ -24,12 +24,12 @@ class Done:
 
 
 class DirectReplay:
-    """Calls a loaded graph at a batch's own sizes, never below what it was traced for.
+    """Implements ``Replay`` on a CPU: calls a graph at a batch's own sizes, or at the smallest traced ones.
 
     Args:
-        signature: of the graph.
-        graph: computes before it returns.
-        threads: the threads that compute; by default those of the calling thread.
+        signature: Signature of the graph.
+        graph: The loaded graph, which computes synchronously.
+        threads: The threads that compute; by default those of the calling thread.
     """
 
     depth = 1

@@ -11,25 +11,25 @@ from precast.runtime.errors import DeviceFailedError
 
 
 class DeviceGuard:
-    """Around all calls of a device: after one that failed, each meets the same error."""
+    """Wraps the calls of a device: after a failure, all later calls raise the same error."""
 
     def __init__(self) -> None:
         self._failure: DeviceFailedError | None = None
 
     def check(self) -> None:
-        """Raises: DeviceFailedError: the device has failed before."""
+        """Raises: DeviceFailedError: The device has failed before."""
         if self._failure is not None:
             raise self._failure
 
     @contextmanager
     def calls(self, doing: str) -> Iterator[None]:
-        """Whatever is raised inside leaves streams half filled: nothing can be run after it.
+        """Turn any error inside into a lasting failure: the streams may hold incomplete work.
 
         Args:
-            doing: ends the sentence "the device failed while".
+            doing: Completes the sentence "the device failed while ...".
 
         Raises:
-            DeviceFailedError: for any error.
+            DeviceFailedError: Any error was raised inside.
         """
         try:
             yield
@@ -41,9 +41,9 @@ class DeviceGuard:
 
 
 def device_failed(doing: str, error: Exception) -> DeviceFailedError:
-    """The error of an engine whose device failed while ``doing``."""
+    """Return the error of an engine whose device failed while ``doing``."""
     reason = (str(error) or repr(error)).splitlines()[0]
-    advice = "What failed once on CUDA fails from then on: load the artifact again in a new process"
+    advice = "CUDA errors persist in a process: load the artifact again in a new process"
     if isinstance(error, torch.OutOfMemoryError):
         advice = (
             "Load the artifact again in a new process, with a smaller batch_tokens, "

@@ -1,4 +1,4 @@
-"""Where the buffers of a launch lie in one block of memory, so that one copy moves them all."""
+"""Layout of a launch's buffers in one block of memory, so that a single copy moves all of them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import Tensor
 from precast.graphs.signature import Buffer
 
 ALIGNMENT = 256
-"""Bytes. Compiled graphs rely on 16; 256 is what a CUDA allocation has."""
+"""Alignment of each buffer in bytes. Compiled graphs need 16; CUDA allocations have 256."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One buffer: ``offset`` bytes from the start of the block, contiguous."""
+    """A contiguous buffer, ``offset`` bytes from the start of the block."""
 
     name: str
     dtype: torch.dtype
@@ -27,22 +27,24 @@ class Field:
 
     @property
     def nbytes(self) -> int:
+        """Size of the buffer in bytes."""
         return prod(self.shape) * self.dtype.itemsize
 
     def view(self, block: Tensor) -> Tensor:
+        """Return the buffer inside ``block``, uint8."""
         return block[self.offset : self.offset + self.nbytes].view(self.dtype).view(self.shape)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Buffers one after another, each aligned, in the order of their signature."""
+    """Consecutive aligned buffers, in the order of their signature."""
 
     fields: tuple[Field, ...]
     nbytes: int
 
     @classmethod
     def of(cls, buffers: Sequence[Buffer], sizes: Mapping[str, int]) -> Layout:
-        """The layout of ``buffers`` with every axis at its size."""
+        """Return the layout of ``buffers`` for the given sizes of the axes."""
         fields: list[Field] = []
         end = 0
         for buffer in buffers:
@@ -52,9 +54,9 @@ class Layout:
         return cls(tuple(fields), end)
 
     def tensors(self, block: Tensor) -> dict[str, Tensor]:
-        """The buffers inside ``block``, uint8 ``[nbytes]`` or longer."""
+        """Return the buffers inside ``block``, uint8 ``[nbytes]`` or longer."""
         return {field.name: field.view(block) for field in self.fields}
 
     def arrays(self, block: Tensor) -> dict[str, np.ndarray]:
-        """The same for a block on the host, to be written through numpy."""
+        """Return the buffers inside a block on the host as numpy views."""
         return {name: tensor.numpy() for name, tensor in self.tensors(block).items()}

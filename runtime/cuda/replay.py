@@ -22,12 +22,12 @@ from precast.runtime.replay import CaptureInfo, Graph, HostBuffers
 
 @dataclass(frozen=True)
 class CaptureOptions:
-    """What is set up when a replay is prepared.
+    """Options of a captured replay.
 
     Attributes:
-        largest: of each axis, what the largest batch will need.
-        upto: buckets up to this size are captured while loading, the others when a batch first needs them.
-        fill_example: writes some valid batch into the buffers of a bucket.
+        largest: Size of each axis in the largest batch.
+        upto: Buckets up to this size are captured by ``prepare``, the others when a batch first needs them.
+        fill_example: Writes a valid batch into the buffers of a bucket.
     """
 
     largest: Mapping[str, int]
@@ -35,22 +35,28 @@ class CaptureOptions:
     fill_example: Callable[[HostBuffers], None]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Captured:
+    """A captured graph.
+
+    Attributes:
+        graph: The graph.
+        inputs: The tensors that it reads; the references keep their memory allocated.
+        outputs: The tensors that it writes; the next replay of any bucket may overwrite them.
+    """
+
     graph: CapturedGraph
     inputs: Mapping[str, Tensor]
-    """The tensors that the graph reads. They are kept so that their memory is not used for others."""
     outputs: list[Tensor]
-    """Where it writes. The next replay of any bucket may overwrite it."""
 
 
 @dataclass(frozen=True)
 class _Staged:
-    """Buffers that were handed out and not launched yet."""
+    """Buffers that ``buffers_for`` returned and that are not launched yet."""
 
     buffers: HostBuffers
     slot: Slot
-    plan: ReplayShape
+    shape: ReplayShape
     outputs: Layout
 
 
@@ -63,27 +69,29 @@ class InFlight:
     wait: Callable[[Slot], None]
 
     def result(self) -> list[Tensor]:
+        """Wait for the outputs and return them."""
         self.wait(self.slot)
         return list(self.outputs.tensors(self.slot.host_outputs).values())
 
     def done(self) -> bool:
-        """Whether ``result`` would not wait."""
+        """Return whether the launch has finished."""
         return not self.slot.in_flight or self.slot.downloaded.query()
 
     def before(self, stream: Stream) -> None:
-        """Let ``stream`` wait for what the graph writes."""
+        """Make ``stream`` wait for the graph."""
         self.slot.computed.wait(stream)
 
 
 class CapturedReplay:
-    """Replays a batch at its bucket; one above the buckets is called directly, at its own sizes.
+    """Implements ``Replay`` by captured graphs. Batches above the top bucket call the graph directly.
 
     Args:
-        signature: of the graph.
-        graph: puts its work on the device's current stream and returns; its outputs belong to that stream.
-        buckets: its buckets.
-        device: where the graph was loaded; from ``prepare`` on used by that thread only.
-        options: see there.
+        signature: Signature of the graph.
+        graph: The loaded graph, which puts its work on the device's current stream and returns; its outputs
+            belong to that stream.
+        buckets: Buckets of the graph.
+        device: The device that the graph was loaded on; only the thread that calls ``prepare`` uses it.
+        options: Sizes, and the buckets to capture.
     """
 
     depth = 2
@@ -104,31 +112,32 @@ class CapturedReplay:
         self._staged: _Staged | None = None
         self._guard = DeviceGuard()
 
-    def suspend(self) -> None: ...  # the device has no threads of ours
+    def suspend(self) -> None:
+        """Do nothing: a device has no threads to release."""
 
     def prepare(self) -> None:
-        """Allocate, capture, and run each captured bucket once.
+        """Allocate memory, capture buckets and run each captured one once.
 
         Raises:
-            DeviceFailedError: any of it failed.
+            DeviceFailedError: A call of the device failed.
         """
         output_bytes = Layout.of(self.signature.outputs, self._options.largest).nbytes
         with self._guard.calls("it was set up"):
             self._device.open()
             self._pipeline = Pipeline(self._device, self.depth, self._buckets.input_bytes(), output_bytes)
             self._pool = self._device.pool()
-        for bucket in self._buckets.reachable():
+        for bucket in self._buckets.in_use():
             if bucket <= self._options.upto:
                 self._run_example(bucket)
         with self._guard.calls("memory was given back"):
-            self._device.trim()  # of runs before captures; captured graphs keep a pool of their own
+            self._device.trim()  # memory of the uncaptured runs; captured graphs have their own pool
 
     def free(self) -> bool:
-        """Whether less than ``depth`` launches are in flight."""
+        """Return whether fewer than ``depth`` launches are in flight."""
         return self._running().free()
 
     def buffers_for(self, needed: Mapping[str, int], *, outputs: bool = True) -> HostBuffers:
-        """See ``Replay``; without ``outputs`` no output is copied back."""
+        """As ``Replay.buffers_for``; without ``outputs`` no output is copied to the host."""
         pipeline = self._running()
         for axis in self.signature.axes:
             if needed[axis.name] > self._options.largest[axis.name]:
@@ -136,24 +145,25 @@ class CapturedReplay:
                     f"memory was set up for {self._options.largest[axis.name]} {axis.name}, "
                     f"a batch needs {needed[axis.name]}"
                 )
-        slot, plan = pipeline.next_slot(), self._buckets.plan(needed)
-        buffers = HostBuffers(plan.sizes, plan.inputs.arrays(slot.host_inputs))
+        slot, shape = pipeline.next_slot(), self._buckets.shape_for(needed)
+        buffers = HostBuffers(shape.sizes, shape.inputs.arrays(slot.host_inputs))
         taken = needed if outputs else dict.fromkeys(needed, 0)
-        self._staged = _Staged(buffers, slot, plan, Layout.of(self.signature.outputs, taken))
+        self._staged = _Staged(buffers, slot, shape, Layout.of(self.signature.outputs, taken))
         return buffers
 
     def launch(self, buffers: HostBuffers) -> InFlight:
+        """As ``Replay.launch``."""
         pipeline, staged = self._running(), self._staged
         if staged is None or staged.buffers is not buffers:
-            raise RuntimeError("launch takes what buffers_for gave last, once")
+            raise RuntimeError("launch expects the buffers that buffers_for returned last, once")
         self._staged = None
-        run = self._run_direct if staged.plan.bucket is None else self._run_captured
+        run = self._run_direct if staged.shape.bucket is None else self._run_captured
         with self._guard.calls("a batch was launched"):
-            pipeline.launch(staged.slot, staged.plan.inputs, partial(run, staged.plan), staged.outputs)
+            pipeline.launch(staged.slot, staged.shape.inputs, partial(run, staged.shape), staged.outputs)
         return InFlight(staged.outputs, staged.slot, self._wait)
 
     def close(self) -> None:
-        """Free graphs, then what they are bound to, once the device is done with it."""
+        """Wait for the device, then free the graphs and the memory they are bound to."""
         with suppress(Exception):  # a failed device has no work left to wait for
             self._device.synchronize()
         self._staged = None
@@ -163,7 +173,7 @@ class CapturedReplay:
             self._device.trim()
 
     def _run_example(self, bucket: int) -> None:
-        """The first launch of a bucket captures it."""
+        """Capture a bucket by its first launch."""
         largest = self._options.largest
         buffers = self.buffers_for(
             {axis.name: min(bucket, largest[axis.name]) for axis in self.signature.axes}
@@ -171,26 +181,26 @@ class CapturedReplay:
         self._options.fill_example(buffers)
         self.launch(buffers).result()
 
-    def _run_direct(self, plan: ReplayShape) -> list[Tensor]:
-        # Its outputs are freed once they were copied; the compute stream, which owns them, uses their
-        # memory again only after that copy.
-        return self._device.run(partial(self._call, plan, self._inputs(plan)), self._running().compute)
+    def _run_direct(self, shape: ReplayShape) -> list[Tensor]:
+        # The outputs are freed after they are copied. They belong to the compute stream, which reuses their
+        # memory only after that copy.
+        return self._device.run(partial(self._call, shape, self._inputs(shape)), self._running().compute)
 
-    def _run_captured(self, plan: ReplayShape) -> list[Tensor]:
-        assert plan.bucket is not None
-        captured = self._captured.get(plan.bucket) or self._capture(plan, plan.bucket)
+    def _run_captured(self, shape: ReplayShape) -> list[Tensor]:
+        assert shape.bucket is not None
+        captured = self._captured.get(shape.bucket) or self._capture(shape, shape.bucket)
         self._device.replay(captured.graph, self._running().compute)
         return captured.outputs
 
-    def _capture(self, plan: ReplayShape, bucket: int) -> _Captured:
+    def _capture(self, shape: ReplayShape, bucket: int) -> _Captured:
         """Capture a bucket while the static inputs hold a batch of it.
 
-        The graph is run first: kernels are loaded by their first run, libraries choose theirs by size and
-        set up workspaces, and none of this may happen inside a capture.
+        The graph is run first: its first run loads kernels, selects library kernels and allocates
+        workspaces, none of which is allowed inside a capture.
         """
         device, compute = self._device, self._running().compute
-        inputs = self._inputs(plan)
-        work = partial(self._call, plan, inputs)
+        inputs = self._inputs(shape)
+        work = partial(self._call, shape, inputs)
         device.run(work, compute)
         device.synchronize()
         before, start = device.reserved_bytes(), time.perf_counter()
@@ -200,19 +210,19 @@ class CapturedReplay:
         self.captures += (CaptureInfo(bucket, seconds, device.reserved_bytes() - before),)
         return self._captured[bucket]
 
-    def _call(self, plan: ReplayShape, inputs: Mapping[str, Tensor]) -> list[Tensor]:
+    def _call(self, shape: ReplayShape, inputs: Mapping[str, Tensor]) -> list[Tensor]:
         if self._graph is None:
             raise RuntimeError("this replay was closed")
         outputs = self._graph(inputs)
-        self.signature.check_outputs(outputs, plan.sizes)
+        self.signature.check_outputs(outputs, shape.sizes)
         return outputs
 
-    def _inputs(self, plan: ReplayShape) -> dict[str, Tensor]:
-        """Views of the static inputs, checked: a graph that is bound elsewhere computes on old numbers."""
+    def _inputs(self, shape: ReplayShape) -> dict[str, Tensor]:
+        """Return checked views of the static inputs: a graph bound to other memory would read stale data."""
         block = self._running().static_inputs
-        inputs = plan.inputs.tensors(block)
-        self.signature.check(inputs, plan.sizes)
-        for field in plan.inputs.fields:
+        inputs = shape.inputs.tensors(block)
+        self.signature.check(inputs, shape.sizes)
+        for field in shape.inputs.fields:
             if inputs[field.name].data_ptr() != block.data_ptr() + field.offset:
                 raise RuntimeError(f"{field.name} does not lie in the static inputs")
         return inputs

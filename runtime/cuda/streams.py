@@ -1,7 +1,7 @@
-"""The way of a batch: from the host to the device, through a graph, and back.
+"""The pipeline of a batch: upload to the device, computation, and download.
 
-Three streams, so that one batch travels while another is computed. Every arrow is an event; without one, a
-step may start before its data is there, or overwrite what another still reads.
+Three streams overlap the transfers of one batch with the computation of another. Every arrow is an event,
+without which a step could start before its data has arrived, or overwrite data that is still read.
 
     upload     host inputs → landing
                               ↓ uploaded
@@ -9,9 +9,9 @@ step may start before its data is there, or overwrite what another still reads.
                                                               ↓ computed
     download                                               slot's outputs → host outputs → ``result``
 
-A slot's memory is written by the next launch of the same slot alone, and only after ``result`` waited for
-the end of this one; by then all three steps are over. The static inputs, and whatever a graph writes to,
-belong to all launches: they are touched on the compute stream alone, which does one thing after another.
+The memory of a slot is reused by the next launch in that slot, after ``result`` has waited for all three
+steps of this one. Static inputs and the memory that graphs write are shared by all launches; only the compute
+stream, which runs in order, accesses them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from precast.runtime.cuda.layout import Layout
 
 
 class Slot:
-    """The memory and the events of one launch in flight."""
+    """Memory and events of one launch in flight."""
 
     def __init__(self, device: Device, input_bytes: int, output_bytes: int) -> None:
         self.host_inputs = device.host_memory(input_bytes)
@@ -42,10 +42,10 @@ class Pipeline:
     """Streams, the static inputs that graphs are bound to, and slots that are reused one after another.
 
     Args:
-        device: opened by this thread.
-        depth: number of slots.
-        input_bytes: of the largest launch.
-        output_bytes: of the largest launch.
+        device: The device, opened by this thread.
+        depth: Number of slots.
+        input_bytes: Input bytes of the largest launch.
+        output_bytes: Output bytes of the largest launch.
     """
 
     def __init__(self, device: Device, depth: int, input_bytes: int, output_bytes: int) -> None:
@@ -56,43 +56,43 @@ class Pipeline:
         self._launches = 0
 
     def next_slot(self) -> Slot:
-        """The slot of the next launch; the same until there was one."""
+        """Return the slot of the next launch."""
         slot = self._slots[self._launches % len(self._slots)]
         if slot.in_flight:
             raise RuntimeError(f"{len(self._slots)} launches are in flight; take a result first")
         return slot
 
     def free(self) -> bool:
-        """Whether the slot of the next launch is."""
+        """Return whether the slot of the next launch is free."""
         return not self._slots[self._launches % len(self._slots)].in_flight
 
     def launch(self, slot: Slot, inputs: Layout, run: Callable[[], list[Tensor]], outputs: Layout) -> None:
-        """Put all steps on their streams.
+        """Put upload, computation and download on their streams.
 
         Args:
-            slot: its host inputs are filled.
-            inputs: how they lie there.
-            run: puts the graph on the compute stream and returns its outputs, which that stream may use
-                again after what is put on it here.
-            outputs: how many of their rows to copy back, and where to.
+            slot: The slot, with its host inputs filled.
+            inputs: Layout of the inputs.
+            run: Puts the graph on the compute stream and returns its outputs, whose memory that stream may
+                reuse afterwards.
+            outputs: Layout of the outputs on the host, with the number of rows to copy.
         """
         slot.in_flight = True
         self._launches += 1
-        copy, given, taken = self._device.copy, slice(inputs.nbytes), slice(outputs.nbytes)
-        copy(slot.landing[given], slot.host_inputs[given], self._upload)
+        copy, uploaded, downloaded = self._device.copy, slice(inputs.nbytes), slice(outputs.nbytes)
+        copy(slot.landing[uploaded], slot.host_inputs[uploaded], self._upload)
         slot.uploaded.record(self._upload)
         slot.uploaded.wait(self.compute)
-        copy(self.static_inputs[given], slot.landing[given], self.compute)
-        for field, found in zip(outputs.fields, run(), strict=True):
+        copy(self.static_inputs[uploaded], slot.landing[uploaded], self.compute)
+        for field, output in zip(outputs.fields, run(), strict=True):
             if field.nbytes:
-                copy(field.view(slot.outputs), found[: field.shape[0]], self.compute)
+                copy(field.view(slot.outputs), output[: field.shape[0]], self.compute)
         slot.computed.record(self.compute)
         slot.computed.wait(self._download)
         if outputs.nbytes:
-            copy(slot.host_outputs[taken], slot.outputs[taken], self._download)
+            copy(slot.host_outputs[downloaded], slot.outputs[downloaded], self._download)
         slot.downloaded.record(self._download)
 
     def wait(self, slot: Slot) -> None:
-        """Until the slot's launch is over."""
+        """Wait until the launch of a slot has finished."""
         slot.downloaded.synchronize()
         slot.in_flight = False

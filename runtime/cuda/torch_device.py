@@ -16,10 +16,10 @@ T = TypeVar("T")
 
 
 class CudaDevice:
-    """One CUDA device.
+    """Implements ``Device`` for one CUDA device.
 
     Args:
-        index: of the device, as CUDA counts those that the process sees.
+        index: Index among the devices that are visible to the process.
     """
 
     def __init__(self, index: int) -> None:
@@ -39,10 +39,10 @@ class CudaDevice:
         return torch.cuda.graph_pool_handle()
 
     def memory(self, size: int) -> Tensor:
-        found = torch.empty(size, dtype=torch.uint8, device=self._device)
-        # torch may hand out memory that work of others on this thread's stream still reads or writes.
+        memory = torch.empty(size, dtype=torch.uint8, device=self._device)
+        # torch may return memory that earlier work on this thread's current stream still uses.
         torch.cuda.synchronize(self._device)
-        return found
+        return memory
 
     def host_memory(self, size: int) -> Tensor:
         return torch.empty(size, dtype=torch.uint8, pin_memory=True)
@@ -65,10 +65,10 @@ class CudaDevice:
         with torch.cuda.stream(stream), _no_garbage_collection():
             graph.capture_begin(pool=pool, capture_error_mode="thread_local")
             try:
-                found = work()
+                result = work()
             finally:
                 graph.capture_end()
-        return graph, found
+        return graph, result
 
     def replay(self, graph: CapturedGraph, stream: Stream) -> None:
         with torch.cuda.stream(stream):
@@ -90,7 +90,7 @@ class CudaDevice:
 
 @contextmanager
 def _no_garbage_collection() -> Iterator[None]:
-    """What is collected may free device memory of its own, and this thread must not while it captures."""
+    """Disable garbage collection: freeing device memory is not allowed during a capture."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -1,4 +1,4 @@
-"""Cuts a queue into batches at minimal total cost, when the cost of a batch by its size is known."""
+"""Cuts a queue into batches of minimal total cost, given the cost of a batch by its size."""
 
 from __future__ import annotations
 
@@ -9,27 +9,28 @@ import numpy as np
 from precast.graphs.costs import Costs
 
 _MARGIN = 0.01
-"""Fraction of the cost of the largest batch that is added to each. Costs are measured one after another, on a
-machine whose speed drifts, and do not include setting results: one more batch must save more than that."""
+"""Share of the largest batch's cost that is added to every batch. Profiled costs are noisy and do not include
+setting results, so one more batch must save at least this much."""
 
 
 def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
-    """Seconds of a batch of 0, 1, … ``max_tokens`` tokens."""
+    """Return the seconds of a batch of 0, 1, … ``max_tokens`` tokens, fp64 ``[max_tokens + 1]``."""
     seconds: np.ndarray = costs.at(np.arange(max_tokens + 1))
     with_margin: np.ndarray = seconds + _MARGIN * seconds[-1]
     return with_margin
 
 
 def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:
-    """Return how many inputs each batch holds, so that the total cost is minimal.
+    """Return the number of inputs in each batch of the cheapest split.
 
-    Exact dynamic programming: for every input, the best of all batches that end with it. The least cost of
-    the inputs before a boundary is stored by the tokens before it, so that all candidates are one addition.
+    Exact dynamic programming: for every input, the best of all batches that end with it. The minimal cost of
+    the inputs before a boundary is indexed by their tokens, so that one vector addition compares all
+    candidates.
 
     Args:
-        lengths: tokens of each input, in the order in which they are cut, none above the budget.
-        max_batch: inputs of a batch.
-        seconds: of a batch by its tokens; the last one is the budget. From ``cost_table``.
+        lengths: Tokens of each input in order, none above the budget.
+        max_batch: Most inputs of a batch.
+        seconds: Seconds of a batch by its tokens, from ``cost_table``; its last index is the budget.
     """
     budget = len(seconds) - 1
     ends = [0, *np.cumsum(lengths).tolist()]
@@ -42,21 +43,21 @@ def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) ->
     for index in range(1, len(ends)):
         end = ends[index]
         start = max(end - budget, ends[max(0, index - max_batch)])
-        found = least[start:end] + backwards[budget - end + start : budget]
-        best = int(found.argmin())
-        least[end] = found[best]
+        totals = least[start:end] + backwards[budget - end + start : budget]
+        best = int(totals.argmin())
+        least[end] = totals[best]
         begins[index] = start + best
     return _counts(ends, begins)
 
 
 def _one_batch_is_best(seconds: np.ndarray) -> bool:
-    """Whether no smaller batch costs less per token than the largest: then no cut can."""
+    """Return whether the largest batch has the lowest cost per token, so that splitting cannot help."""
     per_token = seconds[1:] / np.arange(1, len(seconds))
     return bool(len(seconds) > 1 and per_token[-1] <= per_token.min())
 
 
 def _counts(ends: Sequence[int], begins: Sequence[int]) -> list[int]:
-    """The batches that lead to the last input: ``begins`` are the tokens before the batch that ends there."""
+    """Trace the batches back from the last input; ``begins`` are the tokens before the batch ending there."""
     index_at = {tokens: index for index, tokens in enumerate(ends)}
     counts: list[int] = []
     index = len(ends) - 1

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from precast.graphs.encode import EncodeLimits, EncodeOutput
+from precast.runtime.core import EngineCore
 from precast.runtime.encoder.packing import cut, fill
-from precast.runtime.engine import EngineCore
 from precast.runtime.errors import DeviceFailedError, EngineFailedError, GraphError, QueueFullError
 from precast.runtime.futures import Promise
 from precast.runtime.io.outputs import EncoderOutput
@@ -24,7 +24,7 @@ logger = logging.getLogger("precast")
 
 @dataclass(frozen=True, eq=False)
 class EncodeRequest:
-    """One tokenized input and what takes its output."""
+    """One tokenized input, and the promise that receives its output."""
 
     tokens: Tokens
     promise: Promise[EncoderOutput]
@@ -34,28 +34,28 @@ Batch = Sequence[EncodeRequest]
 
 
 class EncoderCore(EngineCore):
-    """Owns a replay. Requests are served in order of arrival, one window at a time.
+    """Owns the replay of ``encode``, and computes requests in order of arrival, one window at a time.
 
-    A window is what is queued when the thread looks, up to ``WINDOW`` batches' worth of tokens; within it
-    requests are sorted by length and cut into batches of at most ``batch_tokens``. As many batches as the
-    replay's ``depth`` are in flight: the next one is packed while the previous one is computed.
+    A window is the front of the queue, up to ``WINDOW`` batches' worth of tokens. Its requests are sorted by
+    length and cut into batches of at most ``batch_tokens``. Up to the replay's ``depth`` batches are in
+    flight: the next one is packed while the previous one is computed.
 
-    A batch that fails fails alone. If the device fails, every request in flight, every queued one and every
-    later one gets a DeviceFailedError.
+    A failing batch does not affect others. If the device fails, all queued and later requests and those in
+    flight fail with DeviceFailedError.
 
     Args:
-        replay: of the encode graph; used by the engine's thread only from now on.
-        output: the tensor that the graph computes.
-        limits: limits of the artifact.
-        batch_tokens: tokens of a packed batch.
-        seconds: cost of a batch of 0, 1, … ``batch_tokens`` tokens, to cut batches by; None if unknown.
-        max_waiting: requests that may be queued.
-        warmup: computed before any request. It shows whether the graph runs and returns what it promised, and
-            pays for what kernels set up on their first call.
+        replay: Replay of the ``encode`` graph; used by the engine's thread only from now on.
+        output: The tensor that the graph computes.
+        limits: Limits of the artifact.
+        batch_tokens: Most tokens of a packed batch.
+        seconds: Seconds of a batch of 0, 1, … ``batch_tokens`` tokens, used to plan batches; None if unknown.
+        max_waiting: Most requests in the queue.
+        warmup: Input that is run once at startup, to check that the graph works and to let kernels set up;
+            its output is discarded.
 
     Raises:
-        GraphError: the warmup failed.
-        DeviceFailedError: the device failed.
+        GraphError: The warmup failed.
+        DeviceFailedError: The device failed.
     """
 
     WINDOW = 8
@@ -80,7 +80,7 @@ class EncoderCore(EngineCore):
         self._warmup = warmup
         self._queue: deque[EncodeRequest] = deque()
         self._requests = self._failed_requests = self._cancelled = self._computed = self._tokens = 0
-        # Batches of the window that are not launched yet, and those in flight; used by the thread only.
+        # Batches of the window that are not launched yet, and batches in flight; used by the thread only.
         self._batches: deque[Batch] = deque()
         self._in_flight: deque[tuple[Batch, Pending]] = deque()
         self.start()
@@ -89,26 +89,26 @@ class EncoderCore(EngineCore):
         self,
         requests: Sequence[EncodeRequest],
         deadline: float | None = None,
-        given_up: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> bool:
         """Queue requests; waits while the queue is full.
 
         Args:
-            requests: of one call.
+            requests: The requests of one call.
             deadline: ``time.monotonic`` until which to wait for room.
-            given_up: whether the caller has given up; looked at when ``wake`` is called.
+            cancelled: Returns whether the caller has cancelled; checked again after each ``wake``.
 
         Returns:
-            False if the caller gave up and some of the requests were not queued.
+            False if the caller cancelled before all requests were queued.
 
         Raises:
-            RequestTimeoutError: the deadline passed while the queue was full.
-            EngineClosedError, EngineFailedError: the engine cannot serve requests any more.
+            RequestTimeoutError: The deadline passed while the queue was full.
+            EngineClosedError, EngineFailedError: The engine was closed or has failed.
         """
         for start in range(0, len(requests), self._max_waiting):
             part = requests[start : start + self._max_waiting]
             with self._changed:
-                if not self._wait_for_room(len(part), deadline, given_up):
+                if not self._wait_for_room(len(part), deadline, cancelled):
                     return False
                 self._push(part)
         return True
@@ -118,7 +118,7 @@ class EncoderCore(EngineCore):
 
         Raises:
             QueueFullError: ``max_waiting`` requests are queued.
-            EngineClosedError, EngineFailedError: as ``add``.
+            EngineClosedError, EngineFailedError: As ``add``.
         """
         with self._changed:
             if not self._stopped and self.queued >= self._max_waiting:
@@ -172,7 +172,7 @@ class EncoderCore(EngineCore):
         self._replay.suspend()
 
     def _turn(self) -> None:
-        """Launch a window; without one, wait for the oldest batch in flight instead."""
+        """Launch the batches of a window; if the queue is empty, finish the oldest batch in flight."""
         self._take_window()
         if not self._batches and self._in_flight:
             self._finish_oldest()
@@ -182,7 +182,7 @@ class EncoderCore(EngineCore):
                 self._finish_oldest()
 
     def _take_window(self) -> None:
-        """Cut queued requests, without cancelled ones, into batches."""
+        """Cut the front of the queue into batches, without cancelled requests."""
         window: list[EncodeRequest] = []
         tokens = 0
         with self._changed:
@@ -202,7 +202,7 @@ class EncoderCore(EngineCore):
         try:
             buffers = fill(self._replay, [request.tokens for request in batch])
             self._in_flight.append((batch, self._replay.launch(buffers)))
-        except Exception as error:  # one bad batch must not end the thread that serves all others
+        except Exception as error:  # a failing batch must not end the engine's thread
             self._fail(batch, error)
 
     def _finish_oldest(self) -> None:
@@ -225,7 +225,7 @@ class EncoderCore(EngineCore):
             )
 
     def _split(self, batch: Sequence[Tokens], pending: Pending) -> list[np.ndarray]:
-        """Wait for a batch; returns a copy of the output of each input."""
+        """Wait for a batch and return a copy of the output of each input."""
         (output,) = pending.result()
         array = output.numpy()
         if not self._output.per_token:
@@ -234,7 +234,7 @@ class EncoderCore(EngineCore):
         return [part.copy() for part in np.split(array[: ends[-1]], ends[:-1])]
 
     def _fail(self, batch: Batch, error: Exception) -> None:
-        """Fail one batch; a failure of the device is passed on to all others."""
+        """Fail one batch; a failed device ends the engine."""
         known = isinstance(error, GraphError | EngineFailedError)
         failure = error if known else GraphError(f"a batch failed: {error}")
         with self._changed:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,39 +10,36 @@ import numpy as np
 
 from precast.artifacts.manifest import EmbedInfo, EncodeManifest, Manifest
 from precast.runtime.aio import AsyncEncoder
-from precast.runtime.encoder import tasks
-from precast.runtime.encoder.core import EncoderCore, EncodeRequest
+from precast.runtime.encoder import classification, tasks
+from precast.runtime.encoder.core import EncoderCore
 from precast.runtime.encoder.setup import open_core, open_tokenizer
+from precast.runtime.encoder.task_queue import TaskQueue
 from precast.runtime.encoder.tasks import EncodeTask
 from precast.runtime.engine import Engine
-from precast.runtime.errors import InputError, RequestTimeoutError, TaskError
-from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
-from precast.runtime.io.inputs import Item
+from precast.runtime.errors import TaskError
+from precast.runtime.futures import ResultFuture, deadline_of
 from precast.runtime.io.outputs import EncoderOutput, similarity
 from precast.runtime.io.preprocessor import Preprocessor, TextPreprocessor
 from precast.runtime.io.tokenization import Truncate
-from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import LoadOptions
 from precast.runtime.stats import EncoderStats
 
-_CHUNK = 128
-"""Texts tokenized in one call of the tokenizer: the next chunk is tokenized while this one is computed."""
-
 
 class Encoder(Engine):
-    """Runs one encoder artifact; made by ``precast.load`` or ``Encoder.load``. Safe to use from many threads.
+    """Runs one encoder artifact; returned by ``precast.load`` and ``Encoder.load``. Safe to use from many
+    threads.
 
-    Every method takes one input or a list of inputs: a text, token ids, or (where two texts make sense) a
-    pair of texts. One input gives one result, a list gives a list in the same order, an empty list an empty
-    result. Arrays handed out are copies.
+    Every method takes one input or a list of inputs. An input is a text, token ids or, for tasks that compare
+    texts, a pair of texts. One input gives one result, a list gives a list in the same order, and an empty
+    list an empty result. Returned arrays are copies.
 
     Common options:
-        truncate: True cuts over-long inputs at the tokenizer's own side, ``"left"`` or ``"right"`` at that
-            one; False makes them an error.
+        truncate: True truncates over-long inputs at the tokenizer's default side, ``"left"`` or ``"right"``
+            at that side; False makes them an error.
         timeout: seconds, counted from the call, after which inputs that are not computed yet fail with
             RequestTimeoutError. By default there is no timeout.
-        return_exceptions: return the error of an invalid input in its place; by default the first error is
-            raised, and names the index of its input.
+        return_exceptions: return the error of a failed input at its position; by default the first error is
+            raised, and its ``index`` names the input.
     """
 
     manifest: EncodeManifest
@@ -51,7 +47,7 @@ class Encoder(Engine):
 
     def __init__(self, manifest: EncodeManifest, preprocessor: Preprocessor, core: EncoderCore) -> None:
         super().__init__(manifest, core)
-        self._preprocessor = preprocessor
+        self.tasks = TaskQueue(preprocessor, core)
 
     @classmethod
     def open(cls, folder: Path, manifest: Manifest, options: LoadOptions) -> Self:
@@ -74,15 +70,15 @@ class Encoder(Engine):
         timeout: float | None = None,
         return_exceptions: bool = False,
     ) -> Any:
-        """Return what the artifact's task computes for each input.
+        """Return the output of the artifact's task for each input.
 
         Args:
             inputs: a text, a pair of texts, token ids, or a list of these.
-            prompt_name: name of a prompt of the checkpoint that is put before every text.
-            prompt: a text that is put before every text.
-            truncate: how to cut over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            prompt_name: name of a prompt of the checkpoint, which is put before every text.
+            prompt: the text of a prompt, which is put before every text.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             EncoderOutput, or a list of them.
@@ -90,7 +86,7 @@ class Encoder(Engine):
         Raises:
             InputError: an input is invalid.
             OptionError: an option has an invalid value.
-            RequestTimeoutError: the timeout is over.
+            RequestTimeoutError: the timeout has passed.
         """
         task = tasks.encode(
             self.manifest,
@@ -122,26 +118,26 @@ class Encoder(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            prompt_name: name of a prompt of the checkpoint that is put before every text.
-            prompt: a text that is put before every text.
+            prompt_name: name of a prompt of the checkpoint, which is put before every text.
+            prompt: the text of a prompt, which is put before every text.
             batch_size: accepted for compatibility, without effect: inputs are packed by tokens.
             show_progress_bar: accepted for compatibility, without effect.
             convert_to_numpy: return arrays; False returns a list of tensors.
-            convert_to_tensor: return one tensor; goes before ``convert_to_numpy``.
-            normalize_embeddings: scale to unit length, after truncation.
-            truncate_dim: keep the first dimensions only.
-            truncate: how to cut over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            convert_to_tensor: return one tensor; takes precedence over ``convert_to_numpy``.
+            normalize_embeddings: scale embeddings to unit length, after ``truncate_dim``.
+            truncate_dim: number of leading dimensions to keep; by default all.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
-            fp32 ``[n, size]``; ``[size]`` for one input; a list if it contains an error.
+            fp32 ``[n, size]``; ``[size]`` for one input; a list of arrays and errors if an input failed.
 
         Raises:
             TaskError: the artifact was compiled for another task.
             InputError: an input is invalid.
             OptionError: an option has an invalid value.
-            RequestTimeoutError: the timeout is over.
+            RequestTimeoutError: the timeout has passed.
         """
         task = tasks.embed(
             self.manifest,
@@ -161,8 +157,8 @@ class Encoder(Engine):
         """Return embeddings of queries, as ``encode_query`` of sentence-transformers.
 
         Args:
-            inputs: as for ``embed``.
-            **options: those of ``embed``; the prompt is the checkpoint's ``query`` unless one is given.
+            inputs: a text, token ids, or a list of these.
+            **options: options of ``embed``; the default prompt is the checkpoint's ``query``.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.QUERY_PROMPTS))
 
@@ -170,9 +166,9 @@ class Encoder(Engine):
         """Return embeddings of documents, as ``encode_document`` of sentence-transformers.
 
         Args:
-            inputs: as for ``embed``.
-            **options: those of ``embed``; the prompt is the checkpoint's ``document``, ``passage`` or
-                ``corpus`` unless one is given.
+            inputs: a text, token ids, or a list of these.
+            **options: options of ``embed``; the default prompt is the checkpoint's ``document``, ``passage``
+                or ``corpus``.
         """
         return self.embed(inputs, **tasks.with_prompt_of(self.manifest, options, tasks.DOCUMENT_PROMPTS))
 
@@ -192,9 +188,9 @@ class Encoder(Engine):
             inputs: a text, a pair of texts, token ids, or a list of these.
             top_k: number of labels for each input, best first; None for all.
             function_to_apply: ``"softmax"``, ``"sigmoid"`` or ``"none"``; by default the model's own.
-            truncate: how to cut over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             For each input ``{"label", "score"}``, or a list of these unless ``top_k`` is 1.
@@ -202,7 +198,7 @@ class Encoder(Engine):
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.classify(
+        task = classification.classify(
             self.manifest,
             inputs,
             top_k=top_k,
@@ -225,10 +221,10 @@ class Encoder(Engine):
 
         Args:
             inputs: a pair of texts, or a list of them.
-            apply_softmax: over several labels, after the checkpoint's own activation.
-            truncate: how to cut over-long inputs; see the class.
-            timeout: seconds; see the class.
-            return_exceptions: see the class.
+            apply_softmax: whether to apply a softmax over the labels, after the checkpoint's activation.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
+            return_exceptions: return the errors of failed inputs at their positions; see the class.
 
         Returns:
             fp32 ``[n]``, or ``[n, labels]`` for several labels; without the first axis for one pair.
@@ -236,7 +232,7 @@ class Encoder(Engine):
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.predict(
+        task = classification.predict(
             self.manifest,
             inputs,
             apply_softmax=apply_softmax,
@@ -261,17 +257,17 @@ class Encoder(Engine):
             query: a text.
             documents: texts.
             top_k: number of documents; None for all.
-            return_documents: whether each result contains its text.
-            truncate: how to cut over-long inputs; see the class.
-            timeout: seconds; see the class.
+            return_documents: whether each result contains the document's text.
+            truncate: whether and where over-long inputs are truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
 
         Returns:
-            A list of ``{"corpus_id", "score"}``, best first, with ``"text"`` if documents are asked for.
+            A list of ``{"corpus_id", "score"}``, best first; with ``"text"`` if ``return_documents`` is set.
 
         Raises:
             TaskError, InputError, OptionError, RequestTimeoutError: as ``embed``.
         """
-        task = tasks.rank(
+        task = classification.rank(
             self.manifest,
             query,
             documents,
@@ -312,10 +308,10 @@ class Encoder(Engine):
 
         Args:
             value: a text, a pair of texts or token ids.
-            prompt_name: as for ``encode``.
-            prompt: as for ``encode``.
-            truncate: how to cut an over-long input; see the class.
-            timeout: seconds; see the class.
+            prompt_name: name of a prompt of the checkpoint, which is put before the text.
+            prompt: the text of a prompt, which is put before the text.
+            truncate: whether and where an over-long input is truncated; see the class.
+            timeout: seconds after which the call times out; by default never.
 
         Returns:
             A future of EncoderOutput. Its callbacks run in a thread of their own and may call the engine.
@@ -325,18 +321,11 @@ class Encoder(Engine):
             OptionError: an option has an invalid value.
             QueueFullError: too many requests are queued; try again later.
         """
-        future: ResultFuture[EncoderOutput] = ResultFuture(deadline_of(timeout))
         task = tasks.encode(self.manifest, (), prompt_name=prompt_name, prompt=prompt, truncate=truncate)
-        item = self._preprocessor.parse(value, task.pairs)
-        (tokens,) = self._preprocessor.process([item], task.truncate, task.prompt)
-        if isinstance(tokens, InputError):
-            raise tokens
-        future.served_by = self._core.thread
-        self._core.offer(EncodeRequest(tokens, future))
-        return future
+        return self.tasks.submit(value, task, deadline_of(timeout))
 
     def stats(self) -> EncoderStats:
-        """Return what was computed since the engine was loaded, and how many requests are queued."""
+        """Return counts since the engine was loaded, and the length of the queue."""
         return self._core.stats()
 
     def aio(self) -> AsyncEncoder:
@@ -344,53 +333,4 @@ class Encoder(Engine):
         return AsyncEncoder(self)
 
     def _run(self, task: EncodeTask, timeout: float | None) -> Any:
-        """Compute a task; whatever interrupts the wait gives up what is still queued."""
-        deadline = deadline_of(timeout)
-        self._core.check_caller()
-        results: BatchResult[EncoderOutput] = BatchResult(len(task.inputs))
-        try:
-            self.queue(task, results, deadline)
-            results.wait(deadline)
-        except BaseException:
-            self.give_up(results)
-            raise
-        return task.result(results.outcomes())
-
-    def queue(self, task: EncodeTask, results: BatchResult[EncoderOutput], deadline: float | None) -> None:
-        """Tokenize and queue every input of a task, until it is given up; invalid inputs fail immediately."""
-        items: list[tuple[int, Item]] = []
-        for index, value in enumerate(task.inputs):
-            try:
-                items.append((index, self._preprocessor.parse(value, task.pairs)))
-            except InputError as error:
-                results.set(index, error.at(index))
-        for chunk in self._chunks(items):
-            if results.cancelled:
-                return
-            if deadline is not None and time.monotonic() >= deadline:
-                results.expire()
-                return
-            encoded = self._preprocessor.process([item for _, item in chunk], task.truncate, task.prompt)
-            requests = []
-            for (index, _), tokens in zip(chunk, encoded, strict=True):
-                if isinstance(tokens, Tokens):
-                    requests.append(EncodeRequest(tokens, results.promise(index)))
-                else:
-                    results.set(index, tokens.at(index))
-            try:
-                self._core.add(requests, deadline, lambda: results.cancelled)
-            except RequestTimeoutError:
-                results.expire()
-                return
-
-    def give_up(self, results: BatchResult[EncoderOutput]) -> None:
-        """Cancel what is queued of a call."""
-        results.cancel()
-        self._core.wake()
-
-    def _chunks(self, items: list[tuple[int, Item]]) -> Iterator[list[tuple[int, Item]]]:
-        """Long inputs first, so that a batch holds similar lengths and the last batches are short ones."""
-        if len(items) > _CHUNK:
-            items = sorted(items, key=lambda item: self._preprocessor.size(item[1]), reverse=True)
-        for start in range(0, len(items), _CHUNK):
-            yield items[start : start + _CHUNK]
+        return self.tasks.run(task, deadline_of(timeout))

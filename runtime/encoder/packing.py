@@ -14,24 +14,24 @@ from precast.runtime.io.tokens import Tokens
 from precast.runtime.replay import HostBuffers, Replay
 
 SEARCHED = 1 << 25
-"""Inputs of a window times tokens of a batch. Planning larger windows takes tens of milliseconds, in
-which nothing is computed; only batches far above the default get there."""
+"""Largest product of a window's inputs and a batch's tokens for which batches are planned. Planning a larger
+window takes tens of milliseconds, in which nothing is computed."""
 
 
 def cut(
     lengths: Sequence[int], max_tokens: int, max_batch: int, seconds: np.ndarray | None = None
 ) -> list[list[int]]:
-    """Cut inputs into batches, given as indices into ``lengths``: shortest first, each within both limits.
+    """Return batches as lists of indices into ``lengths``, shortest inputs first.
 
-    Inputs of similar length share a batch: plain torch's attention pads to the longest of them. An input
-    longer than ``max_tokens`` has a batch to itself.
+    Inputs of similar length share a batch, because plain torch's attention pads to the longest of them. An
+    input longer than ``max_tokens`` gets a batch of its own.
 
     Args:
-        lengths: tokens of each input.
-        max_tokens: of a batch.
-        max_batch: inputs of a batch.
-        seconds: of a batch of 0, 1, … ``max_tokens`` tokens: used to minimise the
-            cost of all batches. By default each batch is filled as far as possible.
+        lengths: Tokens of each input.
+        max_tokens: Most tokens of a batch.
+        max_batch: Most inputs of a batch.
+        seconds: Seconds of a batch of 0, 1, … ``max_tokens`` tokens; the total of all batches is minimized.
+            By default each batch is filled as far as possible.
     """
     order = sorted(range(len(lengths)), key=lengths.__getitem__)
     if seconds is None or len(lengths) * max_tokens > SEARCHED:
@@ -55,7 +55,7 @@ def _filled(order: Sequence[int], lengths: Sequence[int], max_tokens: int, max_b
 
 
 def fill(replay: Replay, batch: Sequence[Tokens]) -> HostBuffers:
-    """Write ``batch`` into the buffers of the next launch of ``replay``."""
+    """Write ``batch`` into the buffers of the next launch of ``replay``, and return them."""
     lengths = np.fromiter(map(len, batch), dtype=np.int32, count=len(batch))
     needed = {TOKENS: int(lengths.sum()), SEQUENCES: len(batch), LENGTH: int(lengths.max())}
     buffers = replay.buffers_for(needed)
@@ -64,9 +64,9 @@ def fill(replay: Replay, batch: Sequence[Tokens]) -> HostBuffers:
 
 
 def fill_example(buffers: HostBuffers, max_length: int) -> None:
-    """Write a batch that fills ``buffers`` as far as inputs of ``max_length`` tokens can.
+    """Write a warmup batch that fills ``buffers`` as far as inputs of ``max_length`` tokens can.
 
-    Every id is 0: the batch only shows that the graph runs, and its outputs are not read.
+    Every id is 0; the outputs are discarded.
     """
     tokens, sequences = buffers.sizes[TOKENS], buffers.sizes[SEQUENCES]
     lengths = [min(max_length, tokens - start) for start in range(0, tokens, max_length)][:sequences]
@@ -75,9 +75,9 @@ def fill_example(buffers: HostBuffers, max_length: int) -> None:
 
 
 def write_batch(buffers: HostBuffers, batch: Sequence[Tokens], lengths: np.ndarray, tokens: int) -> None:
-    """Write a batch of these ``lengths``, which sum to ``tokens``.
+    """Write a batch of inputs with the given ``lengths``, which sum to ``tokens``.
 
-    The rest of the buffers becomes spare tokens (id 0, which no input reads) and sequences of length zero.
+    The rest of the buffers is filled with padding tokens (id 0) and sequences of length zero.
     """
     arrays = buffers.arrays
     ids, ends = arrays["input_ids"], arrays["cu_seqlens"]

@@ -1,4 +1,4 @@
-"""From a checked encoder artifact to what its engine is made of."""
+"""Opens the tokenizer and the core of an encoder artifact."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from precast.runtime.options import LoadOptions
 
 
 def open_tokenizer(folder: Path, manifest: EncodeManifest, options: LoadOptions) -> TextTokenizer:
-    """The tokenizer of an encoder.
+    """Return the tokenizer of an encoder artifact.
 
     Raises:
-        TokenizerFileError: the tokenizer cannot be read.
+        TokenizerFileError: The tokenizer cannot be read.
     """
     tokenizer = TextTokenizer(
         tokenizer_json(folder, manifest.tokenization),
@@ -37,12 +37,12 @@ def open_tokenizer(folder: Path, manifest: EncodeManifest, options: LoadOptions)
 
 
 def open_core(folder: Path, manifest: EncodeManifest, options: LoadOptions) -> EncoderCore:
-    """The running core of an encoder.
+    """Return the core of an encoder, with its thread running.
 
     Raises:
-        ManifestError: the graph is not what this runtime fills and reads.
-        GraphError, ProgramError, WeightsError: the graph cannot be loaded, or fails on its first batch.
-        DeviceFailedError: the device failed, or its memory does not suffice.
+        ManifestError: The graph has other inputs or outputs than this runtime uses.
+        GraphError, ProgramError, WeightsError: The graph cannot be loaded, or fails on its first batch.
+        DeviceFailedError: The device failed, or its memory does not suffice.
     """
     limits = manifest.limits
     check_encode_graph(manifest)
@@ -59,7 +59,7 @@ def open_core(folder: Path, manifest: EncodeManifest, options: LoadOptions) -> E
 
 
 def _seconds(manifest: EncodeManifest, batch_tokens: int) -> np.ndarray | None:
-    """Costs of batches on a CPU, which runs them at their own sizes; on CUDA buckets are filled."""
+    """Return the cost table for planning batches; None on CUDA, where batches fill a bucket."""
     graph = manifest.graphs[GraphName.ENCODE]
     if manifest.build.device == "cuda" or graph.costs is None:
         return None

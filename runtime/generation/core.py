@@ -1,4 +1,4 @@
-"""The core of a generation engine: starts queued requests, decodes running ones, ends finished ones."""
+"""The core of a generation engine: starts queued requests, decodes running ones and ends finished ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 
+from precast.runtime.batch_result import BatchResult
+from precast.runtime.core import EngineCore
 from precast.runtime.cpu.thread_pool import ThreadPool
-from precast.runtime.engine import EngineCore
 from precast.runtime.errors import InferenceError
-from precast.runtime.futures import BatchResult, timeout_error
+from precast.runtime.futures import timeout_error
 from precast.runtime.generation.decode_loop import DecodeLoop
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.request import Request
@@ -22,7 +23,7 @@ from precast.runtime.stats import GenerationStats
 
 
 class EncodeJob:
-    """Sources that shall only be encoded, in one batch."""
+    """One batch of sources that are encoded but not decoded."""
 
     def __init__(self, tokens: Sequence[Tokens], results: BatchResult[EncoderOutput], indices: Sequence[int]):
         self.tokens = tokens
@@ -32,20 +33,18 @@ class EncodeJob:
 class GenerationCore(EngineCore):
     """Owns the decoder's state and its KV cache.
 
-    Callers put requests into the scheduler's queue; everything else is done by the thread. Between two polls
-    it takes ``steps_per_sync`` decode steps; requests start, are cancelled and end at polls.
+    Callers put requests into the scheduler's queue; the thread does everything else. It runs
+    ``steps_per_sync`` decode steps between two polls; requests start, are cancelled and end at polls. If the
+    device fails, all queued, running and later requests fail with DeviceFailedError.
 
     Args:
-        loop: the running requests; used by the engine's thread only from now on.
-        scheduler: over the same sequences and KV cache.
-        max_waiting: requests that may be queued; as the scheduler's.
-        steps_per_sync: decode steps between polls.
-        threads: the threads that compute.
-
-    If the device fails, every running request, every queued one and every later one gets a DeviceFailedError.
+        loop: The decode loop; used by the engine's thread only from now on.
+        scheduler: The scheduler of the same sequences and KV cache blocks.
+        steps_per_sync: Decode steps between polls.
+        threads: The threads that compute.
 
     Raises:
-        InferenceError: the graphs could not be set up.
+        InferenceError: The graphs could not be set up.
     """
 
     def __init__(
@@ -61,36 +60,35 @@ class GenerationCore(EngineCore):
         self._scheduler = scheduler
         self._steps_per_sync = steps_per_sync
         self._threads = threads
-        # By future: a callback that held its request would make a cycle, which only the garbage collector
-        # ends.
+        # By future: a callback that referred to its request would form a reference cycle.
         self._requests: dict[Future[GenerateOutput], Request] = {}
         self._jobs: deque[EncodeJob] = deque()
-        self._given_up: deque[Future[GenerateOutput]] = deque()
+        self._ended_outside: deque[Future[GenerateOutput]] = deque()
         self.start()
 
     def offer(self, request: Request) -> None:
         """Queue one request, or fail immediately.
 
         Raises:
-            RequestTooLargeError: it could not run in an empty engine.
+            RequestTooLargeError: The request could not run even in an empty engine.
             QueueFullError: ``max_waiting`` requests are queued.
-            EngineClosedError, EngineFailedError: the engine cannot serve requests any more.
+            EngineClosedError, EngineFailedError: The engine was closed or has failed.
         """
         with self._changed:
             self._push(request)
 
-    def add(self, request: Request, given_up: Callable[[], bool] = lambda: False) -> bool:
+    def add(self, request: Request, cancelled: Callable[[], bool] = lambda: False) -> bool:
         """Queue one request; waits while the queue is full.
 
         Returns:
-            False if the caller gave up before the request was queued.
+            False if the caller cancelled before the request was queued.
 
         Raises:
-            RequestTimeoutError: the request's deadline passed while the queue was full.
-            RequestTooLargeError, EngineClosedError, EngineFailedError: as ``offer``.
+            RequestTimeoutError: The request's deadline passed while the queue was full.
+            RequestTooLargeError, EngineClosedError, EngineFailedError: As ``offer``.
         """
         with self._changed:
-            if not self._wait_for_room(1, request.future.deadline, given_up):
+            if not self._wait_for_room(1, request.future.deadline, cancelled):
                 return False
             self._push(request)
         return True
@@ -98,7 +96,7 @@ class GenerationCore(EngineCore):
     def encode(
         self, tokens: Sequence[Tokens], results: BatchResult[EncoderOutput], indices: Sequence[int]
     ) -> None:
-        """Queue one batch of sources that are encoded only; outputs go to ``indices`` of ``results``."""
+        """Queue one batch of sources that are only encoded; outputs go to ``indices`` of ``results``."""
         with self._changed:
             self._check_open()
             self._jobs.append(EncodeJob(tokens, results, indices))
@@ -137,14 +135,14 @@ class GenerationCore(EngineCore):
         self._scheduler.add(request)
         request.future.served_by = self._thread
         self._requests[request.future] = request
-        request.future.add_engine_callback(self._note_given_up)
+        request.future.add_engine_callback(self._note_ended)
         self._changed.notify_all()
 
-    def _note_given_up(self, future: Future[GenerateOutput]) -> None:
-        """Called in the thread that ends a future: its caller's, by cancelling it or at its deadline."""
+    def _note_ended(self, future: Future[GenerateOutput]) -> None:
+        """Note a future that its caller ended, by cancelling it or at its deadline."""
         own = threading.current_thread() is self._thread
         if future.cancelled() or not own:
-            self._given_up.append(future)
+            self._ended_outside.append(future)
             if not own:
                 self.wake()
 
@@ -154,7 +152,7 @@ class GenerationCore(EngineCore):
 
     def _has_work(self) -> bool:
         scheduler = self._scheduler
-        return bool(scheduler.running or scheduler.waiting or self._jobs or self._given_up)
+        return bool(scheduler.running or scheduler.waiting or self._jobs or self._ended_outside)
 
     def _idle_timeout(self) -> float | None:
         return self._threads.idle_timeout
@@ -170,11 +168,11 @@ class GenerationCore(EngineCore):
         self._finish(self._loop.take_ended())
 
     def _drop_ended(self) -> None:
-        """Take out requests that were cancelled or have timed out."""
+        """Remove requests that were cancelled or have timed out."""
         with self._changed:
             ended: list[tuple[Request | None, InferenceError | None]] = []
-            while self._given_up:
-                ended.append((self._requests.get(self._given_up.popleft()), None))
+            while self._ended_outside:
+                ended.append((self._requests.get(self._ended_outside.popleft()), None))
             for late in self._scheduler.expired(time.monotonic()):
                 ended.append((late, timeout_error(late.created, late.state)))
             leaving = [
@@ -201,14 +199,14 @@ class GenerationCore(EngineCore):
             self._finish(self._loop.start(requests))
 
     def _run_job(self) -> None:
-        """Run one job between steps; it is as long as its caller made it."""
+        """Encode the sources of one job."""
         with self._changed:
             job = self._jobs.popleft() if self._jobs else None
         if job is not None and any([promise.begin() for promise in job.promises]):
             self._loop.encode(job.tokens, job.promises)
 
     def _finish(self, requests: Sequence[Request]) -> None:
-        """Release what requests hold that have ended."""
+        """Release the sequences and blocks of requests that have ended."""
         if not requests:
             return
         with self._changed:
@@ -218,7 +216,7 @@ class GenerationCore(EngineCore):
             self._changed.notify_all()
 
     def _complete(self) -> None:
-        """Decoding goes on for long: running requests are not finished."""
+        """Do nothing: finishing the running requests could take long, so they fail."""
 
     def _fail_all(self, error: Exception) -> None:
         with self._changed:

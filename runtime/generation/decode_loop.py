@@ -1,4 +1,4 @@
-"""The running requests: their way through the graphs, from encoding to their outputs. Used by one thread."""
+"""The decode loop: takes running requests from source encoding to their outputs. Used by one thread."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ logger = logging.getLogger("precast")
 class DecodeLoop:
     """Encodes the sources of scheduled requests and decodes them.
 
-    Any call may raise DeviceFailedError; no request gets an output after that.
+    Any call may raise DeviceFailedError, after which no request gets an output.
 
     Args:
-        stepper: runs the graphs.
-        self_cache: blocks of the self-attention KV cache.
-        cross_cache: blocks of the cross-attention KV cache.
-        detokenizer: None if the artifact has no tokenizer.
-        vocab_size: vocabulary of the decoder.
+        stepper: Runs the graphs.
+        self_cache: Blocks of the self-attention KV cache.
+        cross_cache: Blocks of the cross-attention KV cache.
+        detokenizer: Decodes targets; None if the artifact has no tokenizer.
+        vocab_size: Vocabulary of the decoder.
     """
 
     def __init__(
@@ -60,10 +60,10 @@ class DecodeLoop:
         self._batch: ActiveBatch | None = None
 
     def prepare(self) -> None:
-        """Set up what belongs to the calling thread, and encode two tokens as a warmup.
+        """Set up the calling thread, and encode two tokens as a warmup.
 
         Raises:
-            GraphError: a graph failed.
+            GraphError: A graph failed.
         """
         self.stepper.prepare()
         try:
@@ -76,7 +76,7 @@ class DecodeLoop:
             ) from error
 
     def start(self, requests: Sequence[Request]) -> list[Request]:
-        """Encode the sources of scheduled requests; returns the requests that failed."""
+        """Encode the sources of scheduled requests, and return the requests that failed."""
         cross_slots = [
             self._cross_cache.slots(request.held.cross_blocks, request.source_tokens) for request in requests
         ]
@@ -86,7 +86,7 @@ class DecodeLoop:
             encoding = self.stepper.encode_sources(sources, cross_slots, hidden=False)
         except DeviceFailedError:
             raise
-        except Exception as error:  # these requests fail, the running ones do not
+        except Exception as error:  # only these requests fail, not the running ones
             failure = _graph_error("encode_source", error)
             for request in requests:
                 self._wipe(request)
@@ -98,7 +98,7 @@ class DecodeLoop:
         return []
 
     def encode(self, tokens: Sequence[Tokens], promises: Sequence[Promise[EncoderOutput]]) -> None:
-        """Resolve the promises with the encoder's hidden states."""
+        """Encode one batch of sources, and resolve the promises with their hidden states."""
         try:
             hidden = self._encode([source.ids for source in tokens])
         except DeviceFailedError:
@@ -112,10 +112,10 @@ class DecodeLoop:
             promise.resolve(EncoderOutput(source.ids, hidden=states.copy(), truncated=source.truncated))
 
     def run(self, steps: int) -> None:
-        """Decode ``steps`` tokens of every running request, and end those that are finished.
+        """Decode ``steps`` tokens of every running request, and end finished requests.
 
-        A graph that fails ends all of them. Up to the stepper's ``depth`` launches are in flight, so that a
-        poll shows the state of that many launches ago.
+        If a graph fails, all running requests fail. Up to the stepper's ``depth`` launches are in flight, so
+        a poll shows the state of that many launches ago.
         """
         self._join()
         if not self._running:
@@ -123,7 +123,7 @@ class DecodeLoop:
             return
         if self._batch is None:
             self._batch = ActiveBatch(tuple(self._running), self._vocab_size, self._state.num_seqs)
-            logger.debug("decoding %d requests, %d sequences", len(self._running), len(self._batch.rows))
+            logger.debug("decoding %d requests, %d sequences", len(self._running), len(self._batch.seq_ids))
         try:
             self._launches.append(self.stepper.launch(self._batch, steps))
             while len(self._launches) >= self.stepper.depth:
@@ -136,11 +136,11 @@ class DecodeLoop:
                 self.end(request, failure)
 
     def take_ended(self) -> list[Request]:
-        """Remove the requests that have ended, and return them: they still hold their reservations."""
+        """Remove and return the requests that have ended. They still hold their reservations."""
         return [request for request in list(self._running) if request in self._ended and self.remove(request)]
 
     def remove(self, request: Request) -> bool:
-        """Remove a request that was started, whatever its state; False if it is not among them."""
+        """Remove a started request in any state; return False if there is no such request."""
         self._ended.discard(request)
         if self._encoding.pop(request, None) is not None:
             return True
@@ -149,7 +149,7 @@ class DecodeLoop:
         del self._running[request]
         self._batch = None
         codes = self._state.arrays["finished"][list(request.seq_ids)]
-        # The scores of a request that is still running were not checked since its last poll.
+        # The scores of a running request are unchecked since its last poll.
         if np.isin(codes, (RUNNING, INVALID)).any():
             self._wipe(request)
         return True
@@ -161,7 +161,7 @@ class DecodeLoop:
         self.stepper.close()
 
     def end(self, request: Request, error: InferenceError | None) -> None:
-        """End a request without an output: with an error, or because its caller gave it up (None)."""
+        """End a request without an output: with an error, or with None if its caller ended it."""
         if request in self._ended:
             return
         if request in self._running or request in self._encoding:
@@ -169,15 +169,15 @@ class DecodeLoop:
         if error is not None and request.future.fail(error):
             self.counts.failed += 1
         elif request.future.cancelled():
-            request.future.begin()  # wakes those who wait for several futures
+            request.future.begin()  # notifies concurrent.futures.wait
             self.counts.cancelled += 1
-        else:  # its caller met the deadline before the engine did
+        else:  # its caller enforced the deadline before the engine did
             self.counts.failed += 1
 
     def _join(self) -> None:
-        """Let requests decode whose sources are encoded.
+        """Move requests whose sources are encoded to the running ones.
 
-        While no request decodes the device waits for the encoding, and not the host.
+        If no request is running, do not wait for the encoding on the host: the device does.
         """
         now = time.monotonic()
         for request, encoding in list(self._encoding.items()):
@@ -195,7 +195,7 @@ class DecodeLoop:
             self._batch = None
 
     def _poll(self, launch: Launch) -> None:
-        """Read how far a launch came; end the requests that are finished."""
+        """Read the progress of a launch, and end finished requests."""
         self.counts.steps += launch.steps
         requests = [request for request in launch.batch.requests if request in self._running]
         seq_ids = [seq_id for request in requests for seq_id in request.seq_ids]
@@ -227,7 +227,7 @@ class DecodeLoop:
         if request.future.resolve(output):
             self._ended.add(request)
             self.counts.requests += 1
-        else:  # it was cancelled or timed out during its last step
+        else:  # cancelled or timed out during its last step
             self.end(request, None)
 
     def _note_progress(self, launch: Launch, requests: Sequence[Request]) -> None:
@@ -249,7 +249,7 @@ class DecodeLoop:
         self.counts.throughput.add(new)
 
     def _encode(self, sources: Sequence[np.ndarray]) -> list[np.ndarray]:
-        """Hidden states of sources; their keys and values go to slot 0, which no request reads."""
+        """Return the hidden states of sources; their keys and values are written to the spare slot 0."""
         slots = [np.zeros(len(source), np.int32) for source in sources]
         hidden = self.stepper.encode_sources(sources, slots, hidden=True).hidden()
         self.stepper.wipe((), ())
@@ -267,7 +267,7 @@ def _graph_error(graph: str, error: Exception) -> GraphError:
 
 
 def _read_output(request: Request, state: DecoderState, detokenizer: Detokenizer | None) -> GenerateOutput:
-    """Copy what a finished request has generated out of the state."""
+    """Return the output of a finished request, copied from the state."""
     sequences = [
         _read_sequence(request, seq_id, state, detokenizer)
         for seq_id in request.seq_ids[: request.params.num_return_sequences]

@@ -8,10 +8,11 @@ from typing import Any, Self
 
 from precast.artifacts.manifest import GenerateManifest, Manifest
 from precast.runtime.aio import AsyncSeq2Seq
+from precast.runtime.batch_result import BatchResult, collect
 from precast.runtime.encoder.packing import cut
 from precast.runtime.engine import Engine
 from precast.runtime.errors import InferenceError, InputError, OptionError, RequestTimeoutError, TaskError
-from precast.runtime.futures import BatchResult, ResultFuture, collect, deadline_of, outcome_of
+from precast.runtime.futures import ResultFuture, deadline_of, outcome_of
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.outputs import GenerateOutput
 from precast.runtime.generation.preprocessing import RequestBuilder, check_language, check_truncate
@@ -29,13 +30,13 @@ from precast.runtime.stats import GenerationStats
 
 
 class Seq2Seq(Engine):
-    """Runs one encoder-decoder artifact; made by ``precast.load`` or ``Seq2Seq.load``.
+    """Runs one encoder-decoder artifact; returned by ``precast.load`` and ``Seq2Seq.load``.
 
-    One input gives one answer, a list gives a list in the same order. Requests of all callers decode
-    together, and new ones join while others run. Keyword arguments that say how to generate are those of
-    Hugging Face's ``generate``, with the checkpoint's own ``generation_config.json`` as defaults, and
-    ``seed`` for sampling; ``precast.runtime.generation.sampling_params.SUPPORTED`` lists them. Others are
-    refused by name.
+    One input gives one output, a list gives a list in the same order. Requests of all callers are decoded in
+    one batch, which new requests join while it runs (continuous batching). Generation parameters are the
+    keyword arguments of Hugging Face's ``generate``, plus ``seed`` for sampling; their defaults come from the
+    checkpoint's ``generation_config.json``. ``precast.runtime.generation.sampling_params.SUPPORTED`` lists
+    them; others raise OptionError.
     """
 
     manifest: GenerateManifest
@@ -70,15 +71,16 @@ class Seq2Seq(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            parameters: for each input, options of its own that go before the common ones: dictionaries, or
+            parameters: options for each input, which take precedence over the common ones: dictionaries, or
                 objects such as Hugging Face's GenerationConfig.
             timeout: seconds, counted from the call, after which requests that have not finished fail with
                 RequestTimeoutError. By default there is no timeout.
-            return_exceptions: return the error of an input in its place; by default the first is raised.
+            return_exceptions: return the error of a failed input at its position; by default the first one
+                is raised.
             **options: generation parameters in Hugging Face's names; ``generation_config`` for an object that
                 holds some; ``decoder_input_ids`` or ``target_prefix`` (token ids, or a text) that the target
                 begins with; ``src_lang`` and ``tgt_lang`` if the tokenizer knows languages; ``truncate`` as
-                for an ``Encoder``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
+                in ``encode``; ``logits_processor`` (a list of functions as in Hugging Face, which run in
                 the engine's thread and must not call the engine).
 
         Returns:
@@ -93,7 +95,7 @@ class Seq2Seq(Engine):
         deadline = deadline_of(timeout)
         self._core.check_caller()
         values, single = split(inputs, pairs=False)
-        # No names for requests and outcomes: a raised error holds this frame, and they hold the error.
+        # Requests and outcomes have no local names: a raised error refers to this frame, and they to it.
         return collect(
             _wait(self.queue(self.build(values, parameters, options, deadline, return_exceptions))),
             single,
@@ -116,8 +118,8 @@ class Seq2Seq(Engine):
             OptionError: beams, several sequences, or no tokenizer; and as ``generate``.
             QueueFullError: too many requests are queued; try again later.
         """
-        request, text, begun = self.build_stream(value, deadline_of(timeout), options)
-        pieces = TextPieces(request, text, begun)
+        request, text, prefix_text = self.build_stream(value, deadline_of(timeout), options)
+        pieces = TextPieces(request, text, prefix_text)
         self._core.offer(request)
         return pieces
 
@@ -139,7 +141,7 @@ class Seq2Seq(Engine):
             InputError, OptionError: as ``generate``.
             QueueFullError: too many requests are queued; try again later.
         """
-        request = self._builder.one(value, options, deadline_of(timeout))
+        request = self._builder.build(value, options, deadline_of(timeout))
         self._core.offer(request)
         return request.future
 
@@ -155,7 +157,8 @@ class Seq2Seq(Engine):
 
         Args:
             inputs: a text, token ids, or a list of these.
-            truncate: as for an ``Encoder``.
+            truncate: True truncates over-long sources at the tokenizer's default side, ``"left"`` or
+                ``"right"`` at that side; False makes them an error.
             src_lang: language of the texts, if the tokenizer knows languages.
             timeout: seconds, counted from the call.
 
@@ -180,7 +183,7 @@ class Seq2Seq(Engine):
         return collect(results.outcomes(), single, return_exceptions=False)
 
     def stats(self) -> GenerationStats:
-        """Return what was done so far, what runs and waits, and how full the KV caches are."""
+        """Return counts since the engine was loaded, its current load and the usage of its KV caches."""
         return self._core.stats()
 
     def _describe(self) -> str:
@@ -192,7 +195,7 @@ class Seq2Seq(Engine):
         """Return the same engine with coroutines as methods, for asyncio."""
         return AsyncSeq2Seq(self)
 
-    # For the engine's async form and the compiler's parity check.
+    # Used by ``AsyncSeq2Seq`` and by the compiler's parity check.
 
     def build(
         self,
@@ -202,8 +205,8 @@ class Seq2Seq(Engine):
         deadline: float | None,
         return_exceptions: bool,
     ) -> list[Request | InferenceError]:
-        """Make the request of each input, or the error of that input alone."""
-        requests = self._builder.many(values, parameters, options, deadline)
+        """Return the request of each input, or the error of an invalid one."""
+        requests = self._builder.build_all(values, parameters, options, deadline)
         for index, request in enumerate(requests):
             if isinstance(request, OptionError) and not return_exceptions:
                 try:
@@ -215,8 +218,8 @@ class Seq2Seq(Engine):
     def build_stream(
         self, value: Any, deadline: float | None, options: Mapping[str, Any]
     ) -> tuple[Request, TextStream, str]:
-        """Make a request whose text can be streamed, its stream, and the text of its prefix."""
-        request = self._builder.one(value, options, deadline)
+        """Return a request, its text stream, and the text of its prefix."""
+        request = self._builder.build(value, options, deadline)
         return request, *self._builder.text_stream(request)
 
     def offer(self, request: Request) -> None:
@@ -226,11 +229,11 @@ class Seq2Seq(Engine):
     def queue(
         self,
         requests: Sequence[Request | InferenceError],
-        given_up: Callable[[], bool] = lambda: False,
+        cancelled: Callable[[], bool] = lambda: False,
     ) -> list[ResultFuture[GenerateOutput]]:
         """Queue requests; waits while the queue is full. Errors become futures that have failed.
 
-        Whatever interrupts the wait cancels the requests that were queued, as does ``given_up``.
+        An interrupted wait cancels the requests that were queued, as does ``cancelled``.
         """
         futures: list[ResultFuture[GenerateOutput]] = []
         try:
@@ -239,18 +242,18 @@ class Seq2Seq(Engine):
                     if isinstance(request, InferenceError):
                         raise request
                     futures.append(request.future)
-                    self._core.add(request, given_up)
+                    self._core.add(request, cancelled)
                 except (InputError, OptionError, RequestTimeoutError) as error:
                     future = futures.pop() if len(futures) > index else ResultFuture()
-                    # Without a traceback: this frame holds the futures, and one of them the error.
+                    # A traceback would close a cycle: it refers to this frame, which holds the future.
                     future.fail(error.at(index).with_traceback(None))
                     futures.append(future)
-                if given_up():
+                if cancelled():
                     break
         except BaseException:
             _cancel(futures)
             raise
-        if given_up():
+        if cancelled():
             _cancel(futures)
         return futures
 
@@ -261,7 +264,7 @@ class Seq2Seq(Engine):
         src_lang: str | None,
         results: BatchResult[EncoderOutput],
     ) -> None:
-        """Tokenize and queue sources that shall be encoded only. Raises as ``encode``."""
+        """Tokenize and queue sources that are only encoded. Raises as ``encode``."""
         check_truncate(truncate)
         check_language("src_lang", src_lang)
         items = []
@@ -279,14 +282,14 @@ class Seq2Seq(Engine):
         for batch in cut([len(source) for source in sources], limits.max_tokens, limits.max_batch):
             self._core.encode([sources[index] for index in batch], results, batch)
 
-    def give_up(self, futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
+    def cancel(self, futures: Sequence[ResultFuture[GenerateOutput]]) -> None:
         """Cancel requests, and wake a thread that waits to queue more of them."""
         _cancel(futures)
         self._core.wake()
 
 
 def _wait(futures: Sequence[ResultFuture[GenerateOutput]]) -> list[Any]:
-    """Wait for all; whatever interrupts the wait cancels them."""
+    """Return the outcomes of all futures; an interrupted wait cancels them."""
     try:
         return [outcome_of(future) for future in futures]
     except BaseException:

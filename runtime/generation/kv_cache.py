@@ -15,7 +15,7 @@ from precast.runtime.errors import OptionError
 BLOCK_SIZE = 16
 """Slots of a block; a request leaves half of one unused on average."""
 DEFAULT_BYTES = 1 << 30
-"""Default size of the whole KV cache, unless all that the limits allow takes less."""
+"""Default upper limit of the bytes of both KV caches."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ def num_kv_blocks(
         limits: Limits of the artifact.
         self_kv: Shape of a self-attention slot.
         cross_kv: Shape of a cross-attention slot.
-        kv_cache_bytes: The budget. By default what all sequences need to reach the longest target, each with
-            a longest source of its own, but at most ``at_most``.
+        kv_cache_bytes: The budget. By default enough for all sequences at the longest target, each with a
+            source of maximum length, but at most ``at_most``.
         cross_kv_fraction: Share of cross-attention; by default its share in the longest request.
         at_most: Bytes; by default ``DEFAULT_BYTES``, or one request if that needs more.
 

@@ -24,31 +24,31 @@ _OWN_FRAMES = 2
 def apply_processors(batch: ActiveBatch, state: DecoderState, scores: Tensor) -> None:
     """Apply each request's processors to its rows of ``scores`` ``[R, vocab]``, in place.
 
-    A processor that raises, or returns something else than scores, fails its own request. Processors are not
-    called inside a prefix, nor for a request that has ended since the last poll.
+    If a processor raises, or does not return scores, only its own request fails. Processors are not called
+    inside a prefix, nor for a request that has ended since the last poll.
     """
-    for start, one in batch.processed:
-        if one.failure is None:
-            _apply(one, state, scores[start : start + len(one.seq_ids)])
+    for start, request in batch.processed:
+        if request.failure is None:
+            _apply(request, state, scores[start : start + len(request.seq_ids)])
 
 
-def _apply(one: Request, state: DecoderState, scores: Tensor) -> None:
-    rows = list(one.seq_ids)
-    running = state.arrays["finished"][rows] == RUNNING
-    positions = state.arrays["positions"][rows]
+def _apply(request: Request, state: DecoderState, scores: Tensor) -> None:
+    seq_ids = list(request.seq_ids)
+    running = state.arrays["finished"][seq_ids] == RUNNING
+    positions = state.arrays["positions"][seq_ids]
     length = int(positions.max()) + 1
-    if not running.any() or length < len(one.params.prefix):
+    if not running.any() or length < len(request.params.prefix):
         return
     try:
-        scores.copy_(_processed(one.processors, _written(state, rows, length), scores))
+        scores.copy_(_processed(request.processors, _token_ids(state, seq_ids, length), scores))
     except Exception as error:  # user code may raise anything
-        one.failure = _failure(error)
+        request.failure = _failure(error)
 
 
-def _written(state: DecoderState, rows: list[int], length: int) -> Tensor:
-    """The tokens of some sequences, int64 ``[sequences, length]``; ended ones repeat their last token."""
-    index = np.minimum(np.arange(length), state.arrays["positions"][rows][:, None])
-    return torch.from_numpy(np.take_along_axis(state.arrays["history"][rows], index, axis=1)).long()
+def _token_ids(state: DecoderState, seq_ids: list[int], length: int) -> Tensor:
+    """Return tokens of sequences, int64 ``[sequences, length]``; finished ones repeat their last token."""
+    index = np.minimum(np.arange(length), state.arrays["positions"][seq_ids][:, None])
+    return torch.from_numpy(np.take_along_axis(state.arrays["history"][seq_ids], index, axis=1)).long()
 
 
 def _processed(processors: Sequence[LogitsProcessor], input_ids: Tensor, scores: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Outputs of generation. They are compared by content; their hash is that of the token ids."""
+"""Outputs of generation, which are compared by content and hashed by their token ids."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class GeneratedSequence:
     """One generated target.
 
     Attributes:
-        token_ids: int32 ``[n]``: the start token, the prefix, and what was generated; as Hugging Face's
-            ``generate`` returns it, without padding.
+        token_ids: int32 ``[n]``: start token, prefix and generated tokens, as Hugging Face's ``generate``
+            returns them, without padding.
         text: decoded without special tokens; None if the artifact has no tokenizer.
         score: sum of the log-probabilities; for beams divided by a power of the length.
-        logprobs: fp32 ``[n - prefix_length]``, of each generated token among the processed scores.
+        logprobs: fp32 ``[n - prefix_length]``, log-probability of each generated token among the processed
+            scores.
         finish_reason: ``stop`` if an end-of-sequence token ended it, ``length`` if its maximal length did.
-        prefix_length: tokens at the front that were given.
-        sequences_score: for beams ``score``, which is Hugging Face's ``sequences_scores`` then; None
-            otherwise.
+        prefix_length: number of leading tokens that were given: the start token and the prefix.
+        sequences_score: for beams ``score``, Hugging Face's ``sequences_scores``; None otherwise.
     """
 
     token_ids: np.ndarray
@@ -66,10 +66,10 @@ class GenerateOutput:
     """The output of one input. Fields of its best sequence can be read from it directly.
 
     Attributes:
-        prompt_token_ids: int32 ``[n]``, what the encoder was given.
+        prompt_token_ids: int32 ``[n]``, token ids of the source, special tokens included.
         sequences: ``num_return_sequences`` of them, for beams best first.
-        truncated: whether the source was cut to the artifact's length.
-        timings: of the request; not compared.
+        truncated: whether the source was truncated to the artifact's maximum length.
+        timings: timings of the request; not compared.
     """
 
     prompt_token_ids: np.ndarray
@@ -79,12 +79,12 @@ class GenerateOutput:
 
     @property
     def num_input_tokens(self) -> int:
-        """Tokens of the source."""
+        """Number of tokens of the source."""
         return len(self.prompt_token_ids)
 
     @property
     def num_generated_tokens(self) -> int:
-        """Tokens that were generated, of all sequences that are returned."""
+        """Number of generated tokens in all returned sequences."""
         return sum(len(sequence.logprobs) for sequence in self.sequences)
 
     @property

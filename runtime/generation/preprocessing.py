@@ -1,4 +1,4 @@
-"""From what a caller passes to requests: sources tokenized, parameters checked."""
+"""Builds requests: tokenizes sources and checks parameters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from precast.runtime.io.tokenization import TextTokenizer, Truncate
 from precast.runtime.io.tokens import Tokens
 
 _NOT_PARAMETERS = ("transformers_version",)
-"""What Hugging Face's GenerationConfig contains besides parameters and private names."""
+"""Fields of Hugging Face's GenerationConfig that are neither parameters nor private."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,10 @@ class RequestOptions:
 
     @classmethod
     def of(cls, given: Mapping[str, Any]) -> RequestOptions:
-        """Sort keyword arguments; generation parameters are checked later.
+        """Split keyword arguments into options and generation parameters, which are checked later.
 
         Raises:
-            OptionError: an option that is no generation parameter has an invalid value.
+            OptionError: An option has an invalid value.
         """
         own = {
             name: given[name] for name in cls.__dataclass_fields__ if name in given and name != "parameters"
@@ -58,25 +58,25 @@ class RequestOptions:
 
 
 def check_truncate(value: Any) -> None:
-    """Raises: OptionError: the value does not say how to cut a source."""
+    """Raises: OptionError: The value is not one of True, False, ``"left"`` and ``"right"``."""
     if not isinstance(value, bool) and not (isinstance(value, str) and value in ("left", "right")):
         raise wrong("truncate", "True, False, 'left' or 'right'", value)
 
 
 def check_language(name: str, value: Any) -> None:
-    """Raises: OptionError: the value cannot be the code of a language."""
+    """Raises: OptionError: The value is neither None nor a text."""
     if value is not None and not isinstance(value, str):
-        raise wrong(name, "a language's code, as the tokenizer has it", value)
+        raise wrong(name, "a language code of the tokenizer", value)
 
 
 class RequestBuilder:
-    """Makes requests of inputs. Safe to use from many threads.
+    """Builds requests. Safe to use from many threads.
 
     Args:
-        manifest: manifest of the artifact.
-        preprocessor: for sources.
-        tokenizer: for prefixes and languages of targets.
-        detokenizer: for targets; None if the artifact has no tokenizer.
+        manifest: Manifest of the artifact.
+        preprocessor: Preprocessor of sources.
+        tokenizer: Tokenizer of prefixes and languages of targets.
+        detokenizer: Detokenizer of targets; None if the artifact has no tokenizer.
     """
 
     def __init__(
@@ -92,34 +92,34 @@ class RequestBuilder:
         self._tokenizer = tokenizer
         self._detokenizer = detokenizer
 
-    def one(self, value: Any, options: Mapping[str, Any], deadline: float | None = None) -> Request:
-        """The request of one input.
+    def build(self, value: Any, options: Mapping[str, Any], deadline: float | None = None) -> Request:
+        """Return the request of one input.
 
         Raises:
-            InputError, OptionError: as ``Seq2Seq.generate``.
+            InputError, OptionError: As ``Seq2Seq.generate``.
         """
-        (request,) = self.many([value], None, options, deadline)
+        (request,) = self.build_all([value], None, options, deadline)
         if isinstance(request, InferenceError):
             raise request
         return request
 
-    def many(
+    def build_all(
         self,
         values: Sequence[Any],
         parameters: Sequence[Any] | None,
         options: Mapping[str, Any],
         deadline: float | None = None,
     ) -> list[Request | InferenceError]:
-        """The request of each input, or the error of that input alone.
+        """Return the request of each input, or the error of an invalid one.
 
         Args:
-            values: inputs.
-            parameters: for each input, options that go before the common ones; None for none.
-            options: keyword arguments of the call.
+            values: Inputs.
+            parameters: For each input, options that take precedence over the common ones; None for none.
+            options: Keyword arguments of the call.
             deadline: ``time.monotonic`` at which the requests time out.
 
         Raises:
-            OptionError: a common option is invalid.
+            OptionError: A common option is invalid.
         """
         common = _flattened(options)
         each = [self._options(common, own) for own in _checked_parameters(parameters, len(values))]
@@ -134,7 +134,7 @@ class RequestBuilder:
             try:
                 params = self._params(own)
             except InputError as error:
-                # Without a traceback: it holds this frame, which holds the error.
+                # Without a traceback, which would close a reference cycle through this frame.
                 requests.append(error.with_traceback(None))
             except OptionError as error:
                 if parameters is None:
@@ -154,25 +154,29 @@ class RequestBuilder:
             return error
 
     def parse(self, value: Any) -> Item:
-        """Check the type of one source; raises InputError."""
+        """Return one source after checking its type.
+
+        Raises:
+            InputError: The source has an unsupported type.
+        """
         return self._preprocessor.parse(value, "refused")
 
     def tokenize(
         self, items: Sequence[Item], truncate: Truncate, src_lang: str | None
     ) -> list[Tokens | InputError]:
-        """Tokens of each source, or the error that it alone has."""
+        """Return the tokens of each source, or the error of an invalid one."""
         return self._preprocessor.process(items, truncate, src_lang=src_lang)
 
     def text_stream(self, request: Request) -> tuple[TextStream, str]:
-        """A text stream that has been given the prefix, and the text of it.
+        """Return a text stream that has decoded the prefix, and the text of the prefix.
 
         Raises:
-            OptionError: the request has no single text that grows.
+            OptionError: The request has several sequences or beams, or the artifact has no tokenizer.
         """
         if request.params.mode == "beam" or request.params.num_return_sequences != 1:
             raise OptionError(
-                "a stream needs num_beams=1 and num_return_sequences=1: other sequences are not certain "
-                "before the end; use generate"
+                "a stream needs num_beams=1 and num_return_sequences=1, because beams may change until "
+                "the end; use generate"
             )
         if self._detokenizer is None:
             raise OptionError("the artifact has no tokenizer, so there is no text to stream; use submit")
@@ -182,7 +186,7 @@ class RequestBuilder:
     def _tokens(
         self, values: Sequence[Any], each: Sequence[RequestOptions | OptionError]
     ) -> list[Tokens | InputError]:
-        """Tokenize inputs; those with the same options in one call of the tokenizer."""
+        """Tokenize inputs, with one call of the tokenizer for all that have the same options."""
         outcomes: dict[int, Tokens | InputError] = {}
         groups: dict[tuple[Truncate, str | None], list[tuple[int, Item]]] = {}
         for index, (value, options) in enumerate(zip(values, each, strict=True)):
@@ -202,7 +206,7 @@ class RequestBuilder:
         parameters = dict(options.parameters)
         if options.tgt_lang is not None:
             if self._languages is None:
-                raise OptionError(f"tgt_lang is {options.tgt_lang!r}, but this tokenizer knows no languages")
+                raise OptionError(f"tgt_lang is {options.tgt_lang!r}, but this tokenizer has no languages")
             parameters["forced_bos_token_id"] = self._tokenizer.language_id(options.tgt_lang)
         return resolve(
             self._info.defaults, self._limits, self._info.vocab_size, parameters, self._prefix(options)
@@ -223,10 +227,10 @@ class RequestBuilder:
 
 
 def as_mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """A dictionary, or what an object such as Hugging Face's GenerationConfig holds.
+    """Return a dictionary, or the fields of an object such as Hugging Face's GenerationConfig.
 
     Raises:
-        OptionError: it is neither.
+        OptionError: The value is neither.
     """
     if isinstance(value, Mapping):
         return value
@@ -241,7 +245,7 @@ def as_mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 
 def _flattened(options: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Options with those of ``generation_config`` among them; what is given directly goes before it."""
+    """Return options merged with those of ``generation_config``, over which they take precedence."""
     config = options.get("generation_config")
     rest = {name: value for name, value in options.items() if name != "generation_config"}
     return rest if config is None else {**as_mapping("generation_config", config), **rest}

@@ -17,19 +17,19 @@ from precast.runtime.generation.sampling_params import SamplingParams
 from precast.runtime.io.tokens import Tokens
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]
-"""As in Hugging Face: from token ids, int64 ``[n, length]``, and scores, fp32 ``[n, vocab]``, to scores."""
+"""As in Hugging Face: maps token ids, int64 ``[n, length]``, and scores, fp32 ``[n, vocab]``, to scores."""
 
 RequestState = Literal["waiting", "running", "finished"]
 
 
 @dataclass(frozen=True)
 class Reservation:
-    """What a running request holds.
+    """The sequences and KV cache blocks of a running request.
 
     Attributes:
-        seq_ids: its sequences, rows of the decoder's state.
-        self_blocks: blocks of the self-attention KV cache, for each sequence.
-        cross_blocks: blocks of the cross-attention KV cache, shared by all sequences.
+        seq_ids: Indices of its sequences in the decoder state.
+        self_blocks: Self-attention blocks of each sequence.
+        cross_blocks: Cross-attention blocks, shared by all sequences.
     """
 
     seq_ids: tuple[int, ...]
@@ -39,27 +39,27 @@ class Reservation:
 
 @dataclass(eq=False)
 class Request:
-    """One source and how to decode it.
+    """One source with its generation parameters, from submission to output.
 
     Attributes:
-        tokens: the source.
-        params: how to decode.
-        future: takes the output; it may be cancelled at any time.
-        processors: logits processors of the user.
-        on_tokens: called by the engine's thread with new tokens of the first sequence; must not block.
+        tokens: The source.
+        params: The generation parameters.
+        future: Receives the output; it may be cancelled at any time.
+        processors: Logits processors of the user.
+        on_tokens: Called by the engine's thread with new tokens of the first sequence; must not block.
         created: ``time.monotonic`` when the request was made.
-        scheduled: when its first decode step was launched.
-        first_token: when its first token was generated.
-        streamed: tokens of the first sequence that ``on_tokens`` has seen, the prefix included.
-        failure: error of this request alone that a step found; the next poll ends the request with it.
-        reservation: what the request holds while it runs; written by the scheduler.
-        state: written by the scheduler.
-        arrival: number in the order in which requests were queued, -1 before; written by the scheduler.
-        delayed_since: the step at which the request could first have run; -1 before; written by the
+        scheduled: ``time.monotonic`` when its first decode step was launched.
+        first_token: ``time.monotonic`` when its first token was generated.
+        streamed: Tokens of the first sequence that were passed to ``on_tokens``, the prefix included.
+        failure: Error of this request that occurred in a step; the next poll ends the request with it.
+        reservation: Sequences and blocks of a running request; written by the scheduler.
+        state: Written by the scheduler.
+        arrival: Position in the order of arrival, -1 before it is queued; written by the scheduler.
+        delayed_since: Decode step at which the request could first have run, -1 before; written by the
             scheduler.
 
     Raises:
-        ValueError: the request has no sequence, or no source or target token.
+        ValueError: The request has no sequence, or no source or target token.
     """
 
     tokens: Tokens
@@ -87,16 +87,16 @@ class Request:
     @property
     def num_seqs(self) -> int:
         """Sequences of decoder state that the request needs."""
-        return self.params.rows
+        return self.params.num_seqs
 
     @property
     def target_tokens(self) -> int:
-        """Positions that each sequence may reach; every sequence has blocks of its own for them."""
+        """Most tokens of the target; every sequence has its own blocks for them."""
         return self.params.max_length
 
     @property
     def source_tokens(self) -> int:
-        """Tokens of the source, stored once for all sequences."""
+        """Tokens of the source; all sequences share its blocks."""
         return len(self.tokens)
 
     @property
@@ -112,5 +112,5 @@ class Request:
 
     @property
     def seq_ids(self) -> tuple[int, ...]:
-        """The sequences that a running request holds."""
+        """The sequences of a running request."""
         return self.held.seq_ids

@@ -1,7 +1,7 @@
-"""How one request decodes: the checkpoint's defaults and the arguments of a call, resolved and checked.
+"""The parameters of one request: the checkpoint's defaults and a call's arguments, resolved and checked.
 
-What a name means, which of two wins and what None does is as in Hugging Face's ``generate`` with a batch of
-one. Integers are accepted wherever a number is, also where Hugging Face insists on a float.
+Names, precedence and the meaning of None are those of Hugging Face's ``generate`` with a batch of one.
+Integers are accepted for every number, even where Hugging Face requires a float.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from precast.runtime.generation.validation import Ids, check_ids, check_range, c
 Mode = Literal["greedy", "multinomial", "beam"]
 
 SUPPORTED: tuple[str, ...] = tuple(BY_NAME)
-"""The keyword arguments of a call."""
+"""Names of the supported keyword arguments."""
 
 _DEFAULT_NEW_TOKENS = 20
 _SEED_BITS = 62
-"""Of a random seed; the sequences of a request count up from it."""
+"""Bits of a random seed; the sequences of a request count up from it."""
 _NGRAMS = ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size")
 
 _ARGUMENTS = frozenset(
@@ -57,21 +57,29 @@ _REFUSED: Mapping[str, bool | float | str | None] = MappingProxyType(
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """The decoding of one request. Lengths count tokens of the target, start token and prefix included.
+    """The parameters of one request. Lengths count tokens of the target, start token and prefix included.
 
-    ``params["top_k"]`` is the value of any parameter that has a state buffer.
+    ``params[name]`` is the value of any parameter that has a state buffer, such as ``params["top_k"]``.
+
+    Attributes:
+        mode: How tokens are sampled.
+        num_beams: Number of beams; 1 without beam search.
+        num_return_sequences: Number of sequences in the output.
+        prefix: The start token, and the tokens that the target begins with.
+        max_length: Most tokens of the target.
+        eos_token_ids: Tokens that end a target.
+        token_biases: Biases of the scores of single tokens.
+        values: Other parameters with a state buffer by name, without neutral ones.
     """
 
     mode: Mode
     num_beams: int
     num_return_sequences: int
     prefix: Ids
-    """The start token and what the target shall begin with."""
     max_length: int
     eos_token_ids: Ids
     token_biases: tuple[TokenBias, ...] = ()
     values: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    """The other parameters with a state buffer, by name; those that are missing are neutral."""
 
     def __getitem__(self, name: str) -> Any:
         if name == "max_length":
@@ -81,13 +89,13 @@ class SamplingParams:
         return self.values.get(name, BY_NAME[name].neutral)
 
     @property
-    def rows(self) -> int:
+    def num_seqs(self) -> int:
         """Sequences of decoder state that the request needs."""
         return self.num_beams if self.mode == "beam" else self.num_return_sequences
 
     @property
     def needs_processing(self) -> bool:
-        """Whether ``logits_processors`` must run; beams need it for log-probabilities."""
+        """Whether the request needs the graph ``logits_processors``; beams need its log-probabilities."""
         return (
             self.mode == "beam"
             or bool(self.token_biases)
@@ -102,20 +110,20 @@ def resolve(
     given: Mapping[str, Any],
     prefix: Sequence[int] | None,
 ) -> SamplingParams:
-    """Return the decoding that one call asks for.
+    """Return the parameters of a call.
 
     Args:
         defaults: The checkpoint's parameters.
         limits: Limits of the artifact. A default length beyond ``max_target_length`` is cut off there.
         vocab_size: Token ids are below it.
         given: Keyword arguments in Hugging Face's names, and ``seed``. None cancels a default.
-        prefix: Token ids that the target shall begin with; the start token is prepended unless they begin
-            with it.
+        prefix: Token ids that the target begins with; the start token is prepended unless they begin with
+            it.
 
     Raises:
-        OptionError: An unknown or unsupported name, a value of a wrong type or range, values that exclude
-            each other, or more than the artifact's limits.
-        InputTooLongError: The prefix leaves no room for one token.
+        OptionError: A name is unknown or not supported, a value has a wrong type or is out of range, values
+            contradict each other or exceed the artifact's limits.
+        InputTooLongError: The prefix leaves no room for a generated token.
     """
     if given or prefix is not None:
         return _resolve(defaults, limits, vocab_size, given, prefix)
@@ -186,7 +194,7 @@ def _refuse_unsupported(given: Mapping[str, Any]) -> None:
 
 
 def _begin(values: Mapping[str, Any], prefix: Sequence[int] | None, vocab_size: int) -> Ids:
-    """The start token and the prefix."""
+    """Return the start token and the prefix."""
     start = values["decoder_start_token_id"]
     start = values["bos_token_id"] if start is None else start
     if start is None:
@@ -205,7 +213,7 @@ def _max_length(
     written: int,
     max_positions: int | None,
 ) -> int:
-    """Most tokens of the target; ``max_new_tokens`` wins over ``max_length``."""
+    """Return the most tokens of the target; ``max_new_tokens`` takes precedence over ``max_length``."""
     limit = limits.max_target_length
     if written >= limit:
         raise InputTooLongError(
@@ -235,7 +243,7 @@ def _max_length(
 
 
 def _mode(values: Mapping[str, Any], limits: GenerateLimits) -> tuple[Mode, int, int]:
-    """The sampling mode, the number of beams, and the number of returned sequences."""
+    """Return the sampling mode, the number of beams and the number of returned sequences."""
     beams, returned, sampled = values["num_beams"], values["num_return_sequences"], values["do_sample"]
     mode: Mode = "beam" if beams > 1 else "multinomial" if sampled else "greedy"
     if beams > 1 and sampled:
@@ -262,7 +270,7 @@ def _mode(values: Mapping[str, Any], limits: GenerateLimits) -> tuple[Mode, int,
 
 
 def _possible_ngram(name: str, size: int, longest: int) -> int:
-    """The size, or 0 if no n-gram of that size can occur."""
+    """Return the size, or 0 if no n-gram of that size can occur."""
     if size > longest:
         return 0
     if size > MAX_NGRAM:
@@ -271,9 +279,9 @@ def _possible_ngram(name: str, size: int, longest: int) -> int:
 
 
 def _state_values(values: Mapping[str, Any], mode: Mode) -> dict[str, Any]:
-    """The parameters for the state, without neutral ones.
+    """Return the parameters that are written to the state, without neutral ones.
 
-    Numbers of sampling have no effect on other modes, where Hugging Face does not even check their range.
+    Parameters of sampling have no effect in other modes, where Hugging Face does not check their range.
     """
     kept = {}
     for param in PARAMS:

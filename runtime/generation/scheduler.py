@@ -1,4 +1,4 @@
-"""Which requests run: sequences and blocks are handed out in order of arrival. Callers hold a lock."""
+"""Schedules requests onto sequences and KV cache blocks, in order of arrival. Callers hold a lock."""
 
 from __future__ import annotations
 
@@ -12,25 +12,24 @@ from precast.runtime.generation.request import Request, RequestState, Reservatio
 
 
 class Scheduler:
-    """A queue of requests, and the sequences and blocks that the running ones hold.
+    """A queue of requests, and the reservations of running ones.
 
-    A request at the head of the queue that does not fit blocks those behind it, so that large requests do not
-    starve. Encoding several sources in one batch costs less than one after the other, so ``schedule``
-    collects requests while others run, but delays none that could run by more than ``max_batch_delay_steps``
-    steps.
+    If the first request in the queue does not fit, later ones wait too, so that large requests do not starve.
+    Encoding several sources in one batch is cheaper than one by one, so ``schedule`` collects requests while
+    others run, but delays none by more than ``max_batch_delay_steps`` steps.
 
     Args:
-        num_seqs: sequences of decoder state.
-        self_cache: blocks of the self-attention KV cache; reserved by the scheduler only.
-        cross_cache: blocks of the cross-attention KV cache, likewise.
-        max_waiting: requests that may be queued.
-        source_batch_tokens: source tokens of one ``encode_source`` batch.
-        source_batch: requests of one ``encode_source`` batch.
-        max_batch_delay_steps: decode steps, counted from the call of ``schedule`` in which the request first
-            could have run.
+        num_seqs: Sequences of decoder state.
+        self_cache: Blocks of the self-attention KV cache; only the scheduler reserves them.
+        cross_cache: Blocks of the cross-attention KV cache; only the scheduler reserves them.
+        max_waiting: Most requests in the queue.
+        source_batch_tokens: Most source tokens of one ``encode_source`` batch.
+        source_batch: Most requests of one ``encode_source`` batch.
+        max_batch_delay_steps: Decode steps, counted from the call of ``schedule`` in which the request could
+            first have run.
 
     Raises:
-        ValueError: a number is below 1, or ``max_batch_delay_steps`` below 0.
+        ValueError: A number is below 1, or ``max_batch_delay_steps`` below 0.
     """
 
     def __init__(
@@ -52,39 +51,39 @@ class Scheduler:
         self.num_seqs, self.self_cache, self.cross_cache = num_seqs, self_cache, cross_cache
         self.max_waiting, self._max_batch_delay_steps = max_waiting, max_batch_delay_steps
         self._source_batch_tokens, self._source_batch = source_batch_tokens, source_batch
-        # A heap: the lowest numbers are handed out first, so that active sequences lie close to each other.
+        # A heap: the lowest numbers are assigned first, so that active sequences are close to each other.
         self._free_seq_ids = list(range(num_seqs))
         self._arrivals = 0
-        # By arrival. A deque is slow to remove from its middle, and a dict to find its first entry.
+        # By arrival. Removing from the middle is slow in a deque, finding the first entry is slow in a dict.
         self._queue: OrderedDict[int, Request] = OrderedDict()
         self._running: dict[Request, Reservation] = {}
         self._deadlines = _Deadlines()
 
     @property
     def waiting(self) -> int:
-        """Requests in the queue."""
+        """Number of requests in the queue."""
         return len(self._queue)
 
     @property
     def running(self) -> int:
-        """Requests that hold a reservation; a cancelled one holds it until ``finish``."""
+        """Number of requests with a reservation; a cancelled one keeps it until ``finish``."""
         return len(self._running)
 
     @property
     def num_seqs_used(self) -> int:
-        """Sequences that requests hold."""
+        """Number of reserved sequences."""
         return self.num_seqs - len(self._free_seq_ids)
 
     @property
     def full(self) -> bool:
-        """Whether ``add`` would refuse a request."""
+        """Whether the queue is full."""
         return len(self._queue) >= self.max_waiting
 
     def check(self, request: Request) -> None:
         """Check that an empty engine could run the request.
 
         Raises:
-            RequestTooLargeError: it could not.
+            RequestTooLargeError: The request needs more than the engine has.
         """
         num_seqs, self_blocks, cross_blocks, tokens, _ = self._cost(request)
         for needed, limit, unit, remedy in (
@@ -111,12 +110,12 @@ class Scheduler:
                 )
 
     def add(self, request: Request) -> None:
-        """Put a request at the end of the queue.
+        """Append a request to the queue.
 
         Raises:
-            RequestTooLargeError: it could never run, and would block the queue for ever.
+            RequestTooLargeError: The request could never run, and would block the queue for ever.
             QueueFullError: ``max_waiting`` requests are queued.
-            ValueError: the request was added before.
+            ValueError: The request was added before.
         """
         if request.arrival >= 0:
             raise ValueError(f"a request is added once; found one that is {request.state}; make a new one")
@@ -131,21 +130,20 @@ class Scheduler:
         self._deadlines.add(request)
 
     def schedule(self, step: int) -> list[Request]:
-        """Reserve what the requests need that shall be encoded now; often there are none.
+        """Start the next batch of requests and reserve their sequences and blocks.
 
         Args:
-            step: decode steps done so far.
+            step: Number of decode steps so far.
 
         Returns:
-            Requests in order of arrival; at most ``source_batch``, of at most ``source_batch_tokens`` source
-            tokens.
+            The requests to encode now, in order of arrival; often none. They fit one ``encode_source`` batch.
         """
         collected, complete = self._collect()
         if not collected:
             return []
         for request in collected:
             request.delayed_since = step if request.delayed_since < 0 else request.delayed_since
-        # The first was delayed longest: none behind it was ever collected without it.
+        # The first request was delayed longest: later ones are never collected without it.
         delay = step - collected[0].delayed_since
         if self._running and not complete and delay < self._max_batch_delay_steps:
             return []
@@ -154,10 +152,10 @@ class Scheduler:
         return collected
 
     def finish(self, request: Request) -> None:
-        """Release what a request holds.
+        """Release the reservation of a request.
 
         Raises:
-            ValueError: it holds nothing, or what it holds was reserved by another scheduler.
+            ValueError: The request has no reservation of this scheduler.
         """
         reservation = self._running.get(request)
         if reservation is None or request.reservation is not reservation:
@@ -174,13 +172,13 @@ class Scheduler:
         self.cross_cache.release(reservation.cross_blocks)
 
     def cancel(self, request: Request) -> RequestState:
-        """End a request early. A running one holds its reservation until the caller calls ``finish``.
+        """Cancel a request. A running one keeps its reservation until the caller calls ``finish``.
 
         Returns:
-            The state that the request had; nothing changes if it was ``finished`` already.
+            The previous state of the request; nothing changes if it was ``finished`` already.
 
         Raises:
-            KeyError: it was never added.
+            KeyError: The request was never added.
         """
         state = request.state
         if state == "waiting":
@@ -189,15 +187,15 @@ class Scheduler:
         return state
 
     def expired(self, now: float) -> list[Request]:
-        """Unfinished requests whose deadline is not after ``now``, each once; the caller ends them."""
+        """Return unfinished requests whose deadline has passed, each once; the caller ends them."""
         return self._deadlines.until(now)
 
     def next_deadline(self) -> float | None:
-        """The earliest deadline of waiting and running requests that ``expired`` has not returned yet."""
+        """Return the earliest deadline of unfinished requests that ``expired`` has not returned yet."""
         return self._deadlines.next()
 
     def _collect(self) -> tuple[list[Request], bool]:
-        """The head of the queue that fits now, and whether no further request could be added to it."""
+        """Return the front of the queue that fits now, and whether no further request could be added."""
         room: Sequence[int] = (
             len(self._free_seq_ids),
             self.self_cache.free,
@@ -211,11 +209,11 @@ class Scheduler:
             if min(room) < 0:
                 return collected, True
             collected.append(request)
-        # A request needs at least one of each.
+        # Every request needs at least one unit of each resource.
         return collected, min(room) == 0
 
     def _cost(self, request: Request) -> tuple[int, ...]:
-        """Sequences, blocks of either KV cache, and the source tokens and requests of an encoder batch."""
+        """Return the needed sequences, self- and cross-attention blocks, source tokens, and requests (1)."""
         self_blocks = request.num_seqs * self.self_cache.blocks_for(request.target_tokens)
         cross_blocks = self.cross_cache.blocks_for(request.source_tokens)
         return request.num_seqs, self_blocks, cross_blocks, request.source_tokens, 1
@@ -234,7 +232,7 @@ class Scheduler:
 
 
 class _Deadlines:
-    """The deadlines of requests that are not finished, the earliest first."""
+    """The deadlines of unfinished requests, earliest first."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Request]] = []
@@ -244,7 +242,7 @@ class _Deadlines:
         if request.future.deadline is None:
             return
         heapq.heappush(self._heap, (request.future.deadline, request.arrival, request))
-        # Most requests finish long before their deadline: without this all of an hour would be kept here.
+        # Most requests finish long before their deadline: sweep finished ones, so that they are released.
         if len(self._heap) >= self._sweep_at:
             self._heap = [entry for entry in self._heap if entry[2].state != "finished"]
             heapq.heapify(self._heap)

@@ -1,4 +1,4 @@
-"""From a checked encoder-decoder artifact to what its engine is made of."""
+"""Opens the tokenizers, the stepper and the core of an encoder-decoder artifact."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from precast.runtime.generation.steps import LoadedGraph, Steps
 from precast.runtime.graph_checks import check_generation_graphs
 from precast.runtime.io.detokenization import Detokenizer
 from precast.runtime.io.languages import Languages
-from precast.runtime.io.pieces import parse_pieces
 from precast.runtime.io.tokenization import TextTokenizer, read_text, tokenizer_json
+from precast.runtime.io.tokens import parse_pieces
 from precast.runtime.options import LoadOptions
 
 
 @dataclass(frozen=True)
-class PlacedGraphs:
-    """A stepper over loaded graphs, and the blocks of its KV caches."""
+class OpenedGraphs:
+    """A stepper over loaded graphs, and the block allocators of its KV caches."""
 
     stepper: Stepper
     self_cache: BlockAllocator
@@ -52,10 +52,10 @@ class PlacedGraphs:
 def open_tokenizers(
     folder: Path, manifest: GenerateManifest, options: LoadOptions
 ) -> tuple[TextTokenizer, Detokenizer | None]:
-    """The tokenizer of sources, and the detokenizer of targets if the artifact has a tokenizer.
+    """Return the tokenizer of sources, and the detokenizer of targets if the artifact has a tokenizer.
 
     Raises:
-        TokenizerFileError: a file cannot be read.
+        TokenizerFileError: A file cannot be read.
     """
     info = manifest.tokenization
     serialized = tokenizer_json(folder, info)
@@ -84,29 +84,29 @@ def open_core(
     builder: RequestBuilder,
     detokenizer: Detokenizer | None,
 ) -> GenerationCore:
-    """The running core of a generation engine.
+    """Return the core of a generation engine, with its thread running.
 
     Raises:
-        ManifestError: a graph is not what this runtime fills and reads.
-        OptionError: the KV cache would not hold one request.
-        GraphError, ProgramError, WeightsError: a graph cannot be loaded, or fails on its first batch.
-        DeviceFailedError: the device failed, or its memory does not suffice.
+        ManifestError: A graph has other inputs or outputs than this runtime uses.
+        OptionError: The KV cache would not hold one request.
+        GraphError, ProgramError, WeightsError: A graph cannot be loaded, or fails on its first batch.
+        DeviceFailedError: The device failed, or its memory does not suffice.
     """
     limits = manifest.limits
     check_generation_graphs(manifest)
     example = None if manifest.build.device == "cpu" else default_request(builder)
-    placed = place_graphs(folder, manifest, options, example)
+    opened = open_stepper(folder, manifest, options, example)
     scheduler = Scheduler(
         limits.max_num_seqs,
-        placed.self_cache,
-        placed.cross_cache,
+        opened.self_cache,
+        opened.cross_cache,
         max_waiting=options.max_waiting,
         source_batch_tokens=options.batch_tokens_for(manifest),
         source_batch=limits.max_batch,
         max_batch_delay_steps=options.delay_steps(),
     )
     loop = DecodeLoop(
-        placed.stepper, placed.self_cache, placed.cross_cache, detokenizer, manifest.output.vocab_size
+        opened.stepper, opened.self_cache, opened.cross_cache, detokenizer, manifest.output.vocab_size
     )
     return GenerationCore(
         loop,
@@ -116,19 +116,20 @@ def open_core(
     )
 
 
-def place_graphs(
+def open_stepper(
     folder: Path, manifest: GenerateManifest, options: LoadOptions, example: Request | None = None
-) -> PlacedGraphs:
-    """All graphs over state and KV caches, to be prepared by the thread that will use them.
+) -> OpenedGraphs:
+    """Return a stepper over all graphs of an artifact; the thread that will use it prepares it.
 
     Args:
-        folder: the artifact.
-        manifest: its manifest.
-        options: of the engine.
-        example: on CUDA, the steps of requests like this one are captured while loading; by default none.
+        folder: Directory of the artifact.
+        manifest: Manifest of the artifact.
+        options: Options of the engine.
+        example: On CUDA, graphs for batches of requests like this one are captured while loading; none by
+            default.
 
     Raises:
-        OptionError, GraphError, ProgramError, WeightsError, DeviceFailedError: as ``open_core``.
+        OptionError, GraphError, ProgramError, WeightsError, DeviceFailedError: As ``open_core``.
     """
     device = options.device_for(manifest)
     graphs = {
@@ -141,20 +142,20 @@ def place_graphs(
 
 
 def default_request(builder: RequestBuilder) -> Request | None:
-    """A request without parameters; None if the model cannot run without some."""
+    """Return a request with default parameters; None if the model requires some."""
     try:
-        return builder.one([0], {})
+        return builder.build([0], {})
     except (InputError, OptionError):
         return None
 
 
 def on_cpu(
     graphs: Mapping[GraphName, LoadedGraph], manifest: GenerateManifest, options: LoadOptions
-) -> PlacedGraphs:
-    """The stepper of a CPU.
+) -> OpenedGraphs:
+    """Return the stepper for a CPU.
 
     Raises:
-        OptionError: the KV cache would not hold one request.
+        OptionError: The KV cache would not hold one request.
     """
     info, limits = manifest.output, manifest.limits
     sizes = num_kv_blocks(
@@ -167,7 +168,7 @@ def on_cpu(
     }
     state = DecoderState(limits)
     stepper = DirectStepper(Steps(graphs, state, kv_cache), state, self_cache, cross_cache, kv_cache)
-    return PlacedGraphs(stepper, self_cache, cross_cache)
+    return OpenedGraphs(stepper, self_cache, cross_cache)
 
 
 def on_cuda(
@@ -176,19 +177,19 @@ def on_cuda(
     manifest: GenerateManifest,
     options: LoadOptions,
     example: Request | None,
-) -> PlacedGraphs:
-    """The stepper of a CUDA device, which is prepared by the thread that will use it.
+) -> OpenedGraphs:
+    """Return the stepper for a CUDA device; the thread that will use it prepares it.
 
     Args:
-        device: with the weights on it.
-        graphs: loaded on it.
-        manifest: of the artifact.
-        options: of the engine.
-        example: the steps of requests like this one are captured while loading; None for none.
+        device: The device, with the weights on it.
+        graphs: Graphs by name, loaded on the device.
+        manifest: Manifest of the artifact.
+        options: Options of the engine.
+        example: Graphs for batches of requests like this one are captured by ``prepare``; None for none.
 
     Raises:
-        OptionError: the KV cache would not hold one request.
-        DeviceFailedError: the device failed, or its memory does not suffice.
+        OptionError: The KV cache would not hold one request.
+        DeviceFailedError: The device failed, or its memory does not suffice.
     """
     info, limits = manifest.output, manifest.limits
     graph_buckets = {
@@ -207,7 +208,7 @@ def on_cuda(
 
     guard, left = DeviceGuard(), None
     if options.kv_cache_bytes is None:
-        largest = {name: Buckets(one.axis, (one.top,)) for name, one in graph_buckets.items()}
+        largest = {name: Buckets(buckets.axis, (buckets.top,)) for name, buckets in graph_buckets.items()}
         with guard.calls("its memory was measured"):
             device.open()
             room = measured_room(device, lambda sizes: make(sizes, examples[:1], largest))
@@ -216,11 +217,11 @@ def on_cuda(
         limits, info.self_kv, info.cross_kv, options.kv_cache_bytes, options.cross_kv_fraction, left
     )
     self_cache, cross_cache = _allocators(sizes)
-    with guard.calls("memory was taken"):
+    with guard.calls("memory was allocated"):
         device.open()
-        return PlacedGraphs(make(sizes, examples, graph_buckets), self_cache, cross_cache)
+        return OpenedGraphs(make(sizes, examples, graph_buckets), self_cache, cross_cache)
 
 
 def _allocators(sizes: NumBlocks) -> tuple[BlockAllocator, BlockAllocator]:
-    """With the block that is never dealt out."""
+    """Return allocators of both KV caches, which have one spare block each."""
     return BlockAllocator(sizes.self_kv + 1, BLOCK_SIZE), BlockAllocator(sizes.cross_kv + 1, BLOCK_SIZE)

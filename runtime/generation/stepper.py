@@ -1,4 +1,4 @@
-"""The interface between the decode loop and the code that runs its graphs, and its form for a CPU."""
+"""``Stepper``, the interface between the decode loop and its graphs, and its implementation for a CPU."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from precast.runtime.replay import CaptureInfo
 
 
 class SourceEncoding(Protocol):
-    """Sources that are being encoded into the cross-attention KV cache."""
+    """A batch of sources whose keys and values are being written to the cross-attention KV cache."""
 
     def done(self) -> bool:
-        """Whether they are encoded; does not wait."""
+        """Return whether the batch is encoded, without waiting."""
         ...
 
     def hidden(self) -> list[np.ndarray]:
-        """The encoder's hidden states, fp32 ``[n, size]`` each; waits. Only if ``hidden`` was set."""
+        """Wait for the hidden states, fp32 ``[n, size]`` each; requires ``encode_sources(hidden=True)``."""
         ...
 
 
 @dataclass(frozen=True, eq=False)
 class Launch:
-    """Decode steps that were launched.
+    """Launched decode steps.
 
     Attributes:
-        batch: the sequences that they decode.
-        steps: their number.
-        slot: used by the stepper.
+        batch: The active sequences.
+        steps: Number of steps.
+        slot: Data of the stepper.
     """
 
     batch: ActiveBatch
@@ -45,32 +45,33 @@ class Launch:
 
 
 class Stepper(Protocol):
-    """The graphs over one pair of KV caches and one state. All calls come from one thread.
+    """Runs the graphs over one decoder state and its KV caches. All calls come from one thread.
 
-    Launches run in order. ``state`` is the host's view: it shows what ``begin`` wrote, and of later steps
-    what ``poll`` and ``fetch`` copied.
+    Launches run in order. Any call may raise DeviceFailedError; the stepper cannot be used after that. After
+    GraphError or SignatureError the state of the sequences concerned is undefined.
 
-    Any call may raise DeviceFailedError; the stepper cannot be used after that. After GraphError or
-    SignatureError the state of the sequences concerned is undefined.
+    Attributes:
+        state: The host's view of the state: values that ``begin`` wrote, and those that ``poll`` and
+            ``fetch`` copied.
+        depth: Most launches in flight before the oldest is polled.
+        kv_cache_bytes: Memory of both KV caches.
     """
 
     state: DecoderState
     depth: int
-    """Launches that may be in flight before the oldest is polled."""
     kv_cache_bytes: int
-    """Memory of both KV caches."""
 
     @property
     def captures(self) -> tuple[CaptureInfo, ...]:
-        """Of captured graphs, in the order in which they were captured."""
+        """Captured graphs, in the order of their capture."""
         ...
 
     def prepare(self) -> None:
-        """Set up what belongs to the calling thread; called once, before all other methods."""
+        """Set up thread-local resources; called once, before all other methods."""
         ...
 
     def can_encode(self) -> bool:
-        """Whether ``encode_sources`` would start immediately."""
+        """Return whether ``encode_sources`` would start immediately."""
         ...
 
     def encode_sources(
@@ -79,76 +80,76 @@ class Stepper(Protocol):
         """Encode sources in one batch and write their keys and values into the cross-attention KV cache.
 
         Args:
-            sources: token ids, int32 ``[n]`` each.
-            slots: where in the kv_cache, int32 ``[n]`` each.
-            hidden: whether the hidden states will be asked for.
+            sources: Token ids, int32 ``[n]`` each.
+            slots: Slots in the KV cache, int32 ``[n]`` each.
+            hidden: Whether the hidden states are needed.
         """
         ...
 
     def begin(
         self,
         encoding: SourceEncoding,
-        rows: Sequence[int],
-        plan: SamplingParams,
+        seq_ids: Sequence[int],
+        params: SamplingParams,
         source_ids: np.ndarray,
         self_slots: Sequence[np.ndarray],
         cross_slots: np.ndarray,
     ) -> None:
-        """Write the state of a request, whose first step will wait for its ``encoding``.
+        """Write the state of a request. Its first step waits for ``encoding``.
 
         The other arguments are those of ``DecoderState.begin``.
         """
         ...
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
-        """Decode ``steps`` tokens of every sequence of ``batch`` that is not finished."""
+        """Start to decode ``steps`` tokens of every unfinished sequence of ``batch``."""
         ...
 
-    def poll(self, launch: Launch, rows: Sequence[int]) -> None:
-        """Wait for ``launch``; then ``state`` shows the positions of these sequences, and which finished.
+    def poll(self, launch: Launch, seq_ids: Sequence[int]) -> None:
+        """Wait for ``launch``, and copy the progress of some sequences into ``state``.
 
-        That is ``positions``, ``finished``, ``hypothesis_lengths`` and ``hypothesis_scores``. Launches are
-        polled in order, or not at all.
+        The buffers are ``positions``, ``finished``, ``hypothesis_lengths`` and ``hypothesis_scores``.
+        Launches are polled in order; some may be skipped.
         """
         ...
 
-    def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None:
-        """Copy some of ``OUTPUT_BUFFERS`` into ``state`` as of ``launch``, the last one polled."""
+    def fetch(self, launch: Launch, seq_ids: Sequence[int], names: Sequence[str]) -> None:
+        """Copy some of ``OUTPUT_BUFFERS`` after ``launch``, the last one polled, into ``state``."""
         ...
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Overwrite values that are not finite in these blocks and in block 0."""
+        """Clear these blocks and block 0 if values that are not finite could leak from them."""
         ...
 
     def close(self) -> None:
-        """Release graphs and memory. May be called again."""
+        """Release graphs and memory. Idempotent."""
         ...
 
 
 OUTPUT_BUFFERS = ("history", "logprobs", "hypotheses", "hypothesis_logprobs")
-"""Buffers of the state that outputs are made of, ``[sequences, length]`` each."""
+"""State buffers that outputs are read from, ``[sequences, length]`` each."""
 
 
 @dataclass(frozen=True)
 class _EncodedSources:
-    found: list[np.ndarray]
+    states: list[np.ndarray]
 
     def done(self) -> bool:
         return True
 
     def hidden(self) -> list[np.ndarray]:
-        return self.found
+        return self.states
 
 
 class DirectStepper:
-    """Runs the graphs of a CPU: all work is done when a call returns; the host shares the state's memory.
+    """Implements ``Stepper`` on a CPU: calls are synchronous, and graphs share the host's state.
 
     Args:
-        steps: the graphs.
-        state: that they work on.
-        own: blocks of the self-attention KV cache.
-        cross: blocks of the cross-attention KV cache.
-        kv_cache: the tensors, by name, so that what a failed request wrote can be wiped.
+        steps: The graphs.
+        state: The decoder state.
+        self_cache: Blocks of the self-attention KV cache.
+        cross_cache: Blocks of the cross-attention KV cache.
+        kv_cache: Tensors of both KV caches by name.
     """
 
     depth = 1
@@ -158,14 +159,14 @@ class DirectStepper:
         self,
         steps: Steps,
         state: DecoderState,
-        own: BlockAllocator,
-        cross: BlockAllocator,
+        self_cache: BlockAllocator,
+        cross_cache: BlockAllocator,
         kv_cache: Mapping[str, Tensor],
     ) -> None:
         self.state = state
         self.kv_cache_bytes = sum(tensor.nbytes for tensor in kv_cache.values())
         self._steps = steps
-        self._own, self._cross = own, cross
+        self._caches = {"self": self_cache, "cross": cross_cache}
         self._kv_cache = kv_cache
 
     def prepare(self) -> None: ...
@@ -181,29 +182,30 @@ class DirectStepper:
     def begin(
         self,
         encoding: SourceEncoding,
-        rows: Sequence[int],
-        plan: SamplingParams,
+        seq_ids: Sequence[int],
+        params: SamplingParams,
         source_ids: np.ndarray,
         self_slots: Sequence[np.ndarray],
         cross_slots: np.ndarray,
     ) -> None:
-        self.state.begin(rows, plan, source_ids, self_slots, cross_slots)
+        self.state.begin(seq_ids, params, source_ids, self_slots, cross_slots)
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
         for _ in range(steps):
             self._steps.step(batch)
         return Launch(batch, steps)
 
-    def poll(self, launch: Launch, rows: Sequence[int]) -> None: ...
+    def poll(self, launch: Launch, seq_ids: Sequence[int]) -> None: ...
 
-    def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None: ...
+    def fetch(self, launch: Launch, seq_ids: Sequence[int], names: Sequence[str]) -> None: ...
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Overwrite values that are not finite: masks give them weight zero, but the product is not finite.
+        """Set all values of these blocks and of block 0 to zero.
 
-        Block 0, which is never handed out, is among what is masked.
+        Masked slots, those of block 0 included, have weight 0, but 0 * NaN is NaN.
         """
-        for kind, cache, blocks in (("self", self._own, self_blocks), ("cross", self._cross, cross_blocks)):
+        for kind, blocks in (("self", self_blocks), ("cross", cross_blocks)):
+            cache = self._caches[kind]
             at = cache.slots((0, *blocks), (len(blocks) + 1) * cache.block_size)
             for name, tensor in self._kv_cache.items():
                 if name.startswith(f"{kind}_"):

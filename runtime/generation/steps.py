@@ -43,9 +43,9 @@ class LoadedGraph:
 
 
 class _Call:
-    """A graph with its inputs, except those that are outputs of another graph of the step.
+    """A graph bound to its inputs, except those that are outputs of another graph of the step.
 
-    Shapes do not change from step to step, so they are checked the first time only.
+    Shapes do not change from step to step, so only the first call checks them.
     """
 
     def __init__(self, loaded: LoadedGraph, inputs: Mapping[str, Tensor], axes: Mapping[str, int]) -> None:
@@ -53,7 +53,7 @@ class _Call:
         self._checked = False
 
     def __call__(self, **given: Tensor) -> list[Tensor]:
-        # A dictionary for this call alone: scores are large and must not outlive it.
+        # A new dictionary for each call: the scores are large and must not outlive it.
         inputs = {**self._inputs, **given}
         if self._checked:
             return self._loaded.graph(inputs)
@@ -90,7 +90,7 @@ class Steps:
         self._state = state
         self._kv_cache = kv_cache
         longest = longest_span(graphs)
-        # A slice of the first one from 1 on would not be aligned.
+        # A separate tensor, because a slice from 1 on would not be aligned.
         count, ngram = _counting(0, longest + 1), _counting(1, longest + 2)
         self._counting = {axis: count for axis in SPANS} | {NGRAM: ngram}
         self._calls: _StepCalls | None = None
@@ -138,7 +138,7 @@ class Steps:
         Raises:
             GraphError, SignatureError: A graph failed; the state of the sequences is undefined then.
         """
-        longest = int(self._state.arrays["positions"][batch.rows].max()) + 1
+        longest = int(self._state.arrays["positions"][batch.seq_ids].max()) + 1
         length = self._rounded(GraphName.DECODE, SELF_LENGTH, longest)
         calls = self._calls
         if calls is None or calls.batch is not batch or calls.self_length != length:
@@ -173,12 +173,12 @@ class Steps:
         )
 
     def _rounded(self, graph: GraphName, axis: str, size: int) -> int:
-        """Rounds a size up: matrix products are set up for each size, so few sizes should occur."""
+        """Round a size up: matrix products are set up for each size, so few sizes should occur."""
         limit = self._graphs[graph].signature.axis(axis)
         return max(limit.minimum, min(limit.maximum, -(-size // _ROUNDED) * _ROUNDED))
 
     def _call(self, name: GraphName, given: Mapping[str, Tensor], axes: Mapping[str, int]) -> _Call:
-        """The call of a graph; axes that are not in ``axes`` have the sizes of the tensors."""
+        """Return the bound call of a graph; tensors determine the axes that are not in ``axes``."""
         graph = self._graphs[name]
         named = {axis.name for axis in graph.signature.axes}
         sizes = {axis: size for axis, size in axes.items() if axis in named}
@@ -211,5 +211,5 @@ def _sizes_of(signature: Signature, given: Mapping[str, Tensor]) -> dict[str, in
 
 
 def _counting(start: int, end: int) -> Tensor:
-    """``start .. end - 1``, int32, by numpy: torch would start threads for a large vocabulary."""
+    """Return ``start .. end - 1``, int32, made by numpy: torch would start threads for a large size."""
     return torch.from_numpy(np.arange(start, end, dtype=np.int32))

@@ -1,4 +1,4 @@
-"""The text of one request while it is generated, for a loop and for asyncio."""
+"""Streams the text of one request, as an iterator and for asyncio."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ from precast.runtime.io.detokenization import TextStream
 
 
 class TextPieces(Iterator[str]):
-    """Iterates over pieces of text; joined they are the output's ``text``.
+    """Iterates over pieces of text; joined they equal the output's ``text``.
 
-    Dropping the iterator before its end, or closing it, cancels the request.
+    Closing the iterator, or garbage-collecting it before its end, cancels the request.
 
     Args:
-        request: not queued yet.
-        text: a new stream that has been given the prefix.
-        begun: the text of the prefix.
+        request: The request, not queued yet.
+        text: A text stream that has decoded the prefix.
+        prefix_text: The text of the prefix.
     """
 
-    def __init__(self, request: Request, text: TextStream, begun: str = "") -> None:
+    def __init__(self, request: Request, text: TextStream, prefix_text: str = "") -> None:
         self._request = request
         self._text = text
-        self._begun = begun
+        self._pending = prefix_text
         self._ended = False
         tokens: SimpleQueue[np.ndarray | None] = SimpleQueue()
         self._tokens = tokens
-        # Neither callback may hold this object: dropping it ends the request.
+        # The callbacks must not refer to this object: its garbage collection cancels the request.
         request.on_tokens = tokens.put
         request.future.add_engine_callback(lambda _: tokens.put(None))
 
@@ -45,10 +45,10 @@ class TextPieces(Iterator[str]):
         """Return the next piece, never an empty one.
 
         Raises:
-            StopIteration: the output is complete.
-            InferenceError: the error that ended the request.
+            StopIteration: The output is complete.
+            InferenceError: The error that ended the request.
         """
-        piece, self._begun = self._begun, ""
+        piece, self._pending = self._pending, ""
         while not piece:
             if self._ended:
                 raise StopIteration
@@ -62,11 +62,11 @@ class TextPieces(Iterator[str]):
         return piece
 
     def result(self, timeout: float | None = None) -> GenerateOutput:
-        """Wait for the whole output; works during and after the iteration.
+        """Wait for the complete output and return it, during or after the iteration.
 
         Raises:
-            InferenceError: the error that ended the request.
-            TimeoutError: there is no output after ``timeout`` seconds.
+            InferenceError: The error that ended the request.
+            TimeoutError: There is no output after ``timeout`` seconds.
         """
         return self._request.future.result(timeout)
 
@@ -86,7 +86,7 @@ class TextPieces(Iterator[str]):
         self.close()
 
     def _next_tokens(self) -> np.ndarray | None:
-        """Wait for more tokens; None once the request has ended."""
+        """Wait for new tokens; return None once the request has ended."""
         future = self._request.future
         future.check_waiting()
         while True:
@@ -105,16 +105,16 @@ class TextPieces(Iterator[str]):
 
 
 async def stream_tokens(request: Request, submit: Callable[[Request], None]) -> AsyncIterator[np.ndarray]:
-    """Submit a request and iterate over its new tokens; no thread waits for them.
+    """Queue a request and iterate over its new tokens, without blocking a thread.
 
-    Ends when the request is finished. Leaving the iteration early cancels the request.
+    Leaving the iteration before its end cancels the request.
 
     Args:
-        request: not queued yet.
-        submit: queues it.
+        request: The request, not queued yet.
+        submit: Queues the request.
 
     Raises:
-        InferenceError: the error that ended the request.
+        InferenceError: The error that ended the request.
     """
     loop, future = asyncio.get_running_loop(), request.future
     tokens: asyncio.Queue[np.ndarray | None] = asyncio.Queue()

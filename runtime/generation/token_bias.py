@@ -1,4 +1,4 @@
-"""Parameters that name tokens, as the ``TokenBias``es of a request and the table that the graph reads."""
+"""Token biases: parameters that name tokens, as a list for each request and as the graph's table."""
 
 from __future__ import annotations
 
@@ -22,8 +22,16 @@ _FORCING = ("forced_bos_token_id", "forced_eos_token_id")
 class TokenBias:
     """Adds ``value`` to the score of ``token`` if the sequence's last tokens are ``prefix``.
 
-    It acts while the sequence's length (start token and prefix included) is from ``first`` to ``last``, and
-    above that of ``prefix``: Hugging Face never lets a match begin with the start token.
+    As in Hugging Face, the start token is never part of a match.
+
+    Attributes:
+        token: The token.
+        value: Number to add; minus infinity forbids the token.
+        prefix: Tokens that must precede it; empty for any.
+        first: Smallest length of the sequence, start token and prefix included, at which the bias acts.
+        last: Largest length at which it acts.
+        after: Whether it acts after tokens are forced (suppressed tokens) or before (biases, bad words,
+            lengths).
     """
 
     token: int
@@ -32,7 +40,6 @@ class TokenBias:
     first: int = 1
     last: int = (1 << 31) - 1
     after: bool = False
-    """Whether it acts after tokens are forced (suppressed tokens) or before (biases, bad words, lengths)."""
 
 
 def make_token_biases(values: Mapping[str, Any], written: int, max_length: int) -> tuple[TokenBias, ...]:
@@ -55,13 +62,13 @@ def make_token_biases(values: Mapping[str, Any], written: int, max_length: int) 
     acting = tuple(
         bias
         for bias in biases
-        # A sequence matches only once more tokens are written than stand before its last one.
+        # A bias can match only in sequences longer than its prefix.
         if bias.last >= written and bias.first < max_length and len(bias.prefix) < max_length - 1
     )
     if len(acting) > MAX_TOKEN_BIASES:
         raise OptionError(
-            f"the lists of tokens make {len(acting)} token biases, at most {MAX_TOKEN_BIASES} fit a "
-            f"sequence; give shorter lists"
+            f"the lists of tokens make {len(acting)} token biases, expected at most {MAX_TOKEN_BIASES} per "
+            f"sequence; pass shorter lists"
         )
     return acting
 
@@ -70,7 +77,7 @@ def token_bias_table(entries: Sequence[tuple[int, TokenBias]]) -> dict[str, Tens
     """Return the buffers ``graphs.sampling.TOKEN_BIAS_BUFFERS``.
 
     Args:
-        entries: Rows of the logits, and biases that hold for them.
+        entries: Pairs of a row of the logits and a bias of that row.
     """
     # Spare entries, which have a last length of 0, fill the table up to the minimum of its axes.
     count = max(2, len(entries))

@@ -1,4 +1,4 @@
-"""Checks of the values of a call: every type and range is checked here, once."""
+"""Checks types and ranges of generation parameters."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _LARGEST = float(np.finfo(np.float32).max)
 _BIAS = "a dictionary of token tuples and numbers, or a list of pairs of both, and not empty"
 
 
-def wrong(name: str, expected: str, found: object) -> OptionError:
-    """Return the error that ``name`` must be something else."""
-    return OptionError(f"{name} must be {expected}, found {shortened(found)}")
+def wrong(name: str, expected: str, value: object) -> OptionError:
+    """Return the error that the value of ``name`` is not as expected."""
+    return OptionError(f"{name} must be {expected}, found {shortened(value)}")
 
 
 def check_type(param: Param, value: Any, vocab_size: int) -> Any:
@@ -30,7 +30,7 @@ def check_type(param: Param, value: Any, vocab_size: int) -> Any:
 
     Args:
         param: The parameter.
-        value: What a call or the checkpoint gives for it.
+        value: Its value in a call or in the checkpoint.
         vocab_size: Token ids are below it.
 
     Raises:
@@ -54,7 +54,7 @@ def check_ids(name: str, value: object, vocab_size: int) -> Ids:
     """Return a list of token ids as a tuple.
 
     Raises:
-        OptionError: It is no list, or an element is no id of the vocabulary.
+        OptionError: It is not a list, or an element is not in the vocabulary.
     """
     return tuple(_id(name, token, vocab_size) for token in as_list(name, value, "a list of token ids"))
 
@@ -63,7 +63,7 @@ def as_list(name: str, value: object, expected: str) -> Sequence[Any]:
     """Return ``value`` if it is a list, a tuple or a one-dimensional array.
 
     Raises:
-        OptionError: It is something else than ``expected``.
+        OptionError: It is none of these; ``expected`` completes the message "must be ...".
     """
     if isinstance(value, np.ndarray) and value.ndim == 1:
         value = value.tolist()
@@ -76,12 +76,12 @@ def as_number(name: str, value: Any, forbidding: bool = False) -> float:
     """Return ``value`` as a float that fp32 can hold; with ``forbidding`` it may be minus infinity.
 
     Raises:
-        OptionError: It is no such number.
+        OptionError: It is not such a number.
     """
     if isinstance(value, np.generic):
         value = value.item()  # a 16-bit number would be compared in 16 bits
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    # Compared before it is converted: an integer may be too large for a float.
+    # Compare before converting: an integer may be too large for a float.
     if is_number and (-_LARGEST <= value <= _LARGEST or (forbidding and value == -math.inf)):
         return float(value)
     raise wrong(name, "a finite number of 32 bits" + (", or minus infinity" if forbidding else ""), value)
@@ -104,7 +104,7 @@ def _flag(param: Param, value: Any, _: int) -> bool:
 
 
 def _early_stopping(param: Param, value: Any, _: int) -> bool | str:
-    # 0 and 1 equal False and True, and an array cannot be looked up.
+    # 0 and 1 would equal False and True, and arrays are not hashable.
     if not isinstance(value, bool | np.bool_ | str) or value not in EARLY_STOPPING:
         raise wrong(param.name, "True, False or 'never'", value)
     return value if isinstance(value, str) else bool(value)
@@ -115,7 +115,7 @@ def _token(param: Param, value: Any, vocab_size: int) -> int:
 
 
 def _tokens(param: Param, value: Any, vocab_size: int) -> Ids:
-    """Each id once; a single one may stand for a list of one."""
+    """Return distinct ids; a single id stands for a list of one."""
     listed = [value] if _is_integer(value) else value
     tokens = tuple(dict.fromkeys(check_ids(param.name, listed, vocab_size)))
     if param.shape and len(tokens) > param.shape[0]:
@@ -139,7 +139,7 @@ def _biases(param: Param, value: Any, vocab_size: int) -> tuple[tuple[Ids, float
     for pair in pairs:
         if not isinstance(pair, list | tuple) or len(pair) != 2:
             raise wrong(param.name, _BIAS, value)
-        # As in Hugging Face, the last bias of the same sequence holds.
+        # As in Hugging Face, the last bias of a sequence wins.
         biases[_sequence(param.name, pair[0], vocab_size)] = as_number(param.name, pair[1], True)
     return tuple(biases.items())
 

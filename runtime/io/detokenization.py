@@ -1,4 +1,4 @@
-"""Token ids to text, whole or as they come, exactly as the checkpoint's own tokenizer does it."""
+"""Decodes token ids to text, whole or token by token, exactly as the checkpoint's own tokenizer does."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable
 
 from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.tokenization import DecodingInfo
-from precast.runtime.io.pieces import Pieces
 from precast.runtime.io.text_steps import (
     ByteFallback,
     Bytes,
@@ -18,44 +17,46 @@ from precast.runtime.io.text_steps import (
     WithoutFirstSpace,
 )
 from precast.runtime.io.tokenization import parse_tokenizer
+from precast.runtime.io.tokens import Pieces
 
 _CLEANED = ((" .", "."), (" ?", "?"), (" !", "!"), (" ,", ","), (" ' ", "'"), (" n't", "n't"),
             (" 'm", "'m"), (" 's", "'s"), (" 've", "'ve"), (" 're", "'re"))  # fmt: skip
-"""What transformers' clean-up replaces, one after the other."""
+"""Replacements of transformers' ``clean_up_tokenization_spaces``, in order."""
 
 
 class Detokenizer:
-    """Makes text of token ids and leaves special tokens out. Safe to use from many threads.
+    """Decodes token ids to text, without special tokens. Safe to use from many threads.
 
     Args:
-        serialized: the content of ``tokenizer.json``.
-        info: from the manifest.
-        pieces: the content of ``info.pieces_file``, None where it names none.
+        serialized: Content of ``tokenizer.json``.
+        info: The manifest's description of the decoding.
+        pieces: Content of ``info.pieces_file``; None if it names no file.
 
     Raises:
-        TokenizerFileError: the tokenizer cannot be read, or the pieces are missing.
+        TokenizerFileError: The tokenizer cannot be read, or the pieces are missing.
     """
 
     def __init__(self, serialized: str, info: DecodingInfo, pieces: Pieces | None = None) -> None:
         if (info.pieces_file is None) is not (pieces is None):
             raise TokenizerFileError(
-                f"expected the pieces of {info.pieces_file}, found {pieces is not None}; compile again"
+                f"expected pieces from {info.pieces_file}, found {'some' if pieces else 'none'}; "
+                f"compile the artifact again"
             )
         self._info = info
         self._skipped = frozenset(info.skipped_ids)
         self._piece_of = _texts(pieces) if pieces is not None else parse_tokenizer(serialized).id_to_token
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of ``ids``.
+        """Return the text of ``ids``.
 
         Args:
-            ids: tokens, each from 0 up; one that the tokenizer does not know has no text.
+            ids: Token ids of at least 0; unknown ones have no text.
         """
         stream = self.stream()
         return "".join([stream.put(int(token)) for token in ids]) + stream.end()
 
     def stream(self) -> TextStream:
-        """A new text, token by token."""
+        """Return a decoder for one sequence, token by token."""
         return TextStream(self._text_of, _steps(self._info))
 
     def _text_of(self, token: int) -> str | None:
@@ -63,9 +64,9 @@ class Detokenizer:
 
 
 class TextStream:
-    """The text of one sequence while its tokens come. For one thread.
+    """Decodes one sequence incrementally. Used by one thread.
 
-    What ``put`` and ``end`` return makes, joined, what ``Detokenizer.decode`` makes of all the tokens.
+    The joined return values of ``put`` and ``end`` equal ``Detokenizer.decode`` of all tokens.
     """
 
     def __init__(self, text_of: Callable[[int], str | None], steps: tuple[Step, ...]) -> None:
@@ -76,7 +77,7 @@ class TextStream:
         """Add a token.
 
         Returns:
-            The text that has become certain: no later token changes it, and no character is cut.
+            The text that no later token can change; it ends at a character boundary.
         """
         text = self._text_of(token)
         if text is None:
@@ -88,7 +89,7 @@ class TextStream:
         return text
 
     def end(self) -> str:
-        """The rest of the text. Nothing may be put afterwards."""
+        """Return the rest of the text. ``put`` must not be called afterwards."""
         text = ""
         for step in self._steps:
             text = (step.put(text) if text else "") + step.end()
@@ -101,7 +102,7 @@ def _texts(pieces: Pieces) -> Callable[[int], str | None]:
 
 
 def _steps(info: DecodingInfo) -> tuple[Step, ...]:
-    """New steps, each with a state of its own."""
+    """Return new decoding steps, which hold the state of one sequence."""
     steps = [*_joining(info)]
     if info.strips:
         steps.append(Strip())

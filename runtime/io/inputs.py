@@ -1,4 +1,4 @@
-"""What a user may pass, taken apart: texts, pairs of texts, token ids, one or many."""
+"""Parses a caller's inputs: texts, pairs of texts and token ids, single or in lists."""
 
 from __future__ import annotations
 
@@ -14,28 +14,29 @@ Item = str | tuple[str, str] | np.ndarray
 
 
 def is_token_ids(value: Any) -> bool:
-    """Whether ``value`` stands for one list of token ids: a non-empty list of integers, or an array."""
+    """Return whether ``value`` is one list of token ids: a non-empty list of integers, or a vector."""
     if isinstance(value, (np.ndarray, torch.Tensor)):
         return value.ndim == 1
     if not isinstance(value, (list, tuple)) or not value:
         return False
-    kinds = set(map(type, value))  # mostly one, however many tokens there are
+    kinds = set(map(type, value))  # usually one type, however many tokens there are
     return kinds == {int} or all(issubclass(kind, (int, np.integer)) and kind is not bool for kind in kinds)
 
 
 def is_pair(value: Any) -> bool:
+    """Return whether ``value`` is a list or tuple of two texts."""
     return isinstance(value, (list, tuple)) and len(value) == 2 and all(isinstance(t, str) for t in value)
 
 
 def split(inputs: Any, *, pairs: bool) -> tuple[list[Any], bool]:
-    """The inputs as a list, and whether a single one was given.
+    """Return the inputs as a list, and whether a single input was given.
 
     Args:
-        inputs: one input or a sequence of them.
-        pairs: whether a tuple of two texts is one input.
+        inputs: One input or a sequence of inputs.
+        pairs: Whether a tuple of two texts is one input.
 
     Raises:
-        InputTypeError: neither.
+        InputTypeError: ``inputs`` is neither.
     """
     if (
         isinstance(inputs, str)
@@ -47,15 +48,19 @@ def split(inputs: Any, *, pairs: bool) -> tuple[list[Any], bool]:
 
 
 def as_list(values: Any, expected: str) -> list[Any]:
-    """Anything that has an order and several items.
+    """Return the items of an ordered collection as a list.
+
+    Args:
+        values: The collection.
+        expected: Completes "expected ..." in the error message.
 
     Raises:
-        InputTypeError: it has not; arrays without a dimension and classes only look as if they had.
+        InputTypeError: ``values`` is not an ordered collection.
     """
     if not isinstance(values, (str, bytes, bytearray, dict, set, frozenset)):
         try:
             items = iter(values)
-        except TypeError:  # a class, or an array without a dimension
+        except TypeError:  # a class, or a zero-dimensional array
             pass
         else:
             return list(items)
@@ -63,12 +68,12 @@ def as_list(values: Any, expected: str) -> list[Any]:
 
 
 def parse(value: Any) -> Item:
-    """One input, checked: a text, a pair of texts or token ids.
+    """Return one input after checking that it is a text, a pair of texts or token ids.
 
     Raises:
-        InputTypeError: of no known kind.
-        EmptyInputError: token ids without a token.
-        TokenIdError: an id beyond 64 bits.
+        InputTypeError: The value is of another type.
+        EmptyInputError: A list of token ids is empty.
+        TokenIdError: A token id does not fit 64 bits.
     """
     if is_pair(value):
         return (value[0], value[1])
@@ -76,15 +81,15 @@ def parse(value: Any) -> Item:
 
 
 def parse_without_pairs(value: Any) -> Item:
-    """As ``parse``, for calls to which a pair means nothing."""
+    """As ``parse``, for calls that accept no pairs."""
     return _text_or_ids(value, "a text or token ids")
 
 
 def parse_pair(value: Any) -> Item:
-    """One pair of texts, checked.
+    """Return a pair of texts as a tuple.
 
     Raises:
-        InputTypeError: anything else.
+        InputTypeError: The value is not a pair of texts.
     """
     if not is_pair(value):
         raise InputTypeError(f"expected a pair of texts, found {_describe(value)}")
@@ -110,13 +115,13 @@ def _ids(value: Any) -> np.ndarray:
         raise EmptyInputError("an array of token ids needs at least one token")
     # numpy turns integers beyond 64 bits into objects or floats.
     if isinstance(value, (list, tuple)) and array.dtype.kind not in "iu":
-        # The number itself may be too long to be written down.
+        # The number itself may be too long to print.
         raise TokenIdError(f"a token id of {int(max(value, key=abs)).bit_length()} bits does not fit 64 bits")
     if array.dtype.kind not in "iu":
         raise InputTypeError(f"token ids must be integers, found an array of {array.dtype}")
     if array.dtype.kind == "u" and int(array.max()) > np.iinfo(np.int64).max:
         raise TokenIdError(f"token id {array.max()} does not fit 64 bits")
-    # A copy of what is the caller's, who may change it after it was checked.
+    # Copy arrays: the caller may change them after the check.
     return array.astype(np.int64, copy=not isinstance(value, (list, tuple)))
 
 

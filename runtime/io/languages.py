@@ -1,4 +1,4 @@
-"""Languages of sources and targets, and the special tokens that a source's language asks for."""
+"""Languages of sources and targets, and the special tokens around a source."""
 
 from __future__ import annotations
 
@@ -13,7 +13,12 @@ _SHOWN = 5
 
 @dataclass(frozen=True)
 class Surroundings:
-    """Token ids before and after a source."""
+    """Special tokens around a source.
+
+    Attributes:
+        prefix: Token ids before the source.
+        suffix: Token ids after the source.
+    """
 
     prefix: tuple[int, ...]
     suffix: tuple[int, ...]
@@ -26,21 +31,21 @@ class Languages:
     """The languages of one artifact.
 
     Args:
-        info: from the manifest.
+        info: The manifest's description of the languages.
     """
 
     def __init__(self, info: LanguageInfo) -> None:
         self._info = info
 
     def id_of(self, code: str, option: str = "tgt_lang") -> int:
-        """The token of a language, as ``forced_bos_token_id`` takes it.
+        """Return the token id of a language, for ``forced_bos_token_id``.
 
         Args:
-            code: as the checkpoint names the language.
-            option: of the call, for the error.
+            code: The checkpoint's name of the language.
+            option: Name of the call's option, for the error message.
 
         Raises:
-            OptionError: no such language.
+            OptionError: The artifact does not have the language.
         """
         try:
             return self._info.codes[code]
@@ -50,13 +55,13 @@ class Languages:
             ) from None
 
     def around(self, src_lang: str | None) -> Surroundings:
-        """What stands around a source.
+        """Return the special tokens around a source.
 
         Args:
-            src_lang: its language, None for the artifact's default.
+            src_lang: The source's language; None for the artifact's default.
 
         Raises:
-            OptionError: no such language.
+            OptionError: The artifact does not have the language.
         """
         code = self._info.default if src_lang is None else src_lang
         language = [] if code is None else [self.id_of(code, "src_lang")]

@@ -1,4 +1,4 @@
-"""Outputs of encoders, and how they become scores and similarities."""
+"""Outputs of encoders, and functions that turn them into scores and similarities."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ Activation = Literal["softmax", "sigmoid", "identity"]
 
 @dataclass(frozen=True, eq=False)
 class EncoderOutput:
-    """The output of one input. One of the three arrays is set, which one depends on the artifact's task.
+    """The output of one input. The artifact's task determines which of the three arrays is set.
 
-    Iterating over an output iterates over that array. Outputs are compared by content; their hash is that of
-    the token ids.
+    Iterating over an output iterates over that array. Outputs are compared by content and hashed by their
+    token ids.
 
     Attributes:
-        prompt_token_ids: int32 ``[n]``, what the graph was given.
+        prompt_token_ids: int32 ``[n]``, the token ids of the input, special tokens included.
         embedding: fp32 ``[size]`` (task embed).
         logits: fp32 ``[labels]`` (classify, rerank) or ``[n, labels]`` (token-classify).
         hidden: fp32 ``[n, size]`` (task hidden).
-        truncated: whether the input was cut to the artifact's length.
+        truncated: whether the input was truncated to the artifact's maximum length.
     """
 
     prompt_token_ids: np.ndarray
@@ -62,23 +62,23 @@ class EncoderOutput:
         return f"EncoderOutput({', '.join(parts + ['truncated=True'] * self.truncated)})"
 
 
-def equal_fields(one: Any, other: Any) -> bool:
-    """Whether two objects are of the same dataclass and have the same content, arrays included."""
-    if type(one) is not type(other):
+def equal_fields(left: Any, right: Any) -> bool:
+    """Return whether two objects are of the same dataclass and have equal fields, arrays included."""
+    if type(left) is not type(right):
         return False
     return all(
-        np.array_equal(ours, theirs) if isinstance(ours, np.ndarray) else ours == theirs
-        for ours, theirs in ((getattr(one, field.name), getattr(other, field.name)) for field in fields(one))
+        np.array_equal(a, b) if isinstance(a, np.ndarray) else a == b
+        for a, b in ((getattr(left, field.name), getattr(right, field.name)) for field in fields(left))
     )
 
 
 def describe_array(array: np.ndarray) -> str:
-    """dtype and shape of an array, such as ``float32[384]``."""
+    """Return dtype and shape of an array, such as ``float32[384]``."""
     return f"{array.dtype}{list(array.shape)}"
 
 
 def activate(logits: np.ndarray, activation: Activation) -> np.ndarray:
-    """Turn logits into scores over the last axis, in fp32."""
+    """Return the scores of logits ``[..., labels]``, in fp32."""
     if activation == "identity":
         return logits
     if activation == "sigmoid":
@@ -94,7 +94,7 @@ def activate(logits: np.ndarray, activation: Activation) -> np.ndarray:
 def truncate_and_normalize(
     embeddings: np.ndarray, truncate_dim: int | None, normalize_embeddings: bool
 ) -> np.ndarray:
-    """Truncate (Matryoshka), then scale to unit length, in the order of sentence-transformers' ``encode``.
+    """Return embeddings truncated to ``truncate_dim``, then scaled to unit length, as sentence-transformers.
 
     Raises:
         OptionError: ``truncate_dim`` is not a size of the embedding.
@@ -112,7 +112,7 @@ def truncate_and_normalize(
 
 
 def similarity(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Similarity of every row of ``a`` to every row of ``b``, as sentence-transformers' ``similarity``.
+    """Return the similarity of every row of ``a`` to every row of ``b``, as sentence-transformers.
 
     Raises:
         OptionError: ``kind`` is none of cosine, dot, euclidean, manhattan.
@@ -131,7 +131,7 @@ def similarity(kind: str, a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def _by_row(a: np.ndarray, b: np.ndarray, distance: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """Distances row by row: all differences at a time would take ``len(a) * len(b) * size`` numbers."""
+    """Return distances, row by row: all differences would take ``len(a) * len(b) * size`` numbers."""
     distances = np.empty((len(a), len(b)), np.result_type(a, b))
     for row, vector in zip(distances, a, strict=True):
         row[:] = distance(vector - b)

@@ -1,4 +1,4 @@
-"""The step from a user's inputs to what a graph is fed. Engines know inputs through this interface only.
+"""The interface through which engines parse and tokenize inputs.
 
 A preprocessor for another kind of input, such as log-mel features of audio, implements ``Preprocessor``.
 """
@@ -14,40 +14,40 @@ from precast.runtime.io.tokenization import TextTokenizer, Truncate
 from precast.runtime.io.tokens import Tokens
 
 Pairs = Literal["allowed", "refused", "required"]
-"""Whether an input may consist of two parts, as pairs of texts do."""
+"""Whether an input may, must not or must be a pair."""
 
 
 class Preprocessor(Protocol):
-    """Checks inputs, estimates their cost, and turns them into what a graph is fed. Used by many threads."""
+    """Checks inputs, estimates their size and turns them into a graph's inputs. Used by many threads."""
 
     def parse(self, value: Any, pairs: Pairs) -> Item:
         """Check the type of one input.
 
         Raises:
-            InputError: the input is not of a known type.
+            InputError: The input has an unsupported type.
         """
         ...
 
     def size(self, item: Item) -> int:
-        """Estimate how many tokens an input will have; inputs are processed longest first."""
+        """Return an estimate of an input's tokens, by which inputs are sorted."""
         ...
 
     def process(
         self, items: Sequence[Item], truncate: Truncate, prompt: str = "", src_lang: str | None = None
     ) -> list[Tokens | InputError]:
-        """Turn inputs into what the graph is fed; ``len`` of it is its cost in tokens.
+        """Tokenize inputs; ``len`` of a result is its cost in tokens.
 
         Returns:
-            For each input its tokens, or the error of that input alone.
+            For each input its tokens, or the error of an invalid one.
 
         Raises:
-            OptionError: an option is not supported by the artifact.
+            OptionError: The artifact does not support an option.
         """
         ...
 
 
 class TextPreprocessor:
-    """Texts, pairs of texts and token ids, for graphs that are fed token ids."""
+    """Preprocesses texts, pairs of texts and token ids, for graphs whose input is token ids."""
 
     def __init__(self, tokenizer: TextTokenizer) -> None:
         self._tokenizer = tokenizer

@@ -1,7 +1,6 @@
-"""The steps from pieces to text. Each takes text and passes on what no later text can change.
+"""Incremental decoding steps from pieces to text. Each passes on the text that later pieces cannot change.
 
-The first step of a chain sees every piece, even one without text; those after it see text alone, never an
-empty one.
+The first step of a chain gets every piece, even an empty one; later steps get non-empty text only.
 """
 
 from __future__ import annotations
@@ -15,78 +14,78 @@ _BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 
 
 class Step(Protocol):
-    """A transformation of text that comes in parts."""
+    """An incremental transformation of text."""
 
     def put(self, text: str) -> str:
-        """Take a part of the text; returns the text that is certain now."""
+        """Add a part of the text and return the output that later parts cannot change."""
         ...
 
     def end(self) -> str:
-        """Give what was held back."""
+        """Return the output that was held back."""
         ...
 
 
 class Plain:
-    """Pieces that are text already."""
+    """Pieces that are plain text."""
 
     def put(self, text: str) -> str:
-        """The piece itself."""
+        """Return the piece."""
         return text
 
     def end(self) -> str:
-        """Nothing was held back."""
+        """Return an empty text."""
         return ""
 
 
 class Metaspace:
-    """``▁`` is a space, and in the first piece nothing where the tokenizer puts one before every text."""
+    """Replaces ``▁`` by a space; in the first piece it is removed if the tokenizer adds one to every text."""
 
     def __init__(self, drops_prefix: bool) -> None:
         self._at_start = drops_prefix
 
     def put(self, text: str) -> str:
-        """The piece with spaces."""
+        """Return the piece with spaces."""
         space = "" if self._at_start else " "
         self._at_start = False
         return text.replace(_SPACE, space)
 
     def end(self) -> str:
-        """Nothing was held back."""
+        """Return an empty text."""
         return ""
 
 
 class Bytes:
-    """Each character of a piece is a byte; a character of the text may begin in one and end in another.
+    """Decodes byte-level pieces, whose characters stand for bytes; a text character may span several pieces.
 
     Args:
-        errors: what becomes of bytes that are no UTF-8: U+FFFD, or nothing.
+        errors: Whether invalid UTF-8 becomes U+FFFD (``replace``) or is dropped (``ignore``).
     """
 
     def __init__(self, errors: Literal["replace", "ignore"]) -> None:
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors)
 
     def put(self, text: str) -> str:
-        """The characters that are complete."""
+        """Return the characters that are complete."""
         try:
             data = bytes([_BYTE_OF[character] for character in text])
         except KeyError:
-            # An added token is text as it stands.
+            # An added token is plain text.
             data = text.encode()
         return self._decoder.decode(data)
 
     def end(self) -> str:
-        """The replacement of a character that was never completed."""
+        """Return the replacement of an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 
 class ByteFallback:
-    """``▁`` is a space. Neighbouring pieces ``<0x..>`` are one text if their bytes are, else U+FFFD each."""
+    """Replaces ``▁`` by a space, and decodes runs of ``<0x..>`` pieces; bytes of invalid runs are U+FFFD."""
 
     def __init__(self) -> None:
         self._bytes = bytearray()
 
     def put(self, text: str) -> str:
-        """Nothing for a byte: the next one may make all before it invalid."""
+        """Return the piece, or nothing for a byte: the next one may make the run of bytes invalid."""
         byte = _BYTE.fullmatch(text)
         if byte:
             self._bytes.append(int(byte[1], 16))
@@ -94,7 +93,7 @@ class ByteFallback:
         return self.end() + text.replace(_SPACE, " ")
 
     def end(self) -> str:
-        """The text of the bytes so far."""
+        """Return the text of the current run of bytes."""
         data, self._bytes = self._bytes, bytearray()
         try:
             return data.decode()
@@ -103,31 +102,31 @@ class ByteFallback:
 
 
 class WithoutFirstSpace:
-    """All but a space at the very beginning."""
+    """Removes a space at the beginning of the text."""
 
     def __init__(self) -> None:
         self._at_start = True
 
     def put(self, text: str) -> str:
-        """The text, without its first space if nothing came before."""
+        """Return the text, without a leading space in the first part."""
         at_start, self._at_start = self._at_start, False
         return text.removeprefix(" ") if at_start else text
 
     def end(self) -> str:
-        """Nothing was held back."""
+        """Return an empty text."""
         return ""
 
 
 class Strip:
-    """All but white space at both ends."""
+    """Removes white space at both ends of the text."""
 
     def __init__(self) -> None:
         self._at_start = True
         self._spaces: list[str] = []
-        """White space that is the end of the text, unless something follows."""
+        """White space at the end of the text so far, which is output if more text follows."""
 
     def put(self, text: str) -> str:
-        """The text up to its last character that is no white space."""
+        """Return the text up to its last character that is not white space."""
         if self._at_start:
             text = text.lstrip()
         kept = text.rstrip()
@@ -141,28 +140,28 @@ class Strip:
         return before + kept
 
     def end(self) -> str:
-        """Removes white space at the end."""
+        """Return an empty text: trailing white space is removed."""
         return ""
 
 
 class Replacement:
-    """``str.replace``: every ``old``, found from the left, becomes ``new``."""
+    """Replaces every ``old`` by ``new``, from the left, as ``str.replace``."""
 
     def __init__(self, old: str, new: str) -> None:
         self._old = old
         self._new = new
         self._held = ""
-        """The longest end of the text so far that begins ``old``."""
+        """The longest suffix of the text so far that is a proper prefix of ``old``."""
 
     def put(self, text: str) -> str:
-        """The text up to where ``old`` may have begun."""
+        """Return the text up to a suffix that may be the beginning of ``old``."""
         *whole, rest = (self._held + text).split(self._old)
         held = next(n for n in range(min(len(self._old) - 1, len(rest)), -1, -1) if self._ends(rest, n))
         self._held = rest[len(rest) - held :]
         return self._new.join([*whole, rest[: len(rest) - held]])
 
     def end(self) -> str:
-        """What began like ``old`` and was not."""
+        """Return the suffix that was held back."""
         return self._held
 
     def _ends(self, text: str, length: int) -> bool:
@@ -170,7 +169,7 @@ class Replacement:
 
 
 def _byte_table() -> dict[str, int]:
-    """GPT-2's characters for bytes: printable Latin-1 stands for itself, the rest from U+0100 up."""
+    """Return GPT-2's bytes by character: printable Latin-1 is itself, the rest is U+0100 and up."""
     printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
     others = [byte for byte in range(256) if byte not in printable]
     return {chr(byte): byte for byte in printable} | {chr(256 + n): byte for n, byte in enumerate(others)}

@@ -1,4 +1,4 @@
-"""Texts to token ids, exactly as the checkpoint's own tokenizer does it."""
+"""Tokenizes texts, exactly as the checkpoint's own tokenizer does."""
 
 from __future__ import annotations
 
@@ -16,26 +16,25 @@ from precast.artifacts.manifest import TokenizationInfo
 from precast.runtime.errors import InputError, InputTooLongError, OptionError, TokenizationError
 from precast.runtime.io.inputs import Item
 from precast.runtime.io.languages import Languages, Surroundings
-from precast.runtime.io.pieces import Pieces
-from precast.runtime.io.tokens import TokenReader, Tokens
+from precast.runtime.io.tokens import Pieces, TokenReader, Tokens
 
 Truncate = bool | Literal["left", "right"]
 Text = str | tuple[str, str]
 
 
 class TextTokenizer:
-    """A tokenizer and the limits that its artifact was compiled with. Safe to use from many threads.
+    """A tokenizer with the limits of its artifact. Safe to use from many threads.
 
     Args:
-        serialized: the content of ``tokenizer.json``, or None where the checkpoint had no tokenizer.
-        info: from the manifest.
-        vocab_size: ids must be below it.
-        max_length: tokens of one input.
-        max_characters: characters of one text. Tokenizing takes time in proportion to the text even
-            where nearly all of it is cut off afterwards.
-        measure_prompts: whether pooling leaves prompts out and so must know how long they are.
-        languages: of a tokenizer whose special tokens depend on the language of the text.
-        pieces: the model's ids, where they are not the tokenizer's.
+        serialized: Content of ``tokenizer.json``; None if the checkpoint has no tokenizer.
+        info: The manifest's description of the tokenizer.
+        vocab_size: Token ids are below it.
+        max_length: Most tokens of one input.
+        max_characters: Most characters of one text. Tokenizing takes time in proportion to the text, even if
+            most of it is truncated afterwards.
+        measure_prompts: Whether to count the tokens of prompts, for pooling that ignores them.
+        languages: Languages, if special tokens depend on the language of the text.
+        pieces: The model's vocabulary, if its ids differ from the tokenizer's.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class TextTokenizer:
         self._lock = threading.Lock()
 
     def warm(self) -> None:
-        """Parse the tokenizer now and not with the first text."""
+        """Parse the tokenizer now instead of with the first text."""
         if self._serialized is not None:
             around = self._surroundings(None)
             self._tokenizer(self._side(True), len(around) if around else 0)
@@ -74,18 +73,17 @@ class TextTokenizer:
         prompt: str = "",
         src_lang: str | None = None,
     ) -> list[Tokens | InputError]:
-        """Tokens of each item, or the error that it alone has.
+        """Return the tokens of each item, or the error of an invalid one.
 
         Args:
-            items: texts, pairs and ids, mixed.
-            truncate: True cuts at the tokenizer's own side, ``"left"`` or ``"right"`` there; False makes
-                an over-long input an error.
-            prompt: put before every text.
-            src_lang: the language of every text, None for the artifact's default. Token ids are taken as
-                they are.
+            items: Texts, pairs and token ids, mixed.
+            truncate: True truncates at the tokenizer's default side, ``"left"`` or ``"right"`` at that side;
+                False makes an over-long input an error.
+            prompt: Text that is put before every text.
+            src_lang: Language of every text; None for the artifact's default. Token ids are used unchanged.
 
         Raises:
-            OptionError: a language that the artifact does not know.
+            OptionError: The artifact does not have the language.
         """
         around, side = self._surroundings(src_lang), self._side(truncate)
         ids = {index: item for index, item in enumerate(items) if isinstance(item, np.ndarray)}
@@ -100,27 +98,27 @@ class TextTokenizer:
         prompt_length = self._prompt_length(prompt) if prompt and texts and self._measure_prompts else 0
         encodings = self._encodings(list(texts.values()), side, len(around) if around else 0)
         read = [encoding for encoding in encodings if isinstance(encoding, Encoding)]
-        found = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
+        tokens = iter(self._reader.from_encodings(read, around, prompt_length) if read else ())
         for index, encoding in zip(texts, encodings, strict=True):
-            outcomes[index] = encoding if isinstance(encoding, InputError) else next(found)
+            outcomes[index] = encoding if isinstance(encoding, InputError) else next(tokens)
         return [outcomes[index] for index in range(len(items))]
 
     def language_id(self, tgt_lang: str) -> int:
-        """The token of a target's language, as ``forced_bos_token_id`` takes it.
+        """Return the token id of a target's language, for ``forced_bos_token_id``.
 
         Raises:
-            OptionError: a language that the artifact does not know.
+            OptionError: The artifact does not have the language.
         """
         if self._languages is None:
-            raise OptionError(f"tgt_lang {tgt_lang!r}: this artifact's tokenizer knows no languages")
+            raise OptionError(f"tgt_lang {tgt_lang!r}: this artifact's tokenizer has no languages")
         return self._languages.id_of(tgt_lang)
 
     def target_ids(self, text: str) -> list[int]:
-        """Return the tokens of a text that a target begins with, without special tokens.
+        """Return the tokens of a target's prefix, without special tokens.
 
         Raises:
-            OptionError: the targets of this tokenizer are written in other pieces than its sources.
-            TokenizationError: there is no tokenizer, or it cannot read the text.
+            OptionError: The tokenizer has separate vocabularies for sources and targets.
+            TokenizationError: There is no tokenizer, or it cannot encode the text.
         """
         if self._pieces is not None:
             raise OptionError("target_prefix cannot be a text for this tokenizer; pass token ids")
@@ -128,9 +126,9 @@ class TextTokenizer:
         tokenizer = self._tokenizer(None, len(around) if around else 0)
         try:
             ids: list[int] = tokenizer.encode(self._checked(text, ""), add_special_tokens=False).ids
-        except BaseException as error:  # a Rust panic is no Exception
+        except BaseException as error:  # a Rust panic is not an Exception
             _reraise_unless_tokenizers(error)
-            raise TokenizationError(f"the tokenizer cannot read the text: {error}") from error
+            raise TokenizationError(f"the tokenizer cannot encode the text: {error}") from error
         return ids
 
     def _surroundings(self, src_lang: str | None) -> Surroundings | None:
@@ -138,7 +136,7 @@ class TextTokenizer:
             return self._languages.around(src_lang)
         if src_lang is not None:
             raise OptionError(
-                f"src_lang {src_lang!r}: this artifact's tokenizer knows no languages; leave src_lang out"
+                f"src_lang {src_lang!r}: this artifact's tokenizer has no languages; do not pass src_lang"
             )
         return None
 
@@ -148,7 +146,7 @@ class TextTokenizer:
         return self._info.truncation_side if truncate is True else truncate
 
     def _tokenizer(self, side: str | None, around: int) -> Tokenizer:
-        """One tokenizer for each way to cut: truncation is a state of the object, and calls overlap."""
+        """Return the tokenizer for one way to truncate, since truncation is state of the object."""
         with self._lock:
             if (side, around) not in self._parsed:
                 if self._serialized is None:
@@ -159,15 +157,15 @@ class TextTokenizer:
             return self._parsed[side, around]
 
     def _parse(self, serialized: str, side: str | None, around: int) -> Tokenizer:
-        """A tokenizer that cuts at ``side`` and leaves room for the tokens around a source."""
+        """Parse a tokenizer that truncates at ``side`` and leaves room for special tokens around a source."""
         tokenizer = parse_tokenizer(serialized)
         if self._languages is not None:
-            # One tokenizer serves all languages: special tokens are put around its output.
+            # One tokenizer serves all languages: special tokens are added to its output.
             tokenizer.post_processor = TemplateProcessing(single="$A", pair="$A $B", special_tokens=[])
         if side is not None:
             try:
                 tokenizer.enable_truncation(self._max_length - around, direction=side)
-            except BaseException as error:  # a Rust panic is no Exception
+            except BaseException as error:  # a Rust panic is not an Exception
                 _reraise_unless_tokenizers(error)
                 raise _unreadable(error) from error
         return tokenizer
@@ -188,39 +186,39 @@ class TextTokenizer:
         try:
             tokenizer = self._tokenizer(side, around)
         except InputError as error:
-            # One for each text: an error carries the index of its input.
+            # A new error for each text, because it carries the index of its input.
             return [type(error)(*error.args) for _ in texts]
         try:
-            # The fast one leaves out which text a token stands for, and pieces are looked up by it.
+            # The fast variant omits the tokens' texts, by which pieces are looked up.
             encode = tokenizer.encode_batch if self._pieces else tokenizer.encode_batch_fast
             return list(encode(list(texts)))
-        except BaseException as error:  # a Rust panic is no Exception
+        except BaseException as error:  # a Rust panic is not an Exception
             _reraise_unless_tokenizers(error)
             if len(texts) == 1:
-                return [TokenizationError(f"the tokenizer cannot read the text: {error}")]
+                return [TokenizationError(f"the tokenizer cannot encode the text: {error}")]
             return [self._encodings([text], side, around)[0] for text in texts]
 
     def _prompt_length(self, prompt: str) -> int:
-        """Tokens of a prompt without a special token at its end, as sentence-transformers counts them."""
+        """Return the number of a prompt's tokens, as sentence-transformers counts them."""
         (encoding,) = self._encodings([prompt], None, 0)
         ids = [] if isinstance(encoding, InputError) else encoding.ids
         return len(ids) - (bool(ids) and ids[-1] in self._info.special_ids)
 
 
 def parse_tokenizer(serialized: str) -> Tokenizer:
-    """A tokenizer that neither cuts nor pads.
+    """Return a tokenizer that neither truncates nor pads.
 
     Args:
-        serialized: the content of ``tokenizer.json``.
+        serialized: Content of ``tokenizer.json``.
 
     Raises:
-        TokenizerFileError: it is none that the tokenizers library reads.
+        TokenizerFileError: The tokenizers library cannot read it.
     """
     try:
         tokenizer = Tokenizer.from_str(serialized)
         tokenizer.no_truncation()
         tokenizer.no_padding()
-    except BaseException as error:  # a Rust panic is no Exception
+    except BaseException as error:  # a Rust panic is not an Exception
         _reraise_unless_tokenizers(error)
         raise _unreadable(error) from error
     return tokenizer
@@ -231,27 +229,27 @@ def _unreadable(error: BaseException) -> TokenizerFileError:
 
 
 def _reraise_unless_tokenizers(error: BaseException) -> None:
-    """Let interrupts through; keep a panic of the Rust library, which derives from BaseException."""
+    """Re-raise interrupts, but not a panic of the Rust library, which derives from BaseException."""
     if not isinstance(error, Exception) and type(error).__name__ != "PanicException":
         raise error
 
 
 def tokenizer_json(folder: Path, info: TokenizationInfo) -> str | None:
-    """The content of an artifact's tokenizer file; None if it has none.
+    """Return the content of an artifact's tokenizer file; None if it has none.
 
     Raises:
-        TokenizerFileError: the file is not UTF-8.
+        TokenizerFileError: The file is not UTF-8.
     """
     return None if info.file is None else read_text(folder, info.file)
 
 
 def read_text(folder: Path, name: str) -> str:
-    """The content of one of the tokenizer's files.
+    """Return the content of a tokenizer file.
 
     Raises:
-        TokenizerFileError: the file is not UTF-8.
+        TokenizerFileError: The file is not UTF-8.
     """
     try:
         return (folder / name).read_text("utf-8")
     except UnicodeDecodeError as error:
-        raise TokenizerFileError(f"{name} is no text: {error}; compile the artifact again") from error
+        raise TokenizerFileError(f"{name} is not UTF-8 text: {error}; compile the artifact again") from error

@@ -1,4 +1,4 @@
-"""Token ids that a graph may be given: checked, cut to length, with their token types."""
+"""Checked token ids for a graph, truncated, with their token types; and vocabularies of pieces."""
 
 from __future__ import annotations
 
@@ -9,23 +9,74 @@ from itertools import chain
 import numpy as np
 from tokenizers import Encoding
 
+from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.manifest import TokenizationInfo
+from precast.graphs import strict_json
 from precast.runtime.errors import InputError, InputTooLongError, TokenIdError, TokenizationError
 from precast.runtime.io.languages import Surroundings
-from precast.runtime.io.pieces import Pieces
 
 MAX_TOKEN_TYPE = 1
-"""A model whose token types are read has two of them at least: those of a pair."""
+"""Largest token type: a model that uses token types has at least two, for the texts of a pair."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """The vocabulary of a model whose ids differ from those of its tokenizer.
+
+    Attributes:
+        ids: The model's id of each piece of the tokenizer.
+        texts: The text of each of the model's ids; None if no token has that id.
+        unknown_id: The model's id of the unknown token.
+    """
+
+    ids: dict[str, int]
+    texts: tuple[str | None, ...]
+    unknown_id: int
+
+    def id_of(self, piece: str) -> int:
+        """Return the model's id of a piece; that of the unknown token if the model lacks it."""
+        return self.ids.get(piece, self.unknown_id)
+
+
+def parse_pieces(text: str, unknown_id: int) -> Pieces:
+    """Parse the file that ``DecodingInfo.pieces_file`` names.
+
+    Args:
+        text: A JSON object with ``ids`` (piece to id) and ``texts`` (text or null, by id).
+        unknown_id: ``DecodingInfo.unknown_id``.
+
+    Raises:
+        TokenizerFileError: The text is not such an object.
+    """
+    try:
+        data = strict_json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise TokenizerFileError(
+            f"the file of pieces is not JSON ({error}); compile the artifact again"
+        ) from error
+    if not isinstance(data, dict) or set(data) != {"ids", "texts"}:
+        raise TokenizerFileError("expected pieces with ids and texts; compile the artifact again")
+    ids, texts = data["ids"], data["texts"]
+    if not isinstance(ids, dict) or not all(type(number) is int and number >= 0 for number in ids.values()):
+        raise TokenizerFileError("the ids of pieces must be numbers from 0 up; compile the artifact again")
+    if not isinstance(texts, list) or not all(item is None or type(item) is str for item in texts):
+        raise TokenizerFileError("the texts of pieces must be strings or null; compile the artifact again")
+    return Pieces(ids, tuple(texts), unknown_id)
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """One input, ready for a graph: checked ids, token types or None, and whether it was cut."""
+    """One tokenized input.
+
+    Attributes:
+        ids: int32 ``[n]``, n >= 1: checked token ids.
+        types: Token types, integers ``[n]``; None if all are 0.
+        truncated: Whether the input was truncated.
+        prompt_length: Number of leading tokens that belong to a prompt.
+    """
 
     ids: np.ndarray
-    """int32 ``[n]``, n >= 1."""
     types: np.ndarray | None
-    """Integers ``[n]``; None where all are 0."""
     truncated: bool = False
     prompt_length: int = 0
 
@@ -35,13 +86,13 @@ class Tokens:
 
 @dataclass(frozen=True)
 class TokenReader:
-    """Makes ``Tokens`` of token ids from a caller, or of encodings from a tokenizer.
+    """Makes ``Tokens`` of a caller's token ids, or of a tokenizer's encodings.
 
     Attributes:
-        info: of the tokenizer, from the manifest.
-        vocab_size: ids must be below it.
-        max_length: tokens of one input.
-        pieces: the model's ids, where they are not the tokenizer's.
+        info: The manifest's description of the tokenizer.
+        vocab_size: Token ids are below it.
+        max_length: Most tokens of one input.
+        pieces: The model's vocabulary, if its ids differ from the tokenizer's.
     """
 
     info: TokenizationInfo
@@ -50,14 +101,14 @@ class TokenReader:
     pieces: Pieces | None = None
 
     def from_ids(self, given: Sequence[np.ndarray], side: str | None) -> list[Tokens | InputError]:
-        """Ids of some inputs as they are given, or the error that one alone has.
+        """Return the tokens of inputs given as token ids, or the error of an invalid one.
 
-        All are checked in one pass: numpy's calls for each input would be slow beside a graph of a
-            millisecond.
+        All ids are checked in one pass, because numpy calls for each input would be slow compared to a graph
+        of a millisecond.
 
         Args:
-            given: int64 ``[n]`` each, n >= 1.
-            side: where over-long ones are cut; None refuses them.
+            given: Token ids, int64 ``[n]`` each, n >= 1.
+            side: Side at which over-long inputs are truncated; None makes them errors.
         """
         sound = not given or self._flaw(np.concatenate(given), None) is None
         return [self._as_given(ids, side, sound) for ids in given]
@@ -65,17 +116,17 @@ class TokenReader:
     def from_encodings(
         self, encodings: Sequence[Encoding], around: Surroundings | None, prompt_length: int
     ) -> list[Tokens | InputError]:
-        """What the tokenizer made of some texts, already cut where they may be.
+        """Return the tokens of encoded texts, which the tokenizer has truncated, or the error of one.
 
         All ids are checked in one pass, as in ``from_ids``.
 
         Args:
-            encodings: at least one.
-            around: special tokens that the tokenizer did not add, or None.
-            prompt_length: tokens of the prompt that every text begins with.
+            encodings: At least one encoding.
+            around: Special tokens to add; None if the tokenizer has added them.
+            prompt_length: Tokens of the prompt that every text begins with.
         """
         lists = [self._ids(encoding, around) for encoding in encodings]
-        ids, types = _side_by_side(lists), self._types(encodings, lists)
+        ids, types = _concatenated(lists), self._types(encodings, lists)
         sound = self._flaw(ids, types) is None
         narrow = ids.astype(np.int32) if sound else ids
         outcomes: list[Tokens | InputError] = []
@@ -87,7 +138,7 @@ class TokenReader:
             if error is None and len(of_text) > self.max_length:
                 error = self._too_long(len(of_text))
             own = narrow[start:end].astype(np.int32, copy=False)
-            # Only what fills the length was cut; to ask costs as much as to read the ids.
+            # Only a text that fills the length can be truncated; reading ``overflowing`` is slow.
             cut = len(of_text) == self.max_length and bool(encoding.overflowing)
             outcomes.append(error or Tokens(own, own_types, cut, prompt_length))
         return outcomes
@@ -103,29 +154,29 @@ class TokenReader:
         return Tokens(cut.astype(np.int32), None, truncated=True)
 
     def _ids(self, encoding: Encoding, around: Surroundings | None) -> list[int]:
-        """At least one."""
-        found: list[int] = (
+        """Return the ids of an encoding, at least one."""
+        ids: list[int] = (
             encoding.ids if self.pieces is None else list(map(self.pieces.id_of, encoding.tokens))
         )
         if around is not None:
-            found = [*around.prefix, *found, *around.suffix]
-        return found or [self.info.empty_id]
+            ids = [*around.prefix, *ids, *around.suffix]
+        return ids or [self.info.empty_id]
 
     def _types(self, encodings: Sequence[Encoding], lists: Sequence[list[int]]) -> np.ndarray | None:
-        """Token types of all texts side by side; None where every one is 0."""
+        """Return the concatenated token types of all texts; None if all are 0."""
         if not self.info.token_types:
             return None
         given = [encoding.type_ids for encoding in encodings]
-        types = _side_by_side(
+        joined = _concatenated(
             [
-                found if len(found) == len(ids) else [0] * len(ids)
-                for found, ids in zip(given, lists, strict=True)
+                types if len(types) == len(ids) else [0] * len(ids)
+                for types, ids in zip(given, lists, strict=True)
             ]
         )
-        return types if types.any() else None
+        return joined if joined.any() else None
 
     def _flaw(self, ids: np.ndarray, types: np.ndarray | None) -> InputError | None:
-        """An id outside the vocabulary would read foreign memory or end the process."""
+        """Return the error of invalid ids or types: graphs would read out of bounds, or end the process."""
         low, high = int(ids.min()), int(ids.max())
         if low < 0 or high >= self.vocab_size:
             return TokenIdError(
@@ -134,7 +185,7 @@ class TokenReader:
             )
         if types is not None and (highest := int(types.max())) > MAX_TOKEN_TYPE:
             return TokenizationError(
-                f"the tokenizer returned token type {highest}, at most {MAX_TOKEN_TYPE} is known"
+                f"the tokenizer returned token type {highest}, expected at most {MAX_TOKEN_TYPE}"
             )
         return None
 
@@ -145,5 +196,5 @@ class TokenReader:
         )
 
 
-def _side_by_side(lists: Sequence[list[int]]) -> np.ndarray:
+def _concatenated(lists: Sequence[list[int]]) -> np.ndarray:
     return np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=sum(map(len, lists)))

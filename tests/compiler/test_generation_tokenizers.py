@@ -19,8 +19,8 @@ from precast.compiler.frontend.tokenizer import TokenizerFacts, read_generation_
 from precast.compiler.frontend.tokenizers.sentencepiece_model import NORMAL, read_sentencepiece_model
 from precast.runtime.errors import OptionError
 from precast.runtime.io.languages import Languages
-from precast.runtime.io.pieces import parse_pieces
 from precast.runtime.io.tokenization import TextTokenizer
+from precast.runtime.io.tokens import parse_pieces
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint, marian, sentencepiece_model
 
 MAX_LENGTH = 14
@@ -141,7 +141,7 @@ def test_an_unknown_language_suggests_the_nearest(made: dict[str, Both]) -> None
 
 def test_a_tokenizer_without_languages_rejects_one(made: dict[str, Both]) -> None:
     assert made["t5"].facts.languages is None
-    with pytest.raises(OptionError, match="knows no languages; leave src_lang out"):
+    with pytest.raises(OptionError, match="has no languages; do not pass src_lang"):
         made["t5"].ours.encode(["a"], True, src_lang="en")
 
 

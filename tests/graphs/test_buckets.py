@@ -49,7 +49,7 @@ def test_a_power_of_two_is_its_own_bucket_once() -> None:
 
 
 @pytest.mark.parametrize("buckets", [(), (0,), (-1, 1), (2, 1), (1, 1), (1, 2, 2), (16, 32, 31)])
-def test_sizes_that_do_not_ascend_are_refused(buckets: tuple[int, ...]) -> None:
+def test_sizes_that_do_not_ascend_are_rejected(buckets: tuple[int, ...]) -> None:
     with pytest.raises(BucketError, match="tokens must hold positive sizes in strictly ascending order"):
         Buckets("tokens", buckets)
 
@@ -74,6 +74,6 @@ def test_steps_divide_the_range_between_a_size_and_its_double_evenly(
 
 
 @pytest.mark.parametrize(("first", "steps"), [(0, 1), (16, 0), (16, 3)])
-def test_steps_that_do_not_divide_are_refused(first: int, steps: int) -> None:
+def test_steps_that_do_not_divide_are_rejected(first: int, steps: int) -> None:
     with pytest.raises(BucketError, match="positive multiple"):
         Buckets.doubling("num_seqs", 64, first, steps)

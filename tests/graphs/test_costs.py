@@ -15,7 +15,7 @@ costs = st.dictionaries(st.integers(1, 500), st.floats(1e-6, 10), min_size=1, ma
 
 
 @given(costs=costs)
-def test_more_tokens_never_cost_less_and_none_are_free(costs: Costs) -> None:
+def test_costs_are_positive_and_never_decrease(costs: Costs) -> None:
     estimated = costs.at(np.arange(1, costs.sizes[-1] + 1))
     assert (estimated > 0).all() and (np.diff(estimated) >= -1e-12 * estimated[-1]).all()
 

@@ -52,7 +52,7 @@ def test_program_round_trips_through_json(program: Program) -> None:
 @given(
     text=st.text() | st.recursive(scalars, lambda x: st.lists(x) | st.dictionaries(names, x)).map(json.dumps)
 )
-def test_other_text_is_refused(text: str) -> None:
+def test_other_text_is_rejected(text: str) -> None:
     with pytest.raises(ProgramError, match="not a portable program"):
         Program.from_json(text)
 
@@ -126,7 +126,7 @@ def test_an_input_may_be_an_output_and_a_result_may_go_unused() -> None:
         ({"calls": (Call("y", "aten.relu.default", [{"dtype": "nn"}], {}),)}, "'nn'"),
     ],
 )
-def test_invalid_programs_are_refused(changes: dict[str, Any], says: str) -> None:
+def test_invalid_programs_are_rejected(changes: dict[str, Any], says: str) -> None:
     with pytest.raises(ProgramError, match=says):
         run(program([("y", "aten.relu.default", [ref("x")], {})], **changes), torch.ones(3))
 
@@ -180,7 +180,7 @@ def test_only_inputs_are_written_and_only_with_defined_values(writes: dict[str, 
 
 
 @pytest.mark.parametrize("kind", ["dtype", "layout"])
-def test_number_is_refused_as_dtype(kind: str) -> None:
+def test_a_number_is_rejected_as_dtype(kind: str) -> None:
     """torch accepts a number for a dtype, and -1 ends the process."""
     calls = (Call("zeros", "aten.zeros.default", [[]], {kind: -1}),)
     with pytest.raises(ProgramError, match=f"'zeros' passes -1 as {kind}"):

@@ -47,7 +47,7 @@ def test_on_cuda_no_size_says_how_far_to_read() -> None:
 @pytest.mark.parametrize(
     "values", [(0, 1, 1, 1, 1), (9, 1, 8, 1, 1), (1, 0, 1, 1, 1), (1, 1, 1, 0, 1), (1, 1, 1, 1, 0)]
 )
-def test_impossible_limits_are_refused(values: tuple[int, ...]) -> None:
+def test_impossible_limits_are_rejected(values: tuple[int, ...]) -> None:
     with pytest.raises(LimitsError, match="max_source_length <= max_tokens"):
         GenerateLimits(*values)
 

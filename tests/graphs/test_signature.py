@@ -129,7 +129,7 @@ def test_outputs_that_match() -> None:
         (lambda: SIGNATURE.axis("lines"), "no axis 'lines'; it has.*tokens"),
     ],
 )
-def test_malformed_signatures_are_refused(make: Callable[[], Any], says: str) -> None:
+def test_malformed_signatures_are_rejected(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(SignatureError, match=says):
         make()
 
@@ -189,7 +189,7 @@ def test_every_axis_allows_the_size_of_two_that_tracing_needs() -> None:
     [(0, 1, 1), (1, 0, 1), (1, 1, 0), (-1, 1, 1), (9, 8, 1), (1, MAX_TOKENS + 1, 1), (1, 1, MAX_BATCH + 1),
      (10**12, 10**12, 1), (10**30, 10**30, 10**30)],
 )  # fmt: skip
-def test_impossible_limits_are_refused(limits: tuple[int, int, int]) -> None:
+def test_impossible_limits_are_rejected(limits: tuple[int, int, int]) -> None:
     with pytest.raises(LimitsError, match=f"max_length={limits[0]}, max_tokens={limits[1]}"):
         EncodeLimits(*limits)
 

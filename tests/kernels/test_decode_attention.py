@@ -200,7 +200,7 @@ def good() -> dict[str, Any]:
         ("seq_ids", torch.zeros(3, dtype=torch.int32), "one id for each query"),
     ],
 )
-def test_other_shapes_and_dtypes_are_refused(name: str, wrong: Tensor, message: str) -> None:
+def test_other_shapes_and_dtypes_are_rejected(name: str, wrong: Tensor, message: str) -> None:
     decode_cross_attention(**good())
     with pytest.raises(ValueError, match=message):
         decode_cross_attention(**{**good(), name: wrong})

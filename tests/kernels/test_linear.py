@@ -77,7 +77,7 @@ def test_keys_and_values_are_written_to_their_slots(
         ({"bias": torch.zeros(4)}, "do not match"),
     ],
 )
-def test_other_linear_layers_are_refused(change: dict[str, Tensor], message: str) -> None:
+def test_other_linear_layers_are_rejected(change: dict[str, Tensor], message: str) -> None:
     good = {"x": torch.zeros(2, 8), "weight": torch.zeros(5, 8), "bias": torch.zeros(5)}
     with pytest.raises(ValueError, match=message):
         small_batch_linear(**{**good, **change})

@@ -1,4 +1,4 @@
-"""What is freed stays with the process, unless its environment says otherwise."""
+"""glibc keeps freed memory, unless the environment configures malloc."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ library = ctypes.CDLL(None)
 library.malloc.restype, library.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
 library.free.argtypes = [ctypes.c_void_p]
 
-def touched(*sizes):
+def touch(*sizes):
     parts = [library.malloc(size << 20) for size in sizes]
     for part, size in zip(parts, sizes):
         ctypes.memset(part, 1, size << 20)
@@ -29,13 +29,13 @@ def touched(*sizes):
         library.free(parts.pop())
 
 def work():
-    touched(10)  # from here on glibc by itself keeps up to twice as much
-    touched(9, 9, 9)
+    touch(10)  # adapts glibc's threshold: by default it now keeps up to twice as much
+    touch(9, 9, 9)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    touched(9, 9, 9)
+    touch(9, 9, 9)
     print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 
-thread = threading.Thread(target=work)  # as the engine's: glibc gives it a heap of its own
+thread = threading.Thread(target=work)  # like an engine's thread, it has its own heap in glibc
 thread.start()
 thread.join()
 """
@@ -43,7 +43,7 @@ GLIBC = platform.libc_ver()[0] == "glibc"
 
 
 def page_faults(kind: str) -> int:
-    """In a process without torch, which would allocate between the large parts, now here and now there."""
+    """Return page faults in a process without torch, whose allocations would interfere."""
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM, kind, allocator.__file__],
         capture_output=True,

@@ -1,4 +1,4 @@
-"""Two thousand drawn calls to an engine that generates, most of them bad: typed errors, and it lives on."""
+"""Two thousand random calls of ``Seq2Seq``, most of them invalid: only these fail, with typed errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PROBES: list[Probe] = [
     ([5, 9, 300], {"num_beams": 3, "max_length": 9}),
     ("été", {"do_sample": True, "seed": 3, "num_return_sequences": 2, "max_length": 8}),
 ]
-"""Good requests whose answers must be the same at the end as at the start."""
+"""Valid requests whose outputs must be the same at the end as at the start."""
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def engine(made: Generating) -> Iterator[Seq2Seq]:
 
 @dataclass(frozen=True)
 class Bad:
-    """A call that must meet an error of this type."""
+    """A call and the type of its error."""
 
     error: type[InferenceError]
     value: Any = "the cat"
@@ -148,7 +148,7 @@ BAD: tuple[Callable[[Draw, int], Bad], ...] = (
 
 
 class Session:
-    """One engine under fire."""
+    """An engine with random requests."""
 
     def __init__(self, engine: Seq2Seq, seed: int) -> None:
         self.engine, self.draw = engine, random.Random(seed)
@@ -165,7 +165,7 @@ class Session:
         assert self.warmup() == self.before
 
     def warmup(self) -> list[list[list[int]]]:
-        """What good requests get, made one after the other."""
+        """Return the outputs of valid requests, made one after the other."""
         answers = [self.engine.generate([value], **options)[0] for value, options in PROBES]
         return [[one.token_ids.tolist() for one in answer.sequences] for answer in answers]
 
@@ -179,7 +179,7 @@ class Session:
             raise AssertionError(f"{bad!r:.300} gives {answer!r}")
 
     def odd(self) -> None:
-        """Any name with any value: an answer or a typed error, never anything else."""
+        """Any name with any value gives an output or a typed error."""
         names = self.draw.sample(NAMES, self.draw.randint(1, 3))
         options = {name: self.draw.choice(ODD) for name in names}
         try:
@@ -192,7 +192,7 @@ class Session:
             assert isinstance(answer, GenerateOutput | str)
 
     def mixed(self) -> None:
-        """Bad inputs among good ones are refused alone."""
+        """Invalid inputs do not affect valid ones of the same call."""
         bads = [make(self.draw, self.vocab) for make in self.draw.choices(BAD[:3], k=2)]
         values = [bads[0].value, PROBES[0][0], bads[1].value]
         found = self.engine.generate(values, return_exceptions=True)
@@ -232,7 +232,7 @@ def test_two_thousand_calls(engine: Seq2Seq) -> None:
     )
 
 
-def test_many_threads_at_once(engine: Seq2Seq) -> None:
+def test_many_threads(engine: Seq2Seq) -> None:
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -267,7 +267,7 @@ def test_bad_sources_to_encode(engine: Seq2Seq) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 1, 1.5, True, b"a", {"a": 1}, {"a"}, ..., str], ids=repr)
-def test_what_is_no_request_at_all(value: Any, engine: Seq2Seq) -> None:
+def test_inputs_of_unsupported_types(value: Any, engine: Seq2Seq) -> None:
     for call in (engine.generate, engine.encode):
         with pytest.raises(InputTypeError) as raised:
             call(value)

@@ -1,4 +1,4 @@
-"""Ten thousand drawn requests, most of them bad: each is refused alone, and the engine lives on."""
+"""Ten thousand random requests, most of them invalid: only these fail, and the engine keeps running."""
 
 from __future__ import annotations
 
@@ -33,11 +33,12 @@ from precast.runtime.errors import (
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.replay import HostBuffers, Pending
 from tests.support.artifacts import MAX_LENGTH, TASKS, VOCABULARY, TinyModels, tiny_artifact, tiny_checkpoint
+from tests.support.scripted_steps import TIMEOUT, wait_until
 
 VOCAB = len(VOCABULARY)
 MAX_CHARACTERS = 500
 PROBES = ["the cat sat.", "", [2, 5, 3], ("the cat", "sat")]
-"""Good requests whose answers must be the same at the end as at the start."""
+"""Valid requests whose outputs must be the same at the end as at the start."""
 
 Draw = random.Random
 CONTAINERS: tuple[Callable[[list[int]], Any], ...] = (list, tuple, np.array, torch.tensor)
@@ -45,7 +46,7 @@ CONTAINERS: tuple[Callable[[list[int]], Any], ...] = (list, tuple, np.array, tor
 
 @dataclass(frozen=True)
 class Bad:
-    """An input, and the error that it must meet; ``untruncated`` ones are bad only with truncate=False."""
+    """An invalid input and its error; ``untruncated`` ones are invalid only with truncate=False."""
 
     value: Any
     error: type[InputError]
@@ -53,7 +54,7 @@ class Bad:
 
 
 def good_input(draw: Draw) -> Any:
-    """A text, a pair or token ids that every artifact here can answer."""
+    """Sample a text, a pair or token ids that all artifacts here accept."""
     kind = draw.randrange(6)
     if kind == 0:
         return words(draw, draw.randint(0, 6))
@@ -95,7 +96,7 @@ def of_wrong_array(draw: Draw) -> Bad:
 
 
 def of_wrong_ids(draw: Draw) -> Bad:
-    """One id outside the vocabulary, at any place among good ones."""
+    """Sample token ids, one of which is outside the vocabulary."""
     wrong = draw.choice(
         [-1, -2, VOCAB, VOCAB + 1, 2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, -(2**31), -(2**63)]
     )
@@ -144,19 +145,19 @@ BAD: tuple[Callable[[Draw], Bad], ...] = (
 )  # fmt: skip
 
 
-def numbers(answer: EncoderOutput) -> np.ndarray:
-    (found,) = [a for a in (answer.embedding, answer.logits, answer.hidden) if a is not None]
+def numbers(output: EncoderOutput) -> np.ndarray:
+    (found,) = [a for a in (output.embedding, output.logits, output.hidden) if a is not None]
     return found
 
 
 def assert_same(found: np.ndarray, expected: np.ndarray) -> None:
-    """Equal but for the last digits: a matrix product adds up in another order where it has more rows."""
+    """Assert equality up to rounding: the order of sums in a matrix product depends on its rows."""
     limit = 4e-6 * max(1.0, float(np.abs(expected).max()))
     np.testing.assert_allclose(found, expected, rtol=0, atol=limit)
 
 
 class Session:
-    """One engine under fire; what it answered to a good input alone is remembered."""
+    """An engine with random requests; outputs of single valid inputs are cached for comparison."""
 
     def __init__(self, engine: Encoder, draw: Draw) -> None:
         self.engine = engine
@@ -166,7 +167,7 @@ class Session:
         self.start = [numbers(engine.encode(warmup)) for warmup in PROBES]
 
     def fire(self, requests: int, *, alone: bool = True) -> None:
-        """Send ``requests``; ``alone`` says that nobody else asks, so that batches repeat exactly."""
+        """Send random requests. With ``alone`` there are no other callers, so batches repeat exactly."""
         shapes = (self.one_bad, self.one_bad, self.many, self.many, self.raised, self.submitted)
         while self.requests < requests:
             self.draw.choice(shapes)()
@@ -175,7 +176,7 @@ class Session:
             np.testing.assert_array_equal(after, before) if alone else assert_same(after, before)
 
     def one_bad(self) -> None:
-        """A bad input by itself; where it would be read as several, in a list."""
+        """Send a single invalid input, in a list if it would be parsed as several."""
         bad = bad_input(self.draw)
         self.requests += 1
         with pytest.raises(PrecastError) as raised:
@@ -183,24 +184,24 @@ class Session:
         self.check(raised.value, bad, 0)
 
     def many(self) -> None:
-        """Good and bad ones mixed: the good are answered with the numbers that they get alone."""
+        """Send valid and invalid inputs in one call: valid ones get the outputs of single inputs."""
         items = [
             bad_input(self.draw) if self.draw.random() < 0.4 else good_input(self.draw) for _ in range(6)
         ]
         truncate = not any(isinstance(item, Bad) and item.untruncated for item in items)
         self.requests += len(items)
         values = [item.value if isinstance(item, Bad) else item for item in items]
-        answers = self.engine.encode(values, truncate=truncate, return_exceptions=True)
-        assert len(answers) == len(items)
-        for place, (item, answer) in enumerate(zip(items, answers, strict=True)):
+        outputs = self.engine.encode(values, truncate=truncate, return_exceptions=True)
+        assert len(outputs) == len(items)
+        for place, (item, output) in enumerate(zip(items, outputs, strict=True)):
             if isinstance(item, Bad):
-                self.check(answer, item, place)
+                self.check(output, item, place)
             else:
-                assert isinstance(answer, EncoderOutput), f"{item!r} gives {answer!r}"
-                assert_same(numbers(answer), self.answer_alone(item))
+                assert isinstance(output, EncoderOutput), f"{item!r} gives {output!r}"
+                assert_same(numbers(output), self.output_alone(item))
 
     def raised(self) -> None:
-        """Without return_exceptions the first bad input is the one that is named."""
+        """Without return_exceptions the error names the first invalid input."""
         bad, before = bad_input(self.draw), self.draw.randrange(4)
         values = (
             [good_input(self.draw) for _ in range(before)] + [bad.value] + [None] * self.draw.randrange(2)
@@ -223,7 +224,7 @@ class Session:
         assert str(error).startswith(f"input {index}: ") == (index is not None)
         assert 10 < len(str(error)) < 500, str(error)
 
-    def answer_alone(self, item: Any) -> np.ndarray:
+    def output_alone(self, item: Any) -> np.ndarray:
         key = repr(item)
         if key not in self.alone:
             self.alone[key] = numbers(self.engine.encode([item])[0])
@@ -232,7 +233,7 @@ class Session:
 
 @pytest.fixture(scope="module")
 def engines(tiny: TinyModels) -> Iterator[dict[str, Encoder]]:
-    """One engine a task."""
+    """Yield an engine for each task."""
     made = {task: precast.Encoder.load(tiny[task].artifact, max_characters=MAX_CHARACTERS) for task in TASKS}
     yield {str(task): engine for task, engine in made.items()}
     for engine in made.values():
@@ -246,14 +247,14 @@ def test_ten_thousand_requests(engines: dict[str, Encoder]) -> None:
 
 
 def test_hundreds_of_requests_to_a_compiled_graph(compiled: Path) -> None:
-    """Compiled graphs check nothing: one wrong id that gets through can end the process."""
+    """Compiled graphs do not check inputs: a wrong id could crash the process."""
     with precast.Encoder.load(compiled, max_characters=MAX_CHARACTERS) as engine:
         Session(engine, random.Random(2)).fire(600)
         assert engine.stats().failed == 0
 
 
-def test_many_threads_at_once(engines: dict[str, Encoder]) -> None:
-    """Errors and answers of calls that overlap do not mix."""
+def test_many_threads(engines: dict[str, Encoder]) -> None:
+    """Results of overlapping calls do not mix."""
     failures: list[BaseException] = []
 
     def work(seed: int) -> None:
@@ -274,7 +275,7 @@ def test_many_threads_at_once(engines: dict[str, Encoder]) -> None:
     "value", [None, 1, 1.5, True, b"a", {"a": 1}, {"a"}, ..., str, np.array(1)], ids=repr
 )
 @pytest.mark.parametrize("method", ["encode", "embed"])
-def test_what_is_no_request_at_all(method: str, value: Any, engines: dict[str, Encoder]) -> None:
+def test_inputs_of_unsupported_types(method: str, value: Any, engines: dict[str, Encoder]) -> None:
     with pytest.raises(InputTypeError) as raised:
         getattr(engines["embed"], method)(value)
     assert raised.value.index is None
@@ -355,15 +356,15 @@ def test_methods_of_other_tasks(engines: dict[str, Encoder]) -> None:
         engines["hidden"].similarity(np.ones((1, 4)), np.ones((1, 4)))
 
 
-def test_pairs_where_none_are_taken(engines: dict[str, Encoder]) -> None:
+def test_pairs_where_they_are_not_accepted(engines: dict[str, Encoder]) -> None:
     found = engines["embed"].embed([PAIR, "the cat", ["a", "b"]], return_exceptions=True)
-    assert [type(answer) for answer in found] == [InputTypeError, np.ndarray, InputTypeError]
+    assert [type(output) for output in found] == [InputTypeError, np.ndarray, InputTypeError]
     assert [found[0].index, found[2].index] == [0, 2]
     assert_same(found[1], engines["embed"].embed("the cat"))
 
 
-def test_what_is_no_pair_where_pairs_are(engines: dict[str, Encoder]) -> None:
-    """An error keeps its place here as everywhere, and its neighbours their scores."""
+def test_invalid_pairs_among_valid_ones(engines: dict[str, Encoder]) -> None:
+    """Errors keep the position of their input, and other inputs get their scores."""
     values = [PAIR, "the cat", [1, 2], ("a", None), ["a", "b"], None]
     for task in ("classify", "rerank"):
         found = engines[task].predict(values, return_exceptions=True)
@@ -420,7 +421,7 @@ def test_awaited_requests_fail_alike(engines: dict[str, Encoder]) -> None:
 
 
 class Gate:
-    """Holds an engine's thread inside a batch until it is opened."""
+    """Blocks an engine's thread inside a batch until it is opened."""
 
     def __init__(self, engine: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered, self.opened = threading.Event(), threading.Event()
@@ -429,7 +430,7 @@ class Gate:
 
         def held(buffers: HostBuffers) -> Pending:
             self.entered.set()
-            assert self.opened.wait(20)
+            assert self.opened.wait(TIMEOUT)
             return launch(buffers)
 
         monkeypatch.setattr(replay, "launch", held)
@@ -439,18 +440,18 @@ def test_a_full_queue(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None
     with precast.Encoder.load(tiny["hidden"].artifact, max_waiting=2) as engine:
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
-        assert gate.entered.wait(20)
+        assert gate.entered.wait(TIMEOUT)
         waiting = [engine.submit([2]), engine.submit([3])]
         with pytest.raises(QueueFullError, match="2 requests are queued.*max_waiting"):
             engine.submit([4])
         with pytest.raises(TokenIdError):
-            engine.submit([VOCAB])  # what is wrong with a request is said first
+            engine.submit([VOCAB])  # an invalid request raises its own error first
         assert engine.stats().waiting == 2
         gate.opened.set()
         for future in (running, *waiting):
-            assert future.result(20).hidden is not None
+            assert future.result(TIMEOUT).hidden is not None
         assert len(engine.encode([[1]] * 9)) == 9  # a list waits for room
-        assert engine.submit([4]).result(20).hidden is not None
+        assert engine.submit([4]).result(TIMEOUT).hidden is not None
 
 
 def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,32 +459,33 @@ def test_cancelled_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -
         expected = engine.encode([3]).hidden
         gate = Gate(engine, monkeypatch)
         running = engine.submit([1])
-        assert gate.entered.wait(20)
+        assert gate.entered.wait(TIMEOUT)
         gone, kept = engine.submit([2]), engine.submit([3])
         assert gone.cancel() and not running.cancel()
         gate.opened.set()
         with pytest.raises(CancelledError):
-            gone.result(20)
-        assert running.result(20).hidden is not None
-        assert_same(numbers(kept.result(20)), expected)
+            gone.result(TIMEOUT)
+        assert running.result(TIMEOUT).hidden is not None
+        assert_same(numbers(kept.result(TIMEOUT)), expected)
 
 
-def test_closing_fails_what_waits(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_fails_waiting_requests(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
     engine = precast.Encoder.load(tiny["hidden"].artifact)
     gate = Gate(engine, monkeypatch)
     running = engine.submit([1])
-    assert gate.entered.wait(20)
+    assert gate.entered.wait(TIMEOUT)
     waiting, gone = engine.submit([2]), engine.submit([3])
     gone.cancel()
     closing = threading.Thread(target=engine.close)
     closing.start()
+    wait_until(lambda: engine._core._closed)
     gate.opened.set()
-    closing.join(20)
-    assert running.result(20).hidden is not None
+    closing.join(TIMEOUT)
+    assert running.result(TIMEOUT).hidden is not None
     with pytest.raises(EngineClosedError, match="before the request finished"):
-        waiting.result(20)
+        waiting.result(TIMEOUT)
     with pytest.raises(CancelledError):
-        gone.result(20)
+        gone.result(TIMEOUT)
 
 
 def test_a_closed_engine(tiny: TinyModels) -> None:
@@ -491,7 +493,7 @@ def test_a_closed_engine(tiny: TinyModels) -> None:
     engine.rank("a", ["b"])
     engine.close()
     engine.close()
-    asked: list[Callable[[], Any]] = [
+    calls: list[Callable[[], Any]] = [
         lambda: engine.encode("a"),
         lambda: engine.encode(["a", "b"], return_exceptions=True),
         lambda: engine.classify("a"),
@@ -500,22 +502,22 @@ def test_a_closed_engine(tiny: TinyModels) -> None:
         lambda: engine.submit("a"),
         lambda: asyncio.run(engine.aio().encode("a")),
     ]
-    for ask in asked:
+    for call in calls:
         with pytest.raises(EngineClosedError, match="load the artifact again"):
-            ask()
+            call()
     assert engine.stats().waiting == 0
     with engine:
         pass
 
 
-def test_a_batch_that_fails_fails_alone(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever a graph raises: the thread that serves all others goes on."""
+def test_a_failing_batch_does_not_affect_others(tiny: TinyModels, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine's thread survives any error of a graph."""
     with precast.Encoder.load(tiny["hidden"].artifact) as engine:
         expected = engine.encode([3]).hidden
         with monkeypatch.context() as patch:
             patch.setattr(engine._core._replay, "launch", lambda buffers: 1 / 0)
             found = engine.encode([[1], [VOCAB], "a"], return_exceptions=True)
-            assert all(isinstance(answer, PrecastError) for answer in found)
+            assert all(isinstance(output, PrecastError) for output in found)
             assert "division by zero" in str(found[0]) and type(found[1]) is TokenIdError
         np.testing.assert_array_equal(engine.encode([3]).hidden, expected)
         assert engine.stats().failed == 2

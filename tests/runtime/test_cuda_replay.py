@@ -1,4 +1,4 @@
-"""Captured replay on a device that does everything late, in any order that events allow, and races never."""
+"""Captured replay on a simulated asynchronous device: right outputs, and no missing synchronization."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ BATCHES = st.lists(
 
 
 def serve(replay: CapturedReplay, batches: Sequence[Sequence[Tokens]], task: Task) -> None:
-    """Keep two launches in flight and hold every answer against what it must be."""
+    """Keep two launches in flight, and compare every output with the expected one."""
     output = encode_output(task, SIZE)
     in_flight: deque[tuple[Sequence[Tokens], Pending]] = deque()
 
@@ -49,18 +49,18 @@ def serve(replay: CapturedReplay, batches: Sequence[Sequence[Tokens]], task: Tas
         finish()
 
 
-def drawn(batches: Sequence[Sequence[int]], seed: int) -> list[list[Tokens]]:
+def random_batches(batches: Sequence[Sequence[int]], seed: int) -> list[list[Tokens]]:
     random = np.random.default_rng(seed)
     return [[random_tokens(random, length) for length in lengths] for lengths in batches]
 
 
 @SETTINGS
 @given(batches=BATCHES, seed=SEEDS, task=st.sampled_from(TASKS), upto=st.sampled_from([1, 8, 1000]))
-def test_every_answer_is_its_own(batches: list[list[int]], seed: int, task: Task, upto: int) -> None:
+def test_every_input_gets_its_own_output(batches: list[list[int]], seed: int, task: Task, upto: int) -> None:
     device = FakeDevice(seed)
     replay = fake_replay(device, task, upto=upto)
     replay.prepare()
-    serve(replay, drawn(batches, seed), task)
+    serve(replay, random_batches(batches, seed), task)
     replay.close()
     assert device.violations == []
     assert device.live_blocks() == 0, "closing keeps memory"
@@ -72,7 +72,7 @@ def test_closing_with_work_in_flight(batches: list[list[int]], seed: int, launch
     device = FakeDevice(seed)
     replay = fake_replay(device)
     replay.prepare()
-    pending = [replay.launch(fill(replay, batch)) for batch in drawn(batches, seed)[:launches]]
+    pending = [replay.launch(fill(replay, batch)) for batch in random_batches(batches, seed)[:launches]]
     replay.close()
     for launch in pending:
         with pytest.raises(RuntimeError, match="closed"):
@@ -82,8 +82,8 @@ def test_closing_with_work_in_flight(batches: list[list[int]], seed: int, launch
 
 
 def test_the_next_batch_travels_while_one_is_computed() -> None:
-    """Some order of the device's work has both, and the host never waits in between."""
-    batches = drawn([[9, 3], [5]], 0)
+    """In some order of the device's work both are in flight; the host never waits in between."""
+    batches = random_batches([[9, 3], [5]], 0)
     seen = False
     for seed in range(50):
         device = FakeDevice(seed)
@@ -104,7 +104,7 @@ def test_the_next_batch_travels_while_one_is_computed() -> None:
 def test_a_slot_is_not_used_before_its_result_is_taken() -> None:
     replay = fake_replay(FakeDevice())
     replay.prepare()
-    first, second, third = drawn([[3], [4], [5]], 0)
+    first, second, third = random_batches([[3], [4], [5]], 0)
     oldest = replay.launch(fill(replay, first))
     replay.launch(fill(replay, second))
     with pytest.raises(RuntimeError, match="2 launches are in flight"):
@@ -116,9 +116,9 @@ def test_a_slot_is_not_used_before_its_result_is_taken() -> None:
 def test_only_the_buffers_handed_out_last_are_launched() -> None:
     replay = fake_replay(FakeDevice())
     replay.prepare()
-    (batch,) = drawn([[3, 4]], 0)
+    (batch,) = random_batches([[3, 4]], 0)
     stale, fresh = fill(replay, batch), fill(replay, batch)
-    with pytest.raises(RuntimeError, match="buffers_for gave last"):
+    with pytest.raises(RuntimeError, match="buffers_for returned last"):
         replay.launch(stale)
     pending = replay.launch(fresh)
     with pytest.raises(RuntimeError, match="buffers_for"):
@@ -147,18 +147,18 @@ def test_buckets_that_can_be_met_are_captured_largest_first(
     assert [capture.bucket for capture in replay.captures] == buckets
     assert all(capture.bytes > 0 and capture.seconds >= 0 for capture in replay.captures)
     assert device.calls.count("capture") == len(buckets)
-    (batch,) = drawn([[3]], 0)
+    (batch,) = random_batches([[3]], 0)
     replay.launch(fill(replay, batch)).result()
     replay.launch(fill(replay, batch)).result()
     assert sorted({capture.bucket for capture in replay.captures}) == sorted({*buckets, 4})
     assert len(replay.captures) == len({*buckets, 4}), "a bucket is captured once"
 
 
-def test_beyond_the_buckets_nothing_is_captured() -> None:
+def test_batches_above_the_top_bucket_are_not_captured() -> None:
     device = FakeDevice()
     replay = fake_replay(device, upto=1)
     replay.prepare()
-    (batch,) = drawn([[20, 20]], 0)
+    (batch,) = random_batches([[20, 20]], 0)
     buffers = fill(replay, batch)
     assert buffers.sizes == {TOKENS: 40, SEQUENCES: 2}
     replay.launch(buffers).result()
@@ -182,11 +182,11 @@ def calls_and_work() -> tuple[int, int]:
 
 
 def scenario(device: FakeDevice) -> None:
-    """All that a replay does: captures now and later, replays, direct calls, closing."""
+    """Run every operation of a replay: early and late captures, replays, direct calls and closing."""
     replay = fake_replay(device, upto=8)
     try:
         replay.prepare()
-        serve(replay, drawn([[3], [9, 3], [20, 20, 5], [1], [12]], 3), "embed")
+        serve(replay, random_batches([[3], [9, 3], [20, 20, 5], [1], [12]], 3), "embed")
     finally:
         replay.close()
         replay.close()
@@ -208,7 +208,7 @@ def test_a_failure_anywhere_is_a_device_failure(kind: str) -> None:
             assert ": CUDA error: a made-up failure. This engine has failed" in message
             assert "new process" in message
             assert "more lines" not in message
-    # Closing synchronizes and trims, twice; whatever fails there, all answers were given.
+    # Closing synchronizes and trims twice; a failure there comes after all outputs.
     assert harmless <= 4
 
 
@@ -216,7 +216,7 @@ def test_after_a_failure_every_call_meets_it() -> None:
     device = FakeDevice(3)
     replay = fake_replay(device)
     replay.prepare()
-    first, second = drawn([[3], [4]], 0)
+    first, second = random_batches([[3], [4]], 0)
     pending = replay.launch(fill(replay, first))
     device.fail_next()
     with pytest.raises(DeviceFailedError) as failed:

@@ -1,4 +1,4 @@
-"""Ids to text against Hugging Face's tokenizers, whole and token by token."""
+"""Detokenization compared with Hugging Face's tokenizers, whole and token by token."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from precast.artifacts.errors import TokenizerFileError
 from precast.artifacts.tokenization import DecodingInfo
 from precast.compiler.frontend.tokenizer import read_generation_tokenizer
 from precast.runtime.io.detokenization import Detokenizer
-from precast.runtime.io.pieces import Pieces, parse_pieces
 from precast.runtime.io.text_steps import Replacement, Strip
+from precast.runtime.io.tokens import Pieces, parse_pieces
 from tests.support.generation_tokenizers import SNIPPETS, WRITERS, checkpoint
 
 TEXTS = st.lists(st.sampled_from(SNIPPETS) | st.text(max_size=3), max_size=9).map("".join)
 
 
 class Both:
-    """A tokenizer of Hugging Face and our way back from ids, made from the same folder."""
+    """A tokenizer of Hugging Face, and our detokenizer of the same checkpoint."""
 
     def __init__(self, folder: Path) -> None:
         self.theirs: Any = AutoTokenizer.from_pretrained(folder)
@@ -35,7 +35,7 @@ class Both:
         if info.pieces_file is not None and info.unknown_id is not None:
             pieces = parse_pieces(facts.extra_files[info.pieces_file], info.unknown_id)
         self.ours = Detokenizer(facts.serialized, info, pieces)
-        languages = getattr(self.theirs, "lang_token_to_id", {})  # M2M100 keeps them apart
+        languages = getattr(self.theirs, "lang_token_to_id", {})  # M2M100 stores them separately
         self.size = max([*self.theirs.get_vocab().values(), *languages.values()]) + 1
 
     def expected(self, ids: Sequence[int]) -> str:
@@ -62,11 +62,10 @@ def test_any_ids_become_the_text_of_hugging_face(
     assert both.ours.decode(ids) == both.expected(ids)
 
 
+@pytest.mark.filterwarnings("ignore:This sequence already has </s>")  # of Hugging Face's ByT5 tokenizer
 @pytest.mark.parametrize("name", WRITERS)
 @given(text=TEXTS)
-def test_the_ids_of_a_text_become_the_text_of_hugging_face(
-    made: dict[str, Both], name: str, text: str
-) -> None:
+def test_round_trips_decode_as_in_hugging_face(made: dict[str, Both], name: str, text: str) -> None:
     both = made[name]
     ids = both.theirs(text).input_ids
     assert both.ours.decode(ids) == both.expected(ids)
@@ -74,23 +73,21 @@ def test_the_ids_of_a_text_become_the_text_of_hugging_face(
 
 @pytest.mark.parametrize("name", WRITERS)
 @given(data=st.data())
-def test_a_stream_never_takes_back_what_it_gave(
-    made: dict[str, Both], name: str, data: st.DataObject
-) -> None:
+def test_streamed_text_never_changes(made: dict[str, Both], name: str, data: st.DataObject) -> None:
     both = made[name]
     known = both.theirs(data.draw(TEXTS)).input_ids
     ids = known + data.draw(st.lists(st.integers(0, both.size - 1), max_size=8))
     stream, given_so_far = both.ours.stream(), ""
     for place, token in enumerate(ids):
         given_so_far += stream.put(token)
-        # The text may end here, or go on in any way.
+        # The text may end here, or continue with any tokens.
         assert both.expected(ids[: place + 1]).startswith(given_so_far)
     assert given_so_far + stream.end() == both.expected(ids)
 
 
 @pytest.mark.parametrize("name", ["t5", "bart", "nllb", "marian"])
 def test_a_stream_keeps_up_with_its_tokens(made: dict[str, Both], name: str) -> None:
-    """Words are given when the next one begins, and not at the end of the text."""
+    """A word is returned when the next one begins, not only at the end of the text."""
     both = made[name]
     ids = both.theirs("the cat sat on a mat the dogs", add_special_tokens=False).input_ids
     stream, so_far = both.ours.stream(), ""
@@ -111,14 +108,14 @@ def test_an_emoji_comes_whole(made: dict[str, Both]) -> None:
         assert sum("🙂" in text for text in given_texts) == 2
 
 
-def test_a_character_that_never_ends_is_what_hugging_face_makes_of_it(made: dict[str, Both]) -> None:
+def test_an_incomplete_character_is_decoded_as_in_hugging_face(made: dict[str, Both]) -> None:
     for name in ("bart", "byte-fallback", "byt5"):
         both = made[name]
         ids = both.theirs("a🙂", add_special_tokens=False).input_ids[:-1]
         assert both.ours.decode(ids) == both.expected(ids)
 
 
-def test_ids_that_nobody_knows_have_no_text(made: dict[str, Both]) -> None:
+def test_unknown_ids_have_no_text(made: dict[str, Both]) -> None:
     for both in made.values():
         assert both.ours.decode([both.size + 5000]) == ""
 
@@ -142,7 +139,7 @@ def test_many_threads_share_one_detokenizer(made: dict[str, Both]) -> None:
 
 @given(parts=st.lists(st.text(" 'abn.", min_size=1, max_size=4), max_size=8),
        old=st.sampled_from([" .", " ' ", " n't", "aa", "aab"]))  # fmt: skip
-def test_a_replacement_in_parts_is_that_of_the_whole(parts: list[str], old: str) -> None:
+def test_incremental_replacement_equals_str_replace(parts: list[str], old: str) -> None:
     step = Replacement(old, "-")
     assert "".join([*map(step.put, parts), step.end()]) == "".join(parts).replace(old, "-")
 

@@ -1,4 +1,4 @@
-"""The engine: its methods, its queue, its threads, and what it leaves out of memory."""
+"""``Encoder``: its methods, its queue, its threads, and the modules that it does not import."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_an_empty_list_gives_an_empty_result(engine: Encoder, classifier: Encode
     assert classifier.predict([]).shape == (0, 3)
 
 
-def test_answers_are_copies(engine: Encoder) -> None:
+def test_outputs_are_copies(engine: Encoder) -> None:
     first = engine.encode("the cat").embedding
     kept = first.copy()
     first[:] = 7
@@ -95,7 +95,7 @@ def test_truncation_is_hugging_faces(folder: Path, engine: Encoder) -> None:
             engine.embed(["a", value], truncate=False)
 
 
-def test_a_bad_input_fails_alone(engine: Encoder) -> None:
+def test_an_invalid_input_does_not_affect_others(engine: Encoder) -> None:
     found = engine.embed(["the cat", [10**6], "a dog", None], return_exceptions=True)
     assert isinstance(found[1], InputError) and found[1].index == 1
     assert isinstance(found[3], InputError) and found[3].index == 3
@@ -138,7 +138,7 @@ def test_a_method_of_another_task_says_so(engine: Encoder, classifier: Encoder) 
         classifier.rank("a", ["b"])
 
 
-def test_many_threads_get_their_own_answers(engine: Encoder) -> None:
+def test_many_threads_get_their_own_outputs(engine: Encoder) -> None:
     expected = {n: engine.embed([5 + n, 6]) for n in range(40)}
     barrier = threading.Barrier(8)
 
@@ -153,7 +153,7 @@ def test_many_threads_get_their_own_answers(engine: Encoder) -> None:
             np.testing.assert_allclose(found, expected[n], atol=1e-6)
 
 
-def test_submit_and_asyncio_answer_the_same(engine: Encoder) -> None:
+def test_submit_and_asyncio_return_the_same(engine: Encoder) -> None:
     expected = engine.embed(TEXTS)
     futures = [engine.submit(value) for value in TEXTS]
     for future, row in zip(futures, expected, strict=True):
@@ -175,14 +175,14 @@ def test_a_long_list_keeps_its_order(engine: Encoder) -> None:
         np.testing.assert_allclose(found[place], engine.embed(values[place]), atol=1e-6)
 
 
-def test_stats_count_what_was_done(folder: Path) -> None:
+def test_stats(folder: Path) -> None:
     with precast.Encoder.load(folder / "model.precast") as fresh:
         fresh.embed([[5, 6], [7]])
         stats = fresh.stats()
         assert (stats.requests, stats.tokens, stats.waiting, stats.failed) == (2, 3, 0, 0)
 
 
-def test_a_closed_engine_refuses_and_can_be_closed_again(folder: Path) -> None:
+def test_a_closed_engine_raises_and_can_be_closed_again(folder: Path) -> None:
     engine = precast.Encoder.load(folder / "model.precast")
     engine.close()
     engine.close()
@@ -191,7 +191,7 @@ def test_a_closed_engine_refuses_and_can_be_closed_again(folder: Path) -> None:
 
 
 def test_serving_imports_no_compiler(tmp_path: Path, folder: Path) -> None:
-    """In a fresh process, with a graph that Inductor compiled."""
+    """Run in a new process, with a graph that Inductor compiled."""
     precast.compile(folder / "model", tmp_path / "a", task="embed")
     script = (
         "import sys, precast.runtime as r\n"

@@ -1,4 +1,4 @@
-"""Both kinds of engines when they are forked, interrupted, dropped, closed, or called by their own thread."""
+"""Both kinds of engines: forked, interrupted, garbage-collected, closed, or called by their own thread."""
 
 from __future__ import annotations
 
@@ -32,10 +32,8 @@ from precast.runtime.generation.engine import Seq2Seq
 from precast.runtime.replay import HostBuffers, Pending
 from tests.support.artifacts import TinyModels
 from tests.support.generating import TARGET, t5
-from tests.support.scripted_steps import Gate, wait_until
+from tests.support.scripted_steps import TIMEOUT, Gate, wait_until
 
-TIMEOUT = 60
-"""Seconds. Nothing here takes long; what hangs shall fail."""
 ENDLESS: dict[str, Any] = {"eos_token_id": [], "max_length": TARGET}
 AnyEngine = Encoder | Seq2Seq
 
@@ -52,14 +50,14 @@ def engine(request: pytest.FixtureRequest, artifacts: dict[str, Path]) -> Iterat
 
 
 def call(engine: AnyEngine, *inputs: str, **options: Any) -> Any:
-    """The blocking call of the engine's task."""
+    """Make the blocking call of the engine's task."""
     if isinstance(engine, Encoder):
         return engine.embed(list(inputs), **options)
     return engine.generate(list(inputs), max_length=4, **options)
 
 
 def hold(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Gate, Future[Any]]:
-    """Stop the engine's thread inside its graphs; returns the gate and the request that it computes."""
+    """Pause the engine's thread inside its graphs; return the gate and the future of the running request."""
     gate = Gate()
     if isinstance(engine, Encoder):
         replay = engine._core._replay
@@ -85,7 +83,7 @@ def hold(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> tuple[Gate, Futu
 
 
 def in_thread(function: Callable[[], object]) -> Future[Any]:
-    """Call a function in a thread of its own."""
+    """Call a function in a new thread."""
     result: Future[Any] = Future()
 
     def run() -> None:
@@ -126,11 +124,11 @@ def test_a_forked_engine_fails_immediately(kind: str, artifacts: dict[str, Path]
 def test_an_interrupted_call_leaves_nothing_in_the_queue(
     engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whether it waits for results or for room in the queue."""
+    """An interrupt during the wait for results cancels the queued requests."""
     gate, _ = hold(engine, monkeypatch)
     queued = threading.Event()
     waited = (
-        "precast.runtime.futures.BatchResult.wait"
+        "precast.runtime.batch_result.BatchResult.wait"
         if isinstance(engine, Encoder)
         else "precast.runtime.generation.engine.outcome_of"
     )
@@ -156,7 +154,7 @@ def test_a_cancelled_task_leaves_nothing_in_the_queue(
     gate, _ = hold(engine, monkeypatch)
 
     async def work() -> None:
-        inputs = ["a"] * 9  # more than may wait
+        inputs = ["a"] * 9  # more than fit the queue
         aio: Any = engine.aio()
         task = asyncio.create_task(aio.embed(inputs) if isinstance(engine, Encoder) else aio.generate(inputs))
         while engine.stats().waiting < 4:
@@ -171,10 +169,10 @@ def test_a_cancelled_task_leaves_nothing_in_the_queue(
     assert engine.drain(TIMEOUT) and engine.stats().requests == 1
 
 
-def test_timeouts_are_met_while_the_engine_is_busy(
+def test_timeouts_are_enforced_while_the_engine_is_busy(
     engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The engine's thread does not move; neither does the queue."""
+    """The engine's thread is blocked, so that callers enforce the timeouts."""
     gate, _ = hold(engine, monkeypatch)
     for wait in (0.0, 0.01):
         with pytest.raises(RequestTimeoutError):
@@ -199,7 +197,7 @@ def test_timeouts_are_met_while_the_engine_is_busy(
     assert engine.drain(TIMEOUT) and engine.stats().requests == 1
 
 
-def test_a_full_queue_is_a_queue_full(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_queue_raises(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     gate, _ = hold(engine, monkeypatch)
     for _ in range(4):
         engine.submit("a")
@@ -223,7 +221,7 @@ def test_a_callback_may_call_the_engine(engine: AnyEngine) -> None:
 
 
 def test_callbacks_hold_no_lock_of_the_engine(engine: AnyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A callback waits for a lock of the user, whose holder waits for the engine."""
+    """A callback waits for a lock whose holder waits for the engine."""
     gate, running = hold(engine, monkeypatch)
     mine, called, over = threading.Lock(), threading.Event(), threading.Event()
 
@@ -240,7 +238,7 @@ def test_callbacks_hold_no_lock_of_the_engine(engine: AnyEngine, monkeypatch: py
     assert over.wait(TIMEOUT)
 
 
-def test_a_blocking_call_in_the_engines_thread_is_refused(artifacts: dict[str, Path]) -> None:
+def test_a_blocking_call_in_the_engines_thread_raises(artifacts: dict[str, Path]) -> None:
     errors: list[type[Exception]] = []
     futures: list[Future[Any]] = []
 
@@ -249,16 +247,16 @@ def test_a_blocking_call_in_the_engines_thread_is_refused(artifacts: dict[str, P
         def processor(_: Tensor, scores: Tensor) -> Tensor:
             if not futures:
                 futures.append(engine.submit("b", max_length=3))
-                asked: tuple[Callable[[], object], ...] = (
+                blocking: tuple[Callable[[], object], ...] = (
                     lambda: engine.generate("b"),
                     lambda: engine.encode("b"),
                     lambda: next(engine.stream("b")),
                     lambda: futures[0].result(),
                     engine.drain,
                 )
-                for ask in asked:
+                for call in blocking:
                     try:
-                        ask()
+                        call()
                     except ReentrantCallError as error:
                         errors.append(type(error))
             return scores
@@ -271,7 +269,7 @@ def test_a_blocking_call_in_the_engines_thread_is_refused(artifacts: dict[str, P
 
 
 @pytest.mark.parametrize("kind", ["encoder", "seq2seq"])
-def test_a_dropped_engine_finishes_what_was_submitted(
+def test_a_garbage_collected_engine_finishes_its_requests(
     kind: str, artifacts: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     engine = precast.load(artifacts[kind])
@@ -313,7 +311,7 @@ def test_the_interpreter_exits_with_requests_in_flight(kind: str, artifacts: dic
     assert done.stderr == "" and done.stdout.startswith("Encoder(" if kind == "encoder" else "Seq2Seq(")
 
 
-def test_a_failure_of_the_thread_reaches_every_request(
+def test_a_failure_of_the_thread_fails_all_requests(
     engine: AnyEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken() -> None:
@@ -333,13 +331,13 @@ def test_a_failure_of_the_thread_reaches_every_request(
     engine.close()
 
 
-def test_an_engine_says_what_it_is(engine: AnyEngine) -> None:
+def test_repr_and_pickling(engine: AnyEngine) -> None:
     shown = repr(engine)
     assert f"task={engine.manifest.model.task!r}" in shown and "device='cpu'" in shown
     with pytest.raises(TypeError, match="cannot be pickled .* send the path of the artifact"):
         pickle.dumps(engine)
 
 
-def test_errors_are_those_that_python_has() -> None:
+def test_errors_derive_from_pythons_own() -> None:
     assert issubclass(RequestTimeoutError, TimeoutError) and issubclass(EngineForkedError, EngineClosedError)
     assert issubclass(ReentrantCallError, RuntimeError) and issubclass(RequestTimeoutError, InferenceError)

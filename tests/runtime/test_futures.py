@@ -1,4 +1,4 @@
-"""Results of calls and of submitted requests: set once, by any thread, waited for and called back."""
+"""Futures of requests and results of calls: set once by any thread, waited for, and called back."""
 
 from __future__ import annotations
 
@@ -12,15 +12,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from precast.runtime.batch_result import BatchResult
 from precast.runtime.errors import EngineForkedError, GraphError, ReentrantCallError, RequestTimeoutError
-from precast.runtime.futures import BatchResult, ResultFuture, run_callbacks_in
+from precast.runtime.futures import ResultFuture, run_callbacks_in
 from precast.runtime.io.outputs import EncoderOutput
 
 Outcome = EncoderOutput | Exception
 
 
 def outcome_of(place: int) -> Outcome:
-    """An output; every third one is an error."""
+    """Return an output, or an error for every third index."""
     return GraphError(str(place)) if place % 3 == 2 else EncoderOutput(np.array([place], np.int32))
 
 
@@ -44,7 +45,7 @@ def test_outcomes_come_in_any_order_and_from_any_thread(order: list[int]) -> Non
     assert results.outcomes() == wanted
 
 
-def test_nothing_is_complete_before_the_last_outcome() -> None:
+def test_results_are_complete_after_the_last_outcome() -> None:
     results: BatchResult[EncoderOutput] = BatchResult(2)
     results.set(1, outcome_of(1))
     assert not results.complete.done()
@@ -93,7 +94,7 @@ def test_the_first_end_of_a_future_counts() -> None:
     assert gone.cancel() and not gone.resolve(1)
     with pytest.raises(CancelledError):
         gone.result()
-    assert wait_for([gone], 10).done == {gone}, "those who wait for several futures are told"
+    assert wait_for([gone], 10).done == {gone}, "concurrent.futures.wait is not notified"
 
 
 def test_a_timeout_of_the_wait_is_not_the_requests() -> None:
@@ -104,7 +105,7 @@ def test_a_timeout_of_the_wait_is_not_the_requests() -> None:
 
 
 def test_callbacks_leave_the_thread_that_resolves() -> None:
-    """Where the engine's thread resolves; a caller who cancels runs them itself, as with any future."""
+    """Callbacks of futures that the engine resolves; a caller that cancels runs them itself, as usual."""
     where: list[threading.Thread] = []
     called = threading.Event()
 
@@ -130,7 +131,7 @@ def test_callbacks_leave_the_thread_that_resolves() -> None:
     assert where[0] not in (engine, threading.main_thread()) and where[1] is threading.current_thread()
 
 
-def test_waits_that_would_never_end_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waits_that_would_never_end_raise(monkeypatch: pytest.MonkeyPatch) -> None:
     future: ResultFuture[int] = ResultFuture()
     future.served_by = threading.current_thread()
     with pytest.raises(ReentrantCallError, match="cannot wait"):

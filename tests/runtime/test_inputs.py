@@ -1,4 +1,4 @@
-"""What counts as one input, what as many, and what as none."""
+"""Parsing of inputs: single inputs, lists, and invalid values."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from precast.runtime.io.inputs import is_token_ids, parse, parse_pair, parse_wit
 
 
 class Text(str):
-    """A text of a class of its own, as numpy's are."""
+    """A subclass of str, as numpy's."""
 
 
 def named(value: Any) -> str:
-    """The same in every process: no address of an object."""
+    """Return a test id without addresses, which is the same in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", repr(value))
 
 
@@ -106,7 +106,7 @@ def test_texts_and_pairs_are_taken_as_they_are() -> None:
 
 
 @pytest.mark.parametrize("value", ["ab", ("a",), ("a", "b", "c"), ("a", 1), [1, 2], None], ids=named)
-def test_what_is_no_pair(value: Any) -> None:
+def test_values_that_are_not_pairs(value: Any) -> None:
     with pytest.raises(InputTypeError, match="pair"):
         parse_pair(value)
 
@@ -181,7 +181,7 @@ def test_token_ids_of_every_kind_are_the_same(ids: list[int], make: Callable[[li
     ],
     ids=lambda value: type(value).__name__ if not isinstance(value, type) else "",
 )
-def test_what_is_no_item(value: Any, error: type[InputError] | None) -> None:
+def test_values_that_are_not_inputs(value: Any, error: type[InputError] | None) -> None:
     if error is None:
         assert parse(value) == value
         return
@@ -190,7 +190,7 @@ def test_what_is_no_item(value: Any, error: type[InputError] | None) -> None:
     assert type(raised.value) is error and str(raised.value)
 
 
-def test_the_message_says_what_was_expected_and_found() -> None:
+def test_messages_name_the_expected_and_the_found_type() -> None:
     with pytest.raises(InputTypeError, match="a text or token ids, found tuple of .'str'"):
         parse_without_pairs(("a", "b"))
     with pytest.raises(InputTypeError, match="pair of texts or token ids, found list of .'int', 'str'"):

@@ -1,4 +1,4 @@
-"""An input's answer does not depend on its company: the batch, the order, the bucket, what came before."""
+"""An output does not depend on the batch, the order, the bucket or earlier batches."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.strategies import batches
 
 VOCAB = 61
 TOLERANCE = 1e-5
-"""fp32. Not bitwise: a matrix multiplication may sum in another order at another size."""
+"""Tolerance in fp32: the order of sums in a matrix product depends on its size."""
 RELAXED = settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 
 
@@ -51,7 +51,9 @@ def engine(artifact: Path) -> Encoder:
 
 @RELAXED
 @given(batch=batches(VOCAB, 40), seed=st.integers(0, 1000))
-def test_alone_together_and_in_any_order(engine: Encoder, batch: list[list[int]], seed: int) -> None:
+def test_an_output_does_not_depend_on_the_batch_or_its_order(
+    engine: Encoder, batch: list[list[int]], seed: int
+) -> None:
     alone = np.stack([engine.embed([ids])[0] for ids in batch])
     np.testing.assert_allclose(engine.embed(batch), alone, atol=TOLERANCE)
     order = random.Random(seed).sample(range(len(batch)), len(batch))
@@ -71,7 +73,7 @@ def test_at_any_batch_budget(artifact: Path, engine: Encoder, batch: list[list[i
 def test_at_every_bucket(
     artifact: Path, engine: Encoder, batch: list[list[int]], garbage: int, longer: int
 ) -> None:
-    """Spare tokens, spare sequences and a longer key axis, as a captured graph would have them."""
+    """Padding tokens, empty sequences and a longer key axis, as in a captured graph."""
     expected = engine.embed(batch)
     replay = open_replay(artifact, engine.manifest)
     exact = fill(replay, [Tokens(np.asarray(ids, np.int32), None) for ids in batch]).sizes

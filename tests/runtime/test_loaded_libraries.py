@@ -1,4 +1,4 @@
-"""Libraries in memory are known by their content, and leave with their engine."""
+"""Loaded libraries are identified by their content, and unloaded with their engine."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ IDS = [2, 5, 9, 3]
 
 @pytest.fixture(scope="module")
 def versions(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
-    """Two models of one shape, each with its weights inside the library."""
+    """Two models of the same shape, each with its weights inside the library."""
     if shutil.which("g++") is None:
         pytest.skip("compiling needs g++")
     folder = tmp_path_factory.mktemp("versions")

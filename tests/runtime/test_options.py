@@ -1,9 +1,8 @@
-"""Options that depend on what an artifact was built for."""
+"""Load options, and defaults that depend on the artifact."""
 
 from __future__ import annotations
 
 import os
-import threading
 
 import pytest
 
@@ -20,11 +19,11 @@ from precast.runtime.options import LoadOptions
 from tests.support.artifacts import TinyModels, example_manifest
 
 LIMITS = EncodeLimits(8, 32, 4)
-"""Those of the example."""
+"""The buckets of the example."""
 
 
 def for_cuda(buckets: Buckets | None = None) -> EncodeManifest:
-    """The example, as if it had been compiled for an H100."""
+    """Return the example manifest as if it had been compiled for an H100."""
     manifest = example_manifest()
     signature = encode_signature(
         LIMITS, encode_output("hidden", 16), device="cuda", token_types=True, prompt_lengths=False
@@ -38,11 +37,12 @@ def for_cuda(buckets: Buckets | None = None) -> EncodeManifest:
 
 
 @pytest.mark.parametrize(
-    ("asked", "found"), [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")]
+    ("option", "expected"),
+    [(None, "cuda:0"), ("cuda", "cuda:0"), ("cuda:0", "cuda:0"), ("cuda:17", "cuda:17")],
 )
-def test_the_device_of_a_cuda_artifact(asked: str | None, found: str) -> None:
-    options = LoadOptions(device=asked)
-    assert options.device_for(for_cuda()) == found == f"cuda:{options.device_index()}"
+def test_the_device_of_a_cuda_artifact(option: str | None, expected: str) -> None:
+    options = LoadOptions(device=option)
+    assert options.device_for(for_cuda()) == expected == f"cuda:{options.device_index()}"
 
 
 def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
@@ -55,7 +55,7 @@ def test_an_artifact_runs_on_the_device_that_it_was_built_for() -> None:
 
 
 def test_tokens_of_a_batch() -> None:
-    """On CUDA a batch fills the largest bucket; what is asked for is bounded by the artifact alone."""
+    """On CUDA the default is the largest bucket; an option is limited only by the artifact."""
     low = for_cuda(Buckets(TOKENS, (8, 16)))
     assert LoadOptions().batch_tokens_for(low) == 16
     assert LoadOptions(batch_tokens=20).batch_tokens_for(low) == 20
@@ -63,7 +63,7 @@ def test_tokens_of_a_batch() -> None:
     assert LoadOptions().batch_tokens_for(example_manifest()) == 32
 
 
-def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
+def test_only_on_cuda_buckets_may_end_below_the_limits() -> None:
     check_encode_graph(for_cuda())
     check_encode_graph(for_cuda(Buckets(TOKENS, (8, 16))))
     for buckets in (Buckets(TOKENS, (8, 64)), Buckets("sequences", (2, 4))):
@@ -75,18 +75,18 @@ def test_the_buckets_may_end_below_the_limits_on_cuda_alone() -> None:
         check_encode_graph(manifest.model_copy(update={"graphs": {"encode": short}}))
 
 
-@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be chosen on Linux alone")
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can be set on Linux only")
 def test_an_engine_stays_on_its_cores(tiny: TinyModels) -> None:
     core = max(os.sched_getaffinity(0))
     before = os.sched_getaffinity(0)
     with precast.load(tiny["hidden"].artifact, cores=[core]) as engine:
-        (worker,) = [thread for thread in threading.enumerate() if thread.name.startswith("precast")]
-        assert worker.native_id is not None and os.sched_getaffinity(worker.native_id) == {core}
+        thread = engine._core.thread
+        assert thread.native_id is not None and os.sched_getaffinity(thread.native_id) == {core}
         assert len(engine.encode([[5, 6, 7]])) == 1
     assert os.sched_getaffinity(0) == before
 
 
 @pytest.mark.parametrize("cores", [[], [0, 0], [1 << 20], [-1]])
-def test_cores_that_are_not_there(cores: list[int]) -> None:
-    with pytest.raises(OptionError, match="cores must be different ones of"):
+def test_invalid_cores(cores: list[int]) -> None:
+    with pytest.raises(OptionError, match="cores must be distinct numbers among"):
         LoadOptions(cores=tuple(cores))

@@ -1,4 +1,4 @@
-"""Scores, truncation and similarity on their own."""
+"""Output classes, scores, truncation and similarity."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_truncation_comes_before_normalization(rows: np.ndarray, size: int) -> N
 
 
 @pytest.mark.parametrize("size", [0, 6, -1, 2.0, "3"])
-def test_an_impossible_truncate_dim_is_refused(size: object) -> None:
+def test_an_invalid_truncate_dim_is_rejected(size: object) -> None:
     with pytest.raises(OptionError, match="truncate_dim"):
         truncate_and_normalize(np.zeros((2, 5), np.float32), size, False)  # type: ignore[arg-type]
 
@@ -62,7 +62,7 @@ def test_similarities_are_torchs(a: np.ndarray, b: np.ndarray) -> None:
 
 
 def outputs() -> list[tuple[Callable[[int], object], str]]:
-    """Ways to make an output of a token id, and what one shows of itself."""
+    """Functions that make an output of a token id, and the expected repr."""
 
     def encoded(token: int) -> EncoderOutput:
         ids = np.array([token, 3], np.int32)

@@ -66,7 +66,7 @@ def test_a_batch_is_written_whole_over_whatever_was_there(lengths: list[int], ty
 @given(
     tokens=st.integers(2, 80), sequences=st.integers(2, 6), max_length=st.integers(1, 40), typed=st.booleans()
 )
-def test_an_example_fills_what_it_can(tokens: int, sequences: int, max_length: int, typed: bool) -> None:
+def test_an_example_fills_the_buffers(tokens: int, sequences: int, max_length: int, typed: bool) -> None:
     limits = EncodeLimits(max_length=max_length, max_tokens=80, max_batch=6)
     signature = encode_signature(
         limits, encode_output("embed", 4), device="cuda", token_types=typed, prompt_lengths=typed

@@ -1,4 +1,4 @@
-"""A compiled graph gives back what it took: memory does not grow with calls, nor with loads."""
+"""Compiled graphs release their memory: it grows neither with calls nor with loads."""
 
 from __future__ import annotations
 

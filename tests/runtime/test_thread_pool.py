@@ -1,4 +1,4 @@
-"""Teams of threads that have nothing to do."""
+"""Idle thread pools release their threads."""
 
 from __future__ import annotations
 
@@ -20,45 +20,52 @@ CORES = len(os.sched_getaffinity(0))
 matrix = torch.eye(512)
 ended = threading.Event()
 
-def threads():
-    """Those that leave may take a moment to end."""
-    time.sleep(0.3)
+def count_threads():
     return len(os.listdir("/proc/self/task"))
 
-def engine(ready, rests):
-    threads = ThreadPool(CORES)
-    threads.resume()
+def wait_for(expected):
+    """Threads start and end asynchronously: wait for the expected number."""
+    end = time.monotonic() + 60
+    while count_threads() != expected and time.monotonic() < end:
+        time.sleep(0.01)
+    return count_threads() == expected
+
+def engine(ready, suspends):
+    pool = ThreadPool(CORES)
+    pool.resume()
     computed = torch.equal(matrix @ matrix, matrix)
-    max_batch_delay_steps.append(threads.idle_timeout)
-    if rests:
-        threads.suspend()
-        computed &= torch.equal(matrix @ matrix, matrix)  # it comes again
-        threads.suspend()
+    idle_timeouts.append(pool.idle_timeout)
+    if suspends:
+        pool.suspend()
+        computed &= torch.equal(matrix @ matrix, matrix)  # the threads start again
+        pool.suspend()
     if not computed:
         os._exit(1)
     ready.set()
     ended.wait()
 
 torch.set_num_threads(1)
-matrix @ matrix  # what torch begins once
-max_batch_delay_steps, found = [], []
-for rests in (False, True):
-    before, ready = threads(), threading.Event()
-    threading.Thread(target=engine, args=(ready, rests), daemon=True).start()
+matrix @ matrix  # torch's first call starts threads of its own
+idle_timeouts, counts = [], []
+before = count_threads()
+for suspends in (False, True):
+    ready = threading.Event()
+    threading.Thread(target=engine, args=(ready, suspends), daemon=True).start()
     ready.wait()
-    found.append(threads() - before)
-print(*max_batch_delay_steps, found[0] - found[1], CORES - 1)
+    before += 1 if suspends else CORES
+    counts.append(wait_for(before))
+print(*idle_timeouts, *counts)
 ended.set()
 '''
 
 pytestmark = pytest.mark.skipif(
     not Path("/proc/self/task").exists() or len(os.sched_getaffinity(0)) < 2,
-    reason="counts threads as Linux lists them; a threads is at least two",
+    reason="reads the threads of a process from /proc; a pool has at least two",
 )
 
 
-def test_a_team_leaves_when_it_rests_and_sooner_where_threads_are_more_than_cores() -> None:
+def test_a_suspended_pool_ends_its_threads_and_is_suspended_sooner_if_threads_exceed_the_cores() -> None:
     done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
-    alone, crowded, left, begun = done.stdout.split()
+    alone, crowded, kept, ended = done.stdout.split()
     assert float(alone) == IDLE_TIMEOUT and float(crowded) == 0
-    assert left == begun
+    assert (kept, ended) == ("True", "True"), "the pool has another number of threads than expected"

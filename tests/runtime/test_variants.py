@@ -1,4 +1,4 @@
-"""A graph of several files: each batch runs on the first that holds it, and answers the same."""
+"""Graphs with several variants: each batch runs on the first that is large enough."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.support.artifacts import MAX_TOKENS, TinyModels
 
 
 def telling(place: int) -> Graph:
-    """A graph that gives its own place."""
+    """A graph whose output is its own index."""
     return lambda inputs: [torch.tensor(place)]
 
 

@@ -28,8 +28,8 @@ class Form:
     """One instance of a kernel.
 
     Attributes:
-        dtypes: of its tensors by argument, that of the output under ``out``; None for an omitted argument.
-        fixed: arguments that are compiled in; all others are integers passed with each call.
+        dtypes: Dtypes of its tensors by argument, the output under ``out``; None for an omitted argument.
+        fixed: Arguments that are compiled in; all others are integers passed with each call.
     """
 
     dtypes: Mapping[str, torch.dtype | None]
@@ -40,10 +40,10 @@ class Library:
     """A library with several forms of a kernel.
 
     Args:
-        kernel: to compile.
-        forms: instances of the kernel.
-        numbers: names of the integer arguments passed with each call.
-        defined: macros to define.
+        kernel: The kernel to compile.
+        forms: Instances of the kernel.
+        numbers: Names of the integer arguments passed with each call.
+        defined: Macros to define.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""An encode graph for the fake device whose answers can be told in advance, and replays of it."""
+"""An ``encode`` graph for the fake device with predictable outputs, and replays of it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMITS = EncodeLimits(max_length=20, max_tokens=90, max_batch=6)
 
 @dataclass(frozen=True)
 class FakeEncoder:
-    """Computes ``expected`` from its input tensors and nothing else, and checks that they make sense."""
+    """Computes ``expected`` from its input tensors, and checks that they are valid."""
 
     device: FakeDevice
     output: EncodeOutput
@@ -45,19 +45,18 @@ class FakeEncoder:
         target = outputs[0].numpy()
         for row, (start, end) in enumerate(pairwise(ends)):
             tokens = Tokens(ids[start:end], types[start:end], prompt_length=int(prompts[row]))
-            found = expected(tokens, self.output)
-            target[slice(start, end) if self.output.per_token else row] = found
+            target[slice(start, end) if self.output.per_token else row] = expected(tokens, self.output)
 
 
 def expected(tokens: Tokens, output: EncodeOutput) -> np.ndarray:
-    """fp32 ``[4]``, or ``[n, 4]`` for each token; a change of any input changes it."""
+    """Return the output of an input, fp32 ``[4]`` or ``[n, 4]``, which depends on all of the input."""
     types = np.zeros(len(tokens), np.int64) if tokens.types is None else tokens.types.astype(np.int64)
-    places = np.arange(1, len(tokens) + 1)
+    positions = np.arange(1, len(tokens) + 1)
     ids = tokens.ids.astype(np.int64)
     if not output.per_token:
-        row = [(ids * places).sum() % 99_991, len(ids), (types * places).sum(), tokens.prompt_length]
+        row = [(ids * positions).sum() % 99_991, len(ids), (types * positions).sum(), tokens.prompt_length]
         return np.array(row, np.float32)
-    rows = [ids, places, types, np.full(len(ids), 100 * len(ids) + tokens.prompt_length)]
+    rows = [ids, positions, types, np.full(len(ids), 100 * len(ids) + tokens.prompt_length)]
     return np.stack(rows, axis=1).astype(np.float32)
 
 
@@ -69,7 +68,7 @@ def fake_signature(task: Task = "embed", limits: EncodeLimits = LIMITS) -> Signa
 def fake_replay(
     device: FakeDevice, task: Task = "embed", *, batch_tokens: int = 90, upto: int = 1000
 ) -> CapturedReplay:
-    """A replay with few, small buckets, so that batches meet all of them and go beyond."""
+    """Return a replay with few small buckets, so that batches use all of them and exceed them."""
     signature = fake_signature(task)
     largest = {axis.name: axis.maximum for axis in signature.axes}
     options = CaptureOptions(
@@ -91,10 +90,10 @@ def random_tokens(random: np.random.Generator, length: int) -> Tokens:
 
 
 def rows_of(batch: Sequence[Tokens], outputs: Sequence[Tensor], output: EncodeOutput) -> list[np.ndarray]:
-    """The answers of a batch, copied and cut apart."""
-    (found,) = outputs
-    assert found.dtype == torch.float32
+    """Return a copy of the output of each input."""
+    (output_tensor,) = outputs
+    assert output_tensor.dtype == torch.float32
     if not output.per_token:
-        return list(found.numpy()[: len(batch)].copy())
+        return list(output_tensor.numpy()[: len(batch)].copy())
     ends = np.cumsum([len(item) for item in batch])
-    return np.split(found.numpy()[: ends[-1]].copy(), ends[:-1])
+    return np.split(output_tensor.numpy()[: ends[-1]].copy(), ends[:-1])

@@ -27,13 +27,13 @@ from tests.support.fake_device import FakeDevice
 from tests.support.generation import Model
 
 WRONG = 1e4
-"""What kv_cache hold that nobody wrote: as wrong as it can be and finite, since a CPU's program multiplies by
-zero what a kernel for CUDA does not read."""
+"""Content of unwritten KV cache slots: large but finite, since the CPU programs multiply masked slots by 0,
+while CUDA kernels do not read them."""
 
 
 @dataclass(frozen=True)
 class FakeGraph:
-    """One graph for the fake device, by the program that the model has for the CPU."""
+    """A graph for the fake device that runs the model's CPU program."""
 
     device: FakeDevice
     signature: Signature
@@ -55,23 +55,24 @@ class FakeGraph:
             assert longest > 0 and given["cu_seqlens"][0] == 0, f"cu_seqlens {given['cu_seqlens'].tolist()}"
             given["key_positions"] = _counting(max(2, longest))
         elif self.signature.graph == GraphName.DECODE:
-            rows = given["seq_ids"].long()
-            reached = given["positions"][rows]
-            assert ((rows >= 0) & (reached >= 0)).all(), f"rows {rows.tolist()} at {reached.tolist()}"
-            given["self_span"] = _counting(max(2, int(reached.max()) + 1))
-            given["cross_span"] = _counting(max(2, int(given["cross_lengths"][rows].max())))
+            seq_ids = given["seq_ids"].long()
+            positions = given["positions"][seq_ids]
+            valid = (seq_ids >= 0) & (positions >= 0)
+            assert valid.all(), f"sequences {seq_ids.tolist()} at {positions.tolist()}"
+            given["self_span"] = _counting(max(2, int(positions.max()) + 1))
+            given["cross_span"] = _counting(max(2, int(given["cross_lengths"][seq_ids].max())))
         (found,) = self.program(given)
         outputs[0].copy_(found)
 
 
 def axes_of(signature: Signature, inputs: Mapping[str, Tensor]) -> dict[str, int]:
-    """The sizes that tensors have."""
-    found: dict[str, int] = {}
+    """Return the sizes of the axes that tensors imply."""
+    sizes: dict[str, int] = {}
     for buffer in signature.inputs:
         for dim, size in zip(buffer.shape, inputs[buffer.name].shape, strict=True):
             if isinstance(dim, str) and "+" not in dim:
-                found[dim] = size
-    return found
+                sizes[dim] = size
+    return sizes
 
 
 def fake_engine(
@@ -86,7 +87,7 @@ def fake_engine(
     like: Request | None = None,
     wrap: Callable[[CapturedStepper], Any] = lambda stepper: stepper,
 ) -> GenerationCore:
-    """As ``Model.engine``, on the device; requests ``like`` this one meet captured graphs."""
+    """As ``Model.engine``, on the device; graphs for requests ``like`` this one are captured at startup."""
     limits, (own_shape, cross_shape) = model.limits, model.shapes
     device.open()
     own, cross = BlockAllocator(self_blocks + 1, BLOCK_SIZE), BlockAllocator(cross_blocks + 1, BLOCK_SIZE)
@@ -116,7 +117,7 @@ def fake_engine(
 
 
 def fake_graphs(model: Model, device: FakeDevice) -> dict[GraphName, LoadedGraph]:
-    """Every graph with its signature for CUDA."""
+    """Return all graphs with their signatures for CUDA."""
     (hidden,) = model.graphs[GraphName.ENCODE_SOURCE].signature.outputs
     signatures = generation_signatures(
         model.limits, *model.shapes, hidden_size=int(hidden.shape[1]), vocab_size=model.vocab_size,

@@ -1,4 +1,4 @@
-"""Tiny encoder-decoders with tokenizers, compiled by the reference backend, beside Hugging Face's own."""
+"""Tiny encoder-decoders with tokenizers: artifacts of the reference backend, and the Hugging Face models."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ from tests.support.models import save
 
 SOURCE, TARGET, NUM_SEQS = 32, 28, 8
 SPARE = 7
-"""Tokens of the T5's vocabulary that its tokenizer knows nothing of, as in the published ones."""
+"""Unused tokens at the end of the T5's vocabulary, as in published checkpoints."""
 
 
 @dataclass(frozen=True)
 class Generating:
-    """An artifact, and the model and tokenizer that it was made of."""
+    """An artifact with its Hugging Face model and tokenizer."""
 
     artifact: Path
     model: Any
     tokenizer: Any
 
     def ids(self, text: str, src_lang: str | None = None) -> list[int]:
-        """What Hugging Face makes of a source."""
+        """Return the source token ids of Hugging Face's tokenizer."""
         if src_lang is not None:
             self.tokenizer.src_lang = src_lang
         found: list[int] = self.tokenizer(text)["input_ids"]
         return found
 
     def generate(self, source: list[int], **options: Any) -> list[list[int]]:
-        """What Hugging Face generates, without what fills up shorter sequences."""
+        """Return the sequences that Hugging Face generates, without padding."""
         if "decoder_input_ids" in options:
             options["decoder_input_ids"] = torch.tensor([options["decoder_input_ids"]])
         found = self.model.generate(torch.tensor([source]), **options).tolist()
@@ -55,12 +55,12 @@ class Generating:
 
 
 def t5(folder: Path, **defaults: Any) -> Generating:
-    """T5 with pieces that are single bytes; ``defaults`` go into its generation configuration."""
+    """Make a T5 with byte fallback; ``defaults`` go into its generation configuration."""
     return _made(folder, "byte-fallback", _t5, defaults)
 
 
 def mbart(folder: Path, **defaults: Any) -> Generating:
-    """mBART, whose tokenizer knows en_XX, de_DE and others."""
+    """Make an mBART, whose languages are en_XX, de_DE and others."""
     return _made(folder, "mbart", _mbart, defaults)
 
 

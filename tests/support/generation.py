@@ -1,4 +1,4 @@
-"""A generation engine without an artifact: portable programs under the worker that serves."""
+"""A generation core without an artifact, whose graphs are portable programs."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Model:
         steps_per_sync: int = 1,
         wrap: Callable[[Steps], Any] = lambda steps: steps,
     ) -> GenerationCore:
-        """Return a new worker with a KV cache of its own.
+        """Return a new core with its own KV cache.
 
         Args:
             self_blocks: Blocks for self-attention.
@@ -79,7 +79,7 @@ class Model:
             max_waiting: Most waiting requests.
             max_batch_delay_steps: As the engine's option.
             steps_per_sync: As the engine's option.
-            wrap: Wraps the graphs of the worker.
+            wrap: Wraps the graphs of the core.
         """
         limits, (own_shape, cross_shape) = self.limits, self.shapes
         own, cross = BlockAllocator(self_blocks + 1, BLOCK_SIZE), BlockAllocator(cross_blocks + 1, BLOCK_SIZE)
@@ -117,7 +117,7 @@ def _program(module: nn.Module, signature: Signature) -> ProgramRunner:
 
 
 class _Held:
-    """A module that all calls take for equal: its signature identifies it."""
+    """A module that compares equal to all others: in the cache its signature identifies it."""
 
     def __init__(self, module: nn.Module) -> None:
         self.module = module
@@ -131,7 +131,7 @@ class _Held:
 
 @lru_cache(maxsize=64)
 def _without_weights(signature: Signature, held: _Held) -> ProgramRunner:
-    """``logits_processors`` and ``sample.*``, which all models share."""
+    """Return ``logits_processors`` or a ``sample`` graph, which all models share."""
     return ProgramRunner(_read_back(held.module, signature), {})
 
 

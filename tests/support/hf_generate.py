@@ -1,7 +1,8 @@
-"""Requests to the engine, and what Hugging Face's ``generate`` answers to the same."""
+"""Compares outputs of an engine with those of Hugging Face's ``generate``."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,22 +22,29 @@ from precast.runtime.generation.sampling_params import SamplingParams, resolve
 from tests.support.generation import LIMITS, request
 
 NEAR_TIE = 1e-4
-"""Two hypotheses whose scores in Hugging Face lie nearer than this may change places."""
+"""Relative difference of two Hugging Face scores below which hypotheses may swap."""
 TOLERANCE = 1e-3
 NONE = NO_SCORE / LIMITS.max_target_length**2
-"""Below it lie the places for which there was no hypothesis, of which none is better than another."""
+"""Scores below this belong to ranks without a hypothesis, whose order is arbitrary."""
 JITTER = 2e-5
-"""Of log-probabilities: in a sum of several less than ``NEAR_TIE``."""
+"""Size of random changes of log-probabilities; the sum of several is below ``NEAR_TIE``."""
 _TRIES = 12
 _SECONDS = 120
 
-Answer = GenerateOutput | NotFiniteError
-"""The error is that of scores that forbid every token."""
+Outcome = GenerateOutput | NotFiniteError
+"""An output, or the error that every token is forbidden."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """One request: what is asked for, in Hugging Face's names, and of what."""
+    """One request.
+
+    Attributes:
+        call: Keyword arguments in Hugging Face's names.
+        source: Token ids of the source.
+        prefix: Token ids that the target begins with.
+        plan: The resolved parameters.
+    """
 
     call: dict[str, Any]
     source: list[int]
@@ -46,7 +54,7 @@ class Job:
 
 @dataclass(frozen=True, eq=False)
 class Expected:
-    """A sequence of Hugging Face's: tokens without padding, and logprobs of those behind the prefix."""
+    """A sequence of Hugging Face: tokens without padding, and log-probabilities of generated tokens."""
 
     token_ids: list[int]
     score: float
@@ -60,7 +68,7 @@ def make_job(
     vocab: int,
     defaults: GenerationDefaults | None = None,
 ) -> Job:
-    """A job that returns every beam; the draw is rejected where Hugging Face refuses the arguments."""
+    """Return a job that returns every beam; rejects the example if Hugging Face rejects the arguments."""
     beams = call.get("num_beams", 1)
     call = {**call, "num_return_sequences": beams} if beams > 1 else dict(call)
     defaults = defaults or GenerationDefaults(decoder_start_token_id=0)
@@ -80,18 +88,18 @@ def _refused_by_hugging_face_too(call: Mapping[str, Any]) -> None:
         GenerationConfig(**call)
     except ValueError:
         return
-    raise AssertionError(f"Hugging Face takes {call}")
+    raise AssertionError(f"Hugging Face accepts {call}")
 
 
-def answers(engine: GenerationCore, jobs: Sequence[Job]) -> list[Answer]:
-    """All are in flight at once."""
+def answers(engine: GenerationCore, jobs: Sequence[Job]) -> list[Outcome]:
+    """Return the outcomes of all jobs, which run simultaneously."""
     requests = [request(job.source, job.plan) for job in jobs]
     for one in requests:
         engine.add(one)
     return [_result(one) for one in requests]
 
 
-def _result(one: Request) -> Answer:
+def _result(one: Request) -> Outcome:
     try:
         return one.future.result(timeout=_SECONDS)
     except NotFiniteError as error:
@@ -99,7 +107,7 @@ def _result(one: Request) -> Answer:
 
 
 class Jitter(LogitsProcessor):
-    """Moves scores by no more than rounding could, so that beams that are about equal change places."""
+    """Changes scores as rounding could, so that nearly equal beams swap."""
 
     def __init__(self, seed: int) -> None:
         self._generator = torch.Generator().manual_seed(seed)
@@ -109,78 +117,81 @@ class Jitter(LogitsProcessor):
 
 
 def expected_of(model: PreTrainedModel, job: Job, *processors: LogitsProcessor) -> list[Expected]:
-    """What ``generate`` answers, best first."""
-    found = model.generate(
-        torch.tensor([job.source]),
-        attention_mask=torch.ones(1, len(job.source), dtype=torch.long),
-        decoder_input_ids=torch.tensor([job.prefix]),
-        return_dict_in_generate=True,
-        output_scores=True,
-        logits_processor=LogitsProcessorList(processors),
-        **job.call,
-    )
-    beams = getattr(found, "beam_indices", None)
+    """Return the sequences of ``generate``, best first."""
+    with warnings.catch_warnings():
+        # Hugging Face warns of a minimal length beyond the maximal one, and so forbids the end of a target.
+        warnings.filterwarnings("ignore", message="Unfeasible length constraints")
+        result = model.generate(
+            torch.tensor([job.source]),
+            attention_mask=torch.ones(1, len(job.source), dtype=torch.long),
+            decoder_input_ids=torch.tensor([job.prefix]),
+            return_dict_in_generate=True,
+            output_scores=True,
+            logits_processor=LogitsProcessorList(processors),
+            **job.call,
+        )
+    beams = getattr(result, "beam_indices", None)
     logprobs = model.compute_transition_scores(
-        found.sequences, found.scores, beams, normalize_logits=beams is None
+        result.sequences, result.scores, beams, normalize_logits=beams is None
     )
-    lengths = [_length(job, sequence) for sequence in found.sequences.tolist()]
+    lengths = [_length(job, sequence) for sequence in result.sequences.tolist()]
     begin = len(job.prefix)
-    pairs = list(zip(found.sequences.tolist(), logprobs, lengths, strict=True))
+    pairs = list(zip(result.sequences.tolist(), logprobs, lengths, strict=True))
     rows = [(ids[:n], row[: n - begin].double().numpy()) for ids, row, n in pairs]
-    scores = found.sequences_scores.tolist() if beams is not None else [row.sum() for _, row in rows]
+    scores = result.sequences_scores.tolist() if beams is not None else [row.sum() for _, row in rows]
     return [Expected(ids, score, row) for (ids, row), score in zip(rows, scores, strict=True)]
 
 
 def _length(job: Job, sequence: list[int]) -> int:
-    """Up to the first token behind the prefix that ends it."""
-    for place in range(len(job.prefix), len(sequence)):
-        if sequence[place] in job.plan.eos_token_ids:
-            return place + 1
+    """Return the length up to the first end-of-sequence token after the prefix."""
+    for position in range(len(job.prefix), len(sequence)):
+        if sequence[position] in job.plan.eos_token_ids:
+            return position + 1
     return len(sequence)
 
 
-def check(model: PreTrainedModel, job: Job, answer: Answer) -> None:
-    """Every sequence of ``answer`` is one of Hugging Face's, in tokens, score, logprobs and reason.
+def check(model: PreTrainedModel, job: Job, output: Outcome) -> None:
+    """Assert that tokens, scores, log-probabilities and finish reasons equal those of Hugging Face.
 
-    They come in its order, except where two of its scores are about equal. Where such a tie decided which
-    which beams went on, Hugging Face must answer the same once its scores are moved a little. Where every
-    token is forbidden the engine says so, and Hugging Face has no hypothesis.
+    Sequences have the same order, except for nearly equal scores. If such a tie decided which beams were
+    kept, Hugging Face must return the same after a small random change of its scores. If every token is
+    forbidden, the engine fails the request, and Hugging Face has no hypothesis.
     """
     expected = expected_of(model, job)
-    if isinstance(answer, NotFiniteError):
+    if isinstance(output, NotFiniteError):
         best = expected[0].score
-        assert best < NONE or not np.isfinite(best), f"{job}: found {answer}, expected {expected}"
+        assert best < NONE or not np.isfinite(best), f"{job}: found {output}, expected {expected}"
         return
     try:
-        compare(expected, job, answer)
+        compare(expected, job, output)
     except AssertionError:
         moved = [expected_of(model, job, Jitter(seed)) for seed in range(_TRIES)]
-        if not any(_agrees(other, job, answer) for other in moved):
+        if not any(_agrees(other, job, output) for other in moved):
             raise
 
 
-def _agrees(expected: list[Expected], job: Job, answer: GenerateOutput) -> bool:
+def _agrees(expected: list[Expected], job: Job, output: GenerateOutput) -> bool:
     try:
-        compare(expected, job, answer)
+        compare(expected, job, output)
     except AssertionError:
         return False
     return True
 
 
-def compare(expected: list[Expected], job: Job, answer: GenerateOutput) -> None:
-    """As ``check``, with one answer of Hugging Face's."""
+def compare(expected: list[Expected], job: Job, output: GenerateOutput) -> None:
+    """As ``check``, for one result of Hugging Face."""
     left = list(expected)
-    assert len(answer.sequences) == len(left)
+    assert len(output.sequences) == len(left)
     by_place = [one.score for one in left]
-    for score, found in zip(by_place, answer.sequences, strict=True):
+    for score, found in zip(by_place, output.sequences, strict=True):
         if score < NONE and found.token_ids.tolist() == job.prefix:
             assert found.score < NONE
             continue
-        ids = _told_apart(job, found.token_ids.tolist())
+        ids = _normalized(job, found.token_ids.tolist())
         same = [
             one
             for one in left
-            if _told_apart(job, one.token_ids) == ids and _near(one.score, score, NEAR_TIE)
+            if _normalized(job, one.token_ids) == ids and _near(one.score, score, NEAR_TIE)
         ]
         assert same, f"{job}: found {found}, expected {left}"
         left.remove(same[0])
@@ -189,8 +200,8 @@ def compare(expected: list[Expected], job: Job, answer: GenerateOutput) -> None:
         assert found.finish_reason == _reason(job, found)
 
 
-def _told_apart(job: Job, ids: list[int]) -> list[int]:
-    """Several tokens that are forced at the end score the same, 0: any of them may be taken."""
+def _normalized(job: Job, ids: list[int]) -> list[int]:
+    """Normalize the last token: several forced end tokens have the same score, and any may be chosen."""
     forced = job.plan["forced_eos_token_id"]
     if len(forced) > 1 and len(ids) == job.plan.max_length and ids[-1] in forced:
         return [*ids[:-1], forced[0]]

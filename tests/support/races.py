@@ -1,8 +1,8 @@
-"""Which work on a device is ordered before which, and whether two pieces that are not share memory.
+"""A race detector for streams: finds accesses to the same memory that no event orders.
 
-Work on one stream is ordered; an event that one stream records and another waits for orders all before the
-record before all after the wait; what the host waited for comes before all that it starts later. Nothing else
-is ordered, whatever happened to run first.
+Work on one stream is ordered. An event that one stream records and another waits for orders all work before
+the record before all work after the wait. Work that the host has waited for precedes all work that it starts
+later. Nothing else is ordered, whatever happened to run first.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
 Clock = dict[Hashable, int]
-"""How many pieces of work of each stream are known to be over."""
+"""Number of pieces of work of each stream that are known to have finished."""
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,26 @@ class Access:
 
 @dataclass
 class Races:
-    """Told of all work in the order in which the host starts it."""
+    """Records all work in the order in which the host starts it."""
 
     host: Clock = field(default_factory=dict)
     _streams: dict[Hashable, Clock] = field(default_factory=dict)
     _accesses: dict[Hashable, list[tuple[Access, Hashable, int, str]]] = field(default_factory=dict)
 
     def work(self, stream: Hashable, what: str, accesses: Sequence[Access]) -> list[str]:
-        """Add work to a stream; gives a line for each earlier piece that it races with."""
+        """Add work to a stream; return a message for each earlier piece that it races with."""
         clock = self._clock(stream)
         clock[stream] = clock.get(stream, 0) + 1
-        found = []
+        messages = []
         for access in accesses:
             earlier = self._accesses.setdefault(access.block, [])
-            found += [
+            messages += [
                 f"{what} is not ordered after {name}"
                 for other, on, at, name in earlier
                 if clock.get(on, 0) < at and _conflict(access, other)
             ]
             earlier.append((access, stream, clock[stream], what))
-        return found
+        return messages
 
     def record(self, stream: Hashable) -> Clock:
         return dict(self._clock(stream))

@@ -1,4 +1,4 @@
-"""The ``sample.multinomial`` graph called by hand, and the distribution that Hugging Face's warpers leave."""
+"""Direct calls of ``sample.multinomial``, and the distribution after Hugging Face's warpers."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def sample(
 
 
 def hf_logprobs(scores: Tensor, call: Mapping[str, float]) -> Tensor:
-    """Of each token, ``[VOCAB]``, after Hugging Face's warpers in the order of ``generate``."""
+    """Return log-probabilities ``[VOCAB]`` after Hugging Face's warpers, in the order of ``generate``."""
     kinds = {
         "temperature": lambda value: hf.TemperatureLogitsWarper(float(value)),
         "top_k": hf.TopKLogitsWarper,
@@ -89,7 +89,7 @@ def hf_logprobs(scores: Tensor, call: Mapping[str, float]) -> Tensor:
 
 
 def deviation(tokens: np.ndarray, logprobs: Tensor) -> float:
-    """How far counts are off: a chi-square in standard deviations, after Wilson and Hilferty."""
+    """Return the chi-square statistic of counts in standard deviations, after Wilson and Hilferty."""
     kept = np.isfinite(logprobs.numpy())
     counts = np.bincount(tokens, minlength=len(kept))
     assert counts[~kept].sum() == 0

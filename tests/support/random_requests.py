@@ -23,7 +23,7 @@ VOCAB = 37
 EOS = 1
 START = 0
 _FIELDS = {field.name for field in fields(SamplingParams)}
-Asked = tuple[tuple[int, ...], SamplingParams]
+RequestSpec = tuple[tuple[int, ...], SamplingParams]
 """A source and its parameters."""
 
 
@@ -43,7 +43,7 @@ def write_t5(folder: Path, *, spread: float = 0.35) -> Path:
 
 
 def greedy(max_length: int = 12, **more: object) -> SamplingParams:
-    """Greedy search; ``more`` are fields of ``SamplingParams``, or parameters that it holds in ``values``."""
+    """Return greedy search; ``more`` are fields of ``SamplingParams``, or entries of its ``values``."""
     values = {name: value for name, value in more.items() if name in BY_NAME.keys() - _FIELDS}
     own = {name: value for name, value in more.items() if name not in values}
     plain = {"mode": "greedy", "num_beams": 1, "num_return_sequences": 1, "prefix": (START,)}
@@ -52,7 +52,7 @@ def greedy(max_length: int = 12, **more: object) -> SamplingParams:
 
 
 def endless(max_length: int = LIMITS.max_target_length) -> SamplingParams:
-    """Greedy search that only its length ends."""
+    """Return greedy search that ends only at its maximal length."""
     return replace(greedy(max_length), eos_token_ids=())
 
 
@@ -64,18 +64,18 @@ def samples(count: int, seed: int, max_length: int = 12, **more: object) -> Samp
     return greedy(max_length, mode="multinomial", num_return_sequences=count, seed=seed, **more)
 
 
-ASKED: list[Asked] = [
+SPECS: list[RequestSpec] = [
     ((5, 9, 4, 30, 2), greedy(20)),
     ((7, 7, 3), beams(3, 14)),
     (tuple(range(2, 20)), samples(2, 11, 18)),
     ((36,), greedy(17, prefix=(START, 8, 9), repetition_penalty=1.3)),
 ]
-"""One of each mode, on both sides of a block."""
+"""Requests of every mode, shorter and longer than a block."""
 
 
 @st.composite
 def plans(draw: st.DrawFn) -> SamplingParams:
-    """Every mode, prefixes of up to three tokens, biases and penalties."""
+    """Sample parameters of every mode, with prefixes, biases and penalties."""
     prefix = (START, *draw(st.lists(st.integers(2, VOCAB - 1), max_size=2)))
     max_length = draw(st.integers(len(prefix) + 1, 20))
     tokens = st.integers(2, VOCAB - 1)
@@ -109,25 +109,25 @@ def plans(draw: st.DrawFn) -> SamplingParams:
     return greedy(max_length, **more)
 
 
-def asked() -> st.SearchStrategy[Asked]:
-    """Requests with sources on both sides of a block's size."""
+def request_specs() -> st.SearchStrategy[RequestSpec]:
+    """Sample requests with sources shorter and longer than a block."""
     ids = st.lists(st.integers(2, VOCAB - 1), min_size=1, max_size=LIMITS.max_source_length)
     return st.tuples(ids.map(tuple), plans())
 
 
-def answer_alone(engine: GenerationCore, one: Asked) -> GenerateOutput:
+def output_alone(engine: GenerationCore, one: RequestSpec) -> GenerateOutput:
     """Return the output of an otherwise idle engine."""
     made = request(list(one[0]), one[1])
     engine.offer(made)
     return made.future.result(timeout=60)
 
 
-def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
+def assert_same_output(found: GenerateOutput, expected: GenerateOutput) -> None:
     """Assert the same tokens; another order only among sequences with nearly equal scores."""
     pairs = zip(found.sequences, expected.sequences, strict=True)
-    for place, (one, other) in enumerate(pairs):
+    for index, (one, other) in enumerate(pairs):
         close = abs(one.score - other.score) <= 1e-4 * max(1.0, abs(other.score))
-        assert close, f"sequence {place} has score {one.score}, alone {other.score}"
+        assert close, f"sequence {index} has score {one.score}, alone {other.score}"
         if np.array_equal(one.token_ids, other.token_ids):
             assert one.finish_reason == other.finish_reason
             np.testing.assert_allclose(one.logprobs, other.logprobs, atol=1e-3)
@@ -138,7 +138,7 @@ def assert_same_answer(found: GenerateOutput, expected: GenerateOutput) -> None:
             if each is not other and abs(each.score - other.score) <= 1e-4 * max(1.0, abs(other.score))
         ]
         assert any(np.array_equal(one.token_ids, each.token_ids) for each in tied), (
-            f"sequence {place} is {one.token_ids.tolist()}, alone {other.token_ids.tolist()}"
+            f"sequence {index} is {one.token_ids.tolist()}, alone {other.token_ids.tolist()}"
         )
 
 

@@ -57,7 +57,7 @@ def begin(state: DecoderState, rows: Sequence[int], plan: SamplingParams, source
 def make_plan(
     limits: GenerateLimits, vocab: int, given: Mapping[str, Any], prefix: Sequence[int] | None = None
 ) -> SamplingParams:
-    """Resolves arguments in Hugging Face's names; the checkpoint sets the start token only."""
+    """Resolve arguments in Hugging Face's names; the checkpoint sets only the start token."""
     return resolve(GenerationDefaults(decoder_start_token_id=0), limits, vocab, given, prefix)
 
 
@@ -83,9 +83,9 @@ def hf_processors(
 
 
 def bias_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
-    """Arguments that change scores; token 0 is the start token, 1 and 2 may end a target."""
+    """Return strategies for arguments that change scores; token 0 starts a target, 1 and 2 may end it."""
     token = st.integers(1, vocab - 1)
-    # Low tokens are those that histories are made of. A bias cannot name token 0 in this form, a word can.
+    # Histories consist of low tokens. In this form a bias cannot name token 0, while a bad word can.
     often = st.one_of(st.integers(1, 4), token)
     sequence = st.lists(often, min_size=1, max_size=3)
     word = st.lists(st.one_of(st.just(0), often), min_size=1, max_size=3)
@@ -110,6 +110,6 @@ def bias_values(vocab: int) -> dict[str, st.SearchStrategy[Any]]:
 
 
 def some_of(values: Mapping[str, st.SearchStrategy[Any]], most: int) -> st.SearchStrategy[dict[str, Any]]:
-    """Up to ``most`` of the arguments."""
+    """Sample up to ``most`` of the arguments."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=most, unique=True) if values else st.just([])
     return names.flatmap(lambda some: st.fixed_dictionaries({name: values[name] for name in some}))

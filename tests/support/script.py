@@ -10,18 +10,18 @@ import pytest
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from tests.support.generation import request
-from tests.support.random_requests import Asked, answer_alone, assert_same_answer
+from tests.support.random_requests import RequestSpec, assert_same_output, output_alone
 from tests.support.scripted_steps import wait_until_idle
 
-Moment = tuple[int, Asked, int | None]
-"""The step before which a request is made, what it asks, and after how many steps it is cancelled."""
+Moment = tuple[int, RequestSpec, int | None]
+"""The step before which a request is submitted, the request, and the steps after which it is cancelled."""
 
 
 class Script:
-    """Makes and cancels requests at their steps; what is due when nothing runs any more happens at once."""
+    """Submits and cancels requests at given steps; when the engine is idle, the next action is immediate."""
 
     def __init__(self, moments: list[Moment]) -> None:
-        self.asked = [one for _, one, _ in moments]
+        self.specs = [one for _, one, _ in moments]
         self.requests = [request(list(one[0]), one[1]) for _, one, _ in moments]
         self.cancelled: set[Request] = set()
         self._lock = threading.RLock()
@@ -35,7 +35,7 @@ class Script:
         self.engine: GenerationCore
 
     def act(self, step: int) -> None:
-        """All that is due before ``step``."""
+        """Run all actions that are due before ``step``."""
         with self._lock:
             while self._due and self._due[0][0] <= step:
                 _, made, cancels = self._due.pop(0)
@@ -45,7 +45,7 @@ class Script:
                     self.cancelled.add(made)
 
     def finish(self) -> None:
-        """Wait for all; the engine stops counting when nothing runs."""
+        """Run the remaining actions and wait for all requests; an idle engine counts no steps."""
         while self._due:
             wait_until_idle(self.engine)
             with self._lock:
@@ -55,10 +55,10 @@ class Script:
         wait_until_idle(self.engine)
 
     def assert_as_alone(self, alone: GenerationCore) -> None:
-        """Each has what ``alone`` answers, or was cancelled."""
-        for one, made in zip(self.asked, self.requests, strict=True):
+        """Assert that each request was cancelled, or has the output of the idle engine ``alone``."""
+        for one, made in zip(self.specs, self.requests, strict=True):
             if made in self.cancelled:
                 with pytest.raises(CancelledError):
                     made.future.result(timeout=0)
             else:
-                assert_same_answer(made.future.result(timeout=0), answer_alone(alone, one))
+                assert_same_output(made.future.result(timeout=0), output_alone(alone, one))

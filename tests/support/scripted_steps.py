@@ -1,4 +1,4 @@
-"""A layer between an engine and its graphs: a test decides what happens at which step."""
+"""Steps with hooks: a test decides what happens at which decode step of an engine."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from precast.runtime.futures import BatchResult, ResultFuture, deadline_of
+from precast.runtime.batch_result import BatchResult
+from precast.runtime.futures import ResultFuture, deadline_of
 from precast.runtime.generation.batch import ActiveBatch
 from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
@@ -18,19 +19,22 @@ from precast.runtime.generation.steps import Steps
 from precast.runtime.io.outputs import EncoderOutput
 from precast.runtime.io.tokens import Tokens
 from tests.support.generation import Model, request
-from tests.support.random_requests import ASKED, Asked, answer_alone, assert_empty, assert_same_answer
+from tests.support.random_requests import SPECS, RequestSpec, assert_empty, assert_same_output, output_alone
+
+TIMEOUT = 60
+"""Seconds after which a test fails that waits for an event. No test depends on the speed of the machine."""
 
 
 class ScriptedSteps:
-    """Calls the real graphs, and before each of them what the test has set.
+    """Calls the real graphs, and hooks before and after each of them.
 
     Attributes:
-        before_step: called with the number of the step and the batch; it may raise, as a graph may.
-        after_step: called likewise.
-        before_encode: called with the number of the encoding; the warmup when the engine starts is none.
-        after_encode: called with the slots in the cross kv_cache of each source.
-        kv_cache: the tensors that the graphs write to, by name.
-        state: of the rows.
+        before_step: Called with the number of the step and the batch; it may raise, as a graph may.
+        after_step: Called with the same arguments.
+        before_encode: Called with the number of the encoding, which does not count the warmup.
+        after_encode: Called with the cross-attention slots of each source.
+        kv_cache: Tensors of the KV cache by name.
+        state: The decoder state.
     """
 
     def __init__(self, steps: Steps) -> None:
@@ -48,10 +52,10 @@ class ScriptedSteps:
         self.source_batches += 1
         if self.source_batches:
             self.before_encode(self.source_batches)
-        found = self._steps.encode_sources(sources, slots)
+        hidden = self._steps.encode_sources(sources, slots)
         if self.source_batches:
             self.after_encode(slots)
-        return found
+        return hidden
 
     def step(self, batch: ActiveBatch) -> None:
         self.steps += 1
@@ -61,7 +65,7 @@ class ScriptedSteps:
 
 
 class Gate:
-    """Holds the engine's thread before a step until the test lets it go on."""
+    """Blocks the engine's thread until the test sets ``open``."""
 
     def __init__(self) -> None:
         self.reached = threading.Event()
@@ -69,12 +73,12 @@ class Gate:
 
     def __call__(self, *_: object) -> None:
         self.reached.set()
-        assert self.open.wait(60), "the test never opened the gate"
+        assert self.open.wait(TIMEOUT), "the test never opened the gate"
 
 
 @contextmanager
 def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationCore, ScriptedSteps]]:
-    """An engine, and the layer between it and its graphs."""
+    """Yield an engine and its hooks."""
     made: list[ScriptedSteps] = []
 
     def wrap(steps: Steps) -> ScriptedSteps:
@@ -86,18 +90,18 @@ def scripted(model: Model, **options: int) -> Iterator[tuple[GenerationCore, Scr
     engine.close()
 
 
-def ask(engine: GenerationCore, one: Asked, timeout: float | None = None) -> Request:
-    """Queue a request and go on."""
+def submit(engine: GenerationCore, one: RequestSpec, timeout: float | None = None) -> Request:
+    """Queue a request and return it without waiting."""
     made = request(list(one[0]), one[1], future=ResultFuture(deadline_of(timeout)))
     engine.offer(made)
     return made
 
 
 def encode(engine: GenerationCore, tokens: Sequence[Tokens]) -> list[EncoderOutput]:
-    """Run sources through the encoder alone, in one batch, and wait for their outputs."""
+    """Encode sources in one batch and return their outputs."""
     results: BatchResult[EncoderOutput] = BatchResult(len(tokens))
     engine.encode(tokens, results, range(len(tokens)))
-    results.wait(deadline_of(30))
+    results.wait(deadline_of(TIMEOUT))
     outputs = results.outcomes()
     assert all(isinstance(output, EncoderOutput) for output in outputs), outputs
     return [output for output in outputs if isinstance(output, EncoderOutput)]
@@ -105,22 +109,22 @@ def encode(engine: GenerationCore, tokens: Sequence[Tokens]) -> list[EncoderOutp
 
 def assert_serves(engine: GenerationCore, alone: GenerationCore) -> None:
     """Check that new requests get their outputs and that nothing is held afterwards."""
-    for made, one in [(ask(engine, one), one) for one in ASKED]:
-        assert_same_answer(made.future.result(timeout=60), answer_alone(alone, one))
+    for made, one in [(submit(engine, one), one) for one in SPECS]:
+        assert_same_output(made.future.result(timeout=TIMEOUT), output_alone(alone, one))
     wait_until_idle(engine)
     assert_empty(engine)
 
 
-def wait_until(holds: Callable[[], bool], seconds: float = 30) -> None:
-    """Wait for something that another thread does soon."""
-    end = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < end, "it never happened"
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait until another thread has made a condition true."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        assert time.monotonic() < end, f"the condition is still false after {TIMEOUT} seconds"
         time.sleep(0.001)
 
 
 def wait_until_idle(engine: GenerationCore) -> None:
-    """Wait until nothing runs or waits: an output is there a moment before its sequences are released."""
+    """Wait until no request runs or waits: sequences are released shortly after the output is set."""
     wait_until(lambda: not engine.stats().running and not engine.stats().waiting)
 
 

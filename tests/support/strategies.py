@@ -15,9 +15,9 @@ def batches(vocab: int, max_length: int = 33, frequent: Sequence[int] = ()) -> s
     """Ragged batches: single tokens, lengths on both sides of the smallest buckets, mixed lengths.
 
     Args:
-        vocab: ids are below this.
-        max_length: of one sequence.
-        frequent: ids to sample often, such as a padding id within an input.
+        vocab: Token ids are below it.
+        max_length: Most tokens of one sequence.
+        frequent: Token ids to sample often, such as a padding id within an input.
     """
     edges = [length for length in _EDGES if length <= max_length]
     lengths = st.one_of(st.sampled_from(edges), st.integers(1, max_length))

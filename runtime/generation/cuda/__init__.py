@@ -1,1 +1,1 @@
-"""Steps of the decoder as captured graphs: state and kv_cache on the device, the host one launch behind."""
+"""Decode steps on CUDA: captured graphs, with the state and the KV cache on the device."""

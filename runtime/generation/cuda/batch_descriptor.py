@@ -81,12 +81,14 @@ class BatchDescriptor:
             buckets: Buckets of sequences.
             limits: Limits of the artifact.
         """
-        count = len(batch.rows)
+        count = len(batch.seq_ids)
         num_seqs = max(2, buckets.bucket_for(count))
         table = None
         if batch.token_biases is not None:
             # Per sequence: more requests of one kind need a larger table only with a larger bucket.
-            entries = sum(len(one.params.token_biases) * len(one.seq_ids) for one in batch.requests)
+            entries = sum(
+                len(request.params.token_biases) * len(request.seq_ids) for request in batch.requests
+            )
             table = BiasTableShape(
                 entries=num_seqs * min(_power(-(-entries // count)), MAX_TOKEN_BIASES),
                 prefix=min(
@@ -136,7 +138,7 @@ class BatchDescriptor:
 
         Spare sequences repeat the last one, and spare token biases never act.
         """
-        _fill(arrays["seq_ids"], batch.rows)
+        _fill(arrays["seq_ids"], batch.seq_ids)
         if self.token_biases is not None and batch.token_biases is not None:
             for name, tensor in batch.token_biases.items():
                 table, target = tensor.numpy(), arrays[name]
@@ -161,5 +163,5 @@ def _fill(target: np.ndarray, values: np.ndarray) -> None:
 
 
 def _power(size: int) -> int:
-    """The next power of two."""
+    """Return ``size`` rounded up to a power of two."""
     return 1 << max(0, size - 1).bit_length()

@@ -66,7 +66,7 @@ class DeviceState:
 
 
 def _words_of_sequences(layout: Layout, num_seqs: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each 32-bit word of sequence 0: its index in the block, and its distance to that of sequence 1."""
+    """Return index and stride of each 32-bit word of a sequence's state, counted in words of the block."""
     first, step = [], []
     for field in layout.fields:
         width = field.nbytes // num_seqs // _WORD

@@ -148,6 +148,6 @@ def _with_kv_cache(
 
 
 def _fill_example(buffers: HostBuffers, max_length: int) -> None:
-    """An example whose keys and values go to the spare block."""
+    """Write an example whose keys and values go to the spare block."""
     fill_example(buffers, max_length)
     buffers.arrays["cross_slots"][:] = 0

@@ -74,7 +74,7 @@ def device_kv_cache(kind: str, shape: KVCacheShape, blocks: int, device: Device)
 
 
 def _counting(end: int, device: Device) -> tuple[Tensor, Tensor]:
-    """``0 .. end - 1`` and ``1 .. end``, int32: a slice of the first one from 1 on would not be aligned."""
+    """Return ``0 .. end - 1`` and ``1 .. end``, int32; a slice from 1 on would not be aligned."""
     host = device.host_memory(2 * end * 4)
     host.numpy().view(np.int32).reshape(2, end)[:] = np.arange(end) + np.array([[0], [1]])
     counting = [device.memory(end * 4) for _ in range(2)]
@@ -93,8 +93,8 @@ def example_batches(request: Request, vocab_size: int, buckets: Buckets, steps: 
         shape = (buckets.bucket_for(count * wide), buckets.bucket_for(count))
         if shape not in seen:
             seen.add(shape)
-            rows = np.arange(count * wide).reshape(count, wide).tolist()
-            active = tuple(replace(request, reservation=Reservation(tuple(some))) for some in rows)
+            seq_ids = np.arange(count * wide).reshape(count, wide).tolist()
+            active = tuple(replace(request, reservation=Reservation(tuple(some))) for some in seq_ids)
             examples.append((ActiveBatch(active, vocab_size, buckets.top), steps))
     return examples
 
@@ -128,7 +128,7 @@ class Room:
 
 
 def measured_room(device: Device, try_out: Callable[[NumBlocks], CapturedStepper]) -> Room:
-    """Return the memory besides the KV cache, measured with a stepper that has the smallest one.
+    """Return the device memory, measured with a stepper that has the smallest KV cache.
 
     Args:
         device: The device, with the weights loaded.

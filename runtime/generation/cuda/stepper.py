@@ -6,10 +6,10 @@
                                                                    ↓ computed
     download                                      flags of all sequences → host; more of some on demand
 
-Only steps write the state and the self-attention KV cache, one launch after the other. So sequences and
-blocks may go to the next request while launches of the previous one are in flight: those of the next come
-behind. If such a late launch reads cross-attention blocks that another request has taken over, its result is
-garbage in sequences that are not read any more.
+Only steps write the state and the self-attention KV cache, one launch after another. So sequences and blocks
+may be given to the next request while launches of the previous one are in flight: launches of the next one
+run later. If such a late launch reads cross-attention blocks that now belong to another request, its result
+is garbage in sequences that are no longer read.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MOST_PROGRAMS = 256
 
 
 class CapturedStepper:
-    """Implements ``generation.stepper.Stepper``.
+    """Implements ``generation.stepper.Stepper`` on CUDA.
 
     Args:
         device: The device; used by one thread only from ``prepare`` on.
@@ -66,7 +66,7 @@ class CapturedStepper:
         examples: Sequence[tuple[ActiveBatch, int]] = (),
     ) -> None:
         self.state = state.host
-        self.kv_cache = {name: one for name, one in bound.tensors.items() if name not in state.tensors}
+        self.kv_cache = {name: tensor for name, tensor in bound.tensors.items() if name not in state.tensors}
         self.kv_cache_bytes = sum(tensor.nbytes for tensor in self.kv_cache.values())
         self._device = device
         self._bound: Bound | None = bound
@@ -115,15 +115,15 @@ class CapturedStepper:
     def begin(
         self,
         encoding: SourceEncoding,
-        rows: Sequence[int],
-        plan: SamplingParams,
+        seq_ids: Sequence[int],
+        params: SamplingParams,
         source_ids: np.ndarray,
         self_slots: Sequence[np.ndarray],
         cross_slots: np.ndarray,
     ) -> None:
         assert isinstance(encoding, CapturedSourceEncoding)
-        self.state.begin(rows, plan, source_ids, self_slots, cross_slots)
-        self._beginning.append((encoding, rows))
+        self.state.begin(seq_ids, params, source_ids, self_slots, cross_slots)
+        self._beginning.append((encoding, seq_ids))
 
     def launch(self, batch: ActiveBatch, steps: int) -> Launch:
         self._guard.check()
@@ -136,25 +136,25 @@ class CapturedStepper:
             self._snapshot(slot)
             return Launch(batch, steps, slot)
 
-    def poll(self, launch: Launch, rows: Sequence[int]) -> None:
+    def poll(self, launch: Launch, seq_ids: Sequence[int]) -> None:
         self._guard.check()
-        with self._guard.calls("steps were taken"):
+        with self._guard.calls("steps were polled"):
             launch.slot.wait()
-        at = list(rows)
+        at = list(seq_ids)
         for name, values in self._device_state.flags.arrays(launch.slot.flags).items():
             self.state.arrays[name][at] = values[at]
 
-    def fetch(self, launch: Launch, rows: Sequence[int], names: Sequence[str]) -> None:
+    def fetch(self, launch: Launch, seq_ids: Sequence[int], names: Sequence[str]) -> None:
         with self._guard.calls("outputs were fetched"):
-            there = self._device_state.outputs.tensors(launch.slot.outputs)
+            source = self._device_state.outputs.tensors(launch.slot.outputs)
             for name in names:
-                for row in rows:
-                    self._device.copy(self.state.tensors[name][row], there[name][row], self._download)
+                for seq_id in seq_ids:
+                    self._device.copy(self.state.tensors[name][seq_id], source[name][seq_id], self._download)
             self._fetched.record(self._download)
             self._fetched.synchronize()
 
     def wipe(self, self_blocks: Sequence[int], cross_blocks: Sequence[int]) -> None:
-        """Does nothing: the CUDA kernels never read slots that a sequence does not see."""
+        """Do nothing: the CUDA kernels never read masked slots."""
 
     def close(self) -> None:
         """Wait for the device, then free the graphs and the memory they are bound to."""
@@ -173,12 +173,12 @@ class CapturedStepper:
             return
         for encoding, _ in self._beginning:
             encoding.before(self._stream)
-        rows = [row for _, some in self._beginning for row in some]
+        seq_ids = [seq_id for _, some in self._beginning for seq_id in some]
         self._beginning = []
-        self._device_state.upload(rows, slot.state, self._stream)
+        self._device_state.upload(seq_ids, slot.state, self._stream)
 
     def _program_of(self, batch: ActiveBatch, steps: int, slot: StepSlot) -> StepProgram:
-        """The program of the batch's descriptor, with the batch in its inputs."""
+        """Return the program for a batch, with the batch uploaded to its inputs."""
         if self._bound is None:
             raise RuntimeError("this stepper was closed")
         descriptor = BatchDescriptor.of(batch, steps, self._buckets, self._bound.limits)
@@ -196,7 +196,7 @@ class CapturedStepper:
 
     def _run(self, program: StepProgram, batch: ActiveBatch) -> None:
         """Replay the captured graph; the first time, or with Python logits processors, run graph by graph."""
-        if any(one.processors for one in batch.requests):
+        if any(request.processors for request in batch.requests):
             between: Callable[[Tensor], None] = partial(self._process, batch)
             self._device.run(partial(program.run, between), self._stream)
         elif program.graph is not None:
@@ -221,8 +221,8 @@ class CapturedStepper:
         host = device.host_memory(scores.nbytes).view(scores.dtype).view(scores.shape)
         device.copy(host, scores, self._stream)
         for name in ("positions", "finished", "history"):
-            for row in batch.rows.tolist():
-                device.copy(self.state.tensors[name][row], state.tensors[name][row], self._stream)
+            for seq_id in batch.seq_ids.tolist():
+                device.copy(self.state.tensors[name][seq_id], state.tensors[name][seq_id], self._stream)
         device.synchronize()
         apply_processors(batch, self.state, host)
         device.copy(scores, host, self._stream)

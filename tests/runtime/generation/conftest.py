@@ -1,4 +1,4 @@
-"""One small T5 for tests of the engine's thread, and an engine that answers one request at a time."""
+"""A small T5, and an idle engine for reference outputs."""
 
 from __future__ import annotations
 

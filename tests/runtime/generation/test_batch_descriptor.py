@@ -1,4 +1,4 @@
-"""The batch descriptor that serves a batch, and what is written into its inputs."""
+"""Batch descriptors, and the inputs that a batch is written into."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LENGTH = 12
 
 @st.composite
 def plans(draw: st.DrawFn, most_rows: int) -> SamplingParams:
-    """Every mode, with token biases whose prefixes have different lengths."""
+    """Return parameters of every mode, with token biases whose prefixes have different lengths."""
     token_biases = tuple(
         TokenBias(2 + at, -1.0, prefix=tuple(range(2, 2 + length)))
         for at, length in enumerate(draw(st.lists(st.integers(0, 5), max_size=5)))
@@ -42,7 +42,7 @@ def plans(draw: st.DrawFn, most_rows: int) -> SamplingParams:
 
 
 def batch_of(plan: SamplingParams, count: int, max_num_seqs: int) -> ActiveBatch:
-    rows = np.arange(count * plan.rows).reshape(count, plan.rows).tolist()
+    rows = np.arange(count * plan.num_seqs).reshape(count, plan.num_seqs).tolist()
     active = tuple(replace(request([5, 6], plan), reservation=Reservation(tuple(some))) for some in rows)
     return ActiveBatch(active, VOCAB, max_num_seqs)
 
@@ -59,28 +59,26 @@ def test_any_number_of_requests_of_one_kind_meets_a_captured_graph(
         BatchDescriptor.of(batch, n, buckets, limits)
         for batch, n in example_batches(made, VOCAB, buckets, steps)
     }
-    count = data.draw(st.integers(1, max_num_seqs // plan.rows))
+    count = data.draw(st.integers(1, max_num_seqs // plan.num_seqs))
     descriptor = BatchDescriptor.of(batch_of(plan, count, max_num_seqs), steps, buckets, limits)
     assert descriptor in captured
     assert len(captured) <= 2 * len(buckets.sizes)
 
 
 @given(data=st.data(), max_num_seqs=st.integers(1, 40))
-def test_only_the_batch_is_written_and_nothing_of_the_previous_one_is_left(
-    data: st.DataObject, max_num_seqs: int
-) -> None:
+def test_writing_a_batch_overwrites_the_previous_one(data: st.DataObject, max_num_seqs: int) -> None:
     limits = GenerateLimits(8, LENGTH, 8, 2, max_num_seqs)
     buckets = generation_buckets(GraphName.DECODE, limits, "cuda")
     plan = data.draw(plans(max_num_seqs))
-    batch = batch_of(plan, data.draw(st.integers(1, max_num_seqs // plan.rows)), max_num_seqs)
+    batch = batch_of(plan, data.draw(st.integers(1, max_num_seqs // plan.num_seqs)), max_num_seqs)
     descriptor = BatchDescriptor.of(batch, 1, buckets, limits)
     layout = Layout.of(descriptor.buffers(), {})
     arrays = layout.arrays(torch.full((layout.nbytes,), 77, dtype=torch.uint8))
     descriptor.write(batch, arrays)
-    count = len(batch.rows)
+    count = len(batch.seq_ids)
     assert descriptor.num_seqs >= count
-    np.testing.assert_array_equal(arrays["seq_ids"][:count], batch.rows)
-    assert (arrays["seq_ids"][count:] == batch.rows[-1]).all()
+    np.testing.assert_array_equal(arrays["seq_ids"][:count], batch.seq_ids)
+    assert (arrays["seq_ids"][count:] == batch.seq_ids[-1]).all()
     (group,) = batch.sample_groups
     for name in ("seq_ids", "logits_indices"):
         found, wanted = arrays[f"{name}_0"], group.buffers[name].numpy()

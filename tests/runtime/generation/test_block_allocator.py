@@ -1,4 +1,4 @@
-"""Blocks are dealt out once, counted exactly, and taken back only from who holds them."""
+"""The block allocator: blocks are reserved once, counted exactly, and released only if reserved."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from precast.runtime.generation.block_allocator import BlockAllocator
 
-POOLS = st.builds(BlockAllocator, st.integers(2, 40), st.integers(1, 9))
+CACHES = st.builds(BlockAllocator, st.integers(2, 40), st.integers(1, 9))
 
 
 def test_page_zero_is_not_dealt_out() -> None:
@@ -37,8 +37,10 @@ def test_no_tokens_take_no_pages_even_of_a_full_pool() -> None:
     assert cache.used == 1
 
 
-@given(cache=POOLS, tokens=st.integers(0, 400))
-def test_reserved_pages_hold_the_tokens_and_none_is_spare(cache: BlockAllocator, tokens: int) -> None:
+@given(cache=CACHES, tokens=st.integers(0, 400))
+def test_reserved_blocks_fit_the_tokens_and_exclude_the_spare_block(
+    cache: BlockAllocator, tokens: int
+) -> None:
     blocks = cache.reserve(tokens)
     if blocks is None:
         assert tokens > cache.capacity * cache.block_size
@@ -48,7 +50,7 @@ def test_reserved_pages_hold_the_tokens_and_none_is_spare(cache: BlockAllocator,
     assert all(1 <= block <= cache.capacity for block in blocks)
 
 
-@given(cache=POOLS, counts=st.lists(st.integers(0, 60)), data=st.data())
+@given(cache=CACHES, counts=st.lists(st.integers(0, 60)), data=st.data())
 def test_whatever_is_held_is_held_once_and_comes_back(
     cache: BlockAllocator, counts: list[int], data: st.DataObject
 ) -> None:
@@ -77,7 +79,7 @@ def test_pages_given_back_last_are_dealt_out_first() -> None:
 
 
 @pytest.mark.parametrize("wrong", [(1, 4), (0,), (9,), (-1,), (1, 1), (1, 2, 2)])
-def test_what_is_not_held_cannot_be_given_back(wrong: tuple[int, ...]) -> None:
+def test_releasing_blocks_that_are_not_reserved_raises(wrong: tuple[int, ...]) -> None:
     cache = BlockAllocator(9, 2)
     assert cache.reserve(6) == (1, 2, 3)
     with pytest.raises(ValueError, match="free what reserve returned"):
@@ -110,12 +112,12 @@ def test_token_i_lies_in_page_i_over_page_size(
 
 
 @pytest.mark.parametrize("tokens", [9, -1])
-def test_places_of_more_tokens_than_the_pages_hold_are_refused(tokens: int) -> None:
+def test_slots_of_too_many_tokens_raise(tokens: int) -> None:
     with pytest.raises(ValueError, match=f"2 blocks of 4 slots do not hold {tokens} tokens"):
         BlockAllocator(9, 4).slots((3, 5), tokens)
 
 
-def test_a_negative_number_of_tokens_is_refused() -> None:
+def test_a_negative_number_of_tokens_raises() -> None:
     cache = BlockAllocator(9, 4)
     with pytest.raises(ValueError, match="found -1"):
         cache.reserve(-1)
@@ -123,8 +125,6 @@ def test_a_negative_number_of_tokens_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("blocks", "block_size"), [(1, 4), (2, 0), (1 << 27, 16)])
-def test_a_pool_that_could_deal_out_nothing_or_not_number_its_places_is_refused(
-    blocks: int, block_size: int
-) -> None:
+def test_invalid_cache_sizes_raise(blocks: int, block_size: int) -> None:
     with pytest.raises(ValueError, match=f"found {blocks} blocks of {block_size}"):
         BlockAllocator(blocks, block_size)

@@ -101,7 +101,7 @@ def test_outputs_are_those_of_a_cpu(made: Generating, device: FakeDevice) -> Non
 
 
 def test_the_kv_cache_fills_the_memory_that_is_left(made: Generating, device: FakeDevice) -> None:
-    """All sequences at their longest if there is room; else what fits, and never more."""
+    """The default KV cache fits all sequences at their longest, within the memory that is left."""
     manifest = read_manifest(made.artifact)
     assert isinstance(manifest, GenerateManifest)
     info, limits = manifest.output, manifest.limits

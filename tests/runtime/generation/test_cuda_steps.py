@@ -22,23 +22,23 @@ from tests.support.fake_device import FakeDevice, FakeStream
 from tests.support.fake_generation import fake_engine
 from tests.support.generation import Model, request
 from tests.support.random_requests import (
-    ASKED,
-    answer_alone,
-    asked,
+    SPECS,
     assert_empty,
-    assert_same_answer,
+    assert_same_output,
     beams,
     endless,
     greedy,
+    output_alone,
+    request_specs,
 )
 from tests.support.script import Moment, Script
-from tests.support.scripted_steps import ask, encode, wait_until, wait_until_idle
+from tests.support.scripted_steps import encode, submit, wait_until, wait_until_idle
 
 SEEDS = st.integers(0, 2**32 - 1)
 
 
 class Told:
-    """Calls a test before every launch."""
+    """A stepper that calls a hook before every launch."""
 
     def __init__(self, stepper: CapturedStepper, before_launch: Any) -> None:
         self._stepper = stepper
@@ -57,11 +57,11 @@ class Told:
 def test_every_mode(model: Model, alone: GenerationCore) -> None:
     device = FakeDevice()
     engine = fake_engine(model, device)
-    made = [request(list(source), plan) for source, plan in ASKED]
+    made = [request(list(source), plan) for source, plan in SPECS]
     for one in made:
         engine.offer(one)
-    for asked_for, found in zip(ASKED, made, strict=True):
-        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, asked_for))
+    for spec, found in zip(SPECS, made, strict=True):
+        assert_same_output(found.future.result(timeout=60), output_alone(alone, spec))
     engine.close()
     assert device.violations == []
     assert device.live_blocks(("device", "stream", "pool")) == 0, "closing keeps memory"
@@ -69,7 +69,7 @@ def test_every_mode(model: Model, alone: GenerationCore) -> None:
 
 @given(
     moments=st.lists(
-        st.tuples(st.integers(0, 12), asked(), st.none() | st.none() | st.integers(0, 6)),
+        st.tuples(st.integers(0, 12), request_specs(), st.none() | st.none() | st.integers(0, 6)),
         min_size=1, max_size=7,
     ),
     self_blocks=st.sampled_from([8, 12, 40]),
@@ -79,7 +79,7 @@ def test_every_mode(model: Model, alone: GenerationCore) -> None:
     seed=SEEDS,
 )  # fmt: skip
 @settings(max_examples=40, deadline=None)
-def test_every_output_is_the_same_as_alone(
+def test_outputs_equal_those_of_an_idle_engine(
     model: Model,
     alone: GenerationCore,
     moments: list[Moment],
@@ -89,7 +89,7 @@ def test_every_output_is_the_same_as_alone(
     steps_per_sync: int,
     seed: int,
 ) -> None:
-    """Also if a request ends within a launch, is cancelled between two, or is encoded late."""
+    """Requests end inside a launch, are cancelled between launches, or are encoded late."""
     device, script = FakeDevice(seed), Script(moments)
     engine = fake_engine(
         model, device, self_blocks=self_blocks, cross_blocks=cross_blocks,
@@ -106,7 +106,7 @@ def test_every_output_is_the_same_as_alone(
 
 
 class Holding(FakeDevice):
-    """A device on which one stream may be held until it is released."""
+    """A device on which one stream can be paused."""
 
     held: FakeStream | None = None
 
@@ -120,9 +120,9 @@ class Holding(FakeDevice):
 
 
 def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: GenerationCore) -> None:
-    """Others keep decoding; the late one joins once its source is encoded, with the output it has alone."""
+    """Other requests keep decoding; a late one joins once its source is encoded."""
     device = Holding(3)
-    first, late = ((5, 9, 4, 30, 2), endless()), ASKED[1]
+    first, late = ((5, 9, 4, 30, 2), endless()), SPECS[1]
     made = [request(list(one[0]), one[1]) for one in (first, late)]
     told: list[Told] = []
     joined: list[bool] = []
@@ -144,7 +144,7 @@ def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: Gen
     engine = fake_engine(model, device, max_batch_delay_steps=0, steps_per_sync=2, wrap=wrap)
     engine.offer(made[0])
     for one, found in zip((first, late), made, strict=True):
-        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+        assert_same_output(found.future.result(timeout=60), output_alone(alone, one))
     engine.close()
     assert joined == [False] * 5, "it joined before its source was encoded"
     assert device.violations == []
@@ -154,7 +154,7 @@ def test_a_late_source_encoding_delays_no_other_request(model: Model, alone: Gen
 def test_a_launch_that_was_not_polled_keeps_its_memory(
     model: Model, alone: GenerationCore, seed: int
 ) -> None:
-    """It uploaded sequences, all of them were cancelled, and its slot is used again."""
+    """All sequences of a launch were cancelled, and its slot is reused."""
     device = Holding(seed)
     device.eagerness = 0.0
     told: list[Told] = []
@@ -169,7 +169,7 @@ def test_a_launch_that_was_not_polled_keeps_its_memory(
             # This launch uploads the second one's sequence.
             assert first.future.cancel() and second.future.cancel()
         elif len(made) == 1:
-            made.append(ask(engine, later[1]))
+            made.append(submit(engine, later[1]))
         elif made:
             device.held = None
 
@@ -181,25 +181,25 @@ def test_a_launch_that_was_not_polled_keeps_its_memory(
     engine.offer(first)
     wait_until(lambda: second.future.cancelled())
     wait_until_idle(engine)
-    # The steps' stream is held until the slot is used again; sources are encoded meanwhile.
+    # The stream of steps is paused until the slot is reused; sources are encoded meanwhile.
     device.held, device.eagerness = told[0]._stream, 0.9
-    made.append(ask(engine, later[0]))
+    made.append(submit(engine, later[0]))
     wait_until(lambda: len(made) == 2)
     for one, found in zip(later, made, strict=True):
-        assert_same_answer(found.future.result(timeout=60), answer_alone(alone, one))
+        assert_same_output(found.future.result(timeout=60), output_alone(alone, one))
     engine.close()
     assert device.violations == []
 
 
 @pytest.mark.parametrize("steps", [3, 5])
 def test_a_stop_within_a_launch(model: Model, alone: GenerationCore, steps: int) -> None:
-    """No token behind the end, even in the middle of a launch; the sequences are free immediately."""
+    """No token follows the end, even inside a launch, and the sequences are free immediately."""
     device = FakeDevice(1)
     engine = fake_engine(model, device, steps_per_sync=steps, self_blocks=2, cross_blocks=2)
     for length in range(2, 12):
         one = ((7, 7, 3), endless(length))
-        found = ask(engine, one).future.result(timeout=60)
-        assert_same_answer(found, answer_alone(alone, one))
+        found = submit(engine, one).future.result(timeout=60)
+        assert_same_output(found, output_alone(alone, one))
         assert len(found.sequences[0].token_ids) == length
     engine.close()
     assert device.violations == []
@@ -213,7 +213,7 @@ def test_a_cancel_between_launches(model: Model, alone: GenerationCore) -> None:
     def act(launch: int) -> None:
         if launch == 3:
             assert victim.future.cancel()
-            late.append(ask(engine, after))
+            late.append(submit(engine, after))
 
     engine = fake_engine(
         model,
@@ -227,7 +227,7 @@ def test_a_cancel_between_launches(model: Model, alone: GenerationCore) -> None:
     with pytest.raises(CancelledError):
         victim.future.result(timeout=60)
     wait_until(lambda: bool(late))
-    assert_same_answer(late[0].future.result(timeout=60), answer_alone(alone, after))
+    assert_same_output(late[0].future.result(timeout=60), output_alone(alone, after))
     wait_until_idle(engine)
     assert_empty(engine)
     engine.close()
@@ -239,16 +239,16 @@ def test_default_requests_meet_captured_graphs(model: Model, alone: GenerationCo
     engine = fake_engine(model, device, like=request([0], plan))
     before = engine.stats()
     assert [info.bucket for info in before.captures if info.bucket in (12, 6, 3)]
-    made = [ask(engine, ((7, 7, at), plan)) for at in range(2, 9)]
+    made = [submit(engine, ((7, 7, at), plan)) for at in range(2, 9)]
     for at, one in enumerate(made):
-        assert_same_answer(one.future.result(timeout=60), answer_alone(alone, ((7, 7, at + 2), plan)))
+        assert_same_output(one.future.result(timeout=60), output_alone(alone, ((7, 7, at + 2), plan)))
     assert engine.stats().captures == before.captures
     engine.close()
     assert device.violations == []
 
 
 def test_a_processor_between_captured_steps(model: Model) -> None:
-    """It receives the tokens so far and changes the next one, next to requests without processors."""
+    """A processor receives the tokens so far and changes the next one; other requests have no processors."""
     seen: list[int] = []
 
     def count_up(ids: Tensor, scores: Tensor) -> Tensor:
@@ -275,33 +275,33 @@ def test_tokens_as_they_come(model: Model, alone: GenerationCore) -> None:
     made = request(list(one[0]), one[1], on_tokens=pieces.append)
     engine.offer(made)
     found = made.future.result(timeout=60)
-    assert_same_answer(found, answer_alone(alone, one))
+    assert_same_output(found, output_alone(alone, one))
     np.testing.assert_array_equal(np.concatenate(pieces), found.sequences[0].token_ids[1:])
     assert max(map(len, pieces)) <= 2
     engine.close()
     assert device.violations == []
 
 
-def test_sources_encoded_beside_requests(model: Model, alone: GenerationCore) -> None:
+def test_encoding_sources_while_requests_decode(model: Model, alone: GenerationCore) -> None:
     device = FakeDevice(9)
     engine = fake_engine(model, device)
-    made = ask(engine, ASKED[0])
+    made = submit(engine, SPECS[0])
     tokens = [Tokens(np.array(ids, np.int32), None) for ids in ([5, 6, 7], [8])]
     for here, there in zip(encode(engine, tokens), encode(alone, tokens), strict=True):
         found, expected = here.hidden, there.hidden
         assert found is not None and expected is not None
         np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert_same_answer(made.future.result(timeout=60), answer_alone(alone, ASKED[0]))
+    assert_same_output(made.future.result(timeout=60), output_alone(alone, SPECS[0]))
     engine.close()
     assert device.violations == []
 
 
 @given(seed=SEEDS, call=st.integers(0, 400), work=st.booleans())
 @settings(max_examples=40, deadline=None)
-def test_a_failure_anywhere_ends_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
-    """All running, waiting and later requests fail with one error, which says what to do."""
+def test_a_device_failure_anywhere_fails_the_engine(model: Model, seed: int, call: int, work: bool) -> None:
+    """Running, waiting and later requests fail with the same error, which says what to do."""
     device = FakeDevice(seed, fail_work=call) if work else FakeDevice(seed, fail_call=call)
-    made = [request(list(source), plan) for source, plan in ASKED]
+    made = [request(list(source), plan) for source, plan in SPECS]
     try:
         engine = fake_engine(model, device)
     except (DeviceFailedError, RuntimeError):
@@ -315,11 +315,11 @@ def test_a_failure_anywhere_ends_the_engine(model: Model, seed: int, call: int, 
             continue
         failure = one.future.exception(timeout=60)
         if failure is not None:
-            assert isinstance(failure, DeviceFailedError) and "engine is dead" in str(failure)
+            assert isinstance(failure, DeviceFailedError) and "engine has failed" in str(failure)
             failures.append(failure)
     if failures:
         assert len(set(map(str, failures))) == 1
         with pytest.raises(DeviceFailedError):
-            engine.offer(request([5], ASKED[0][1]))
+            engine.offer(request([5], SPECS[0][1]))
     engine.close()
     assert not device.violations or failures

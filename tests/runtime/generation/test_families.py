@@ -1,4 +1,4 @@
-"""Every family in the engine against Hugging Face's ``generate``; all sources in flight at once."""
+"""Every family in the engine, compared with Hugging Face's ``generate``; all requests run simultaneously."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FEW = settings(
 )
 LENGTHS = st.one_of(st.sampled_from([1, 2, 15, 16, 17]), st.integers(1, LIMITS.max_source_length))
 TOKEN = st.one_of(st.integers(0, VOCAB - 1), st.sampled_from([0, 1, 4]))
-"""With what some family pads with, which inside a source is a token as any other."""
+"""Token ids of sources, including padding tokens of some families, which are ordinary tokens there."""
 SOURCES = st.lists(LENGTHS.flatmap(lambda n: st.lists(TOKEN, min_size=n, max_size=n)), min_size=2, max_size=5)
 
 
@@ -67,6 +67,6 @@ def test_greedy_and_beams(
             check(model, job, answer)
 
 
-def test_every_class_that_generates_is_drawn() -> None:
+def test_every_class_is_sampled() -> None:
     known = {name for one in FAMILIES if one.generation for name in one.generation.architectures}
     assert known == set(EVERY_CLASS.values())

@@ -1,7 +1,7 @@
-"""A request that is over leaves nothing that only the garbage collector would find.
+"""Finished requests leave no reference cycles.
 
-Circles of answers, futures and errors would hold scores and token ids until it comes, which in a process with
-many objects is seldom.
+Cycles of outputs, futures and errors would keep scores and token ids in memory until the garbage collector
+runs, which is rare in a process with many objects.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ def raising(_: Tensor, scores: Tensor) -> Tensor:
 
 
 def failing(**options: Any) -> Callable[[Seq2Seq], None]:
-    def ask(engine: Seq2Seq) -> None:
+    def call(engine: Seq2Seq) -> None:
         with pytest.raises(InferenceError):
             engine.generate(["the cat", "sat"], **options)
 
-    return ask
+    return call
 
 
 def drop_a_stream(engine: Seq2Seq) -> None:
@@ -65,7 +65,7 @@ KINDS: dict[str, Callable[[Seq2Seq], object]] = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_nothing_is_left_for_the_collector(engine: Seq2Seq, kind: str) -> None:
+def test_a_finished_request_leaves_no_reference_cycles(engine: Seq2Seq, kind: str) -> None:
     def once() -> None:
         KINDS[kind](engine)
         wait_until(lambda: not engine.stats().running and not engine.stats().waiting)
@@ -79,7 +79,7 @@ def test_nothing_is_left_for_the_collector(engine: Seq2Seq, kind: str) -> None:
             once()
             once()
             found.append(gc.collect())
-        # What other tests left may come to an end meanwhile, but not every time.
+        # Garbage of other tests may be collected too, but not every time.
         assert min(found) == 0, found
     finally:
         gc.enable()

@@ -1,4 +1,4 @@
-"""Requests that come, end and are cancelled while others run: each gets what it gets alone."""
+"""Requests that start, end and are cancelled while others run: outputs equal those of an idle engine."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from precast.runtime.generation.request import Request
 from precast.runtime.generation.steps import Steps
 from tests.support.generation import Model, request
 from tests.support.random_requests import (
-    ASKED,
-    Asked,
-    answer_alone,
-    asked,
+    SPECS,
+    RequestSpec,
     assert_empty,
-    assert_same_answer,
+    assert_same_output,
     beams,
+    output_alone,
+    request_specs,
 )
 from tests.support.script import Moment, Script
-from tests.support.scripted_steps import ScriptedSteps, ask, encode, scripted, wait_until_idle
+from tests.support.scripted_steps import ScriptedSteps, encode, scripted, submit, wait_until_idle
 
 
 @given(
     moments=st.lists(
-        st.tuples(st.integers(0, 25), asked(), st.none() | st.none() | st.integers(0, 12)),
+        st.tuples(st.integers(0, 25), request_specs(), st.none() | st.none() | st.integers(0, 12)),
         min_size=1, max_size=9,
     ),
     self_blocks=st.sampled_from([8, 9, 12, 40]),
@@ -35,7 +35,7 @@ from tests.support.scripted_steps import ScriptedSteps, ask, encode, scripted, w
     steps_per_sync=st.integers(1, 4),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_every_request_gets_what_it_gets_alone(
+def test_outputs_equal_those_of_an_idle_engine(
     model: Model,
     alone: GenerationCore,
     moments: list[Moment],
@@ -65,10 +65,14 @@ def test_every_request_gets_what_it_gets_alone(
     engine.close()
 
 
-@given(st.lists(asked(), min_size=12, max_size=24), st.integers(0, 4), st.integers(1, 4))
+@given(st.lists(request_specs(), min_size=12, max_size=24), st.integers(0, 4), st.integers(1, 4))
 @settings(max_examples=8, deadline=None)
 def test_many_threads_ask_one_engine(
-    model: Model, alone: GenerationCore, many: list[Asked], max_batch_delay_steps: int, steps_per_sync: int
+    model: Model,
+    alone: GenerationCore,
+    many: list[RequestSpec],
+    max_batch_delay_steps: int,
+    steps_per_sync: int,
 ) -> None:
     engine = model.engine(
         self_blocks=10,
@@ -88,35 +92,35 @@ def test_many_threads_ask_one_engine(
     for thread in threads:
         thread.join()
     for one, mine in zip(many, made, strict=True):
-        assert_same_answer(mine.future.result(timeout=60), answer_alone(alone, one))
+        assert_same_output(mine.future.result(timeout=60), output_alone(alone, one))
     wait_until_idle(engine)
     assert_empty(engine)
     engine.close()
 
 
-def test_the_same_source_with_all_rows_taken(model: Model, alone: GenerationCore) -> None:
-    """A full house of equal requests: none waits for ever, all get the same."""
-    one: Asked = ((5, 9, 4, 30, 2), beams(3, 16))
+def test_equal_requests_that_use_all_sequences(model: Model, alone: GenerationCore) -> None:
+    """Many equal requests: none starves, and all outputs are the same."""
+    one: RequestSpec = ((5, 9, 4, 30, 2), beams(3, 16))
     engine = model.engine(self_blocks=24, cross_blocks=8)
     made = [request(list(one[0]), one[1]) for _ in range(20)]
     for each in made:
         engine.offer(each)
-    expected = answer_alone(alone, one)
+    expected = output_alone(alone, one)
     for each in made:
-        assert_same_answer(each.future.result(timeout=60), expected)
+        assert_same_output(each.future.result(timeout=60), expected)
     wait_until_idle(engine)
     assert_empty(engine)
     engine.close()
 
 
-def test_encoding_goes_on_beside_decoding(model: Model, alone: GenerationCore) -> None:
+def test_encoding_sources_while_requests_decode(model: Model, alone: GenerationCore) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, _):
-        made = [ask(engine, one) for one in ASKED]
+        made = [submit(engine, one) for one in SPECS]
         tokens = [one.tokens for one in made]
-        beside = [output.hidden for output in encode(engine, tokens)]
-        for one, asked in zip(made, ASKED, strict=True):
-            assert_same_answer(one.future.result(timeout=30), answer_alone(alone, asked))
-        for found, output in zip(beside, encode(alone, tokens), strict=True):
+        hidden_states = [output.hidden for output in encode(engine, tokens)]
+        for one, spec in zip(made, SPECS, strict=True):
+            assert_same_output(one.future.result(timeout=30), output_alone(alone, spec))
+        for hidden, output in zip(hidden_states, encode(alone, tokens), strict=True):
             expected = output.hidden
-            assert found is not None and expected is not None and found.shape == expected.shape
-            assert abs(found - expected).max() < 1e-4
+            assert hidden is not None and expected is not None and hidden.shape == expected.shape
+            assert abs(hidden - expected).max() < 1e-4

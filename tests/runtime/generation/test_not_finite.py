@@ -1,4 +1,4 @@
-"""Numbers that are none end the request that has them; its neighbours and successors notice nothing."""
+"""Scores that are not finite fail only their own request."""
 
 from __future__ import annotations
 
@@ -17,20 +17,28 @@ from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.token_bias import TokenBias
 from tests.support.generation import Model
 from tests.support.random_requests import (
-    ASKED,
+    SPECS,
     VOCAB,
-    answer_alone,
     assert_empty,
-    assert_same_answer,
+    assert_same_output,
     beams,
     endless,
     greedy,
+    output_alone,
     samples,
 )
-from tests.support.scripted_steps import ScriptedSteps, ask, assert_serves, encode, scripted, wait_until_idle
+from tests.support.scripted_steps import (
+    TIMEOUT,
+    ScriptedSteps,
+    assert_serves,
+    encode,
+    scripted,
+    submit,
+    wait_until_idle,
+)
 
 VICTIM = tuple(range(5, 28))
-"""A source of a length that no other has here: what is written for it is known by it."""
+"""A source with a length that no other source has, by which its keys and values are recognized."""
 VICTIMS = {
     "greedy": greedy(30),
     "beam": beams(3, 20),
@@ -39,39 +47,39 @@ VICTIMS = {
 }
 
 
-def spoil(steps: ScriptedSteps, kind: str, slots: np.ndarray) -> None:
-    """What a model that overflows writes there."""
+def write_nan(steps: ScriptedSteps, kind: str, slots: np.ndarray) -> None:
+    """Write NaN to slots, as an overflowing model would."""
     for name, tensor in steps.kv_cache.items():
         if name.startswith(f"{kind}_"):
             tensor[torch.from_numpy(slots.astype(np.int64))] = math.nan
 
 
-def spoil_victims(steps: ScriptedSteps) -> None:
-    """Every source of the victim's length has keys and values that are no numbers."""
+def write_nan_for_victims(steps: ScriptedSteps) -> None:
+    """Write NaN as keys and values of every source of the victim's length."""
 
     def after(slots: Sequence[np.ndarray]) -> None:
         for one in slots:
             if len(one) == len(VICTIM):
-                spoil(steps, "cross", one)
+                write_nan(steps, "cross", one)
 
     steps.after_encode = after
 
 
 @pytest.mark.parametrize("kind", VICTIMS)
 @pytest.mark.parametrize("steps_per_sync", [1, 3])
-def test_neighbours_and_successors_are_not_disturbed(
+def test_nan_does_not_affect_other_requests(
     kind: str, steps_per_sync: int, model: Model, alone: GenerationCore
 ) -> None:
     with scripted(model, self_blocks=12, cross_blocks=6, steps_per_sync=steps_per_sync) as (engine, steps):
-        spoil_victims(steps)
+        write_nan_for_victims(steps)
         for _ in range(2):
-            before = [(ask(engine, one), one) for one in ASKED[:2]]
-            victim = ask(engine, (VICTIM, VICTIMS[kind]))
-            after = [(ask(engine, one), one) for one in ASKED]
+            before = [(submit(engine, one), one) for one in SPECS[:2]]
+            victim = submit(engine, (VICTIM, VICTIMS[kind]))
+            after = [(submit(engine, one), one) for one in SPECS]
             with pytest.raises(NotFiniteError, match="not finite"):
-                victim.future.result(timeout=30)
+                victim.future.result(timeout=TIMEOUT)
             for made, one in before + after:
-                assert_same_answer(made.future.result(timeout=30), answer_alone(alone, one))
+                assert_same_output(made.future.result(timeout=TIMEOUT), output_alone(alone, one))
         wait_until_idle(engine)
         assert_empty(engine)
         assert engine.stats().failed == 2
@@ -79,13 +87,13 @@ def test_neighbours_and_successors_are_not_disturbed(
 
 @given(cancelled_at=st.integers(1, 6), self_blocks=st.sampled_from([8, 12]))
 @settings(max_examples=8, deadline=None)
-def test_one_that_leaves_before_it_is_found_out_leaves_nothing_behind(
+def test_a_cancelled_request_with_nan_does_not_affect_later_ones(
     model: Model, alone: GenerationCore, cancelled_at: int, self_blocks: int
 ) -> None:
-    """Inside a prefix nothing is chosen, so that nobody looks at the scores."""
+    """Inside a prefix no token is sampled, so the scores are not checked."""
     with scripted(model, self_blocks=self_blocks, cross_blocks=6, max_batch_delay_steps=0) as (engine, steps):
-        spoil_victims(steps)
-        victim = ask(engine, (VICTIM, greedy(32, prefix=(0, 4, 5, 6, 7))))
+        write_nan_for_victims(steps)
+        victim = submit(engine, (VICTIM, greedy(32, prefix=(0, 4, 5, 6, 7))))
 
         def cancel(step: int, _: ActiveBatch) -> None:
             if step == cancelled_at:
@@ -97,45 +105,47 @@ def test_one_that_leaves_before_it_is_found_out_leaves_nothing_behind(
         assert_serves(engine, alone)
 
 
-def test_places_that_a_row_had_before_do_not_matter(model: Model, alone: GenerationCore) -> None:
-    """A short target gets the row of a longer one, whose last block goes to somebody else, beside a third
-    that makes all of them be read that far."""
+def test_previous_slots_of_a_sequence_do_not_matter(model: Model, alone: GenerationCore) -> None:
+    """A short target gets the sequence of a longer one, whose last block goes to another request.
+
+    A third request makes the graph read all sequences that far.
+    """
     long, short = ((8, 9), endless(30)), ((3, 4), endless(6))
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
-        spoil_victims(steps)
+        write_nan_for_victims(steps)
         gone, made = [], []
 
         def join(step: int, _: ActiveBatch) -> None:
             if step == 2:
-                gone.append(ask(engine, ((9,), endless(32))))
+                gone.append(submit(engine, ((9,), endless(32))))
             elif step == 8:
                 gone[0].future.cancel()
             elif step == 18:
                 made.extend(
-                    [ask(engine, short), ask(engine, (VICTIM, greedy(32, prefix=(0, *range(4, 20)))))]
+                    [submit(engine, short), submit(engine, (VICTIM, greedy(32, prefix=(0, *range(4, 20)))))]
                 )
 
         steps.before_step = join
-        first = ask(engine, long)
-        first.future.result(timeout=30)
+        first = submit(engine, long)
+        first.future.result(timeout=TIMEOUT)
         wait_until_idle(engine)
-        assert_same_answer(first.future.result(), answer_alone(alone, long))
-        assert_same_answer(made[0].future.result(), answer_alone(alone, short))
+        assert_same_output(first.future.result(), output_alone(alone, long))
+        assert_same_output(made[0].future.result(), output_alone(alone, short))
         assert isinstance(made[1].future.exception(), NotFiniteError)
 
 
-def test_a_source_that_is_only_encoded_does_not_matter(model: Model, alone: GenerationCore) -> None:
-    """Its keys and values go to the place that rows read behind the end of a shorter source."""
+def test_nan_in_a_source_that_is_only_encoded(model: Model, alone: GenerationCore) -> None:
+    """Its keys and values are written to the spare slot, which sequences with shorter sources read masked."""
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
-        spoil_victims(steps)
-        made = [ask(engine, one) for one in ASKED]
-        encode(engine, [ask(engine, (VICTIM, greedy(4))).tokens])
-        for one, asked in zip(made, ASKED, strict=True):
-            assert_same_answer(one.future.result(timeout=30), answer_alone(alone, asked))
+        write_nan_for_victims(steps)
+        made = [submit(engine, one) for one in SPECS]
+        encode(engine, [submit(engine, (VICTIM, greedy(4))).tokens])
+        for one, spec in zip(made, SPECS, strict=True):
+            assert_same_output(one.future.result(timeout=TIMEOUT), output_alone(alone, spec))
         assert_serves(engine, alone)
 
 
-def test_every_token_forbidden(model: Model, alone: GenerationCore) -> None:
+def test_forbidding_every_token_fails_the_request(model: Model, alone: GenerationCore) -> None:
     token_biases = tuple(TokenBias(token, -math.inf, first=4) for token in range(VOCAB))
     with scripted(model) as (engine, _):
         for plan in (
@@ -143,25 +153,25 @@ def test_every_token_forbidden(model: Model, alone: GenerationCore) -> None:
             beams(2, 9, token_biases=token_biases),
             samples(2, 1, 9, token_biases=token_biases),
         ):
-            made = ask(engine, ((6, 7), plan))
+            made = submit(engine, ((6, 7), plan))
             with pytest.raises(NotFiniteError, match="every token is forbidden"):
-                made.future.result(timeout=30)
+                made.future.result(timeout=TIMEOUT)
         assert_serves(engine, alone)
 
 
-def test_a_model_that_always_gives_none(model: Model) -> None:
-    """Everybody fails, the engine stays."""
+def test_a_model_whose_scores_are_always_nan(model: Model) -> None:
+    """All requests fail, and the engine keeps running."""
     with scripted(model, self_blocks=6) as (engine, steps):
 
         def after(slots: Sequence[np.ndarray]) -> None:
             for one in slots:
-                spoil(steps, "cross", one)
+                write_nan(steps, "cross", one)
 
         steps.after_encode = after
-        made = [ask(engine, one) for one in ASKED * 2]
+        made = [submit(engine, one) for one in SPECS * 2]
         for one in made:
             with pytest.raises(NotFiniteError, match="check the weights"):
-                one.future.result(timeout=30)
+                one.future.result(timeout=TIMEOUT)
         wait_until_idle(engine)
         assert_empty(engine)
         assert engine.stats().failed == len(made)

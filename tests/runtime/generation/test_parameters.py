@@ -1,4 +1,4 @@
-"""``resolve`` against what Hugging Face's ``generate`` prepares from the same arguments."""
+"""``resolve``, compared with the preparation in Hugging Face's ``generate`` for the same arguments."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ SEQUENCE = st.lists(TOKEN, min_size=1, max_size=3)
 LENGTH = st.integers(1, 30)
 PENALTY = st.sampled_from([0.5, 1.0, 1.3, 2.0])
 SHARE = st.sampled_from([0.25, 0.9, 1.0])
-# Hugging Face refuses the token 0 in this form alone. Eighths add up without rounding, in any order.
+# Only in this form Hugging Face rejects the token 0. Eighths add up without rounding, in any order.
 BIAS = st.lists(
     st.tuples(st.lists(st.integers(1, VOCAB - 1), min_size=1, max_size=3), st.integers(-9, 9)), min_size=1
 ).map(lambda pairs: [[ids, eighths / 8] for ids, eighths in pairs])
@@ -74,12 +74,12 @@ VALUES: dict[str, st.SearchStrategy[Any]] = {
     "pad_token_id": TOKEN,
     "decoder_start_token_id": TOKEN,
 }
-# Hugging Face fails somewhere inside where one of these is None.
+# Hugging Face fails internally if one of these is None.
 NEVER_NONE = {"max_length", "num_beams", "num_return_sequences", "length_penalty"}
 
 
 def some_of(values: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """A few parameters at a time: of many at once some always exclude each other."""
+    """Sample a few parameters: among many, some always contradict each other."""
     names = st.lists(st.sampled_from(sorted(values)), max_size=6, unique=True)
     return names.flatmap(lambda some: st.fixed_dictionaries({name: values[name] for name in some}))
 
@@ -95,7 +95,7 @@ CALLS = some_of(
 
 @dataclass(frozen=True)
 class Prepared:
-    """What ``generate`` hands to its decoding loop."""
+    """The arguments of the decoding loop inside ``generate``."""
 
     config: GenerationConfig
     processors: LogitsProcessorList
@@ -135,7 +135,7 @@ def prepare(checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] 
 
 
 def as_defaults(checkpoint: dict[str, Any]) -> GenerationDefaults:
-    """As the compiler would store it."""
+    """Return the defaults as the compiler would store them."""
 
     def frozen(value: Any) -> Any:
         return tuple(map(frozen, value)) if isinstance(value, list) else value
@@ -148,7 +148,7 @@ def as_defaults(checkpoint: dict[str, Any]) -> GenerationDefaults:
 
 
 def interpret(plan: SamplingParams, history: list[int], logits: torch.Tensor) -> torch.Tensor:
-    """The scores ``[vocab]`` that the plan makes of logits, as plainly as can be said."""
+    """Return the scores ``[vocab]`` of logits by a plain implementation of the parameters."""
     scores, length = logits.clone(), len(history)
 
     def add(after: bool) -> None:
@@ -202,7 +202,7 @@ def warpers_of(prepared: Prepared) -> dict[str, float]:
 def both(
     checkpoint: dict[str, Any], call: dict[str, Any], prefix: list[int] | None
 ) -> tuple[Prepared, SamplingParams]:
-    """Hugging Face's and ours, of arguments that neither refuses; each must refuse what the other does."""
+    """Return Hugging Face's preparation and ours; the example is rejected if both reject the arguments."""
     try:
         GenerationConfig(**checkpoint)
     except ValueError:
@@ -232,7 +232,7 @@ def test_parameters_are_those_that_hf_decodes_with(
     prepared, plan = both({"decoder_start_token_id": 2, **checkpoint}, call, prefix)
     config = prepared.config
     assert list(plan.prefix) == prepared.input_ids[0].tolist()
-    assert plan.rows == len(prepared.input_ids)
+    assert plan.num_seqs == len(prepared.input_ids)
     assert plan.max_length == config.max_length
     assert (
         plan.mode
@@ -261,7 +261,7 @@ def test_processors_compute_hf_scores(
     written = len(plan.prefix)
     edges = [length for length in (written, written + 1, plan.max_length - 1) if length < plan.max_length]
     length = data.draw(st.one_of(st.sampled_from(edges), st.integers(written, plan.max_length - 1)))
-    # Few tokens, and often those of a bias, so that sequences match.
+    # Few distinct tokens, so that sequences often match biases.
     likely = st.sampled_from(
         [*SOURCE, *(token for bias in plan.token_biases for token in bias.prefix), *range(VOCAB)]
     )
@@ -308,7 +308,7 @@ def test_the_top_k_of_hf_holds_unless_taken_back() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(NEVER_NONE))
-def test_none_takes_a_default_back_where_hf_fails(name: str) -> None:
+def test_none_cancels_a_default_where_hf_fails(name: str) -> None:
     checkpoint = {"max_length": 7, "num_beams": 3, "num_return_sequences": 2, "length_penalty": 3.0}
     fewer = {**checkpoint, name: None} if name != "num_beams" else {"max_length": 7, "length_penalty": 3.0}
     call = {name: None} if name != "num_beams" else {name: None, "num_return_sequences": None}
@@ -346,7 +346,7 @@ def test_a_target_needs_a_first_token() -> None:
     assert resolve(GenerationDefaults(), LIMITS, VOCAB, {"bos_token_id": 4}, None).prefix == (4,)
 
 
-def test_defaults_are_cut_off_at_the_limit_and_wishes_refused() -> None:
+def test_default_lengths_are_capped_and_given_ones_rejected() -> None:
     limits = replace(LIMITS, max_target_length=12)
     for checkpoint in ({}, {"max_length": 40}, {"max_new_tokens": 40}):
         defaults = as_defaults({"decoder_start_token_id": 2, **checkpoint})
@@ -355,7 +355,7 @@ def test_defaults_are_cut_off_at_the_limit_and_wishes_refused() -> None:
         for call in ({"max_new_tokens": 12}, {"max_length": 13, "max_new_tokens": None}):
             with pytest.raises(OptionError, match="needs 13 positions.*the artifact has 12"):
                 resolve(defaults, limits, VOCAB, call, None)
-    # Of two lengths the tokens win in Hugging Face, even those of the checkpoint over those of the call.
+    # In Hugging Face max_new_tokens takes precedence over max_length, even the checkpoint's over the call's.
     plan = resolve(
         as_defaults({"decoder_start_token_id": 2, "max_new_tokens": 3}),
         limits,
@@ -377,7 +377,7 @@ def test_a_prefix_leaves_room_for_one_token() -> None:
         resolve(START, limits, VOCAB, {}, "text")  # type: ignore[arg-type]
 
 
-def test_ngrams_that_cannot_occur_have_no_effect_and_long_ones_are_refused() -> None:
+def test_impossible_ngrams_have_no_effect_and_long_ones_are_rejected() -> None:
     limits = GenerateLimits(4000, 4000, 4000, 1, 1)
     long: dict[str, Any] = {"max_length": 3000}
     for name in ("no_repeat_ngram_size", "encoder_no_repeat_ngram_size"):

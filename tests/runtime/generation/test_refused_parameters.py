@@ -1,4 +1,4 @@
-"""What a call cannot ask for is refused by name."""
+"""Unsupported and invalid parameters are rejected by name."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_names_of_hf_are_all_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("name", [*UNSUPPORTED, *WITHOUT_EFFECT])
-def test_unsupported_names_are_refused_unless_they_ask_for_nothing(name: str) -> None:
+def test_unsupported_names_are_rejected_unless_neutral(name: str) -> None:
     plain = resolve(START, LIMITS, VOCAB, {}, None)
     for nothing in (None, {**UNSUPPORTED, **WITHOUT_EFFECT}[name]):
         assert resolve(START, LIMITS, VOCAB, {name: nothing}, None) == plain
@@ -45,7 +45,7 @@ def test_unsupported_names_are_refused_unless_they_ask_for_nothing(name: str) ->
 
 
 @pytest.mark.parametrize("name", ["logits_processor", "stopping_criteria", "streamer", "generation_config"])
-def test_arguments_of_hf_generate_are_refused(name: str) -> None:
+def test_other_arguments_of_hf_generate_are_rejected(name: str) -> None:
     with pytest.raises(OptionError, match=f"^{name} is not supported"):
         resolve(START, LIMITS, VOCAB, {name: object()}, None)
 
@@ -54,7 +54,7 @@ def test_arguments_of_hf_generate_are_refused(name: str) -> None:
     ("name", "near"),
     [("max_new_token", "max_new_tokens"), ("temprature", "temperature"), ("n_beams", "num_beams")],
 )
-def test_unknown_names_are_refused_with_the_nearest_one(name: str, near: str) -> None:
+def test_unknown_names_are_rejected_with_a_suggestion(name: str, near: str) -> None:
     with pytest.raises(OptionError, match=f"^{name} is no parameter of generation; did you mean {near}"):
         resolve(START, LIMITS, VOCAB, {name: 1}, None)
 
@@ -133,6 +133,6 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 
 
 @pytest.mark.parametrize(("call", "message"), WRONG)
-def test_wrong_values_are_refused_by_name(call: dict[str, Any], message: str) -> None:
+def test_invalid_values_are_rejected_by_name(call: dict[str, Any], message: str) -> None:
     with pytest.raises(OptionError, match=message):
         resolve(START, LIMITS, VOCAB, call, None)

@@ -1,4 +1,4 @@
-"""The scheduler against a plain model of it under drawn events, and its edges one by one."""
+"""The scheduler: random events compared with a simple model, and edge cases."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ SIZES = st.tuples(st.integers(1, 4), st.integers(1, 7), st.integers(1, 7))
 
 
 def make(sizes: Sizes, deadline: float | None = None) -> Request:
-    """A request of this size."""
+    """Return a request of the given sizes."""
     num_seqs, target_tokens, source_tokens = sizes
     params = SamplingParams("multinomial", 1, num_seqs, (0,), target_tokens, eos_token_ids=())
     tokens = Tokens(np.zeros(source_tokens, np.int32), None)
@@ -48,7 +48,7 @@ SMALLEST = make((1, 1, 1))
 
 
 class Machine(RuleBasedStateMachine):
-    """``line`` and ``held`` are what the scheduler should believe; everything is counted afresh from them."""
+    """A model of the scheduler: ``line`` is the expected queue, ``held`` the expected running requests."""
 
     events = 0
 
@@ -92,15 +92,15 @@ class Machine(RuleBasedStateMachine):
         self.step, self.now = 0, 0.0
 
     def free_seq_ids(self) -> list[int]:
-        taken = {row for one in self.held for row in one.seq_ids}
-        return [row for row in range(self.num_seqs) if row not in taken]
+        used = {seq_id for request in self.held for seq_id in request.seq_ids}
+        return [seq_id for seq_id in range(self.num_seqs) if seq_id not in used]
 
     def used(self, cache: BlockAllocator) -> int:
-        """Blocks that those who run should hold."""
+        """Return the blocks that running requests should hold."""
         return blocks_of(self.held, self.own, self.cross)[cache is self.cross]
 
     def fits(self, requests: Sequence[Request]) -> bool:
-        """Whether they could be admitted together."""
+        """Return whether the requests fit one batch now."""
         own, cross = blocks_of(requests, self.own, self.cross)
         return (
             len(requests) <= self.source_batch
@@ -111,7 +111,7 @@ class Machine(RuleBasedStateMachine):
         )
 
     def possible(self, request: Request) -> bool:
-        """Whether it would fit if nothing ran."""
+        """Return whether the request would fit an empty scheduler."""
         own, cross = blocks_of([request], self.own, self.cross)
         return (
             request.num_seqs <= self.num_seqs
@@ -194,7 +194,7 @@ class Machine(RuleBasedStateMachine):
         self.end(data.draw(st.sampled_from(everyone)), immediately=data.draw(st.booleans()))
 
     def end(self, request: Request, *, immediately: bool) -> None:
-        """Cancel; what a running one holds is given back now or by ``finish`` later."""
+        """Cancel a request; a running one is finished now or later."""
         was = self.scheduler.cancel(request)
         assert request.state == "finished"
         mine = [one for one in self.held if one is request]
@@ -225,7 +225,7 @@ class Machine(RuleBasedStateMachine):
             self.end(request, immediately=True)
 
     def live(self) -> list[Request]:
-        """Those that are not over and whose deadline was not named yet."""
+        """Return unfinished requests with a deadline that ``expired`` has not returned yet."""
         running = [one for one in self.held if one not in self.cancelled]
         return [one for one in (*self.line, *running) if one not in self.named]
 
@@ -271,14 +271,14 @@ class Machine(RuleBasedStateMachine):
 
 
 def blocks_of(requests: Sequence[Request], own: BlockAllocator, cross: BlockAllocator) -> tuple[int, int]:
-    """Blocks of either cache that they take together."""
+    """Return the total self- and cross-attention blocks of requests."""
     return (
         sum(one.num_seqs * -(-one.target_tokens // own.block_size) for one in requests),
         sum(-(-one.source_tokens // cross.block_size) for one in requests),
     )
 
 
-def test_ten_thousand_random_events_leave_nothing_held_and_no_request_starving() -> None:
+def test_random_events_leave_no_reservation_and_no_starving_request() -> None:
     Machine.events = 0
     run_state_machine_as_test(
         Machine, settings=settings(max_examples=600, stateful_step_count=60, deadline=None)
@@ -296,7 +296,7 @@ def scheduler_of(
     source_batch: int = 100,
     max_batch_delay_steps: int = 0,
 ) -> Scheduler:
-    """``own`` and ``cross`` count the blocks of 4 slots that can be dealt out."""
+    """Return a scheduler with ``own`` self-attention and ``cross`` cross-attention blocks of 4 slots."""
     return Scheduler(
         num_seqs,
         BlockAllocator(own + 1, 4),
@@ -320,10 +320,10 @@ def admitted(scheduler: Scheduler, step: int = 0) -> list[Request]:
 
 
 SMALL: Sizes = (1, 4, 4)
-"""One row, one block of either cache, 4 source tokens."""
+"""One sequence, one block of either cache, 4 source tokens."""
 
 
-def test_an_empty_scheduler_admits_nobody_and_knows_no_deadline() -> None:
+def test_an_empty_scheduler_has_no_request_and_no_deadline() -> None:
     scheduler = scheduler_of(max_batch_delay_steps=3)
     assert scheduler.schedule(0) == []
     assert scheduler.expired(1e9) == []
@@ -343,7 +343,7 @@ def test_an_empty_scheduler_admits_nobody_and_knows_no_deadline() -> None:
         ((1, 1, 17), "need 5 blocks of the cross-attention KV cache; the engine has 4; shorten the source"),
     ],
 )
-def test_what_could_never_run_is_refused_with_the_numbers(sizes: Sizes, numbers: str) -> None:
+def test_requests_that_could_never_run_are_rejected_with_the_numbers(sizes: Sizes, numbers: str) -> None:
     scheduler = scheduler_of(num_seqs=4, own=8, cross=4, source_batch_tokens=20)
     whole = f"{sizes[0]} sequences .* of {sizes[1]} target and {sizes[2]} source tokens {numbers}"
     with pytest.raises(RequestTooLargeError, match=whole) as caught:
@@ -368,20 +368,20 @@ def test_a_request_that_takes_all_there_is_runs() -> None:
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, -1, 1)])
-def test_a_request_of_nothing_is_refused(numbers: tuple[int, int, int]) -> None:
+def test_an_empty_request_is_rejected(numbers: tuple[int, int, int]) -> None:
     with pytest.raises(ValueError, match="at least 1 sequence, 1 target token and 1 source token"):
         make(numbers)
 
 
 @pytest.mark.parametrize("name", ["num_seqs", "max_waiting", "source_batch_tokens", "source_batch"])
-def test_a_scheduler_without_room_is_refused(name: str) -> None:
+def test_invalid_scheduler_sizes_are_rejected(name: str) -> None:
     with pytest.raises(ValueError, match=f"found .*{name}=0"):
         scheduler_of(**{name: 0})
     with pytest.raises(ValueError, match="max_batch_delay_steps=-1"):
         scheduler_of(max_batch_delay_steps=-1)
 
 
-def test_one_more_than_may_wait_is_refused_and_fits_once_one_has_left() -> None:
+def test_a_full_queue_rejects_a_request_until_another_leaves() -> None:
     scheduler = scheduler_of(max_waiting=2)
     first, _ = added(scheduler, SMALL, SMALL)
     third = make(SMALL)
@@ -403,7 +403,7 @@ def test_a_ticket_is_added_once_and_cancelled_only_after_that() -> None:
     assert scheduler.waiting == 1
 
 
-def test_nobody_overtakes_a_head_that_does_not_fit() -> None:
+def test_no_request_overtakes_a_first_one_that_does_not_fit() -> None:
     scheduler = scheduler_of(num_seqs=4)
     added(scheduler, (2, 4, 4))
     (running,) = scheduler.schedule(0)
@@ -467,7 +467,7 @@ def test_a_request_held_back_is_not_held_back_anew_when_the_one_before_it_leaves
         ({"cross": 4}, 3),
     ],
 )
-def test_gathering_ends_when_nobody_else_could_join(limits: dict[str, int], count: int) -> None:
+def test_a_complete_batch_is_not_delayed(limits: dict[str, int], count: int) -> None:
     scheduler = scheduler_of(max_batch_delay_steps=1000, **limits)
     added(scheduler, SMALL)
     assert len(scheduler.schedule(0)) == 1
@@ -503,7 +503,7 @@ def test_each_sequence_has_blocks_of_its_own_and_the_source_is_stored_once() -> 
     assert len(running.held.cross_blocks) == 3
 
 
-def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished() -> None:
+def test_a_cancelled_running_request_keeps_its_reservation_until_finish() -> None:
     scheduler = scheduler_of(num_seqs=1)
     first, second = added(scheduler, SMALL, SMALL)
     (running,) = scheduler.schedule(0)
@@ -517,7 +517,7 @@ def test_a_cancelled_request_that_runs_keeps_what_it_holds_until_it_is_finished(
     assert admitted(scheduler, 1) == [second]
 
 
-def test_what_the_scheduler_did_not_place_is_not_taken_back() -> None:
+def test_finish_rejects_requests_of_another_scheduler() -> None:
     one, other = scheduler_of(), scheduler_of()
     added(one, SMALL)
     (running,) = one.schedule(0)
@@ -561,7 +561,7 @@ def test_deadlines_survive_the_many_that_end_before_theirs(seed: int) -> None:
     assert scheduler.expired(1.0) == sorted(live, key=lambda one: one.future.deadline or 0.0)
 
 
-def test_leaving_the_middle_or_the_head_of_a_long_queue_takes_no_time() -> None:
+def test_leaving_a_long_queue_takes_constant_time() -> None:
     count = 65_536
     scheduler = scheduler_of(max_waiting=count, source_batch_tokens=4)
     requests = added(scheduler, *[SMALL] * count)
@@ -572,12 +572,12 @@ def test_leaving_the_middle_or_the_head_of_a_long_queue_takes_no_time() -> None:
         (running,) = scheduler.schedule(0)
         assert running is request
         scheduler.finish(running)
-    # A second or so; with a walk along the queue each time it is minutes.
+    # About a second of CPU time; a linear search for each request would take minutes.
     assert time.process_time() - begin < 15
     assert scheduler.waiting == 0
 
 
-def test_what_is_over_is_not_kept_until_its_deadline() -> None:
+def test_finished_requests_are_released_before_their_deadline() -> None:
     scheduler = scheduler_of()
     kept: weakref.WeakSet[Request] = weakref.WeakSet()
     for _ in range(2000):

@@ -1,4 +1,4 @@
-"""The engine's calls on a compiled artifact, against Hugging Face where it has something to say."""
+"""``Seq2Seq`` on a compiled artifact, compared with Hugging Face."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_one_a_list_and_an_empty_list(made: Generating, engine: Seq2Seq) -> None
 
 
 def test_the_checkpoints_own_defaults_hold(made: Generating, engine: Seq2Seq) -> None:
-    """max_length 14 and no bigram twice, unless the call says otherwise."""
+    """Generate with max_length 14 and no repeated bigram by default."""
     for text in TEXTS[:3]:
         assert ids_of(engine.generate(text)) == expected(made, text)
         assert len(ids_of(engine.generate(text, eos_token_id=[]))) == 14
@@ -102,7 +102,7 @@ def test_several_sequences_best_first(made: Generating, engine: Seq2Seq) -> None
     assert answer.text == answer.sequences[0].text and answer.score == scores[0]
 
 
-def test_an_input_that_cannot_be_answered_keeps_its_place(engine: Seq2Seq) -> None:
+def test_errors_keep_the_position_of_their_input(engine: Seq2Seq) -> None:
     values = [TEXTS[0], None, [10**6], [], TEXTS[1]]
     found = engine.generate(values, return_exceptions=True)
     kinds = [GenerateOutput, InputTypeError, TokenIdError, EmptyInputError, GenerateOutput]
@@ -134,7 +134,7 @@ def test_a_given_beginning_of_the_target(made: Generating, engine: Seq2Seq) -> N
 
 
 class Favour:
-    """Makes one token likelier wherever another is in the row; keeps what it was called with."""
+    """Makes one token likelier if a sequence contains another one; records its arguments."""
 
     def __init__(self) -> None:
         self.shapes: list[tuple[Any, ...]] = []
@@ -145,9 +145,7 @@ class Favour:
 
 
 @pytest.mark.parametrize("beams", [1, 3])
-def test_a_processor_sees_and_does_what_it_does_in_hugging_face(
-    beams: int, made: Generating, engine: Seq2Seq
-) -> None:
+def test_logits_processors_behave_as_in_hugging_face(beams: int, made: Generating, engine: Seq2Seq) -> None:
     ours, theirs = Favour(), Favour()
     options: Options = {"num_beams": beams, "max_length": 12}
     with torch.no_grad():
@@ -165,7 +163,7 @@ def test_a_processor_sees_all_samples_until_the_last_one_ends(engine: Seq2Seq) -
     seen: list[Tensor] = []
 
     def ends_one(input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The first row ends with its third token, the others do not end."""
+        """End the first sequence with its third token, and no other."""
         seen.append(input_ids.clone())
         scores[:, 1] = -torch.inf
         if input_ids.shape[1] == 3:
@@ -223,7 +221,7 @@ def test_encode_gives_the_encoders_hidden_states(made: Generating, engine: Seq2S
     np.testing.assert_array_equal(engine.encode(TEXTS[0]).hidden.shape, found[0].hidden.shape)
 
 
-def test_sources_that_are_too_long_are_cut_or_refused(made: Generating, engine: Seq2Seq) -> None:
+def test_over_long_sources_are_truncated_or_rejected(made: Generating, engine: Seq2Seq) -> None:
     ids = [5 + number % 40 for number in range(SOURCE + 9)]
     cuts: list[tuple[Any, list[int]]] = [
         (True, ids[:SOURCE]), ("right", ids[:SOURCE]), ("left", ids[-SOURCE:]),
@@ -261,7 +259,7 @@ def test_languages_of_source_and_target(translating: Generating) -> None:
                 engine.generate("the", **Options({name: "xx_YY"}))
 
 
-def test_what_is_not_supported_is_refused_by_name(engine: Seq2Seq) -> None:
+def test_unsupported_options_are_rejected_by_name(engine: Seq2Seq) -> None:
     before = engine.stats()
     for name, value in (("max_new_token", 3), ("guidance_scale", 2.0), ("streamer", object())):
         for call in (engine.generate, engine.submit, engine.stream):

@@ -1,10 +1,10 @@
-"""Text as it grows: in a loop, in asyncio, dropped half way, ended by an error."""
+"""Streamed text: in a loop, in asyncio, cancelled half-way, and ended by an error."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import time
+import threading
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -17,11 +17,11 @@ import precast
 from precast.runtime.errors import EngineClosedError, OptionError, ProcessorError, RequestTimeoutError
 from precast.runtime.generation.engine import Seq2Seq
 from tests.support.generating import TARGET, Generating, t5
-from tests.support.scripted_steps import wait_until
+from tests.support.scripted_steps import TIMEOUT, wait_until
 
 TEXTS = ("the cat sat", "l'été où être naïve", "字漢 🙂 漢", "dogs weren't barking at night !")
 WORD = 3 + 256 + 20
-"""A piece of the tokenizer that is no byte."""
+"""A piece of the tokenizer that is not a byte."""
 ENDLESS: dict[str, Any] = {"eos_token_id": [], "max_length": TARGET}
 
 
@@ -42,11 +42,23 @@ def wait_until_empty(engine: Seq2Seq) -> None:
     assert (stats.num_seqs_used, stats.self_blocks_used, stats.cross_blocks_used) == (0, 0, 0)
 
 
-def slow(_: object, scores: Tensor) -> Tensor:
-    """A processor that gives the test time, and text with every token."""
-    time.sleep(0.01)
-    scores[:, WORD] = 1e6
-    return scores
+class Paced:
+    """A logits processor that generates a word with each token, and pauses after the first ``free`` tokens.
+
+    It continues when ``open`` is set, so that the request does not finish before the test has acted on it.
+    """
+
+    def __init__(self, free: int = 2) -> None:
+        self.calls, self.free = 0, free
+        self.reached, self.open = threading.Event(), threading.Event()
+
+    def __call__(self, _: object, scores: Tensor) -> Tensor:
+        self.calls += 1
+        if self.calls > self.free:
+            self.reached.set()
+            assert self.open.wait(TIMEOUT), "the test never let the processor continue"
+        scores[:, WORD] = 1e6
+        return scores
 
 
 @given(
@@ -55,7 +67,7 @@ def slow(_: object, scores: Tensor) -> Tensor:
     length=st.integers(2, TARGET),
 )
 @settings(max_examples=40, deadline=None)
-def test_pieces_joined_are_the_text_of_the_answer(
+def test_joined_pieces_equal_the_text_of_the_output(
     made: Generating, engine: Seq2Seq, source: Any, sampled: int | None, length: int
 ) -> None:
     options: dict[str, Any] = {"max_length": length}
@@ -63,16 +75,16 @@ def test_pieces_joined_are_the_text_of_the_answer(
         options |= {"do_sample": True, "seed": sampled, "top_k": 0}
     stream = engine.stream(source, **options)
     pieces = list(stream)
-    answer = stream.result(timeout=0)
-    assert "".join(pieces) == answer.text == made.text(answer.token_ids.tolist())
-    assert all(pieces), "an empty piece says nothing"
-    assert answer.token_ids.tolist() == engine.generate(source, **options).token_ids.tolist()
+    output = stream.result(timeout=0)
+    assert "".join(pieces) == output.text == made.text(output.token_ids.tolist())
+    assert all(pieces), "a piece is empty"
+    assert output.token_ids.tolist() == engine.generate(source, **options).token_ids.tolist()
     for piece in pieces[:-1]:
-        assert not piece.endswith("\N{REPLACEMENT CHARACTER}"), "the rest of it may still have come"
+        assert not piece.endswith("\N{REPLACEMENT CHARACTER}"), "a piece ends inside a character"
 
 
-def test_a_character_of_several_tokens_comes_whole(made: Generating, engine: Seq2Seq) -> None:
-    """Each of the bytes of what is forced is a token of its own."""
+def test_a_piece_never_ends_inside_a_character(made: Generating, engine: Seq2Seq) -> None:
+    """The processor forces characters whose bytes are one token each."""
     byte = {value: made.tokenizer.convert_tokens_to_ids(f"<0x{value:02X}>") for value in "🙂é".encode()}
     wanted = [
         *(byte[value] for value in "🙂é".encode()),
@@ -95,15 +107,14 @@ def test_a_character_of_several_tokens_comes_whole(made: Generating, engine: Seq
 def test_the_text_of_a_prefix_comes_first(made: Generating, engine: Seq2Seq) -> None:
     stream = engine.stream("the cat", target_prefix="dogs sat", max_length=TARGET)
     pieces = list(stream)
-    answer = stream.result(timeout=0)
-    assert "".join(pieces) == answer.text
+    assert "".join(pieces) == stream.result(timeout=0).text
     assert pieces[0].startswith(made.text(made.tokenizer("dogs sat", add_special_tokens=False).input_ids))
 
 
-@pytest.mark.parametrize("how", ["dropped", "closed", "with"])
-def test_one_who_stops_listening_cancels(how: str, engine: Seq2Seq) -> None:
-    before = engine.stats().cancelled
-    stream = engine.stream("the cat", logits_processor=[slow], **ENDLESS)
+@pytest.mark.parametrize("how", ["collected", "closed", "with"])
+def test_leaving_a_stream_early_cancels_its_request(how: str, engine: Seq2Seq) -> None:
+    before, paced = engine.stats().cancelled, Paced(TARGET // 2)
+    stream = engine.stream("the cat", logits_processor=[paced], **ENDLESS)
     next(stream)
     if how == "closed":
         stream.close()
@@ -116,11 +127,12 @@ def test_one_who_stops_listening_cancels(how: str, engine: Seq2Seq) -> None:
     else:
         del stream
         gc.collect()
+    paced.open.set()
     wait_until(lambda: engine.stats().cancelled == before + 1)
     wait_until_empty(engine)
 
 
-def test_errors_come_out_of_the_loop(made: Generating, engine: Seq2Seq) -> None:
+def test_a_stream_raises_the_error_of_its_request(made: Generating, engine: Seq2Seq) -> None:
     def fail(*_: object) -> object:
         raise ValueError("mine")
 
@@ -129,41 +141,51 @@ def test_errors_come_out_of_the_loop(made: Generating, engine: Seq2Seq) -> None:
         next(stream)
     with pytest.raises(StopIteration):
         next(stream)
-    late = engine.stream("the cat", timeout=0.05, logits_processor=[slow], **ENDLESS)
+    paced = Paced()
+    late = engine.stream("the cat", timeout=0.05, logits_processor=[paced], **ENDLESS)
     with pytest.raises(RequestTimeoutError):
         list(late)
     with pytest.raises(RequestTimeoutError):
         late.result(timeout=0)
-    other = precast.Seq2Seq.load(made.artifact)
-    open_one = other.stream("the cat", logits_processor=[slow], **ENDLESS)
-    next(open_one)
-    other.close()
+    paced.open.set()
+
+
+def test_closing_the_engine_ends_its_streams(made: Generating) -> None:
+    engine, paced = precast.Seq2Seq.load(made.artifact), Paced(TARGET // 2)
+    stream = engine.stream("the cat", logits_processor=[paced], **ENDLESS)
+    next(stream)
+    assert paced.reached.wait(TIMEOUT)
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    wait_until(lambda: engine._core._closed)
+    paced.open.set()
+    closing.join(TIMEOUT)
     with pytest.raises(EngineClosedError):
-        list(open_one)
+        list(stream)
 
 
 @pytest.mark.parametrize(
     "options", [{"num_beams": 2}, {"do_sample": True, "num_return_sequences": 2}], ids=["beams", "several"]
 )
-def test_what_does_not_grow_cannot_be_streamed(options: dict[str, Any], engine: Seq2Seq) -> None:
+def test_beams_and_several_sequences_cannot_be_streamed(options: dict[str, Any], engine: Seq2Seq) -> None:
     with pytest.raises(OptionError, match="a stream needs num_beams=1"):
         engine.stream("the cat", **options)
 
 
-def test_asyncio_gives_what_the_calls_give(engine: Seq2Seq) -> None:
+def test_async_methods_return_what_the_blocking_ones_do(engine: Seq2Seq) -> None:
     async def work() -> None:
         other = engine.aio()
-        answers, single, encoded, pieces = await asyncio.gather(
+        outputs, single, encoded, pieces = await asyncio.gather(
             other.generate(list(TEXTS), max_length=12),
             other.generate(TEXTS[0], num_beams=3, max_length=12),
             other.encode(list(TEXTS)),
             _joined(other.stream(TEXTS[1], max_length=12)),
         )
         expected = engine.generate(list(TEXTS), max_length=12)
-        assert [one.text for one in answers] == [one.text for one in expected]
+        assert [output.text for output in outputs] == [output.text for output in expected]
         assert single.text == engine.generate(TEXTS[0], num_beams=3, max_length=12).text
-        assert [one.hidden.shape for one in encoded] == [
-            one.hidden.shape for one in engine.encode(list(TEXTS))
+        assert [output.hidden.shape for output in encoded] == [
+            output.hidden.shape for output in engine.encode(list(TEXTS))
         ]
         assert pieces == expected[1].text
         mixed = await other.generate(["the", None], max_length=5, return_exceptions=True)
@@ -173,26 +195,31 @@ def test_asyncio_gives_what_the_calls_give(engine: Seq2Seq) -> None:
 
 
 @pytest.mark.parametrize("method", ["generate", "stream"])
-@pytest.mark.parametrize("after", [0.0, 0.001, 0.1])
-def test_a_cancelled_task_cancels_its_request(method: str, after: float, engine: Seq2Seq) -> None:
-    """Also one that is cancelled while its request is being made."""
+@pytest.mark.parametrize("after", [0.0, 0.001, None])
+def test_a_cancelled_task_cancels_its_request(method: str, after: float | None, engine: Seq2Seq) -> None:
+    """Cancel while the request is prepared, or (None) while it is running."""
+    paced = Paced()
 
     async def work() -> None:
-        options: dict[str, Any] = {"logits_processor": [slow], **ENDLESS}
+        options: dict[str, Any] = {"logits_processor": [paced], **ENDLESS}
         other = engine.aio()
         calls = _joined(other.stream("the cat", **options)) if method == "stream" else other.generate(
             ["the cat"] * 3, **options
         )  # fmt: skip
         task = asyncio.create_task(calls)
-        await asyncio.sleep(after)
+        if after is None:
+            await asyncio.to_thread(paced.reached.wait, TIMEOUT)
+        else:
+            await asyncio.sleep(after)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
 
     before = engine.stats()
     asyncio.run(work())
+    paced.open.set()
     wait_until_empty(engine)
-    assert engine.stats().requests == before.requests, "it was answered though nobody waited"
+    assert engine.stats().requests == before.requests, "a cancelled request finished"
 
 
 async def _joined(pieces: AsyncIterator[str]) -> str:

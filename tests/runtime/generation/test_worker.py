@@ -1,4 +1,4 @@
-"""What goes wrong under the engine's thread ends those it belongs to, and nobody else."""
+"""The core of a generation engine: failures, deadlines and cancellation end only the requests concerned."""
 
 from __future__ import annotations
 
@@ -24,42 +24,48 @@ from precast.runtime.generation.core import GenerationCore
 from precast.runtime.generation.request import Request
 from tests.support.generation import LIMITS, Model, request
 from tests.support.random_requests import (
-    ASKED,
-    Asked,
-    answer_alone,
+    SPECS,
+    RequestSpec,
     assert_empty,
-    assert_same_answer,
+    assert_same_output,
     beams,
     endless,
     greedy,
+    output_alone,
 )
 from tests.support.scripted_steps import (
+    TIMEOUT,
     Gate,
-    ask,
     assert_serves,
     encode,
     scripted,
+    submit,
     wait_until,
     wait_until_idle,
 )
 
 
+def deadline_of(made: Request) -> float:
+    assert made.future.deadline is not None
+    return made.future.deadline
+
+
 @contextmanager
-def held(model: Model, **options: int) -> Iterator[tuple[GenerationCore, Gate]]:
-    """An engine that stops before its first step, with one request running; the gate lets it go on."""
+def paused(model: Model, **options: int) -> Iterator[tuple[GenerationCore, Gate]]:
+    """Start an engine that pauses before its first step, with one running request, until the gate opens."""
     with scripted(model, **options) as (engine, steps):
         gate = Gate()
         steps.before_step = gate
         first = request([4, 5], endless())
         engine.offer(first)
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(TIMEOUT)
         yield engine, gate
         gate.open.set()
 
 
 @given(at=st.integers(1, 15), count=st.integers(1, 4), message=st.sampled_from(["out of memory", ""]))
 @settings(max_examples=8, deadline=None)
-def test_a_step_that_raises_ends_those_that_run(
+def test_a_failing_step_fails_all_running_requests(
     model: Model, alone: GenerationCore, at: int, count: int, message: str
 ) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
@@ -71,14 +77,14 @@ def test_a_step_that_raises_ends_those_that_run(
                 raise RuntimeError(message)
 
         steps.before_step = fail
-        made = [ask(engine, one) for one in ASKED[:count]]
-        wait([one.future for one in made], timeout=60)
-        for one, asked in zip(made, ASKED, strict=False):
+        made = [submit(engine, one) for one in SPECS[:count]]
+        wait([one.future for one in made], timeout=TIMEOUT)
+        for one, spec in zip(made, SPECS, strict=False):
             if one in running:
                 with pytest.raises(GraphError, match="a step failed: RuntimeError"):
                     one.future.result(timeout=0)
             else:
-                assert_same_answer(one.future.result(timeout=0), answer_alone(alone, asked))
+                assert_same_output(one.future.result(timeout=0), output_alone(alone, spec))
         wait_until_idle(engine)
         assert engine.stats().failed == len(running)
         steps.before_step = lambda *_: None
@@ -87,7 +93,7 @@ def test_a_step_that_raises_ends_those_that_run(
 
 @given(at=st.integers(1, 3), max_batch_delay_steps=st.integers(0, 2))
 @settings(max_examples=6, deadline=None)
-def test_an_admission_that_raises_ends_those_that_join(
+def test_a_failing_source_encoding_fails_its_requests_only(
     model: Model, alone: GenerationCore, at: int, max_batch_delay_steps: int
 ) -> None:
     with scripted(model, max_batch_delay_steps=max_batch_delay_steps, self_blocks=6) as (engine, steps):
@@ -97,22 +103,22 @@ def test_an_admission_that_raises_ends_those_that_join(
                 raise ValueError("broken")
 
         steps.before_encode = fail
-        made = [ask(engine, one) for one in ASKED * 2]
-        wait([one.future for one in made], timeout=60)
+        made = [submit(engine, one) for one in SPECS * 2]
+        wait([one.future for one in made], timeout=TIMEOUT)
         failed = [one for one in made if one.future.exception() is not None]
         assert 0 < len(failed) < len(made)
-        for one, asked in zip(made, ASKED * 2, strict=True):
+        for one, spec in zip(made, SPECS * 2, strict=True):
             if one in failed:
                 with pytest.raises(GraphError, match="encode_source failed: ValueError: broken"):
                     one.future.result()
             else:
-                assert_same_answer(one.future.result(), answer_alone(alone, asked))
+                assert_same_output(one.future.result(), output_alone(alone, spec))
         wait_until_idle(engine)
         assert engine.stats().failed == len(failed)
         assert_serves(engine, alone)
 
 
-def test_a_graph_that_fails_at_once_fails_the_start(model: Model) -> None:
+def test_a_graph_that_fails_in_the_warmup_fails_loading(model: Model) -> None:
     class Broken:
         def encode_sources(self, *_: object) -> None:
             raise RuntimeError("no such kernel")
@@ -123,135 +129,153 @@ def test_a_graph_that_fails_at_once_fails_the_start(model: Model) -> None:
     assert threading.active_count() == before
 
 
-def test_what_waits_is_given_up_when_its_time_is_over(model: Model, alone: GenerationCore) -> None:
-    with held(model, self_blocks=2) as (engine, gate):
-        late, patient = ask(engine, ASKED[0], timeout=0.02), ask(engine, ASKED[0])
-        time.sleep(0.05)
+def test_a_waiting_request_times_out(model: Model, alone: GenerationCore) -> None:
+    with paused(model, self_blocks=2) as (engine, gate):
+        late, other = submit(engine, SPECS[0], timeout=0.02), submit(engine, SPECS[0])
+        wait_until(lambda: time.monotonic() > deadline_of(late))
         gate.open.set()
-        with pytest.raises(RequestTimeoutError, match=r"timed out after 0\.\d+ seconds; it was waiting"):
-            late.future.result(timeout=30)
-        assert_same_answer(patient.future.result(timeout=30), answer_alone(alone, ASKED[0]))
+        with pytest.raises(RequestTimeoutError, match=r"timed out after \d+\.\d+ seconds; it was waiting"):
+            late.future.result(timeout=TIMEOUT)
+        assert_same_output(other.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[0]))
         wait_until_idle(engine)
         assert engine.stats().failed == 1
         assert_empty(engine)
 
 
-def test_what_runs_is_given_up_when_its_time_is_over(model: Model, alone: GenerationCore) -> None:
+def test_a_running_request_times_out(model: Model, alone: GenerationCore) -> None:
     with scripted(model, max_batch_delay_steps=0) as (engine, steps):
-        steps.before_step = lambda *_: time.sleep(0.02)
-        neighbour = ask(engine, ASKED[1])
-        late = ask(engine, ((3, 4), endless()), timeout=0.1)
-        with pytest.raises(RequestTimeoutError, match=r"timed out after 0\.\d+ seconds; it was running"):
-            late.future.result(timeout=30)
-        assert_same_answer(neighbour.future.result(timeout=30), answer_alone(alone, ASKED[1]))
+        late = request([3, 4], endless())
+
+        def expire(_: int, batch: ActiveBatch) -> None:
+            """Give the request a deadline that has passed, once it is running."""
+            if late in batch.requests and late.future.deadline is None:
+                late.future.deadline = time.monotonic()
+                engine._scheduler._deadlines.add(late)
+
+        steps.before_step = expire
+        neighbour = submit(engine, SPECS[1])
+        engine.offer(late)
+        with pytest.raises(RequestTimeoutError, match=r"timed out after \d+\.\d+ seconds; it was running"):
+            late.future.result(timeout=TIMEOUT)
+        assert_same_output(neighbour.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[1]))
         assert_serves(engine, alone)
 
 
-def test_an_answer_in_time_meets_no_deadline(model: Model, alone: GenerationCore) -> None:
+def test_a_request_that_finishes_before_its_deadline(model: Model, alone: GenerationCore) -> None:
     with scripted(model) as (engine, _):
-        made = [ask(engine, one, timeout=60) for one in ASKED]
-        for one, asked in zip(made, ASKED, strict=True):
-            assert_same_answer(one.future.result(timeout=60), answer_alone(alone, asked))
+        made = [submit(engine, one, timeout=TIMEOUT) for one in SPECS]
+        for one, spec in zip(made, SPECS, strict=True):
+            assert_same_output(one.future.result(timeout=TIMEOUT), output_alone(alone, spec))
 
 
-def test_what_waits_or_runs_can_be_cancelled(model: Model, alone: GenerationCore) -> None:
-    with held(model, self_blocks=4, max_batch_delay_steps=0) as (engine, gate):
+def test_waiting_and_running_requests_can_be_cancelled(model: Model, alone: GenerationCore) -> None:
+    with paused(model, self_blocks=4, max_batch_delay_steps=0) as (engine, gate):
         running = [one for one in engine._requests.values() if one.state == "running"]
-        waiting = [ask(engine, ((3,), endless())) for _ in range(3)]
+        waiting = [submit(engine, ((3,), endless())) for _ in range(3)]
         for made in (*running, waiting[1]):
             assert made.future.cancel()
             assert made.future.cancelled()
         gate.open.set()
         for place in (0, 2):
-            assert len(waiting[place].future.result(timeout=30).token_ids) == LIMITS.max_target_length
+            assert len(waiting[place].future.result(timeout=TIMEOUT).token_ids) == LIMITS.max_target_length
         wait_until_idle(engine)
         assert (engine.stats().cancelled, engine.stats().requests) == (2, 2)
         assert_serves(engine, alone)
 
 
-def test_cancelled_before_during_and_right_after_it_is_offered(model: Model, alone: GenerationCore) -> None:
+def test_cancelling_before_during_and_right_after_submission(model: Model, alone: GenerationCore) -> None:
     with scripted(model, self_blocks=6, max_waiting=1000) as (engine, _):
         early = request([3], endless())
         early.future.cancel()
         engine.offer(early)
         threads: list[tuple[threading.Thread, Request]] = []
-        told: set[Request] = set()
+        cancelled: set[Request] = set()
 
         def cancel(made: Request, after: float) -> None:
             time.sleep(after)
             if made.future.cancel():
-                told.add(made)
+                cancelled.add(made)
 
         for number in range(60):
-            made = ask(engine, ((3 + number % 9,), endless(6)))
+            made = submit(engine, ((3 + number % 9,), endless(6)))
             thread = threading.Thread(target=cancel, args=(made, number % 7 * 0.004))
             threads.append((thread, made))
             if number % 5 == 0:
                 cancel(made, 0)
             thread.start()
         for thread, made in threads:
-            thread.join()
-            if made in told:
+            thread.join(TIMEOUT)
+            if made in cancelled:
                 with pytest.raises(CancelledError):
                     made.future.result(timeout=0)
             else:
-                assert len(made.future.result(timeout=30).token_ids) == 6
+                assert len(made.future.result(timeout=TIMEOUT).token_ids) == 6
         wait_until_idle(engine)
-        assert engine.stats().cancelled == len(told) + 1
-        assert engine.stats().requests == 60 - len(told)
+        assert engine.stats().cancelled == len(cancelled) + 1
+        assert engine.stats().requests == 60 - len(cancelled)
         assert_serves(engine, alone)
 
 
-def test_a_full_queue_refuses_offers_and_lets_others_wait(model: Model, alone: GenerationCore) -> None:
-    with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
-        first = [ask(engine, ASKED[0]) for _ in range(2)]
+def test_a_full_queue_rejects_offers_and_lets_add_wait(model: Model, alone: GenerationCore) -> None:
+    with paused(model, self_blocks=2, max_waiting=2) as (engine, gate):
+        first = [submit(engine, SPECS[0]) for _ in range(2)]
         with pytest.raises(QueueFullError, match="2 requests are queued; try again later"):
-            ask(engine, ASKED[0])
-        patient = request(list(ASKED[0][0]), ASKED[0][1])
-        thread = threading.Thread(target=engine.add, args=(patient,))
+            submit(engine, SPECS[0])
+        waiting = request(list(SPECS[0][0]), SPECS[0][1])
+        blocked = threading.Event()
+
+        def not_cancelled() -> bool:
+            """Called by the wait for room, first before it blocks."""
+            blocked.set()
+            return False
+
+        def add() -> None:
+            engine.add(waiting, not_cancelled)
+
+        thread = threading.Thread(target=add)
         thread.start()
-        thread.join(0.05)
+        assert blocked.wait(TIMEOUT)
         assert thread.is_alive() and engine.stats().waiting == 2
         gate.open.set()
-        for made in (*first, patient):
-            assert_same_answer(made.future.result(timeout=30), answer_alone(alone, ASKED[0]))
-        thread.join(30)
+        for made in (*first, waiting):
+            assert_same_output(made.future.result(timeout=TIMEOUT), output_alone(alone, SPECS[0]))
+        thread.join(TIMEOUT)
         assert not thread.is_alive()
 
 
 def test_a_cancelled_request_makes_room_in_a_full_queue(model: Model) -> None:
-    with held(model, self_blocks=2, max_waiting=1) as (engine, gate):
-        waiting = ask(engine, ASKED[0])
+    with paused(model, self_blocks=2, max_waiting=1) as (engine, gate):
+        waiting = submit(engine, SPECS[0])
         gate.open.set()
         waiting.future.cancel()
         wait_until(lambda: engine.stats().waiting == 0)
-        ask(engine, ASKED[0]).future.result(timeout=30)
+        submit(engine, SPECS[0]).future.result(timeout=TIMEOUT)
 
 
-def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> None:
-    with held(model, self_blocks=2, max_waiting=2) as (engine, gate):
+def test_closing_fails_all_requests_and_ends_the_thread(model: Model) -> None:
+    with paused(model, self_blocks=2, max_waiting=2) as (engine, gate):
         held_back = list(engine._requests.values())
-        made = [*held_back, ask(engine, ASKED[0]), ask(engine, ASKED[0])]
+        made = [*held_back, submit(engine, SPECS[0]), submit(engine, SPECS[0])]
         blocked: list[BaseException] = []
 
         def add() -> None:
             try:
-                engine.add(request(list(ASKED[0][0]), ASKED[0][1]))
+                engine.add(request(list(SPECS[0][0]), SPECS[0][1]))
             except EngineClosedError as error:
                 blocked.append(error)
 
         adding, closing = threading.Thread(target=add), threading.Thread(target=engine.close)
         adding.start()
         closing.start()
-        adding.join(30)  # it is told at once; the thread ends with its step
+        adding.join(TIMEOUT)  # it fails immediately, while the engine's thread is still in its step
         assert len(blocked) == 1
         gate.open.set()
-        closing.join(30)
+        closing.join(TIMEOUT)
         assert not engine._thread.is_alive()
         for one in made:
             with pytest.raises(EngineClosedError, match="closed before the request finished"):
-                one.future.result(timeout=30)
-        for call in (lambda: ask(engine, ASKED[0]), lambda: encode(engine, [made[0].tokens])):
+                one.future.result(timeout=TIMEOUT)
+        for call in (lambda: submit(engine, SPECS[0]), lambda: encode(engine, [made[0].tokens])):
             with pytest.raises(EngineClosedError, match="load the artifact again"):
                 call()
         engine.close()
@@ -260,13 +284,13 @@ def test_closing_fails_what_runs_and_waits_and_ends_the_thread(model: Model) -> 
 def test_closing_from_the_engines_own_thread(model: Model) -> None:
     with scripted(model) as (engine, steps):
         steps.before_step = lambda step, _: engine.close() if step == 2 else None
-        made = ask(engine, ASKED[0])
+        made = submit(engine, SPECS[0])
         with pytest.raises(EngineClosedError):
-            made.future.result(timeout=30)
+            made.future.result(timeout=TIMEOUT)
         wait_until(lambda: not engine._thread.is_alive())
 
 
-TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
+TOO_LARGE: list[tuple[Callable[[], RequestSpec], str]] = [
     (
         lambda: ((3,), beams(LIMITS.max_num_seqs + 1, 4)),
         "13 sequences .* need 13 sequences; the engine has 12",
@@ -279,11 +303,11 @@ TOO_LARGE: list[tuple[Callable[[], Asked], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "message"), TOO_LARGE, ids=["rows", "self", "cross"])
-def test_what_could_never_run_is_refused_at_once(
-    make: Callable[[], Asked], message: str, model: Model
+@pytest.mark.parametrize(("make", "message"), TOO_LARGE, ids=["sequences", "self", "cross"])
+def test_requests_that_could_never_run_are_rejected(
+    make: Callable[[], RequestSpec], message: str, model: Model
 ) -> None:
-    with held(model, self_blocks=5, cross_blocks=1) as (engine, gate):
+    with paused(model, self_blocks=5, cross_blocks=1) as (engine, gate):
         for offer in (engine.offer, engine.add):
             source, plan = make()
             with pytest.raises(RequestTooLargeError, match=message):
