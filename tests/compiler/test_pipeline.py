@@ -126,8 +126,8 @@ def test_the_smallest_limits_still_serve(tiny: TinyModels, tmp_path: Path, limit
 def test_an_artifact_that_disagrees_is_not_written(
     tiny: TinyModels, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    true_output = oracle.Oracle._answer
-    monkeypatch.setattr(oracle.Oracle, "_output", lambda self, ids: true_answer(self, ids) + 0.01)
+    true_output = oracle.Oracle._output
+    monkeypatch.setattr(oracle.Oracle, "_output", lambda self, ids: true_output(self, ids) + 0.01)
     with pytest.raises(ParityError, match="the outputs differ from transformers"):
         compile_tiny(tiny["hidden"].checkpoint, tmp_path / "a")
     assert not list(tmp_path.iterdir())
