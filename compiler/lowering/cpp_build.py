@@ -15,6 +15,7 @@ from functools import cache, wraps
 from typing import Any
 
 from torch._inductor import codecache, config, cpp_builder
+from torch._inductor.codegen import cpp
 
 _CFLAGS = 2
 """Index of the compiler flags in the tuple that ``get_cpp_options`` returns."""
@@ -46,25 +47,25 @@ class _Build(threading.local):
 
     Attributes:
         objects: its objects; None outside of ``cpp_build``.
-        optimization: g++'s level for kernels.
+        optimize: whether to spend time on kernels.
     """
 
     objects: list[Future[None]] | None = None
-    optimization: str = "O3"
+    optimize: bool = True
 
 
 _build = _Build()
 
 
 @contextmanager
-def cpp_build(optimization: str = "O3") -> Iterator[None]:
+def cpp_build(optimize: bool = True) -> Iterator[None]:
     """Apply this module to the graph that this thread compiles.
 
     Args:
-        optimization: g++'s level for kernels.
+        optimize: whether to spend time on kernels; otherwise g++ gets -O2 and outer loops are not fused.
     """
     _install()
-    _build.objects, _build.optimization = [], optimization
+    _build.objects, _build.optimize = [], optimize
     try:
         yield
     finally:
@@ -81,6 +82,8 @@ def _install() -> None:
     compiler.compile = _without_destructor(compiler.compile)
     builder: Any = cpp_builder.CppBuilder
     builder.build = _in_threads(builder.build)
+    scheduling: Any = cpp.CppScheduling
+    scheduling._get_outer_loop_fusion_depth = _unless_quick(scheduling._get_outer_loop_fusion_depth)
 
 
 def _with_flags(options: Any) -> Any:
@@ -89,11 +92,24 @@ def _with_flags(options: Any) -> Any:
         found = options(*args, **kwargs)
         if _build.objects is not None and cpp_builder._is_gcc(cpp_builder.get_cpp_compiler()):
             flags = found[_CFLAGS]
-            flags[:] = [_build.optimization if flag == "O3" else flag for flag in flags]
+            if not _build.optimize:
+                flags[:] = ["O2" if flag == "O3" else flag for flag in flags]
             flags.append("fno-gnu-unique")
         return found
 
     return with_flags
+
+
+def _unless_quick(fusion_depth: Any) -> Any:
+    """Fuse outer loops only if time is to be spent: Inductor generates the code of their kernels twice."""
+
+    @wraps(fusion_depth)
+    def unless_quick(scheduling: Any, first: Any, second: Any) -> int:
+        quick = _build.objects is not None and not _build.optimize
+        depth: int = 0 if quick else fusion_depth(scheduling, first, second)
+        return depth
+
+    return unless_quick
 
 
 def _without_destructor(compile_source: Any) -> Any:

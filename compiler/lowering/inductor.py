@@ -17,7 +17,7 @@ _CONSTANT = re.compile(r'constants_info_\[\d+\]\.original_fqn = "([^"]+)";')
 
 
 def compile_library(
-    exported: ExportedProgram, config: dict[str, Any], folder: Path, optimization: str = "O3"
+    exported: ExportedProgram, config: dict[str, Any], folder: Path, optimize: bool = True
 ) -> tuple[Path, tuple[str, ...]]:
     """Compile a traced graph to ``folder/graph.so``.
 
@@ -25,7 +25,7 @@ def compile_library(
         exported: the graph.
         config: Inductor's settings.
         folder: the directory to write into.
-        optimization: g++'s optimization level for CPU kernels.
+        optimize: whether to spend time on a CPU's kernels.
 
     Returns:
         The library, and the names of the tensors that its code reads, sorted.
@@ -34,7 +34,7 @@ def compile_library(
         LoweringError: Inductor or the C++ compiler failed.
     """
     package = folder / "graph.pt2"
-    with torch.no_grad(), cpp_build(optimization):
+    with torch.no_grad(), cpp_build(optimize):
         try:
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=config

@@ -72,9 +72,9 @@ class _Compile:
         )
         with searches as winners:
             exported = trace(module, signature, size)
-            # Sampling graphs: O3 takes g++ up to four times as long and they are no faster for it.
-            optimization = "O3" if any(True for _ in module.parameters()) else "O2"
-            library, constants = compile_library(exported, self._configuration(), folder, optimization)
+            # Otherwise sampling graphs compile up to four times as long; they are a small part of a step.
+            has_weights = any(True for _ in module.parameters())
+            library, constants = compile_library(exported, self._configuration(), folder, has_weights)
         if self.prepack:
             return CompiledFile(library, "prepacked", (), winners)
         return CompiledFile(library, "bound", constants, winners)
