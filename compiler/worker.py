@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,6 +139,8 @@ def main() -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     torch.set_num_threads(1)
+    # Torch warns of its own deprecated functions when it pickles and traces.
+    warnings.simplefilter("ignore")
     for line in sys.stdin:
         replies.write(json.dumps(_reply(json.loads(line))) + "\n")
         replies.flush()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,9 @@ def compile_library(
         LoweringError: Inductor or the C++ compiler failed.
     """
     package = folder / "graph.pt2"
-    with torch.no_grad(), cpp_build(optimize):
+    with torch.no_grad(), cpp_build(optimize), warnings.catch_warnings():
+        # torch warns of its own deprecated functions.
+        warnings.simplefilter("ignore")
         try:
             torch._inductor.aoti_compile_and_package(
                 exported, package_path=str(package), inductor_configs=config

@@ -58,7 +58,7 @@ def select_target(options: CompileOptions) -> Target:
     """
     rows = [row for row in TARGETS if (row.device, row.backend) == (options.device_kind, options.backend)]
     if not rows:
-        known = ", ".join(f"{row.backend} on {row.device}" for row in TARGETS)
+        known = ", ".join(dict.fromkeys(f"{row.backend} on {row.device}" for row in TARGETS))
         raise CompileError(
             f"expected one of the backends {known}; found {options.backend!r} on {options.device_kind}"
         )

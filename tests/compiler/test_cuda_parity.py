@@ -42,7 +42,7 @@ def small(
     model = (AutoModelForTextEncoding if is_t5 else AutoModel).from_pretrained(path, dtype=torch.float32)
     if model.config.is_encoder_decoder and not is_t5:
         model = model.get_encoder()
-    return model.eval(), build(path, "hidden", "triton").module
+    return model.eval(), build(path, "hidden", "cuda").module
 
 
 @settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.too_slow])

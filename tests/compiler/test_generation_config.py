@@ -141,6 +141,7 @@ EFFECTIVE: dict[str, Any] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Passing ContinuousBatchingConfig")
 @pytest.mark.parametrize("name", UNSUPPORTED)
 def test_unsupported_parameters_are_named_in_the_error(folder: Path, name: str) -> None:
     with pytest.raises(UnsupportedConfigError, match=f"sets {name} = .*does not support"):

@@ -225,7 +225,7 @@ def test_what_is_no_checkpoint_is_refused(tiny: TinyModels, tmp_path: Path) -> N
     with pytest.raises(CheckpointError, match="no config.json"):
         compile_tiny(tmp_path / "empty", tmp_path / "a")
     (tmp_path / "empty" / "config.json").write_text('{"model_type": "gpt2"}', "utf-8")
-    with pytest.raises(UnsupportedModelError, match="gpt2.*known are.*bert"):
+    with pytest.raises(UnsupportedModelError, match="gpt2.*supported are.*bert"):
         compile_tiny(tmp_path / "empty", tmp_path / "a")
     (tmp_path / "empty" / "config.json").write_text("{", "utf-8")
     with pytest.raises(CheckpointError):
@@ -254,8 +254,8 @@ def test_a_hub_id_is_fetched(tiny: TinyModels, tmp_path: Path, monkeypatch: pyte
         ({"device": "cuda"}, "CUDA build of torch|needs a GPU"),
         ({"device": "cuda:0"}, "cuda:sm_90, found 'cuda:0'"),
         ({"device": "cuda:sm_90"}, "--no-verify"),
-        ({"device": "cuda", "backend": "reference"}, "reference backend runs on cpu"),
-        ({"dtype": "fp16"}, "fp16 is for cuda"),
+        ({"device": "cuda", "backend": "reference"}, "reference on cpu; found 'reference' on cuda"),
+        ({"dtype": "fp16"}, "expects dtype fp32 or bf16, found fp16"),
     ],
 )
 def test_what_a_device_cannot_do_is_refused(

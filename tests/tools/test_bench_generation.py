@@ -162,7 +162,7 @@ def served(
             return pool.submit(one, source[0])
 
         engine = SimpleNamespace(submit=submit)
-        monkeypatch.setattr(ragged.precast, "load", lambda *given, **options: engine)
+        monkeypatch.setattr(ragged.precast.Seq2Seq, "load", lambda *given, **options: engine)
         return ragged.server(Path("none"), 1)(load), most[0]
 
 

@@ -62,7 +62,7 @@ def test_buckets_are_fitted_to_a_workload_and_shown_with_their_costs(
     out, lengths = tmp_path / "a.precast", tmp_path / "lengths.json"
     lengths.write_text('{"lengths": {"9": 3, "30": 1}, "concurrency": {"1": 1}}', "utf-8")
     given = ("compile", tiny["embed"].checkpoint, "-o", out, "--backend", "reference", "--max-tokens", 128)
-    assert "fitted to workload: 3 buckets" in invoke(*given, "--workload", lengths).stderr
+    assert "fitted to the workload: 3 buckets" in invoke(*given, "--workload", lengths).stderr
     shown = succeed("inspect", out)
     assert "tokens: 16, 32, 128" in shown and "ms:" not in shown
     succeed(*given, "--workload", lengths, "--graphs", 2, "--overwrite")

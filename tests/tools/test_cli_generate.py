@@ -108,7 +108,7 @@ class Recorder:
 
 def test_the_engine_gets_what_was_said_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     engine = Recorder()
-    monkeypatch.setattr(precast, "load", lambda path: engine)
+    monkeypatch.setattr(precast.Seq2Seq, "load", lambda path: engine)
     succeed("generate", "any", "a")
     assert engine.options == {"timeout": None, "truncate": True}
     said: dict[str, Any] = {

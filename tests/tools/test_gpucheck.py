@@ -132,6 +132,7 @@ def test_a_killed_run_keeps_its_results_and_leaves_no_process(tmp_path: Path) ->
     guard.cancel()
     runner.kill()
     runner.wait()
+    runner.stdout.close()
     found = json.loads((tmp_path / "out.json").read_text("utf-8"))
     assert found["stages"]["passing"]["status"] == "passed" and "hanging" not in found["stages"]
     pids = [int(pid) for pid in (tmp_path / "pids").read_text("utf-8").split()]

@@ -117,7 +117,7 @@ class PartProcess:
 
     def _print(self, pipe: IO[bytes]) -> None:
         """Write every line to the log, and to the terminal with the name of the part."""
-        with (self._folder / "log").open("wb") as log:
+        with pipe, (self._folder / "log").open("wb") as log:
             for raw in pipe:
                 log.write(raw)
                 log.flush()

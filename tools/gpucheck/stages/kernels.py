@@ -22,8 +22,8 @@ FILES = {
     "pooling": "segment_pool",
     "self": "decode_attention",
     "cross": "decode_attention",
-    "rows": "few_rows",
-    "project": "project",
+    "rows": "layers",
+    "project": "cross_kv",
 }
 """The file of ``compiler/kernels/triton`` that a kind of case tests; a test checks that none is missing."""
 

@@ -34,7 +34,7 @@ def run(setting: Setting, part: str) -> Report:
     sizes, report = (TINY if setting.tiny else FULL), Report()
     found: dict[str, float] = {}
     for batch_tokens in sizes.batch_tokens:
-        options = {"batch_tokens": batch_tokens, "capture": 16}
+        options = {"batch_tokens": batch_tokens, "cuda_graph_max_tokens": 16}
         with precast.Encoder.load(artifact(setting, "embed-bf16"), **options) as engine:
             lengths = [sizes.length] * sizes.inputs
             ids = random_ids(np.random.default_rng(1), lengths, engine.manifest.model.vocab_size)
