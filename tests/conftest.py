@@ -18,7 +18,7 @@ from tests.support.artifacts import TinyModels, tiny_artifact
 
 repair_interpreter()
 
-# Tiny models gain nothing from a second thread and lose much waiting for it.
+# Tiny models are no faster with a second thread, and waiting for it takes long.
 torch.set_num_threads(1)
 
 

@@ -21,7 +21,7 @@ def cost_table(costs: Costs, max_tokens: int) -> np.ndarray:
 
 
 def plan_batches(lengths: Sequence[int], max_batch: int, seconds: np.ndarray) -> list[int]:
-    """Return the number of inputs in each batch of the cheapest split.
+    """Return the number of inputs in each batch of the split with the least cost.
 
     Exact dynamic programming: for every input, the best of all batches that end with it. The minimal cost of
     the inputs before a boundary is indexed by their tokens, so that one vector addition compares all

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, Model
-from tests.support.hf_generate import Job, answers, check, make_job
+from tests.support.hf_generate import Job, check, make_job, outputs_of
 from tests.support.models import save
 from tests.support.sampling import bias_values, some_of
 from tests.support.seq2seq_models import spread_t5
@@ -58,7 +58,7 @@ def jobs(draw: st.DrawFn, values: dict[str, st.SearchStrategy[Any]], max_values:
 
 def check_jobs(engine: GenerationCore, model: PreTrainedModel, requests: list[Job]) -> None:
     """Check that simultaneous requests have Hugging Face's outputs."""
-    for job, output in zip(requests, answers(engine, requests), strict=True):
+    for job, output in zip(requests, outputs_of(engine, requests), strict=True):
         check(model, job, output)
 
 

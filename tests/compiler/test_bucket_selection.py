@@ -196,14 +196,14 @@ class Kernel:
 
 def for_cuda(manifest: Manifest) -> Manifest:
     """Return the manifest that compiling for CUDA would have written."""
-    graph, answer = manifest.graphs[GraphName.ENCODE], manifest.output
-    assert isinstance(manifest, EncodeManifest) and isinstance(answer, EmbedInfo)
+    graph, output = manifest.graphs[GraphName.ENCODE], manifest.output
+    assert isinstance(manifest, EncodeManifest) and isinstance(output, EmbedInfo)
     signature = encode_signature(
         manifest.limits,
         output_of(manifest),
         device="cuda",
         token_types=True,
-        prompt_lengths=not answer.include_prompt,
+        prompt_lengths=not output.include_prompt,
     )
     graph = graph.model_copy(update={"signature": signature})
     build = manifest.build.model_copy(update={"device": "cuda"})

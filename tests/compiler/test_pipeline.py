@@ -1,4 +1,4 @@
-"""The pipeline: tasks and limits chosen, graphs cached, parity enforced, checkpoints of every kind read."""
+"""The pipeline: tasks and limits, cached graphs, parity enforced, checkpoints of every kind read."""
 
 from __future__ import annotations
 

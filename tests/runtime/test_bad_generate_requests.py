@@ -166,30 +166,30 @@ class Session:
 
     def warmup(self) -> list[list[list[int]]]:
         """Return the outputs of valid requests, made one after the other."""
-        answers = [self.engine.generate([value], **options)[0] for value, options in PROBES]
-        return [[one.token_ids.tolist() for one in answer.sequences] for answer in answers]
+        outputs = [self.engine.generate([value], **options)[0] for value, options in PROBES]
+        return [[one.token_ids.tolist() for one in output.sequences] for output in outputs]
 
     def bad(self) -> None:
-        bad = self.drawn()
+        bad = self.random_request()
         try:
-            answer = self.call(bad.value, bad.options)
+            output = self.call(bad.value, bad.options)
         except PrecastError as error:
             self.check(error, bad)
         else:
-            raise AssertionError(f"{bad!r:.300} gives {answer!r}")
+            raise AssertionError(f"{bad!r:.300} gives {output!r}")
 
     def odd(self) -> None:
         """Any name with any value gives an output or a typed error."""
         names = self.draw.sample(NAMES, self.draw.randint(1, 3))
         options = {name: self.draw.choice(ODD) for name in names}
         try:
-            answer = self.call("the cat", options)
+            output = self.call("the cat", options)
         except InferenceError as error:
             assert 10 < len(str(error)) < 2000, str(error)
         except Exception as error:
             raise AssertionError(f"{options!r:.300} gives {error!r}") from error
         else:
-            assert isinstance(answer, GenerateOutput | str)
+            assert isinstance(output, GenerateOutput | str)
 
     def mixed(self) -> None:
         """Invalid inputs do not affect valid ones of the same call."""
@@ -201,7 +201,7 @@ class Session:
             assert found[place].index == place
         assert [one.token_ids.tolist() for one in found[1].sequences] == self.before[0]
 
-    def drawn(self) -> Bad:
+    def random_request(self) -> Bad:
         return self.draw.choice(BAD)(self.draw, self.vocab)
 
     def call(self, value: Any, options: dict[str, Any]) -> Any:

@@ -164,8 +164,8 @@ def test_submit_and_asyncio_return_the_same(engine: Encoder) -> None:
     async def ask() -> list[np.ndarray]:
         return list(await asyncio.gather(*(engine.aio().embed(value) for value in TEXTS)))
 
-    for answer, row in zip(asyncio.run(ask()), expected, strict=True):
-        np.testing.assert_allclose(answer, row, atol=1e-6)
+    for output, row in zip(asyncio.run(ask()), expected, strict=True):
+        np.testing.assert_allclose(output, row, atol=1e-6)
 
 
 def test_a_long_list_keeps_its_order(engine: Encoder) -> None:

@@ -91,7 +91,7 @@ def _refused_by_hugging_face_too(call: Mapping[str, Any]) -> None:
     raise AssertionError(f"Hugging Face accepts {call}")
 
 
-def answers(engine: GenerationCore, jobs: Sequence[Job]) -> list[Outcome]:
+def outputs_of(engine: GenerationCore, jobs: Sequence[Job]) -> list[Outcome]:
     """Return the outcomes of all jobs, which run simultaneously."""
     requests = [request(job.source, job.plan) for job in jobs]
     for one in requests:

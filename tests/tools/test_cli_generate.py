@@ -21,7 +21,7 @@ TEXTS = ["March 4, 2021", "04/03/2021"]
 
 @pytest.fixture(scope="module")
 def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Trained for a few steps: it answers badly, but not always the same."""
+    """Trained for a few steps: it outputs_of badly, but not always the same."""
     folder = tmp_path_factory.mktemp("generate")
     checkpoint = write_dates_model("t5", folder / "checkpoint", Training(steps=30, batch=32))
     precast.compile(
@@ -36,7 +36,7 @@ def artifact(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "t5.precast"
 
 
-def answers(artifact: Path, **options: Any) -> list[Any]:
+def outputs_of(artifact: Path, **options: Any) -> list[Any]:
     with precast.Seq2Seq.load(artifact) as engine:
         found: list[Any] = engine.generate(TEXTS, **options)
     return found
@@ -52,7 +52,7 @@ def token_ids(found: list[dict[str, Any]]) -> list[list[list[int]]]:
 
 
 def test_texts_come_from_arguments_a_file_or_standard_input(artifact: Path, tmp_path: Path) -> None:
-    expected = "".join(f"{answer.text}\n" for answer in answers(artifact, max_new_tokens=8))
+    expected = "".join(f"{output.text}\n" for output in outputs_of(artifact, max_new_tokens=8))
     (tmp_path / "in.txt").write_text("\n".join(TEXTS) + "\n", "utf-8")
     for arguments, text in (
         (tuple(TEXTS), None),
@@ -80,14 +80,16 @@ def test_every_option_reaches_the_engine(artifact: Path, options: dict[str, Any]
         flag = "--" + name.replace("_", "-")
         said = str(value).lower() if name == "early_stopping" else value
         given += [flag] if name == "do_sample" else [flag, said]
-    expected = [[one.token_ids.tolist() for one in each.sequences] for each in answers(artifact, **options)]
+    expected = [
+        [one.token_ids.tolist() for one in each.sequences] for each in outputs_of(artifact, **options)
+    ]
     assert token_ids(records(artifact, *TEXTS, *given)) == expected
-    plain = answers(artifact, max_new_tokens=options["max_new_tokens"])
+    plain = outputs_of(artifact, max_new_tokens=options["max_new_tokens"])
     assert expected != [[one.token_ids.tolist() for one in each.sequences] for each in plain]
 
 
 class Recorder:
-    """An engine that answers nothing and keeps what it was asked."""
+    """An engine that outputs_of nothing and keeps what it was asked."""
 
     manifest = SimpleNamespace(model=SimpleNamespace(task="generate"))
 
@@ -137,7 +139,7 @@ def test_set_reaches_every_other_parameter(artifact: Path) -> None:
 
 
 def test_json_says_all_of_an_answer(artifact: Path, tmp_path: Path) -> None:
-    (expected, _) = answers(artifact, num_beams=2, max_new_tokens=6)
+    (expected, _) = outputs_of(artifact, num_beams=2, max_new_tokens=6)
     (record,) = records(artifact, TEXTS[0], "--num-beams", 2, "--max-new-tokens", 6, "--logprobs")
     (sequence,) = record["sequences"]
     assert record["source"] == TEXTS[0] and record["truncated"] is False
@@ -155,12 +157,12 @@ def test_several_answers_are_shown_with_their_scores(artifact: Path) -> None:
     options = {"num_beams": 2, "num_return_sequences": 2, "max_new_tokens": 6}
     shown = succeed("generate", artifact, *TEXTS, "--num-beams", 2, "--num-return-sequences", 2,
                     "--max-new-tokens", 6)  # fmt: skip
-    for answer in answers(artifact, **options):
-        assert all(f"{one.score:.4f}" in shown and str(one.text) in shown for one in answer.sequences)
+    for output in outputs_of(artifact, **options):
+        assert all(f"{one.score:.4f}" in shown and str(one.text) in shown for one in output.sequences)
 
 
 def test_a_stream_is_the_answer(artifact: Path) -> None:
-    expected = answers(artifact, max_new_tokens=10)[0].text
+    expected = outputs_of(artifact, max_new_tokens=10)[0].text
     assert succeed("generate", artifact, TEXTS[0], "--stream", "--max-new-tokens", 10) == f"{expected}\n"
 
 

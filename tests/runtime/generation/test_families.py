@@ -17,7 +17,7 @@ from precast.compiler.frontend.checkpoint import open_checkpoint
 from precast.compiler.frontend.generation_config import read_generation_config
 from precast.runtime.generation.core import GenerationCore
 from tests.support.generation import LIMITS, Model
-from tests.support.hf_generate import answers, check, make_job
+from tests.support.hf_generate import check, make_job, outputs_of
 from tests.support.models import save
 from tests.support.seq2seq_models import EVERY_CLASS, seq2seq_models
 
@@ -63,8 +63,8 @@ def test_greedy_and_beams(
     ]
     with served(model) as (engine, defaults):
         jobs = [make_job(call, source, (), VOCAB, defaults) for source in sources for call in searches]
-        for job, answer in zip(jobs, answers(engine, jobs), strict=True):
-            check(model, job, answer)
+        for job, output in zip(jobs, outputs_of(engine, jobs), strict=True):
+            check(model, job, output)
 
 
 def test_every_class_is_sampled() -> None:

@@ -315,7 +315,7 @@ def added(scheduler: Scheduler, *sizes: Sizes) -> list[Request]:
     return requests
 
 
-def admitted(scheduler: Scheduler, step: int = 0) -> list[Request]:
+def scheduled(scheduler: Scheduler, step: int = 0) -> list[Request]:
     return scheduler.schedule(step)
 
 
@@ -364,7 +364,7 @@ def test_a_request_that_takes_all_there_is_runs() -> None:
     assert scheduler.self_cache.free == scheduler.cross_cache.free == 0
     assert scheduler.schedule(1) == []
     scheduler.finish(running)
-    assert admitted(scheduler, 1) == [second]
+    assert scheduled(scheduler, 1) == [second]
 
 
 @pytest.mark.parametrize("numbers", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, -1, 1)])
@@ -410,14 +410,14 @@ def test_no_request_overtakes_a_first_one_that_does_not_fit() -> None:
     large, small = added(scheduler, (3, 4, 4), SMALL)
     assert scheduler.schedule(1) == []
     scheduler.finish(running)
-    assert admitted(scheduler, 1) == [large, small]
+    assert scheduled(scheduler, 1) == [large, small]
 
 
 def test_without_a_delay_a_request_starts_immediately() -> None:
     scheduler = scheduler_of(max_batch_delay_steps=0)
     for step in range(3):
         (request,) = added(scheduler, SMALL)
-        assert admitted(scheduler, step) == [request]
+        assert scheduled(scheduler, step) == [request]
 
 
 def test_while_others_run_a_request_is_delayed_for_more_to_join() -> None:
@@ -428,10 +428,10 @@ def test_while_others_run_a_request_is_delayed_for_more_to_join() -> None:
     assert scheduler.schedule(10) == []
     second = added(scheduler, SMALL)
     assert scheduler.schedule(14) == []
-    assert admitted(scheduler, 15) == [*first, *second]
+    assert scheduled(scheduler, 15) == [*first, *second]
     third = added(scheduler, SMALL)
     assert scheduler.schedule(15) == scheduler.schedule(19) == []
-    assert admitted(scheduler, 20) == third
+    assert scheduled(scheduler, 20) == third
 
 
 def test_the_delay_counts_from_when_a_request_could_run_and_not_from_when_it_came() -> None:
@@ -442,7 +442,7 @@ def test_the_delay_counts_from_when_a_request_could_run_and_not_from_when_it_cam
     assert scheduler.schedule(1) == []
     scheduler.finish(short)
     assert scheduler.schedule(40) == scheduler.schedule(44) == []
-    assert admitted(scheduler, 45) == late
+    assert scheduled(scheduler, 45) == late
 
 
 def test_a_request_held_back_is_not_held_back_anew_when_the_one_before_it_leaves() -> None:
@@ -453,7 +453,7 @@ def test_a_request_held_back_is_not_held_back_anew_when_the_one_before_it_leaves
     assert scheduler.schedule(0) == []
     scheduler.cancel(first)
     assert scheduler.schedule(4) == []
-    assert admitted(scheduler, 5) == [second]
+    assert scheduled(scheduler, 5) == [second]
 
 
 @pytest.mark.parametrize(
@@ -480,7 +480,7 @@ def test_a_complete_batch_is_not_delayed(limits: dict[str, int], count: int) -> 
 def test_a_budget_of_exactly_one_request_admits_one_at_a_time() -> None:
     scheduler = scheduler_of(source_batch_tokens=4, max_batch_delay_steps=1000)
     requests = added(scheduler, SMALL, SMALL, SMALL)
-    assert [admitted(scheduler) for _ in range(4)] == [[requests[0]], [requests[1]], [requests[2]], []]
+    assert [scheduled(scheduler) for _ in range(4)] == [[requests[0]], [requests[1]], [requests[2]], []]
 
 
 def test_the_lowest_free_seq_ids_are_dealt_out() -> None:
@@ -514,7 +514,7 @@ def test_a_cancelled_running_request_keeps_its_reservation_until_finish() -> Non
     scheduler.finish(running)
     assert scheduler.running == scheduler.self_cache.used == scheduler.cross_cache.used == 0
     assert scheduler.cancel(first) == "finished"
-    assert admitted(scheduler, 1) == [second]
+    assert scheduled(scheduler, 1) == [second]
 
 
 def test_finish_rejects_requests_of_another_scheduler() -> None:
@@ -535,7 +535,7 @@ def test_deadlines_are_named_once_soonest_first_whether_waiting_or_running() -> 
     late, soon, never, ended = requests = [make(SMALL, when) for when in (7.0, 5.0, None, 1.0)]
     for request in requests:
         scheduler.add(request)
-    assert admitted(scheduler) == [late]
+    assert scheduled(scheduler) == [late]
     scheduler.cancel(ended)
     assert scheduler.next_deadline() == 5.0
     assert scheduler.expired(4.999) == []

@@ -50,8 +50,8 @@ def translating(tmp_path_factory: pytest.TempPathFactory) -> Generating:
     return mbart(tmp_path_factory.mktemp("mbart"))
 
 
-def ids_of(answer: GenerateOutput) -> list[int]:
-    found: list[int] = answer.token_ids.tolist()
+def ids_of(output: GenerateOutput) -> list[int]:
+    found: list[int] = output.token_ids.tolist()
     return found
 
 
@@ -85,21 +85,21 @@ def test_texts_and_ids_with_parameters_of_their_own(made: Generating, engine: Se
     own: list[dict[str, Any]] = [{}, {"num_beams": 3}, {"max_length": 9}, {"num_beams": 2, "max_length": 8}]
     found = engine.generate(values, parameters=own, max_length=11)
     sources = [*map(made.ids, TEXTS[:3]), [5, 6]]
-    for answer, source, options in zip(found, sources, own, strict=True):
-        assert ids_of(answer) == made.generate(source, **{"max_length": 11, **options})[0]
+    for output, source, options in zip(found, sources, own, strict=True):
+        assert ids_of(output) == made.generate(source, **{"max_length": 11, **options})[0]
     with pytest.raises(OptionError, match="expected parameters for each of 4 inputs, found 1"):
         engine.generate(values, parameters=[{}])
 
 
 def test_several_sequences_best_first(made: Generating, engine: Seq2Seq) -> None:
     options: Options = {"num_beams": 4, "num_return_sequences": 3, "max_length": 10}
-    answer = engine.generate(TEXTS[1], **options)
-    assert [one.token_ids.tolist() for one in answer.sequences] == made.generate(
+    output = engine.generate(TEXTS[1], **options)
+    assert [one.token_ids.tolist() for one in output.sequences] == made.generate(
         made.ids(TEXTS[1]), **options
     )
-    scores = [one.score for one in answer.sequences]
+    scores = [one.score for one in output.sequences]
     assert scores == sorted(scores, reverse=True)
-    assert answer.text == answer.sequences[0].text and answer.score == scores[0]
+    assert output.text == output.sequences[0].text and output.score == scores[0]
 
 
 def test_errors_keep_the_position_of_their_input(engine: Seq2Seq) -> None:
@@ -124,9 +124,9 @@ def test_a_given_beginning_of_the_target(made: Generating, engine: Seq2Seq) -> N
             {"decoder_input_ids": np.array(beginning)},
         ]  # fmt: skip
         for given in givens:
-            answer = engine.generate(TEXTS[0], **given, **options)
-            assert ids_of(answer) == wanted and answer.sequences[0].prefix_length == len(whole)
-            assert len(answer.sequences[0].logprobs) == len(wanted) - len(whole)
+            output = engine.generate(TEXTS[0], **given, **options)
+            assert ids_of(output) == wanted and output.sequences[0].prefix_length == len(whole)
+            assert len(output.sequences[0].logprobs) == len(wanted) - len(whole)
     with pytest.raises(OptionError, match="expected decoder_input_ids or target_prefix, found both"):
         engine.generate(TEXTS[0], target_prefix="a", decoder_input_ids=[0])
     with pytest.raises(InputTooLongError, match="the target begins with"):
@@ -152,8 +152,8 @@ def test_logits_processors_behave_as_in_hugging_face(beams: int, made: Generatin
         wanted = expected(made, TEXTS[0], logits_processor=LogitsProcessorList([theirs]), **options)
     plain = engine.generate(TEXTS[0], **options)
     others = [engine.submit(text, max_length=12) for text in TEXTS[1:3]]
-    answer = engine.generate(TEXTS[0], logits_processor=[ours], **options)
-    assert ids_of(answer) == wanted != ids_of(plain)
+    output = engine.generate(TEXTS[0], logits_processor=[ours], **options)
+    assert ids_of(output) == wanted != ids_of(plain)
     assert ours.shapes == theirs.shapes
     for text, other in zip(TEXTS[1:3], others, strict=True):
         assert ids_of(other.result()) == expected(made, text, max_length=12)
@@ -171,14 +171,14 @@ def test_a_processor_sees_all_samples_until_the_last_one_ends(engine: Seq2Seq) -
             scores[0, 1] = 0.0
         return scores
 
-    answer = engine.generate(
+    output = engine.generate(
         TEXTS[0], do_sample=True, seed=3, num_return_sequences=3, max_length=9, logits_processor=[ends_one]
     )
-    assert [len(one.token_ids) for one in answer.sequences] == [4, 9, 9]
+    assert [len(one.token_ids) for one in output.sequences] == [4, 9, 9]
     assert [tuple(ids.shape) for ids in seen] == [(3, length) for length in range(1, 9)]
     for ids in seen:
         length = ids.shape[1]
-        for row, one in zip(ids.tolist(), answer.sequences, strict=True):
+        for row, one in zip(ids.tolist(), output.sequences, strict=True):
             known = one.token_ids[:length].tolist()
             assert row == known + known[-1:] * (length - len(known))
 
@@ -213,11 +213,11 @@ def test_a_processor_that_fails_ends_its_own_request(
 def test_encode_gives_the_encoders_hidden_states(made: Generating, engine: Seq2Seq) -> None:
     sources = [made.ids(text) or [1] for text in TEXTS[:3]] * 3
     found = engine.encode([*TEXTS[:3], *sources[3:]])
-    for answer, source in zip(found, sources, strict=True):
+    for output, source in zip(found, sources, strict=True):
         with torch.no_grad():
             theirs = made.model.get_encoder()(torch.tensor([source])).last_hidden_state[0].numpy()
-        assert answer.prompt_token_ids.tolist() == source
-        np.testing.assert_allclose(answer.hidden, theirs, atol=2e-4 * max(1, abs(theirs).max()))
+        assert output.prompt_token_ids.tolist() == source
+        np.testing.assert_allclose(output.hidden, theirs, atol=2e-4 * max(1, abs(theirs).max()))
     np.testing.assert_array_equal(engine.encode(TEXTS[0]).hidden.shape, found[0].hidden.shape)
 
 
@@ -227,9 +227,9 @@ def test_over_long_sources_are_truncated_or_rejected(made: Generating, engine: S
         (True, ids[:SOURCE]), ("right", ids[:SOURCE]), ("left", ids[-SOURCE:]),
     ]  # fmt: skip
     for truncate, kept in cuts:
-        answer = engine.generate(ids, truncate=truncate)
-        assert answer.truncated and answer.prompt_token_ids.tolist() == kept
-        assert ids_of(answer) == made.generate(kept)[0]
+        output = engine.generate(ids, truncate=truncate)
+        assert output.truncated and output.prompt_token_ids.tolist() == kept
+        assert ids_of(output) == made.generate(kept)[0]
         encoded = engine.encode(ids, truncate=truncate)
         assert encoded.truncated and encoded.prompt_token_ids.tolist() == kept
     long = "the cat sat on a mat " * 9
@@ -247,12 +247,12 @@ def test_languages_of_source_and_target(translating: Generating) -> None:
         code = {name: translating.tokenizer.convert_tokens_to_ids(name) for name in ("en_XX", "de_DE")}
         for source, target in (("en_XX", "de_DE"), ("de_DE", "en_XX")):
             ids = translating.ids("the cat sat", source)
-            answer = engine.generate(
+            output = engine.generate(
                 "the cat sat", src_lang=source, tgt_lang=target, num_beams=2, max_length=9
             )
-            assert answer.prompt_token_ids.tolist() == ids and code[source] in ids
+            assert output.prompt_token_ids.tolist() == ids and code[source] in ids
             wanted = translating.generate(ids, forced_bos_token_id=code[target], num_beams=2, max_length=9)[0]
-            assert ids_of(answer) == wanted and wanted[1] == code[target]
+            assert ids_of(output) == wanted and wanted[1] == code[target]
             assert engine.encode("the cat sat", src_lang=source).prompt_token_ids.tolist() == ids
         for name in ("src_lang", "tgt_lang"):
             with pytest.raises(OptionError, match="xx_YY"):
@@ -270,13 +270,13 @@ def test_unsupported_options_are_rejected_by_name(engine: Seq2Seq) -> None:
 
 def test_timings_and_statistics(engine: Seq2Seq) -> None:
     before = engine.stats()
-    answers = engine.generate(TEXTS[:3], max_length=10)
-    for answer in answers:
-        timings = answer.timings
+    outputs = engine.generate(TEXTS[:3], max_length=10)
+    for output in outputs:
+        timings = output.timings
         assert 0 < timings.scheduled < timings.first_token <= timings.finished < 60
     after = engine.stats()
     assert after.requests == before.requests + 3 and after.failed == before.failed
-    assert after.tokens - before.tokens == sum(len(ids_of(answer)) - 1 for answer in answers)
+    assert after.tokens - before.tokens == sum(len(ids_of(output)) - 1 for output in outputs)
     assert after.num_seqs == 8 and after.tokens_per_second > 0
 
 
@@ -309,8 +309,8 @@ def test_sampling_repeats_by_its_seed_in_any_company(engine: Seq2Seq) -> None:
     options: Options = {"do_sample": True, "seed": 5, "num_return_sequences": 3, "max_length": 12}
     alone = engine.generate(TEXTS[0], **options)
     again = engine.generate([*TEXTS[:3], TEXTS[0]], **options)[::3]
-    for answer in again:
-        assert [one.text for one in answer.sequences] == [one.text for one in alone.sequences]
+    for output in again:
+        assert [one.text for one in output.sequences] == [one.text for one in alone.sequences]
     assert len({one.text for one in alone.sequences}) > 1
     assert engine.generate(TEXTS[0], **options | {"seed": 6}).text != alone.text
 
@@ -320,8 +320,8 @@ def test_artifacts_without_a_tokenizer_take_and_give_ids(tmp_path: Path, made: G
         write_t5(tmp_path / "c"), tmp_path / "a", backend="reference", verify=False, max_num_seqs=4
     )
     with precast.Seq2Seq.load(tmp_path / "a") as engine:
-        answer = engine.generate([3, 4, 5])
-        assert answer.text is None and len(answer.token_ids) > 1
+        output = engine.generate([3, 4, 5])
+        assert output.text is None and len(output.token_ids) > 1
         with pytest.raises(OptionError, match="no tokenizer, so there is no text"):
             engine.stream([3, 4, 5])
         found = engine.generate(["the", [3]], return_exceptions=True)

@@ -1,6 +1,6 @@
 """The graphs of BERT-base, lowered into the cache by parallel processes before stage ``compile``.
 
-The variants of several artifacts are lowered at once, which ``precast.compile`` does for one artifact only.
+The variants of several artifacts are lowered simultaneously; ``precast.compile`` does that for one artifact only.
 """
 
 from __future__ import annotations
