@@ -80,16 +80,15 @@ def test_every_option_reaches_the_engine(artifact: Path, options: dict[str, Any]
         flag = "--" + name.replace("_", "-")
         said = str(value).lower() if name == "early_stopping" else value
         given += [flag] if name == "do_sample" else [flag, said]
-    expected = [
-        [one.token_ids.tolist() for one in each.sequences] for each in outputs_of(artifact, **options)
-    ]
+    outputs = outputs_of(artifact, **options)
+    expected = [[sequence.token_ids.tolist() for sequence in output.sequences] for output in outputs]
     assert token_ids(records(artifact, *TEXTS, *given)) == expected
     plain = outputs_of(artifact, max_new_tokens=options["max_new_tokens"])
     assert expected != [[one.token_ids.tolist() for one in each.sequences] for each in plain]
 
 
 class Recorder:
-    """An engine that outputs_of nothing and keeps what it was asked."""
+    """An engine that records the options of its calls."""
 
     manifest = SimpleNamespace(model=SimpleNamespace(task="generate"))
 

@@ -1,6 +1,6 @@
 """The graphs of BERT-base, lowered into the cache by parallel processes before stage ``compile``.
 
-The variants of several artifacts are lowered simultaneously; ``precast.compile`` does that for one artifact only.
+``precast.compile`` lowers the variants of one artifact in parallel, this stage those of several.
 """
 
 from __future__ import annotations
