@@ -1,4 +1,4 @@
-"""How long batches take, measured through the very replay that will serve."""
+"""Profiling: the time of a batch of each bucket's size, through the replay that will serve."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ from precast.runtime.io.tokens import Tokens
 from precast.runtime.options import DEFAULTS
 
 EXAMPLE_LENGTH = 64
-"""Tokens of the inputs of measured batches, where no workload says how long they are."""
+"""Tokens of each input of a measured batch, if there is no workload."""
 RUNS = 11
 BUDGET = 1.0
-"""Seconds that the runs of all buckets may take together, and as many those before that warm up."""
+"""Seconds for the measured runs of all buckets, and as many for the warm-up runs before them."""
 _INSTANT = 1e-9
-"""What a clock that stood still is taken to have counted: a batch is never free."""
+"""Least seconds of a run: costs must be positive."""
 
 Run = Callable[[int], object]
-"""Runs a batch of so many tokens and returns when its output is there."""
+"""Runs a batch with a number of tokens and returns when its output is ready."""
 Lengths = Callable[[int], list[int]]
-"""Lengths of the inputs of a batch of so many tokens."""
+"""Returns the input lengths of a batch with a number of tokens."""
 GraphRun = Callable[[Path, Any, Lengths], AbstractContextManager[Run]]
 """Opens the profiled graph of an artifact, given its directory and a manifest of the task's kind."""
 
 
 @dataclass(frozen=True)
 class Profile:
-    """Seconds of a batch at each size. Those of sizes above ``upto`` are in proportion to its."""
+    """Seconds of a batch at each size; those of sizes above ``upto`` are extrapolated in proportion."""
 
     seconds: tuple[float, ...]
     upto: int
@@ -50,16 +50,17 @@ class Profile:
 def profile_graph(
     folder: Path, manifest: Manifest, name: GraphName, length: int, open_graph: GraphRun
 ) -> Profile:
-    """Run a graph of an artifact at every bucket of its buckets.
+    """Measure a graph of an artifact at each of its buckets.
 
     Args:
-        folder: the artifact.
-        manifest: its manifest.
+        folder: the artifact's directory.
+        manifest: the artifact's manifest.
         name: ``encode`` or ``encode_source``.
-        length: tokens of an input; longer where a batch would otherwise hold too many.
+        length: tokens of an input; longer if a batch would otherwise exceed its maximum number of inputs.
+        open_graph: opens the graph.
 
     Raises:
-        PrecastError: as loading, and running, an artifact.
+        PrecastError: the artifact cannot be loaded or run.
     """
     limits = manifest.limits
     longest = limits.max_input_length
@@ -76,17 +77,17 @@ def profile_graph(
 def measure(
     run: Run, sizes: Sequence[int], *, largest: int, clock: Callable[[], float] = time.perf_counter
 ) -> Profile:
-    """Seconds at each of some ascending sizes: the median of some runs, the largest first.
+    """Return the median time of batches of several sizes.
 
-    Each is run once before that, and below the first some that double up to it, as long as there is time
-    for the next one. What takes long is not run again. Beyond, and where no batch is as large, seconds are
-    in proportion.
+    First each size is run once in ascending order, preceded by powers of two below the first size, as long as
+    the budget allows the next one. Then they are measured in descending order; sizes whose runs take long keep
+    their first time. Larger sizes, and sizes that no batch can have, are extrapolated in proportion.
 
     Args:
-        run: of the graph.
-        sizes: ascending.
-        largest: size of a batch.
-        clock: gives seconds.
+        run: runs a batch.
+        sizes: tokens of the batches, ascending.
+        largest: tokens of the largest possible batch.
+        clock: returns seconds.
     """
 
     def timed(size: int) -> float:
@@ -96,7 +97,7 @@ def measure(
 
     ways = sorted({*Buckets.doubling(TOKENS, sizes[0]).sizes, *sizes})
     climb = [size for size in ways if size <= largest] or [largest]
-    timed(climb[0])  # sets up what runs of every size find later
+    timed(climb[0])  # one-time initialization is not measured
     found = {climb[0]: timed(climb[0])}
     for before, size in pairwise(climb):
         if sum(found.values()) + found[before] * size / before > BUDGET:
@@ -113,7 +114,7 @@ def measure(
 
 @contextmanager
 def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> Iterator[Run]:
-    """``encode`` as an engine replays it."""
+    """Open ``encode`` as an engine replays it."""
     replay = open_replay(folder, manifest, DEFAULTS)
     try:
         replay.prepare()
@@ -129,7 +130,7 @@ def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> I
 
 @contextmanager
 def opened_encode_source(folder: Path, manifest: GenerateManifest, lengths: Lengths) -> Iterator[Run]:
-    """``encode_source`` as an engine replays it. Keys and values go to the page that is never dealt out."""
+    """Open ``encode_source`` as an engine replays it. Keys and values go to block 0, which holds no sequence."""
     stepper = open_stepper(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()
