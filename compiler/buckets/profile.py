@@ -80,8 +80,8 @@ def measure(
     """Return the median time of batches of several sizes.
 
     First each size is run once in ascending order, preceded by powers of two below the first size, as long as
-    the budget allows the next one. Then they are measured in descending order; sizes whose runs take long keep
-    their first time. Larger sizes, and sizes that no batch can have, are extrapolated in proportion.
+    the budget allows the next one. Then they are measured in descending order; sizes whose runs take too long
+    keep their first time. Larger sizes, and sizes that no batch can have, are extrapolated in proportion.
 
     Args:
         run: runs a batch.
@@ -130,7 +130,7 @@ def opened_encode(folder: Path, manifest: EncodeManifest, lengths: Lengths) -> I
 
 @contextmanager
 def opened_encode_source(folder: Path, manifest: GenerateManifest, lengths: Lengths) -> Iterator[Run]:
-    """Open ``encode_source`` as an engine replays it. Keys and values go to block 0, which holds no sequence."""
+    """Open ``encode_source`` as an engine replays it. Keys and values go to block 0, which is not in use."""
     stepper = open_stepper(folder, manifest, DEFAULTS).stepper
     try:
         stepper.prepare()
