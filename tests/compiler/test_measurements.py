@@ -38,7 +38,11 @@ def test_an_equal_artifact_is_not_measured_again(compiled: Path, options: Compil
     assert result.manifest == read_manifest(compiled)
 
 
-def test_other_options_are_measured(options: CompileOptions, tmp_path: Path) -> None:
+def test_other_options_are_measured(
+    options: CompileOptions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("precast.compiler.measurements.cache_folder", lambda: tmp_path / "cache")
+    pipeline.run(options)
     workload = tmp_path / "workload.json"
     workload.write_text("[3, 5, 8]", "utf-8")
     for change in ({"workload": workload}, {"verify": False}):
