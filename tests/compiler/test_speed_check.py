@@ -131,6 +131,7 @@ def test_an_int8_artifact_is_kept_only_if_it_is_faster(
     with precast.load(tmp_path / "out" / "faster") as engine:
         assert engine.manifest == manifest and len(engine.encode([[5, 6]])) == 1
 
+    monkeypatch.setattr("precast.compiler.measurements.cache_folder", lambda: tmp_path / "empty")
     monkeypatch.setattr(artifact, "measure_speedup", measured(0.75))
     with pytest.raises(SpeedCheckError, match="0.75 times for 1; nothing was written"):
         compiled("slower")
