@@ -65,10 +65,10 @@ def test_buckets_are_fitted_to_a_workload_and_shown_with_their_costs(
     assert "fitted to the workload: 3 buckets" in invoke(*given, "--workload", lengths).stderr
     shown = succeed("inspect", out)
     assert "tokens: 16, 32, 128" in shown and "ms:" not in shown
-    succeed(*given, "--workload", lengths, "--graphs", 2, "--overwrite")
+    succeed(*given, "--workload", lengths, "--max-buckets", 2, "--overwrite")
     assert "tokens: 32, 128" in succeed("inspect", out)
-    failed = invoke(*given, "--graphs", 2, "--overwrite")
-    assert failed.exit_code == 2 and "pass workload too" in failed.stderr
+    failed = invoke(*given, "--max-buckets", 2, "--overwrite")
+    assert failed.exit_code == 2 and "pass workload or remove max_buckets" in " ".join(failed.stderr.split())
     failed = invoke(*given, "--workload", tmp_path / "gone.json", "--overwrite")
     assert failed.exit_code == 2 and "WorkloadError" in failed.stderr
     shown = succeed("inspect", compiled)
